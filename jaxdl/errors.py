@@ -1,0 +1,26 @@
+"""Bad input from a person, as opposed to a bug: one clear line each."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+  """Bad input: a setting, a name, a file. The message is one line for the person who gave it.
+
+  The command line prints the message on standard error and exits with status 2; anything else that
+  is raised is a bug in this project and keeps its traceback.
+  """
+
+
+def unknown_name(what: str, name: object, known: Iterable[str]) -> InputError:
+  """Returns (not raises) the error for a name that is none of `known`, with the nearest one suggested.
+
+  Args:
+    what: what the name stands for, e.g. "initializer".
+    name: the name that was given.
+    known: the names there are.
+  """
+  known = sorted(known)
+  nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+  hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+  return InputError(f"unknown {what} {name!r}; {hint}known: {', '.join(known)}")

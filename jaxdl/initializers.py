@@ -1,0 +1,156 @@
+"""Initial weights: name -> (key, shape, value) -> array.
+
+The definitions are Keras's (keras.initializers), because that is what the course uses: a bias of n
+units counts as fan_in = fan_out = n, `random_uniform` means U(-0.05, 0.05), `random_normal` means
+N(0, 0.05^2), and the variance-scaling normals are truncated at two standard deviations.
+
+Each initializer has exactly one continuous parameter, its `value`, which may be traced: so the scale
+of the initial weights can be an arm without compiling anything anew. Initializers of one family draw
+the same underlying numbers from the same key, which keeps the arms of a seed paired.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdl.errors import InputError, unknown_name
+
+# Standard deviation of N(0, 1) truncated to [-2, 2]; dividing by it restores the variance asked for.
+_TRUNCATED_STDDEV = 0.87962566103423978
+
+
+def fans(shape: Sequence[int]) -> tuple[int, int]:
+  """Returns (fan_in, fan_out) as Keras counts them.
+
+  Args:
+    shape: `[n]` for a bias (n, n), `[D_in, D_out]` for a dense kernel, `[H, W, D_in, D_out]` for a
+      convolution (H * W * D_in, H * W * D_out).
+  """
+  if len(shape) == 1:
+    return shape[0], shape[0]
+  receptive_field = math.prod(shape[:-2])
+  return receptive_field * shape[-2], receptive_field * shape[-1]
+
+
+def _variance_scaling(scale: float, mode: str, distribution: str) -> Callable:
+  """Returns an initializer with variance `gain^2 * scale / fan` (Glorot & Bengio 2010, He 2015)."""
+
+  def draw(key, shape, gain):
+    fan_in, fan_out = fans(shape)
+    variance = scale / {"fan_in": fan_in, "fan_avg": (fan_in + fan_out) / 2}[mode]
+    if distribution == "uniform":
+      return gain * math.sqrt(3 * variance) * jax.random.uniform(key, shape, minval=-1, maxval=1)
+    stddev = math.sqrt(variance) / _TRUNCATED_STDDEV
+    return gain * stddev * jax.random.truncated_normal(key, -2, 2, shape)
+
+  return draw
+
+
+def _random_uniform(key, shape, limit):
+  return limit * jax.random.uniform(key, shape, minval=-1, maxval=1)
+
+
+def _random_normal(key, shape, stddev):
+  return stddev * jax.random.normal(key, shape)
+
+
+def _constant(key, shape, value):
+  del key
+  return jnp.full(shape, value, jnp.float32)
+
+
+def _orthogonal(key, shape, gain):
+  """Rows or columns orthonormal, whichever is fewer, times `gain` (Saxe et al. 2014)."""
+  return gain * jax.nn.initializers.orthogonal()(key, shape, jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Family:
+  draw: Callable  # (key, shape, value) -> array of that shape, float32
+  default: float | None  # of `value`; None where the initializer takes none
+  min_ndim: int = 1
+
+
+_FAMILIES = {
+  "constant": _Family(_constant, 0.0),
+  "glorot_normal": _Family(_variance_scaling(1, "fan_avg", "normal"), 1.0),
+  "glorot_uniform": _Family(_variance_scaling(1, "fan_avg", "uniform"), 1.0),
+  "he_normal": _Family(_variance_scaling(2, "fan_in", "normal"), 1.0),
+  "he_uniform": _Family(_variance_scaling(2, "fan_in", "uniform"), 1.0),
+  "lecun_normal": _Family(_variance_scaling(1, "fan_in", "normal"), 1.0),
+  "ones": _Family(lambda key, shape, _: jnp.ones(shape), None),
+  "orthogonal": _Family(_orthogonal, 1.0, min_ndim=2),
+  "random_normal": _Family(_random_normal, 0.05),
+  "random_uniform": _Family(_random_uniform, 0.05),
+  "zeros": _Family(lambda key, shape, _: jnp.zeros(shape), None),
+}
+NAMES = tuple(_FAMILIES)
+_SPEC = re.compile(r"\s*(\w+)\s*(?:\(\s*([^()\s]+)\s*\))?\s*")
+
+
+def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
+  """Reads an initializer from a setting.
+
+  Args:
+    spec: a name, `"glorot_uniform"`, or a name with its parameter, `"random_normal(0.1)"`: the
+      standard deviation of `random_normal`, the limit of `random_uniform`, the value of `constant`,
+      and for the others a factor on what they draw.
+    min_ndim: the fewest dimensions of any array that it will fill: 1 for biases, 2 for kernels.
+
+  Returns:
+    `(name, value)`.
+
+  Raises:
+    InputError: for an unknown name, a parameter that is no finite number, or an initializer that
+      needs more dimensions.
+  """
+  match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
+  if match is None or match[1] not in _FAMILIES:
+    raise unknown_name("initializer", match[1] if match else spec, NAMES)
+  name, written = match[1], match[2]
+  family = _FAMILIES[name]
+  if family.min_ndim > min_ndim:
+    raise InputError(f"initializer {name!r} needs at least {family.min_ndim} dimensions; a bias has one")
+  if written is None:
+    return name, 0.0 if family.default is None else family.default
+  if family.default is None:
+    raise InputError(f"initializer {name!r} takes no parameter, but {spec!r} gives one")
+  try:
+    value = float(written)
+  except ValueError:
+    value = math.nan
+  if not math.isfinite(value):
+    raise InputError(f"the parameter of initializer {spec!r} is not a finite number")
+  return name, value
+
+
+def select(names: Sequence[str], index: jax.Array, value: jax.Array) -> Callable:
+  """Returns an initializer whose kind is chosen by a traced index, as flax modules take it.
+
+  Args:
+    names: the initializers to choose from, static.
+    index: `[]` int32, position in `names`.
+    value: `[]` float32, the parameter of the chosen one.
+
+  Returns:
+    A function `(key, shape, dtype) -> array`. Under `vmap` every branch is computed and one is kept,
+    which is cheap because weights are drawn once per run.
+  """
+
+  def init(key, shape, dtype=jnp.float32):
+    branches = [lambda v, draw=_FAMILIES[name].draw: draw(key, shape, v).astype(dtype) for name in names]
+    return lax.switch(index, branches, value)
+
+  return init
+
+
+def draw(spec: str, key: jax.Array, shape: Sequence[int]) -> np.ndarray:
+  """Draws one array, e.g. `draw("he_normal", jax.random.key(0), (784, 128))`, float32."""
+  name, value = parse(spec, min_ndim=len(shape))
+  return np.asarray(_FAMILIES[name].draw(key, tuple(shape), value))

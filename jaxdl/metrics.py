@@ -1,0 +1,76 @@
+"""Metrics: predictions from logits, counts that add up, rates divided once at the end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def predict_class(logits: jax.Array, threshold: jax.Array | float) -> jax.Array:
+  """Returns the predicted class of each example.
+
+  Args:
+    logits: `[..., C]`, or `[..., 1]` for one sigmoid output.
+    threshold: with one output, class 1 is predicted where its probability is above this (strictly, as
+      Keras's BinaryAccuracy has it); with several, not used: the largest wins.
+
+  Returns:
+    `[...]` int32.
+  """
+  if logits.shape[-1] == 1:
+    return (jax.nn.sigmoid(logits[..., 0]) > threshold).astype(jnp.int32)
+  return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+  """Returns class probabilities `[..., C]` from logits `[..., C]`, or `[..., 2]` from `[..., 1]`."""
+  logits = np.asarray(logits, np.float64)
+  if logits.shape[-1] == 1:
+    logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
+  shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+  return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+  """Counts examples by true and predicted class.
+
+  Args:
+    labels: `[N]`, 0 to C - 1.
+    predicted: `[..., N]`, likewise; leading axes (seeds, arms) are kept.
+    num_classes: C.
+
+  Returns:
+    `[..., C, C]` int64, rows true, columns predicted.
+  """
+  rows = predicted.reshape(-1, len(labels))
+  cells = rows + num_classes * np.asarray(labels)
+  counts = [np.bincount(row, minlength=num_classes**2) for row in cells]
+  return np.stack(counts).reshape(*predicted.shape[:-1], num_classes, num_classes)
+
+
+def accuracy(confusion: np.ndarray) -> np.ndarray:
+  """Returns the share of examples on the diagonal, `[...]` from `[..., C, C]`; NaN without examples."""
+  return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
+
+
+def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns precision, recall and F1, each `[...]` from counts `[..., C, C]`.
+
+  For two classes they are those of class 1; for more, the mean over classes (macro average).
+  precision = tp / (tp + fp), recall = tp / (tp + fn), F1 = 2 tp / (2 tp + fp + fn). A class that is
+  never predicted has precision 0, as in scikit-learn; without any examples all are NaN.
+  """
+  true_positives = np.diagonal(confusion, axis1=-2, axis2=-1)  # [..., C]
+  predicted, actual = confusion.sum(axis=-2), confusion.sum(axis=-1)  # [..., C]
+  per_class = (
+    true_positives / np.maximum(predicted, 1),
+    true_positives / np.maximum(actual, 1),
+    2 * true_positives / np.maximum(predicted + actual, 1),
+  )
+  empty = confusion.sum(axis=(-2, -1)) == 0
+  binary = confusion.shape[-1] == 2
+  scores = (score[..., 1] if binary else score.mean(axis=-1) for score in per_class)
+  return tuple(np.where(empty, np.nan, score) for score in scores)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+  return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)

@@ -1,0 +1,540 @@
+"""Populations: the functions of `jaxdl.train` mapped over seeds and arms.
+
+Arms are grouped by recipe, one compiled program each. A program trains a chunk of seeds with all arms
+of its group at a time, axes [S, A], and local devices share the chunk's seeds between them, without
+ever talking to each other.
+"""
+
+import dataclasses
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxdl import arm as arm_lib
+from jaxdl import losses, metrics, models, stats, train
+from jaxdl.arm import Arm, Hyperparams, Recipe
+from jaxdl.errors import InputError, unknown_name
+from jaxdl.progress import Progress
+from jaxdl.types import Dataset, Split
+
+_LOGGER = logging.getLogger("jaxdl")
+
+CURVES = train.EpochMetrics._fields
+# Metrics of which less is better.
+_LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "epochs")
+# What a CPU core keeps close: vmapping members whose state outgrows it is slower than one by one.
+_CPU_STATE_BYTES = 16 * 2**20
+_CPU_MAX_MEMBERS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+  """All members of an experiment, trained. Axes: S seeds, A arms, E epochs, N test examples, C classes.
+
+  A member that diverged has NaN as every metric and no counts in `confusion`.
+  """
+
+  seeds: tuple[int, ...]  # [S]
+  arms: dict[str, Arm]  # [A], in order
+  class_names: tuple[str, ...]  # [C]
+  test_labels: np.ndarray  # [N]
+  status: np.ndarray  # [S, A] str: finished, early_stopped or diverged
+  epochs: np.ndarray  # [S, A] int: epochs trained; of a diverged member, with the one it diverged in
+  best_epoch: np.ndarray  # [S, A] int: of the lowest validation loss, counted from 1; 0 if none
+  num_params: np.ndarray  # [S, A] int
+  curves: dict[str, np.ndarray]  # name in CURVES -> [S, A, E], NaN after a member's last epoch
+  metrics: dict[str, np.ndarray]  # name -> [S, A], of the reported weights
+  confusion: np.ndarray  # [S, A, C, C] int, rows true, columns predicted, at the arm's threshold
+  confusion_at_half: np.ndarray | None  # the same at threshold 0.5; None unless two classes, one output
+  mean_probabilities: np.ndarray  # [A, N, C], over the seeds that did not diverge
+  train_seconds: np.ndarray  # [S, A], the chunk's time shared between its members, without compiling
+  compile_seconds: float  # of all programs
+  chunks: tuple["ChunkPlan", ...]  # one per program
+
+  def scores(self, metric: str) -> stats.Scores:
+    """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
+
+    Raises:
+      InputError: when there is no such metric.
+    """
+    if metric not in self.metrics and metric != "epochs":
+      raise unknown_name("metric", metric, [*self.metrics, "epochs"])
+    diverged = self.status == "diverged"
+    values = self.epochs.astype(float) if metric == "epochs" else self.metrics[metric]
+    return stats.Scores(
+      metric=metric,
+      values=np.where(diverged, np.nan, values),
+      seeds=self.seeds,
+      arms=tuple(self.arms),
+      axes=("seed", "arm"),
+      higher_is_better=metric not in _LOWER_IS_BETTER,
+    )
+
+
+class ChunkPlan(NamedTuple):
+  """How one program's seeds are cut into chunks: recorded, for bits are equal at equal widths only."""
+
+  arms: tuple[str, ...]
+  chunk_size: int  # seeds trained at a time, over all devices
+  num_chunks: int
+  num_devices: int
+  slice_size: int  # examples that pass through the model at once
+
+
+class _TestResult(NamedTuple):
+  loss: jax.Array  # []
+  logits: jax.Array  # [N, C]
+  predicted: jax.Array  # [N] int32, at the arm's threshold
+  predicted_at_half: jax.Array  # [N] int32, at threshold 0.5
+
+
+class _Programs(NamedTuple):
+  create: Callable
+  train_epoch: Callable
+  test: Callable
+
+
+def train_population(
+  dataset: Dataset,
+  arms: Mapping[str, Arm],
+  *,
+  num_seeds: int,
+  seed: int = 0,
+  chunk_size: int | None = None,
+  slice_size: int | None = None,
+  devices: Sequence[jax.Device] | None = None,
+  progress: Progress | None = None,
+) -> Population:
+  """Trains every arm with every seed and tests the trained models.
+
+  Args:
+    dataset: what to train, validate and test on.
+    arms: name -> arm, A of them.
+    num_seeds: S, replications per arm.
+    seed: root of all randomness; replication s is the same whatever S and A are.
+    chunk_size: seeds trained at a time; None chooses by the size of the model and the memory.
+    slice_size: examples that pass through a model at once; None chooses by model and backend.
+    devices: devices that share the seeds; None takes all local ones.
+    progress: told about every epoch.
+
+  Returns:
+    The population. The same arguments give the same population on the same kind of device.
+
+  Raises:
+    InputError: for settings that do not fit the dataset or are out of range.
+  """
+  _check(dataset, arms, num_seeds, seed, chunk_size, slice_size)
+  devices = tuple(jax.local_devices() if devices is None else devices)
+  slice_sizes = {
+    name: slice_size or default_slice_size(name, devices[0].platform) for name in models.NAMES
+  }
+  groups = arm_lib.group_by_recipe(arms, dataset.num_classes, len(dataset.train), slice_sizes)
+  progress = progress or Progress()
+  progress.start(len(arms) * num_seeds, sum(arm.num_epochs for arm in arms.values()) * num_seeds)
+  try:
+    trained = [
+      _train_group(dataset, recipe, {n: arms[n] for n in names}, num_seeds, seed, chunk_size, devices, progress)
+      for recipe, names in groups.items()
+    ]
+  finally:
+    progress.close()
+  return _assemble(dataset, arms, num_seeds, trained)
+
+
+def default_slice_size(model: str, platform: str) -> int:
+  """Returns how many examples pass through a model at once.
+
+  Measured on CPU: the patches and feature maps of 32 images stay in a core's cache, those of a whole
+  batch do not. Elsewhere the limit only bounds the memory.
+  """
+  if not models.is_convolutional(model):
+    return 4096
+  return 32 if platform == "cpu" else 512
+
+
+def default_chunk_size(
+  recipe: Recipe,
+  num_arms: int,
+  member: train.MemberState,
+  image_shape: tuple[int, int, int],
+  device: jax.Device,
+) -> int:
+  """Returns how many seeds a device trains at a time, at least 1.
+
+  Args:
+    recipe: the static settings.
+    num_arms: A, arms of the program; they all train at the same time.
+    member: the shapes of one member.
+    image_shape: `(H, W, D)`.
+    device: the kind of device.
+
+  On CPU as many as gain from it by measurement: one, unless the model is small enough for several to
+  stay in the cache. Elsewhere as many as half of the device's memory holds.
+  """
+  state_bytes = _num_bytes(member)
+  if device.platform == "cpu":
+    crowded = models.is_convolutional(recipe.model)
+    members = 1 if crowded else min(_CPU_MAX_MEMBERS, _CPU_STATE_BYTES // state_bytes)
+  else:
+    memory = (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
+    # State, its update and its gradient; and activations.
+    member_bytes = 3 * state_bytes + _activation_bytes(recipe, member, image_shape)
+    members = memory // 2 // member_bytes
+  return max(1, members // num_arms)
+
+
+def plan_chunks(num_seeds: int, chunk_size: int, num_devices: int) -> tuple[int, int, int]:
+  """Cuts seeds into chunks of equal size, no larger than need be.
+
+  Args:
+    num_seeds: S.
+    chunk_size: most seeds at a time, over all devices.
+    num_devices: devices there are.
+
+  Returns:
+    `(size, num_chunks, devices_used)`: `size` is a multiple of `devices_used`, and the last chunk is
+    filled up with copies of the last seed, whose results are dropped.
+  """
+  devices_used = min(num_devices, num_seeds, chunk_size)
+  most = chunk_size // devices_used * devices_used
+  num_chunks = math.ceil(num_seeds / most)
+  per_device = math.ceil(num_seeds / num_chunks / devices_used)
+  return per_device * devices_used, num_chunks, devices_used
+
+
+def _check(dataset, arms, num_seeds, seed, chunk_size, slice_size):
+  for name, value, least in (
+    ("num_seeds", num_seeds, 1),
+    ("seed", seed, 0),
+    ("chunk_size", chunk_size, 1),
+    ("slice_size", slice_size, 1),
+  ):
+    optional = name.endswith("_size")
+    if not (optional and value is None) and (not isinstance(value, int) or value < least):
+      raise InputError(f"{name} must be an integer >= {least}, not {value!r}")
+  if seed >= 2**32:
+    raise InputError(f"seed must be below 2**32, not {seed}")
+  if not arms:
+    raise InputError("there is no arm to train")
+  for name, arm in arms.items():
+    if arm.patience is not None and len(dataset.validation) == 0:
+      raise InputError(
+        f"arm {name!r} stops early on the validation loss (patience={arm.patience}), but no part of "
+        "the training set is kept for validation; set a validation fraction or patience=None"
+      )
+
+
+class _Group(NamedTuple):
+  """What the training of one program gives, S and A being its own."""
+
+  plan: ChunkPlan
+  state: train.MemberState  # [S, A] without parameters
+  num_params: int
+  curves: train.EpochMetrics  # [S, A, E]
+  test_loss: np.ndarray  # [S, A]
+  predicted: np.ndarray  # [S, A, N]
+  predicted_at_half: np.ndarray  # [S, A, N]
+  mean_probabilities: np.ndarray  # [A, N, C]
+  train_seconds: np.ndarray  # [S, A]
+  compile_seconds: float
+
+
+def _train_group(dataset, recipe, arms, num_seeds, seed, chunk_size, devices, progress) -> _Group:
+  """Trains the arms of one recipe, chunk by chunk."""
+  num_steps = -(-len(dataset.train) // recipe.batch_size)
+  hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
+  hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
+  image_shape = dataset.train.images.shape[1:]
+  member = jax.eval_shape(
+    lambda: train.create_member(
+      recipe, train.member_key(0, 0), jax.tree.map(lambda leaf: leaf[0], hyper), image_shape
+    )
+  )
+  if chunk_size is None:
+    per_device = default_chunk_size(recipe, len(arms), member, image_shape, devices[0])
+    chunk_size = len(devices) * per_device
+  size, num_chunks, devices_used = plan_chunks(num_seeds, chunk_size, len(devices))
+  mesh = Mesh(np.array(devices[:devices_used]), ("seed",))
+  everywhere, by_seed = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("seed",)))
+
+  put = functools.partial(jax.device_put, device=everywhere)
+  hyper = put(hyper)
+  splits = [put(_examples(s)) for s in (dataset.train, dataset.validation, dataset.test)]
+  padded = [*range(num_seeds)] + [num_seeds - 1] * (size * num_chunks - num_seeds)
+  keys = jax.vmap(functools.partial(train.member_key, seed))(jnp.arange(len(padded)))[np.array(padded)]
+  chunks = [jax.device_put(keys[i : i + size], by_seed) for i in range(0, len(padded), size)]
+
+  progress.compiling()
+  start = time.perf_counter()
+  programs = _compile(recipe, mesh, *(_abstract(x) for x in (chunks[0], hyper, *splits)))
+  compile_seconds = time.perf_counter() - start
+
+  results = []
+  for index, chunk_keys in enumerate(chunks):
+    report = functools.partial(progress.update, f"{index + 1}/{num_chunks}")
+    real = min(size, num_seeds - index * size)
+    results.append(_train_chunk(programs, recipe, chunk_keys, hyper, splits, real, put, report))
+  plan = ChunkPlan(tuple(arms), size, num_chunks, devices_used, recipe.slice_size)
+  num_params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(member.params))
+  return _gather(plan, num_params, compile_seconds, results)
+
+
+class _Chunk(NamedTuple):
+  """What the training of one chunk gives, on the host; as in _Group."""
+
+  state: train.MemberState
+  curves: train.EpochMetrics
+  test_loss: np.ndarray
+  predicted: np.ndarray
+  predicted_at_half: np.ndarray
+  sum_probabilities: np.ndarray  # [A, N, C], over the seeds that did not diverge
+  seconds: float
+
+
+def _train_chunk(programs, recipe, keys, hyper, splits, num_real, put, report) -> _Chunk:
+  """Trains one chunk until its last member stops, then tests it. Drops what pads it."""
+  start = time.perf_counter()
+  train_set, validation, test_set = splits
+  state = programs.create(keys, hyper)
+  rows = []
+  running = np.ones((num_real, hyper.patience.shape[0]), bool)  # [S, A]
+  for epoch in range(recipe.num_epochs):
+    index = put(np.int32(epoch))
+    state, row = programs.train_epoch(state, keys, hyper, train_set, validation, index)
+    rows.append(jax.device_get(row))
+    still_running = np.asarray(state.status)[:num_real] == train.RUNNING
+    stopped = int(running.sum() - still_running.sum())
+    left = recipe.num_epochs - epoch - 1
+    report(f"{epoch + 1}/{recipe.num_epochs}", int(running.sum()), stopped * left, stopped)
+    running = still_running
+    if not running.any():
+      break
+  tested = jax.device_get(programs.test(state, hyper, test_set))
+  state = jax.device_get(state._replace(params={}, opt_state=(), best_params={}))
+  seconds = time.perf_counter() - start
+
+  state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
+  curves = jax.tree.map(lambda *epochs: np.stack(epochs, axis=-1)[:num_real], *rows)  # [S, A, E]
+  diverged = (state.status == train.DIVERGED)[..., None, None]
+  probabilities = np.where(diverged, 0, metrics.probabilities(tested.logits))  # [S, A, N, C]
+  return _Chunk(
+    state=state,
+    curves=curves,
+    test_loss=tested.loss,
+    predicted=tested.predicted,
+    predicted_at_half=tested.predicted_at_half,
+    sum_probabilities=probabilities.sum(axis=0),
+    seconds=seconds,
+  )
+
+
+def _gather(plan, num_params, compile_seconds, chunks: list[_Chunk]) -> _Group:
+  """Joins the chunks of one program along the seeds."""
+  num_epochs = max(chunk.curves.train_loss.shape[-1] for chunk in chunks)
+
+  def join(*leaves):
+    return np.concatenate(leaves)
+
+  def pad(curve):
+    return _pad_epochs(curve, num_epochs)
+
+  state = jax.tree.map(join, *(chunk.state for chunk in chunks))
+  num_valid = np.maximum((state.status != train.DIVERGED).sum(axis=0), 1)  # [A]
+  seconds = [np.full(c.state.status.shape, c.seconds / c.state.status.size) for c in chunks]
+  return _Group(
+    plan=plan,
+    state=state,
+    num_params=num_params,
+    curves=jax.tree.map(join, *(jax.tree.map(pad, chunk.curves) for chunk in chunks)),
+    test_loss=join(*(chunk.test_loss for chunk in chunks)),
+    predicted=join(*(chunk.predicted for chunk in chunks)),
+    predicted_at_half=join(*(chunk.predicted_at_half for chunk in chunks)),
+    mean_probabilities=sum(c.sum_probabilities for c in chunks) / num_valid[:, None, None],
+    train_seconds=join(*seconds),
+    compile_seconds=compile_seconds,
+  )
+
+
+@functools.lru_cache(maxsize=64)
+def _compile(recipe, mesh, keys, hyper, train_set, validation, test_set) -> _Programs:
+  """Compiles the programs of one recipe for one set of shapes, once.
+
+  All arguments after `mesh` are the shapes of what the programs are called with. What each `in_axes`
+  says: keys belong to seeds, settings to arms, and the data to nobody, so that whatever depends on
+  key and data alone is computed once for all arms of a seed.
+  """
+  seed, everywhere = PartitionSpec("seed"), PartitionSpec()
+
+  def population(function, over_arms, over_seeds):
+    return jax.vmap(jax.vmap(function, over_arms), over_seeds)
+
+  def compiled(function, in_specs, *shapes, donate=()):
+    # Every device runs the same program on its own seeds: nothing is exchanged.
+    shared = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=seed, check_vma=False)
+    return jax.jit(shared, donate_argnums=donate).lower(*shapes).compile()
+
+  image_shape = train_set.images.shape[1:]
+  create = population(
+    lambda key, hyper: train.create_member(recipe, key, hyper, image_shape), (None, 0), (0, None)
+  )
+  epoch = population(
+    functools.partial(train.train_epoch, recipe),
+    (0, None, 0, None, None, None),
+    (0, 0, None, None, None, None),
+  )
+  test = population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, None))
+
+  programs_create = compiled(create, (seed, everywhere), keys, hyper)
+  by_seed, replicated = keys.sharding, hyper.patience.sharding
+  state = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_seed),
+    jax.eval_shape(create, keys, hyper),
+  )
+  index = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
+  epoch_specs = (seed, seed, everywhere, everywhere, everywhere, everywhere)
+  return _Programs(
+    create=programs_create,
+    train_epoch=compiled(
+      epoch, epoch_specs, state, keys, hyper, train_set, validation, index, donate=0
+    ),
+    test=compiled(test, (seed, everywhere, everywhere), state, hyper, test_set),
+  )
+
+
+def _test_member(
+  recipe: Recipe, state: train.MemberState, hyper: Hyperparams, test_set: train.Examples
+) -> _TestResult:
+  """Tests one member on all test examples."""
+  params = train.reported_params(recipe, state)
+  logits = train.predict(recipe, params, test_set.images)  # [N, C]
+  return _TestResult(
+    loss=train.mean_loss(recipe, logits, test_set.labels),
+    logits=logits,
+    predicted=metrics.predict_class(logits, hyper.threshold),
+    predicted_at_half=metrics.predict_class(logits, 0.5),
+  )
+
+
+def _assemble(dataset, arms, num_seeds, groups: list[_Group]) -> Population:
+  """Puts the arms of all groups side by side, in the order in which they were given."""
+  num_epochs = max(group.curves.train_loss.shape[-1] for group in groups)
+  order = [name for group in groups for name in group.plan.arms]
+  places = [order.index(name) for name in arms]
+
+  def join(parts):  # per group [S, a, ...] -> [S, A, ...]
+    return np.concatenate(parts, axis=1)[:, places]
+
+  status = join([g.state.status for g in groups])
+  epochs, best_epoch = (join([getattr(g.state, f) for g in groups]) for f in ("num_epochs", "best_epoch"))
+  curves = {
+    name: join([_pad_epochs(getattr(g.curves, name), num_epochs) for g in groups]) for name in CURVES
+  }
+  diverged = status == train.DIVERGED
+
+  def count(predicted):  # [S, A, N] -> [S, A, C, C]
+    counts = metrics.confusion_matrix(dataset.test.labels, predicted, dataset.num_classes)
+    return np.where(diverged[..., None, None], 0, counts)
+
+  confusion = count(join([g.predicted for g in groups]))
+  at_half = None
+  if any(losses.num_outputs(arm.loss, dataset.num_classes) == 1 for arm in arms.values()):
+    at_half = count(join([g.predicted_at_half for g in groups]))
+  restored = np.array([arm.restore_best for arm in arms.values()])
+  values = {
+    **_curves_at(curves, np.where(restored, best_epoch, epochs)),
+    "test_loss": join([g.test_loss for g in groups]),
+    **_test_metrics(confusion, at_half),
+  }
+  return Population(
+    seeds=tuple(range(num_seeds)),
+    arms=dict(arms),
+    class_names=dataset.class_names,
+    test_labels=dataset.test.labels,
+    status=np.array(train.STATUS_NAMES)[status],
+    epochs=epochs,
+    best_epoch=best_epoch,
+    num_params=join([np.full_like(g.state.status, g.num_params) for g in groups]),
+    curves=curves,
+    metrics={name: np.where(diverged, np.nan, value) for name, value in values.items()},
+    confusion=confusion,
+    confusion_at_half=at_half,
+    mean_probabilities=np.concatenate([g.mean_probabilities for g in groups])[places],
+    train_seconds=join([g.train_seconds for g in groups]),
+    compile_seconds=sum(g.compile_seconds for g in groups),
+    chunks=tuple(g.plan for g in groups),
+  )
+
+
+def _pad_epochs(curve: np.ndarray, num_epochs: int) -> np.ndarray:
+  """Pads curves `[S, A, e]` to `[S, A, E]` with NaN, which is what they are once a member stopped."""
+  missing = num_epochs - curve.shape[-1]
+  return np.pad(curve, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+
+
+def _curves_at(curves: dict[str, np.ndarray], epoch: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns the losses and the validation accuracy of each member at an epoch `[S, A]`, from 1."""
+  index = np.maximum(epoch - 1, 0)[..., None]
+  names = ("train_loss", "val_loss", "val_accuracy")
+  return {name: np.take_along_axis(curves[name], index, axis=-1)[..., 0] for name in names}
+
+
+def _test_metrics(confusion: np.ndarray, at_half: np.ndarray | None) -> dict[str, np.ndarray]:
+  """Returns what confusion matrices `[S, A, C, C]` say, each `[S, A]`."""
+  values = {"test_accuracy": metrics.accuracy(confusion)}
+  if at_half is not None:
+    values["test_accuracy_at_half"] = metrics.accuracy(at_half)
+  values.update(zip(("precision", "recall", "f1"), metrics.precision_recall_f1(confusion), strict=True))
+  return values
+
+
+def _examples(split: Split) -> train.Examples:
+  return train.Examples(split.images, split.labels)
+
+
+def _abstract(tree: Any) -> Any:
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+  )
+
+
+def _num_bytes(tree: Any) -> int:
+  return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _activation_bytes(recipe: Recipe, member, image_shape: tuple[int, int, int]) -> int:
+  """Returns an upper bound of the bytes that the gradient of one slice holds at a time.
+
+  The sum over everything that it computes, as if nothing were fused or freed.
+  """
+  length = min(recipe.slice_size, recipe.batch_size)
+  piece = jax.eval_shape(
+    lambda: jax.tree.map(lambda x: x[0, 0], train.epoch_slices(recipe, train.member_key(0, 0), 0, length))
+  )
+  examples = train.Examples(
+    jax.ShapeDtypeStruct((length, *image_shape), jnp.uint8),
+    jax.ShapeDtypeStruct((length,), jnp.int32),
+  )
+  gradient = jax.grad(
+    lambda params, *rest: train.slice_loss(recipe, params, *rest)[0]
+  )
+  threshold = jax.ShapeDtypeStruct((), jnp.float32)
+  traced = jax.make_jaxpr(gradient)(member.params, examples, threshold, piece)
+  return _intermediate_bytes(traced.jaxpr)
+
+
+def _intermediate_bytes(jaxpr) -> int:
+  total = 0
+  for equation in jaxpr.eqns:
+    inner = [sub for sub in jax.tree.leaves(equation.params) if hasattr(sub, "jaxpr")]
+    total += sum(_intermediate_bytes(sub.jaxpr) for sub in inner)
+    if not inner:
+      total += sum(math.prod(out.aval.shape) * getattr(out.aval.dtype, "itemsize", 8) for out in equation.outvars)
+  return total

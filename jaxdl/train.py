@@ -1,0 +1,334 @@
+"""One member's training run, as pure functions. Read this file first.
+
+`train_member` is the whole run of one member: `create_member`, then `train_epoch` once per epoch.
+`jaxdl.population` maps the same functions over seeds and arms; nothing here knows about axes S and A,
+and nothing here ever reduces across members.
+
+Everything random is a function of the member's key, which belongs to the seed alone. So the arms of
+one seed share the order of the data, the batches gathered from it, the dropout masks and the numbers
+underneath their initial weights: they are paired, and under `vmap` what they share is computed once.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdl import initializers, losses, metrics, models, optimizers
+from jaxdl.arm import Hyperparams, Recipe
+
+# Streams of random numbers of one member.
+_INIT, _DATA_ORDER, _DROPOUT = range(3)
+
+# Status of a member. FINISHED, EARLY_STOPPED and DIVERGED members no longer change.
+RUNNING, FINISHED, EARLY_STOPPED, DIVERGED = range(4)
+STATUS_NAMES = ("running", "finished", "early_stopped", "diverged")
+
+
+class Examples(NamedTuple):
+  """A split on the device."""
+
+  images: jax.Array  # [N, H, W, D] uint8
+  labels: jax.Array  # [N] int32
+
+
+class MemberState(NamedTuple):
+  """All that changes while a member trains: arrays only, so that it can be mapped over and donated."""
+
+  params: dict
+  opt_state: tuple
+  best_params: dict  # those of the best epoch; empty unless the recipe restores them
+  best_val_loss: jax.Array  # []
+  best_epoch: jax.Array  # [] int32, counted from 1; 0 before the first
+  wait: jax.Array  # [] int32, epochs since the best one
+  num_epochs: jax.Array  # [] int32, epochs trained; of a diverged member, with the one it diverged in
+  status: jax.Array  # [] int32
+
+
+class EpochMetrics(NamedTuple):
+  """One point of a member's learning curves, each `[]`; NaN once the member has stopped."""
+
+  learning_rate: jax.Array  # of the epoch's first step
+  train_loss: jax.Array  # mean over the epoch's examples while it trained, with dropout, as in Keras
+  train_accuracy: jax.Array  # likewise
+  val_loss: jax.Array  # after the epoch, without dropout; NaN without a validation set
+  val_accuracy: jax.Array  # likewise
+
+
+class Slice(NamedTuple):
+  """Some examples of one batch: as many as pass through the model at once (`b`)."""
+
+  indices: jax.Array  # [b] int32, into the training set
+  weights: jax.Array  # [b] float32, 0 where the slice is padded
+  dropout_keys: jax.Array  # [b] keys
+
+
+def member_key(seed: int, member: int) -> jax.Array:
+  """Returns the key of replication `member` of an experiment with root `seed`.
+
+  Threefry, whatever JAX's default: other generators do not give the same numbers under `vmap`.
+  """
+  return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), member)
+
+
+def create_member(
+  recipe: Recipe, key: jax.Array, hyper: Hyperparams, image_shape: tuple[int, int, int]
+) -> MemberState:
+  """Returns a member before its first epoch, with initial weights drawn from `key`.
+
+  Args:
+    recipe: the static settings.
+    key: of the member's seed, from `member_key`.
+    hyper: the traced settings of the member's arm.
+    image_shape: `(H, W, D)`.
+  """
+  model = _model(
+    recipe,
+    kernel_init=initializers.select(
+      recipe.kernel_initializers, hyper.kernel_init_index, hyper.kernel_init_value
+    ),
+    bias_init=initializers.select(
+      recipe.bias_initializers, hyper.bias_init_index, hyper.bias_init_value
+    ),
+  )
+  params = model.init(jax.random.fold_in(key, _INIT), jnp.zeros((1, *image_shape)))["params"]
+  return MemberState(
+    params=params,
+    opt_state=optimizers.get(recipe.optimizer).init(params),
+    best_params=params if recipe.restore_best else {},
+    best_val_loss=jnp.float32(jnp.inf),
+    best_epoch=jnp.int32(0),
+    wait=jnp.int32(0),
+    num_epochs=jnp.int32(0),
+    status=jnp.int32(RUNNING),
+  )
+
+
+def train_epoch(
+  recipe: Recipe,
+  state: MemberState,
+  key: jax.Array,
+  hyper: Hyperparams,
+  train: Examples,
+  validation: Examples,
+  epoch: jax.Array,
+) -> tuple[MemberState, EpochMetrics]:
+  """Trains a member for one epoch; a member that has stopped is returned as it is.
+
+  Args:
+    recipe: the static settings.
+    state: the member.
+    key: of the member's seed, from `member_key`.
+    hyper: the traced settings of the member's arm.
+    train: N training examples.
+    validation: validation examples, possibly none.
+    epoch: `[]` int32, counted from 0. Not taken from `state`, where it would differ between arms
+      and keep them from sharing batches.
+
+  Returns:
+    The member after the epoch, and its metrics.
+  """
+  slices = epoch_slices(recipe, key, epoch, len(train.labels))  # [T, K, b]
+  start = (state.params, state.opt_state)
+  (params, opt_state), (loss_sums, correct_sums) = lax.scan(
+    lambda carry, inputs: train_step(recipe, carry, train, hyper.threshold, *inputs),
+    start,
+    (slices, hyper.learning_rates[epoch]),
+  )
+  num_examples = len(train.labels)
+  val_loss, val_accuracy = evaluate(recipe, params, validation, hyper.threshold)
+  epoch_metrics = EpochMetrics(
+    learning_rate=hyper.learning_rates[epoch, 0],
+    train_loss=loss_sums.sum() / num_examples,
+    train_accuracy=correct_sums.sum() / num_examples,
+    val_loss=val_loss,
+    val_accuracy=val_accuracy,
+  )
+  running = state.status == RUNNING
+  trained = state._replace(params=params, opt_state=opt_state)
+  trained = _after_epoch(recipe, state, trained, hyper, epoch_metrics, len(validation.labels) > 0)
+  state = jax.tree.map(lambda new, old: jnp.where(running, new, old), trained, state)
+  return state, jax.tree.map(lambda value: jnp.where(running, value, jnp.nan), epoch_metrics)
+
+
+def train_step(recipe, carry, train, threshold, slices, learning_rate):
+  """One step of gradient descent on one batch, `params - learning_rate * optimizer(gradient)`.
+
+  The gradient of the batch's mean loss is summed over slices small enough to stay in the cache (on
+  CPU) or to fit the memory (elsewhere): the same gradient, up to rounding, as in one piece.
+
+  Args:
+    recipe: the static settings.
+    carry: `(params, opt_state)`.
+    train: the training set, which the slices index.
+    threshold: `[]`, above which one output predicts class 1.
+    slices: the batch's slices, `[K, b]`.
+    learning_rate: `[]`.
+
+  Returns:
+    `(params, opt_state)` after the step, and the batch's `(loss_sum, correct_sum)`.
+  """
+  params, opt_state = carry
+  gradient = jax.value_and_grad(slice_loss, argnums=1, has_aux=True)
+
+  def add_slice(sums, piece):
+    (loss_sum, correct_sum), grads = gradient(recipe, params, train, threshold, piece)
+    return jax.tree.map(jnp.add, sums, (grads, loss_sum, correct_sum)), None
+
+  zeros = (jax.tree.map(jnp.zeros_like, params), jnp.float32(0), jnp.float32(0))
+  (grads, loss_sum, correct_sum), _ = lax.scan(add_slice, zeros, slices)
+  grads = jax.tree.map(lambda g: g / slices.weights.sum(), grads)
+  updates, opt_state = optimizers.get(recipe.optimizer).update(grads, opt_state, params)
+  params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
+  return (params, opt_state), (loss_sum, correct_sum)
+
+
+def slice_loss(recipe, params, train, threshold, piece):
+  """Returns the summed loss of a slice of a batch, and how many of it are classified correctly."""
+  images, labels = scale(train.images[piece.indices]), train.labels[piece.indices]
+  logits = _model(recipe).apply({"params": params}, images, piece.dropout_keys)  # [b, C]
+  per_example = losses.get(recipe.loss)(logits, labels)  # [b]
+  correct = metrics.predict_class(logits, threshold) == labels  # [b]
+  return (piece.weights * per_example).sum(), (piece.weights * correct).sum()
+
+
+def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples: int) -> Slice:
+  """Cuts an epoch into T batches of K slices: a new order of all N examples, none left out.
+
+  The order depends on the key and the epoch alone, and the dropout key of an example on the key,
+  the step and its place in the batch, so that neither depends on how a batch is cut.
+
+  Returns:
+    Slices with leading axes `[T, K, b]`; T = ceil(N / B), and the last batch is partial. Padding has
+    weight 0.
+  """
+  num_steps = -(-num_examples // recipe.batch_size)
+  num_slices = -(-recipe.batch_size // recipe.slice_size)
+  slice_len = -(-recipe.batch_size // num_slices)
+  shape = (num_steps, num_slices, slice_len)
+
+  order = jax.random.permutation(
+    jax.random.fold_in(jax.random.fold_in(key, _DATA_ORDER), epoch), num_examples
+  )  # [N]
+  step = jnp.arange(num_steps)[:, None]
+  place = jnp.arange(num_slices * slice_len)  # [K * b]
+  position = step * recipe.batch_size + place  # [T, K * b]
+  valid = (place < recipe.batch_size) & (position < num_examples)
+  indices = jnp.where(valid, order[jnp.minimum(position, num_examples - 1)], 0)
+
+  dropout_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), epoch)
+  fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
+  step_keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, step[:, 0])  # [T]
+  return Slice(
+    indices=indices.reshape(shape),
+    weights=valid.astype(jnp.float32).reshape(shape),
+    dropout_keys=fold(step_keys, place).reshape(shape),
+  )
+
+
+def evaluate(
+  recipe: Recipe, params: dict, examples: Examples, threshold: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns mean loss and accuracy over all examples, each `[]`; NaN where there are none."""
+  if len(examples.labels) == 0:
+    return jnp.float32(jnp.nan), jnp.float32(jnp.nan)
+  logits = predict(recipe, params, examples.images)  # [N, C]
+  correct = metrics.predict_class(logits, threshold) == examples.labels  # [N]
+  return mean_loss(recipe, logits, examples.labels), correct.mean(dtype=jnp.float32)
+
+
+def mean_loss(recipe: Recipe, logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Returns the mean loss `[]` of logits `[N, C]` for labels `[N]`."""
+  return losses.get(recipe.loss)(logits, labels).mean()
+
+
+def predict(recipe: Recipe, params: dict, images: jax.Array) -> jax.Array:
+  """Returns logits `[N, C]` for images `[N, H, W, D]` uint8, slice by slice, without dropout."""
+  num_images = len(images)
+  num_slices = -(-num_images // recipe.slice_size)
+  slice_len = -(-num_images // num_slices)
+  indices = jnp.minimum(jnp.arange(num_slices * slice_len), num_images - 1)
+
+  def predict_slice(piece):  # [b] -> [b, C]
+    return _model(recipe).apply({"params": params}, scale(images[piece]))
+
+  logits = lax.map(predict_slice, indices.reshape(num_slices, slice_len))  # [K, b, C]
+  return logits.reshape(-1, logits.shape[-1])[:num_images]
+
+
+def reported_params(recipe: Recipe, state: MemberState) -> dict:
+  """Returns the parameters that results are about: the best epoch's if so set, else the last's."""
+  return state.best_params if recipe.restore_best else state.params
+
+
+def train_member(
+  recipe: Recipe, key: jax.Array, hyper: Hyperparams, train: Examples, validation: Examples
+) -> tuple[MemberState, EpochMetrics]:
+  """The whole run of one member as one pure function.
+
+  Args:
+    recipe: the static settings.
+    key: of the member's seed, from `member_key`.
+    hyper: the traced settings of the member's arm.
+    train: the training set.
+    validation: the validation set, possibly empty.
+
+  Returns:
+    The member after its last epoch, and its learning curves, each `[E]`.
+  """
+  state = create_member(recipe, key, hyper, train.images.shape[1:])
+  return lax.scan(
+    lambda state, epoch: train_epoch(recipe, state, key, hyper, train, validation, epoch),
+    state,
+    jnp.arange(recipe.num_epochs),
+  )
+
+
+def scale(images: jax.Array) -> jax.Array:
+  """Returns uint8 images as float32 in [0, 1]."""
+  return images.astype(jnp.float32) / 255
+
+
+def _after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
+  """Divergence and early stopping, decided after an epoch as Keras's EarlyStopping decides.
+
+  A member whose loss is no longer finite is frozen as it was before the epoch.
+  """
+  finite = jnp.isfinite(epoch_metrics.train_loss)
+  num_epochs = before.num_epochs + 1
+  if has_validation:
+    finite &= jnp.isfinite(epoch_metrics.val_loss)
+    improved = epoch_metrics.val_loss + hyper.min_delta < before.best_val_loss
+    wait = jnp.where(improved, 0, before.wait + 1)
+    stop = ~improved & (wait >= hyper.patience)
+  else:
+    # Nothing to choose by, so the latest epoch counts as the best.
+    improved, wait, stop = jnp.bool(True), before.wait, jnp.bool(False)
+  status = jnp.where(num_epochs == recipe.num_epochs, FINISHED, RUNNING)
+  status = jnp.where(stop, EARLY_STOPPED, status)
+  best_params = trained.params if recipe.restore_best else {}
+  after = trained._replace(
+    best_params=jax.tree.map(
+      lambda new, old: jnp.where(improved, new, old), best_params, before.best_params
+    ),
+    best_val_loss=jnp.where(improved, epoch_metrics.val_loss, before.best_val_loss),
+    best_epoch=jnp.where(improved, num_epochs, before.best_epoch),
+    wait=wait,
+    num_epochs=num_epochs,
+    status=status.astype(jnp.int32),
+  )
+  frozen = before._replace(num_epochs=num_epochs, status=jnp.int32(DIVERGED))
+  return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, frozen)
+
+
+def _model(recipe, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.zeros) -> nn.Module:
+  # Initializers matter to create_member alone; applying a model only checks the shapes they give.
+  return models.create(
+    recipe.model,
+    num_outputs=recipe.num_outputs,
+    kernel_init=kernel_init,
+    bias_init=bias_init,
+    dropout_rate=recipe.dropout_rate,
+  )
