@@ -132,7 +132,9 @@ def group_by_recipe(
       slice_size=slice_sizes[arm.model],
     )
     groups.setdefault(recipe, []).append(name)
-  return {_with_initializers(recipe, [arms[n] for n in names]): names for recipe, names in groups.items()}
+  return {
+    _with_initializers(recipe, [arms[n] for n in names]): names for recipe, names in groups.items()
+  }
 
 
 def hyperparams(arm: Arm, recipe: Recipe, num_steps: int) -> Hyperparams:

@@ -266,7 +266,7 @@ def _find_prepared(
   if config is None and os.path.isfile(default_config):
     config = _read_json(default_config).get("default_config_name")
   if config:
-    folder = folder / config
+    folder = folder / str(config)
   versions = [
     path
     for path in folder.glob(version or "*.*.*")
@@ -287,22 +287,16 @@ def _prepare(
     import tensorflow_datasets as tfds
 
   _check_tfds_name(tfds, builder_name, config)
+  name = builder_name + (f"/{config}" if config else "") + (f":{version}" if version else "")
   if importlib.util.find_spec("tensorflow") is None:
     raise errors.InputError(
-      f"{builder_name} is not prepared in {root}: put a copy that TFDS prepared as array_record "
-      "there, or install TensorFlow to prepare it (pip install 'jaxdl[prepare]' or make "
-      "install-prepare)"
+      f"{name} is not prepared in {root}: put a copy that TFDS prepared as array_record there, or "
+      "install TensorFlow to prepare it (pip install 'jaxdl[prepare]' or make install-prepare)"
     )
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
-      builder = tfds.builder(
-        builder_name,
-        config=config,
-        version=version,
-        data_dir=os.fspath(root),
-        file_format="array_record",
-      )
+      builder = tfds.builder(name, data_dir=os.fspath(root), file_format="array_record")
       _supervised_keys(tfds, builder.info)  # Before gigabytes are downloaded in vain.
       builder.download_and_prepare(
         download_dir=None if download_dir is None else os.fspath(download_dir),
@@ -312,9 +306,7 @@ def _prepare(
   except errors.InputError:
     raise
   except Exception as error:  # A network, a disk, a checksum, a manual download, ...
-    raise errors.InputError(
-      f"TFDS cannot prepare {builder_name} in {root}: {_line(error)}"
-    ) from error
+    raise errors.InputError(f"TFDS cannot prepare {name} in {root}: {_line(error)}") from error
   return pathlib.Path(builder.data_dir)
 
 
@@ -333,6 +325,8 @@ def _check_tfds_name(tfds: Any, builder_name: str, config: str | None) -> None:
     configs = tfds.builder_cls(builder_name).builder_configs
   except ImportError as error:
     raise errors.InputError(f"TFDS cannot build {builder_name}: {_line(error)}") from error
+  if config is not None and not configs:
+    raise errors.InputError(f"{builder_name} has no configs, so there is no {config!r}")
   if config is not None and config not in configs:
     raise errors.unknown_name(f"config of {builder_name}", config, configs)
 
@@ -354,7 +348,8 @@ def _read_prepared(folder: pathlib.Path, name: str) -> Dataset:
       _read_split(info, split, image_key, label_key, folder / _INFO_FILE)
       for split in ("train", "test")
     )
-    return _dataset(name, train, test, info.features[label_key].names)
+    class_names = _class_names(info.features[label_key], folder / f"{label_key}.labels.txt")
+    return _dataset(name, train, test, class_names)
 
 
 def _read_info(tfds: Any, folder: pathlib.Path) -> Any:
@@ -401,10 +396,27 @@ def _supervised_keys(tfds: Any, info: Any) -> tuple[str, str]:
   return keys
 
 
+def _class_names(label: Any, names_file: pathlib.Path) -> list[str]:
+  """Returns the names of the classes; "0", "1", ... where the dataset has no file of names.
+
+  TFDS reads the file too, but in a thread whose errors it drops.
+  """
+  if not os.path.isfile(names_file):
+    return label.names
+  with _damage_in(names_file):
+    lines = names_file.read_text(encoding="utf-8").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    if len(names) != label.num_classes or len(set(names)) != len(names):
+      raise ValueError(f"it must name {label.num_classes} different classes")
+  return names
+
+
 def _read_split(
   info: Any, split: str, image_key: str, label_key: str, info_file: pathlib.Path
 ) -> Split:
   """Decodes the examples of a split, in the order of its record files."""
+  from tensorflow_datasets.proto import tf_example_pb2
+
   with _damage_in(info_file):
     shards = list(zip(info.splits[split].filepaths, info.splits[split].shard_lengths, strict=True))
   # Every file is opened before memory is taken for what dataset_info.json says that they hold.
@@ -412,15 +424,23 @@ def _read_split(
   num_examples = sum(length for _, length in shards)
   if num_examples == 0:
     raise errors.InputError(f"{info_file} says that the split {split} has no examples")
-  shape, num_classes = info.features[image_key].shape, info.features[label_key].num_classes
-  images = np.empty((num_examples, *shape), np.uint8)
+  image_feature, num_classes = info.features[image_key], info.features[label_key].num_classes
+  shape = image_feature.shape
+  try:
+    images = np.empty((num_examples, *shape), np.uint8)
+  except (MemoryError, ValueError) as error:  # ValueError: larger than any address.
+    raise errors.InputError(
+      f"{info.full_name} does not fit in memory: {num_examples} images of shape {shape}"
+    ) from error
   labels = np.empty(num_examples, np.int32)
   i = 0
   for path, source in sources:
     with _damage_in(path), source:
       for record in _records(source):
-        example = info.features.deserialize_example_np(record)
-        image, label = example[image_key], example[label_key]
+        # TFDS's own deserialize_example_np takes nearly twice as long.
+        example = tf_example_pb2.Example.FromString(record).features.feature
+        image = image_feature.decode_example_np(example[image_key].bytes_list.value[0])
+        label = example[label_key].int64_list.value[0]
         if image.shape != shape or image.dtype != np.uint8:
           raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 {shape}")
         if not 0 <= label < num_classes:
@@ -561,7 +581,7 @@ def _read_cache(file: pathlib.Path | None, fingerprint: str, name: str) -> Datas
       return _parse_cache(stream, fingerprint, name)
   except (FileNotFoundError, NotADirectoryError, PermissionError):
     return None  # Writing it says what is wrong, if anything is.
-  except Exception as error:  # noqa: BLE001 - zipfile and numpy raise a dozen kinds.
+  except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged files.
     logging.warning("rebuilding the damaged cache file %s: %s", file, _line(error))
     return None
 
@@ -611,7 +631,9 @@ def _write_cache(file: pathlib.Path | None, fingerprint: str, dataset: Dataset) 
       os.fsync(stream.fileno())
     os.replace(temporary, file)
   except (OSError, ValueError) as error:  # zipfile closes with a ValueError on a full disk.
-    _warn_once(f"{dataset.name} is not cached in {file.parent}: {_line(error)}")
+    # Not all of an OSError: the name of the temporary file differs each time.
+    reason = getattr(error, "strerror", None) or _line(error)
+    _warn_once(f"{dataset.name} is not cached in {file.parent}: {reason}")
   finally:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)

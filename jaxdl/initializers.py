@@ -116,7 +116,9 @@ def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
   name, written = match[1], match[2]
   family = _FAMILIES[name]
   if family.min_ndim > min_ndim:
-    raise InputError(f"initializer {name!r} needs at least {family.min_ndim} dimensions; a bias has one")
+    raise InputError(
+      f"initializer {name!r} needs at least {family.min_ndim} dimensions; a bias has one"
+    )
   if written is None:
     return name, 0.0 if family.default is None else family.default
   if family.default is None:
@@ -144,7 +146,9 @@ def select(names: Sequence[str], index: jax.Array, value: jax.Array) -> Callable
   """
 
   def init(key, shape, dtype=jnp.float32):
-    branches = [lambda v, draw=_FAMILIES[name].draw: draw(key, shape, v).astype(dtype) for name in names]
+    branches = [
+      lambda v, draw=_FAMILIES[name].draw: draw(key, shape, v).astype(dtype) for name in names
+    ]
     return lax.switch(index, branches, value)
 
   return init

@@ -18,6 +18,7 @@ def patches(images: jax.Array, size: int) -> jax.Array:
 
   Args:
     images: `[B, H, W, D]`.
+    size: of a window's sides.
 
   Returns:
     `[B, H - size + 1, W - size + 1, size * size * D]`, a window's rows first, then its columns, then
@@ -63,7 +64,8 @@ class Conv(nn.Module):
     if self.pool:
       even = [(n - self.size + 1) // 2 * 2 + self.size - 1 for n in x.shape[1:3]]
       x = x[:, : even[0], : even[1]]
-    x = patches(x, self.size) @ kernel.reshape(-1, self.features) + bias
+    x = patches(x, self.size) @ kernel.reshape(-1, self.features)
+    x = x + bias.reshape(1, 1, 1, -1)
     return max_pool_2x2(x) if self.pool else x
 
 

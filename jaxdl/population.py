@@ -47,15 +47,21 @@ class Population:
   class_names: tuple[str, ...]  # [C]
   test_labels: np.ndarray  # [N]
   status: np.ndarray  # [S, A] str: finished, early_stopped or diverged
-  epochs: np.ndarray  # [S, A] int: epochs trained; of a diverged member, with the one it diverged in
+  epochs: (
+    np.ndarray
+  )  # [S, A] int: epochs trained; of a diverged member, with the one it diverged in
   best_epoch: np.ndarray  # [S, A] int: of the lowest validation loss, counted from 1; 0 if none
   num_params: np.ndarray  # [S, A] int
   curves: dict[str, np.ndarray]  # name in CURVES -> [S, A, E], NaN after a member's last epoch
   metrics: dict[str, np.ndarray]  # name -> [S, A], of the reported weights
   confusion: np.ndarray  # [S, A, C, C] int, rows true, columns predicted, at the arm's threshold
-  confusion_at_half: np.ndarray | None  # the same at threshold 0.5; None unless two classes, one output
+  confusion_at_half: (
+    np.ndarray | None
+  )  # the same at threshold 0.5; None unless two classes, one output
   mean_probabilities: np.ndarray  # [A, N, C], over the seeds that did not diverge
-  train_seconds: np.ndarray  # [S, A], the chunk's time shared between its members, without compiling
+  train_seconds: (
+    np.ndarray
+  )  # [S, A], the chunk's time shared between its members, without compiling
   compile_seconds: float  # of all programs
   chunks: tuple["ChunkPlan", ...]  # one per program
 
@@ -141,12 +147,22 @@ def train_population(
   progress.start(len(arms) * num_seeds, sum(arm.num_epochs for arm in arms.values()) * num_seeds)
   try:
     trained = [
-      _train_group(dataset, recipe, {n: arms[n] for n in names}, num_seeds, seed, chunk_size, devices, progress)
+      _train_group(
+        dataset, recipe, {n: arms[n] for n in names}, num_seeds, seed, chunk_size, devices, progress
+      )
       for recipe, names in groups.items()
     ]
   finally:
     progress.close()
   return _assemble(dataset, arms, num_seeds, trained)
+
+
+def metric_names(arms: Mapping[str, Arm], num_classes: int) -> tuple[str, ...]:
+  """Returns the metrics that a population of these arms will have, in the order of its table."""
+  names = ["train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
+  if _has_threshold(arms, num_classes):
+    names.append("test_accuracy_at_half")
+  return (*names, "precision", "recall", "f1", "epochs")
 
 
 def default_slice_size(model: str, platform: str) -> int:
@@ -269,7 +285,9 @@ def _train_group(dataset, recipe, arms, num_seeds, seed, chunk_size, devices, pr
   hyper = put(hyper)
   splits = [put(_examples(s)) for s in (dataset.train, dataset.validation, dataset.test)]
   padded = [*range(num_seeds)] + [num_seeds - 1] * (size * num_chunks - num_seeds)
-  keys = jax.vmap(functools.partial(train.member_key, seed))(jnp.arange(len(padded)))[np.array(padded)]
+  keys = jax.vmap(functools.partial(train.member_key, seed))(jnp.arange(len(padded)))[
+    np.array(padded)
+  ]
   chunks = [jax.device_put(keys[i : i + size], by_seed) for i in range(0, len(padded), size)]
 
   progress.compiling()
@@ -433,9 +451,12 @@ def _assemble(dataset, arms, num_seeds, groups: list[_Group]) -> Population:
     return np.concatenate(parts, axis=1)[:, places]
 
   status = join([g.state.status for g in groups])
-  epochs, best_epoch = (join([getattr(g.state, f) for g in groups]) for f in ("num_epochs", "best_epoch"))
+  epochs, best_epoch = (
+    join([getattr(g.state, f) for g in groups]) for f in ("num_epochs", "best_epoch")
+  )
   curves = {
-    name: join([_pad_epochs(getattr(g.curves, name), num_epochs) for g in groups]) for name in CURVES
+    name: join([_pad_epochs(getattr(g.curves, name), num_epochs) for g in groups])
+    for name in CURVES
   }
   diverged = status == train.DIVERGED
 
@@ -445,7 +466,7 @@ def _assemble(dataset, arms, num_seeds, groups: list[_Group]) -> Population:
 
   confusion = count(join([g.predicted for g in groups]))
   at_half = None
-  if any(losses.num_outputs(arm.loss, dataset.num_classes) == 1 for arm in arms.values()):
+  if _has_threshold(arms, dataset.num_classes):
     at_half = count(join([g.predicted_at_half for g in groups]))
   restored = np.array([arm.restore_best for arm in arms.values()])
   values = {
@@ -473,6 +494,10 @@ def _assemble(dataset, arms, num_seeds, groups: list[_Group]) -> Population:
   )
 
 
+def _has_threshold(arms: Mapping[str, Arm], num_classes: int) -> bool:
+  return any(losses.num_outputs(arm.loss, num_classes) == 1 for arm in arms.values())
+
+
 def _pad_epochs(curve: np.ndarray, num_epochs: int) -> np.ndarray:
   """Pads curves `[S, A, e]` to `[S, A, E]` with NaN, which is what they are once a member stopped."""
   missing = num_epochs - curve.shape[-1]
@@ -491,7 +516,9 @@ def _test_metrics(confusion: np.ndarray, at_half: np.ndarray | None) -> dict[str
   values = {"test_accuracy": metrics.accuracy(confusion)}
   if at_half is not None:
     values["test_accuracy_at_half"] = metrics.accuracy(at_half)
-  values.update(zip(("precision", "recall", "f1"), metrics.precision_recall_f1(confusion), strict=True))
+  values.update(
+    zip(("precision", "recall", "f1"), metrics.precision_recall_f1(confusion), strict=True)
+  )
   return values
 
 
@@ -500,9 +527,7 @@ def _examples(split: Split) -> train.Examples:
 
 
 def _abstract(tree: Any) -> Any:
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-  )
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
 
 def _num_bytes(tree: Any) -> int:
@@ -516,15 +541,15 @@ def _activation_bytes(recipe: Recipe, member, image_shape: tuple[int, int, int])
   """
   length = min(recipe.slice_size, recipe.batch_size)
   piece = jax.eval_shape(
-    lambda: jax.tree.map(lambda x: x[0, 0], train.epoch_slices(recipe, train.member_key(0, 0), 0, length))
+    lambda: jax.tree.map(
+      lambda x: x[0, 0], train.epoch_slices(recipe, train.member_key(0, 0), 0, length)
+    )
   )
   examples = train.Examples(
     jax.ShapeDtypeStruct((length, *image_shape), jnp.uint8),
     jax.ShapeDtypeStruct((length,), jnp.int32),
   )
-  gradient = jax.grad(
-    lambda params, *rest: train.slice_loss(recipe, params, *rest)[0]
-  )
+  gradient = jax.grad(lambda params, *rest: train.slice_loss(recipe, params, *rest)[0])
   threshold = jax.ShapeDtypeStruct((), jnp.float32)
   traced = jax.make_jaxpr(gradient)(member.params, examples, threshold, piece)
   return _intermediate_bytes(traced.jaxpr)
@@ -536,5 +561,8 @@ def _intermediate_bytes(jaxpr) -> int:
     inner = [sub for sub in jax.tree.leaves(equation.params) if hasattr(sub, "jaxpr")]
     total += sum(_intermediate_bytes(sub.jaxpr) for sub in inner)
     if not inner:
-      total += sum(math.prod(out.aval.shape) * getattr(out.aval.dtype, "itemsize", 8) for out in equation.outvars)
+      total += sum(
+        math.prod(out.aval.shape) * getattr(out.aval.dtype, "itemsize", 8)
+        for out in equation.outvars
+      )
   return total

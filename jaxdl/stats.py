@@ -75,10 +75,10 @@ class Scores:
   def __post_init__(self):
     if not isinstance(self.higher_is_better, bool):
       raise TypeError(f"higher_is_better must be True or False, got {self.higher_is_better!r}")
-    values = np.array(self.values)
+    values = np.asarray(self.values)
     if values.dtype.kind not in "fiu":
       raise ValueError(f"values of {self.metric!r} must be real numbers, not {values.dtype}")
-    values = values.astype(np.float64)  # [S, A]
+    values = values.astype(np.float64)  # [S, A], a copy
     values.flags.writeable = False
     fields = {
       "values": values,

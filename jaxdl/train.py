@@ -43,7 +43,9 @@ class MemberState(NamedTuple):
   best_val_loss: jax.Array  # []
   best_epoch: jax.Array  # [] int32, counted from 1; 0 before the first
   wait: jax.Array  # [] int32, epochs since the best one
-  num_epochs: jax.Array  # [] int32, epochs trained; of a diverged member, with the one it diverged in
+  num_epochs: (
+    jax.Array
+  )  # [] int32, epochs trained; of a diverged member, with the one it diverged in
   status: jax.Array  # [] int32
 
 
@@ -51,7 +53,9 @@ class EpochMetrics(NamedTuple):
   """One point of a member's learning curves, each `[]`; NaN once the member has stopped."""
 
   learning_rate: jax.Array  # of the epoch's first step
-  train_loss: jax.Array  # mean over the epoch's examples while it trained, with dropout, as in Keras
+  train_loss: (
+    jax.Array
+  )  # mean over the epoch's examples while it trained, with dropout, as in Keras
   train_accuracy: jax.Array  # likewise
   val_loss: jax.Array  # after the epoch, without dropout; NaN without a validation set
   val_accuracy: jax.Array  # likewise

@@ -42,7 +42,7 @@ def from_differences(differences, **kwargs):
 
 
 def standardized(n, mean, std=1.0):
-  """n differences with exactly this mean and std."""
+  """Differences [n] with exactly this mean and std."""
   x = np.linspace(-1, 1, n)
   return mean + std * x / np.std(x, ddof=1)
 

@@ -1,0 +1,63 @@
+# make demo     from a fresh clone to a verdict
+# make test     from a fresh clone to passed tests
+#
+# Both set up .venv by themselves, with the newest Python of 3.13, 3.12, 3.11 that runs;
+# PYTHON=/path/to/python overrides.
+
+VENV ?= .venv
+PYTHON ?=
+export PYTHON
+
+RUN := $(VENV)/bin/python
+DEMO := runs/demo
+
+.PHONY: help install install-prepare demo test test-prepare test-all lint format lock
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+install:
+	@tools/install.sh $(VENV) requirements.lock
+
+# With TensorFlow, to prepare TFDS datasets for the first time.
+install-prepare:
+	@tools/install.sh $(VENV) requirements-prepare.lock
+
+demo: install
+	$(RUN) -m experiments.compare_initializers \
+	  --config=ml_collections_configs/compare_initializers.py:digits --workdir=$(DEMO) --overwrite
+
+test: install
+	$(RUN) -m pytest
+
+# The tests with TensorFlow installed, among them TFDS's own preparation of a dataset.
+test-prepare:
+	@tools/install.sh .venv-prepare requirements-prepare.lock
+	.venv-prepare/bin/python -m pytest tests/test_data.py
+
+# The tests on every supported Python that is there.
+test-all:
+	@set -e; for version in 3.13 3.12 3.11; do \
+	  if python=$$(tools/find_python.sh $$version 2>/dev/null); then \
+	    echo "== Python $$version"; \
+	    $(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON=$$python; \
+	  else \
+	    echo "== Python $$version is not there: skipped"; \
+	  fi; \
+	done
+
+lint: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: install
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+# Needs uv (https://docs.astral.sh/uv). One resolution for every supported Python and platform; the
+# small lock is the part of the large one that runs and tests need.
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
+	  --extra test --extra prepare --custom-compile-command "make lock" -o requirements-prepare.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
+	  --extra test -c requirements-prepare.lock --custom-compile-command "make lock" -o requirements.lock

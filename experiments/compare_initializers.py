@@ -1,0 +1,78 @@
+"""Does the weight initializer matter?
+
+  python -m experiments.compare_initializers \
+    --config=ml_collections_configs/compare_initializers.py --workdir=DIR
+
+trains the same CNN from several initializers, many times each, and says which of the differences are
+real. The config's docstring has the variants, how long they take and what they give.
+"""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import command_line
+from jaxdl import report
+from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
+from jaxdl.population import Population
+
+# Test confusion matrices ([[tn, fp], [fn, tp]], threshold 0.9) of the coursework that asked the
+# question, one seed each.
+COURSEWORK = {
+  "glorot_uniform": [[1007, 3], [34, 994]],
+  "random_uniform": [[1008, 2], [28, 1000]],
+  "random_normal": [[1009, 1], [29, 999]],
+}
+
+
+def create_experiment(config: ConfigDict) -> Experiment:
+  """Returns the experiment: one arm per initializer, `KERNEL` for kernels and biases or `KERNEL/BIAS`.
+
+  Raises:
+    InputError: for an unknown key or initializer, or a value out of range.
+  """
+  arms = {}
+  for spec in parse_initializers(config.initializers):
+    kernel, _, bias = spec.partition("/")
+    arms[spec] = command_line.create_arm(
+      config, kernel_initializer=kernel, bias_initializer=bias or kernel
+    )
+  classes = (
+    " from ".join(str(c) for c in config.classes) if len(config.classes) == 2 else "the classes"
+  )
+  question = f"Does the weight initializer matter for telling {classes} of {config.dataset} apart?"
+  if len(config.classes) == 2:
+    question = f"Does the weight initializer matter for telling {classes} in {config.dataset}?"
+  return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
+
+
+def parse_initializers(specs: tuple[str, ...]) -> list[str]:
+  """Returns the arms' names; a string with commas counts as several, as flags are easiest typed."""
+  names = [name.strip() for spec in specs for name in str(spec).split(",") if name.strip()]
+  for name in names:
+    if names.count(name) > 1:
+      raise InputError(f"initializer {name!r} is named twice")
+  return names
+
+
+def coursework_section(experiment: Experiment, trained: Population) -> list[str]:
+  """Returns the coursework's own result beside this one, where the setting is the same."""
+  arms = [name for name in trained.arms if name in COURSEWORK]
+  same = experiment.dataset == "mnist" and tuple(map(str, experiment.classes)) == ("3", "7")
+  if not arms or not same:
+    return []
+  rows = [["arm", "cell", "coursework (one seed)", "here, mean", "std", "range"]]
+  for name in arms:
+    index = list(trained.arms).index(name)
+    counts = trained.confusion[trained.status[:, index] != "diverged", index]  # [S, 2, 2]
+    for cell, (row, column) in {"tn": (0, 0), "fp": (0, 1), "fn": (1, 0), "tp": (1, 1)}.items():
+      here = counts[:, row, column]
+      spread = f"{here.std(ddof=1):.1f}" if len(here) > 1 else "-"
+      mean = f"{here.mean():.1f}" if len(here) else "-"
+      limits = f"{here.min()} to {here.max()}" if len(here) else "-"
+      rows.append([name, cell, str(np.array(COURSEWORK[name])[row, column]), mean, spread, limits])
+  return ["## Beside the coursework's own result", report.markdown_table(rows)]
+
+
+if __name__ == "__main__":
+  command_line.run(create_experiment, coursework_section)

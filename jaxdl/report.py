@@ -1,0 +1,456 @@
+"""What a run leaves in its working directory: tables, verdicts, pictures and a report."""
+
+import datetime
+import html
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxdl import experiment as experiment_lib
+from jaxdl import plots, population, stats
+from jaxdl.errors import InputError
+from jaxdl.experiment import RATES, Experiment
+from jaxdl.population import Population
+from jaxdl.types import Dataset
+
+CONFIG_FILE = "config.json"
+_FILES = (
+  "provenance.json",
+  "members.csv",
+  "curves.parquet",
+  "confusion.npz",
+  "verdicts.json",
+  "report.md",
+)
+_FIGURES = "figures"
+_PACKAGES = (
+  "jaxdl",
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "numpy",
+  "scipy",
+  "statsmodels",
+  "pandas",
+  "matplotlib",
+  "tensorflow-datasets",
+)
+
+
+class Workdir:
+  """The directory of one run. It is claimed before the training and filled after it, all at once."""
+
+  def __init__(self, path: str | os.PathLike, experiment: Experiment, overwrite: bool = False):
+    """Claims the directory, creating it where it is not there.
+
+    Args:
+      path: the directory.
+      experiment: what is about to run. A finished run of the same experiment is replaced by it.
+      overwrite: replace a run of another experiment too.
+
+    Raises:
+      InputError: where the directory cannot be written, or holds another run.
+    """
+    self.path = pathlib.Path(path)
+    self._config = json.loads(json.dumps(experiment.to_json()))
+    if not overwrite:
+      self._check_config()
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      # Results are written here and moved when they are complete; finding out that this is not
+      # possible costs nothing now and hours later.
+      self._staging = pathlib.Path(tempfile.mkdtemp(prefix=".staging-", dir=self.path))
+    except OSError as error:
+      raise InputError(f"cannot write to workdir {str(self.path)!r}: {error.strerror}") from error
+
+  def _check_config(self):
+    file = self.path / CONFIG_FILE
+    refuse = "choose another workdir, or replace what is there with --overwrite"
+    if not file.exists():
+      strangers = [name for name in _FILES if (self.path / name).exists()]
+      if strangers:
+        raise InputError(
+          f"workdir {str(self.path)!r} holds a {strangers[0]} of no known run; {refuse}"
+        )
+      return
+    try:
+      there = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+      raise InputError(f"cannot read {str(file)!r}: {error}; {refuse}") from error
+    for name, old, new in _differences(there, self._config):
+      raise InputError(
+        f"workdir {str(self.path)!r} holds a run of another config ({name}: {old!r} there, {new!r} "
+        f"now); {refuse}"
+      )
+
+  def __enter__(self) -> "Workdir":
+    return self
+
+  def __exit__(self, *_):
+    shutil.rmtree(self._staging, ignore_errors=True)
+
+  def commit(
+    self,
+    experiment: Experiment,
+    dataset: Dataset,
+    trained: Population,
+    verdicts: Sequence[stats.Verdict],
+    started: datetime.datetime,
+    sections: Sequence[str] = (),
+  ):
+    """Writes the files of a run and moves them to their places, `config.json` last.
+
+    Args:
+      experiment: what was run.
+      dataset: as it was trained on.
+      trained: the population.
+      verdicts: of `jaxdl.experiment.compare`.
+      started: when the run began, with its time zone.
+      sections: Markdown that the report shows after the pictures.
+    """
+    stage = self._staging
+    (stage / _FIGURES).mkdir()
+    figures = _write_figures(stage / _FIGURES, trained, dataset, next(iter(experiment.margins)))
+    origin = provenance(dataset, trained, started)
+    text = markdown(experiment, trained, verdicts, origin, figures, sections)
+    (stage / "report.md").write_text(text, encoding="utf-8")
+    _write_json(stage / "provenance.json", origin)
+    _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
+    members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
+    curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
+    np.savez(stage / "confusion.npz", **_confusion_arrays(trained))
+    _write_json(stage / CONFIG_FILE, self._config)
+    self._publish()
+
+  def _publish(self):
+    # Without its config a directory is no run, so one that is interrupted here is not taken for one.
+    (self.path / CONFIG_FILE).unlink(missing_ok=True)
+    shutil.rmtree(self.path / _FIGURES, ignore_errors=True)
+    for name in (_FIGURES, *_FILES, CONFIG_FILE):
+      os.replace(self._staging / name, self.path / name)
+
+
+def members_table(trained: Population) -> pd.DataFrame:
+  """Returns a row per member, seeds outermost; what a diverged member does not have is missing."""
+  num_seeds, num_arms = trained.status.shape
+  diverged = (trained.status == "diverged").ravel()
+  columns: dict[str, Any] = {
+    "seed": np.repeat(trained.seeds, num_arms),
+    "arm": list(trained.arms) * num_seeds,
+    "status": trained.status.ravel(),
+    "epochs": trained.epochs.ravel(),
+    "best_epoch": pd.array(trained.best_epoch.ravel(), dtype="Int64"),
+    "num_params": trained.num_params.ravel(),
+  }
+  columns["best_epoch"][trained.best_epoch.ravel() == 0] = pd.NA
+  columns |= {name: values.astype(float).ravel() for name, values in trained.metrics.items()}
+  if len(trained.class_names) == 2:
+    for name, (row, column) in {"tn": (0, 0), "fp": (0, 1), "fn": (1, 0), "tp": (1, 1)}.items():
+      columns[name] = pd.array(trained.confusion[:, :, row, column].ravel(), dtype="Int64")
+      columns[name][diverged] = pd.NA
+  columns["train_seconds"] = trained.train_seconds.ravel()
+  return pd.DataFrame(columns)
+
+
+def curves_table(trained: Population) -> pd.DataFrame:
+  """Returns a row per member and epoch that it trained, seeds outermost, epochs from 1."""
+  num_epochs = trained.curves["train_loss"].shape[-1]
+  epoch = np.arange(1, num_epochs + 1)
+  seed, arm, step = np.nonzero(epoch <= trained.epochs[..., None])
+  columns = {
+    "seed": np.array(trained.seeds)[seed],
+    "arm": np.array(list(trained.arms), dtype=object)[arm],
+    "epoch": epoch[step],
+  }
+  columns |= {name: curve[seed, arm, step] for name, curve in trained.curves.items()}
+  return pd.DataFrame(columns)
+
+
+def _confusion_arrays(trained: Population) -> dict[str, np.ndarray]:
+  arrays = {
+    "confusion": trained.confusion,
+    "seeds": np.array(trained.seeds),
+    "arms": np.array(list(trained.arms)),
+    "class_names": np.array(trained.class_names),
+  }
+  if trained.confusion_at_half is not None:
+    arrays["confusion_at_half"] = trained.confusion_at_half
+  return arrays
+
+
+def provenance(dataset: Dataset, trained: Population, started: datetime.datetime) -> dict[str, Any]:
+  """Returns where a result comes from: command, versions, devices, source, data, times, chunks."""
+  finished = datetime.datetime.now(datetime.UTC)
+  devices = jax.local_devices()
+  return {
+    "command": [pathlib.Path(sys.executable).name, *sys.orig_argv[1:]],
+    "python": platform.python_version(),
+    "versions": {name: _version(name) for name in _PACKAGES},
+    "platform": devices[0].platform,
+    "device_kind": devices[0].device_kind,
+    "device_count": len(devices),
+    "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+    "source": _source_revision(),
+    "dataset": {
+      "name": dataset.name,
+      "checksum": dataset.checksum,
+      "num_train": len(dataset.train),
+      "num_validation": len(dataset.validation),
+      "num_test": len(dataset.test),
+    },
+    "started": started.isoformat(timespec="seconds"),
+    "finished": finished.isoformat(timespec="seconds"),
+    "total_seconds": round((finished - started).total_seconds(), 3),
+    "compile_seconds": round(trained.compile_seconds, 3),
+    "train_seconds": round(float(trained.train_seconds.sum()), 3),
+    "programs": [plan._asdict() for plan in trained.chunks],
+    "chunk_size": trained.chunks[0].chunk_size if len(trained.chunks) == 1 else None,
+  }
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def _source_revision() -> dict[str, Any]:
+  """Returns the git revision of this source, and whether it was changed since; None where unknown."""
+  git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+  try:
+    run = [
+      subprocess.run(
+        [*git, *command], capture_output=True, text=True, check=True, timeout=10
+      ).stdout
+      for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    ]
+  except (OSError, subprocess.SubprocessError):
+    return {"revision": None, "clean": None}
+  return {"revision": run[0].strip(), "clean": not run[1].strip()}
+
+
+def _write_figures(
+  folder: pathlib.Path, trained: Population, dataset: Dataset, metric: str
+) -> list[tuple[str, str]]:
+  """Draws the pictures; returns (file name without suffix, caption) of each."""
+  figures = [
+    (
+      "learning_curves",
+      "Learning curves: mean over seeds with its 95% interval, a thin line per seed.",
+      plots.learning_curves(trained),
+    ),
+    (
+      "metric_distribution",
+      f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval.",
+      plots.metric_distribution(trained, metric),
+    ),
+    (
+      "confusion_matrices",
+      "Confusion matrices on the test set, counts summed over seeds.",
+      plots.confusion_matrices(trained),
+    ),
+    (
+      "worst_mistakes",
+      "The test images that all arms and seeds together are most wrong about.",
+      plots.worst_mistakes(trained, dataset.test.images),
+    ),
+  ]
+  for name, _, figure in figures:
+    plots.save(figure, folder / name)
+  return [(name, caption) for name, caption, _ in figures]
+
+
+def markdown(
+  experiment: Experiment,
+  trained: Population,
+  verdicts: Sequence[stats.Verdict],
+  origin: dict[str, Any],
+  figures: Iterable[tuple[str, str]],
+  sections: Sequence[str],
+) -> str:
+  """Returns the report: question, answer, tables, pictures, then how it was made."""
+  primary = next(iter(experiment.margins))
+  data = origin["dataset"]
+  parts = [
+    f"# {escape(experiment.question)}",
+    f"**{escape(experiment_lib.answer(list(verdicts), primary))}**",
+    "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
+    f"{escape(data['name'])}, classes {escape(', '.join(trained.class_names))}: {data['num_train']:,} "
+    f"training, {data['num_validation']:,} validation and {data['num_test']:,} test images; "
+    f"{len(trained.seeds)} seeds of each of {len(trained.arms)} arms. "
+    f"{_stopping_text(trained)}",
+    "## Verdicts",
+    _verdict_table(verdicts),
+    _VERDICT_NOTE,
+    "## Arms",
+    _arms_table(trained),
+    "## Pictures",
+    *(
+      f"![{escape(caption)}]({_FIGURES}/{name}.png)\n\n{escape(caption)}"
+      for name, caption in figures
+    ),
+    *sections,
+    "## How it was made",
+    _provenance_text(origin),
+  ]
+  return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_VERDICT_NOTE = (
+  "Differences are a minus b, paired by seed, with their 95% interval (Student's t). p is that of the "
+  "sign-flip permutation test, Holm-corrected over the pairs of a metric. *equivalent* means that two "
+  "one-sided t tests put the difference within the margin; *undecided* that neither a difference nor "
+  "equivalence is shown."
+)
+
+
+def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
+  """Returns a table of verdicts, header first, rates in percentage points."""
+  header = [
+    "metric",
+    "a",
+    "b",
+    "pairs",
+    "a - b",
+    "95% interval",
+    "p (Holm)",
+    "margin",
+    "verdict",
+    "seeds needed",
+  ]
+  rows = [header]
+  for v in verdicts:
+    scale, unit = (100, " pt") if v.metric in RATES else (1, "")
+    rows.append(
+      [
+        v.metric,
+        v.arm_a,
+        v.arm_b,
+        str(v.num_pairs),
+        f"{scale * v.mean_difference:+.3g}{unit}",
+        f"[{scale * v.ci_low:+.3g}, {scale * v.ci_high:+.3g}]",
+        f"{v.p_holm:.3g}",
+        f"{scale * v.margin:g}{unit}",
+        v.verdict,
+        "" if v.seeds_needed is None else f"{v.seeds_needed:,}",
+      ]
+    )
+  return rows
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+  """Returns rows, header first, aligned for a terminal."""
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+  return "\n".join(
+    line.rstrip() for line in [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
+  )
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+  """Returns rows, header first, as a Markdown table, every cell escaped."""
+  lines = ["| " + " | ".join(escape(cell) for cell in row) + " |" for row in rows]
+  return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+def escape(text: str) -> str:
+  """Makes text from a config or a dataset safe to stand in a line of Markdown or a table cell."""
+  text = html.escape(" ".join(str(text).split()), quote=False)
+  for character in "\\`*_[]|":
+    text = text.replace(character, "\\" + character)
+  return text
+
+
+def _verdict_table(verdicts: Sequence[stats.Verdict]) -> str:
+  return markdown_table(verdict_rows(verdicts)) if verdicts else "There is one arm only."
+
+
+def _arms_table(trained: Population) -> str:
+  """One row per arm and metric: n, mean with interval, spread; both decision thresholds."""
+  rows = [["metric", "arm", "n", "diverged", "mean", "95% interval", "std", "min", "max"]]
+  for metric in [*trained.metrics, "epochs"]:
+    scale, unit = (100, "%") if metric in RATES else (1, "")
+    for arm in stats.summarize(trained.scores(metric)):
+      values = [scale * x for x in (arm.mean, arm.ci_low, arm.ci_high, arm.std, arm.min, arm.max)]
+      mean, low, high, std, least, most = (f"{x:.4g}{unit}" for x in values)
+      counts = [str(arm.n), str(arm.num_diverged)]
+      rows.append(
+        [
+          _metric_label(metric, trained),
+          arm.arm,
+          *counts,
+          mean,
+          f"{low} to {high}",
+          std,
+          least,
+          most,
+        ]
+      )
+  return markdown_table(rows)
+
+
+def _metric_label(metric: str, trained: Population) -> str:
+  """Says at which decision threshold an accuracy is taken, where there is one."""
+  if trained.confusion_at_half is None or metric not in RATES:
+    return metric
+  if metric == "test_accuracy_at_half":
+    return "test_accuracy (threshold 0.5)"
+  thresholds = sorted({f"{arm.threshold:g}" for arm in trained.arms.values()})
+  return f"{metric} (threshold {', '.join(thresholds)})"
+
+
+def _stopping_text(trained: Population) -> str:
+  total = trained.status.size
+  stopped, diverged = (int((trained.status == s).sum()) for s in ("early_stopped", "diverged"))
+  params = ", ".join(f"{n:,}" for n in sorted(set(trained.num_params.ravel().tolist())))
+  text = f"{params} parameters. {stopped} of {total} members stopped early"
+  return text + (f"; **{diverged} diverged**." if diverged else "; none diverged.")
+
+
+def _provenance_text(origin: dict[str, Any]) -> str:
+  versions = ", ".join(f"{k} {v}" for k, v in origin["versions"].items() if v is not None)
+  revision = origin["source"]["revision"] or "unknown"
+  clean = {True: "clean", False: "with uncommitted changes", None: "state unknown"}[
+    origin["source"]["clean"]
+  ]
+  lines = [
+    f"command: {' '.join(origin['command'])}",
+    f"source: {revision}, {clean}",
+    f"device: {origin['device_count']} x {origin['device_kind']} ({origin['machine']})",
+    f"time: {origin['total_seconds']:.0f} s in all, {origin['compile_seconds']:.0f} s compiling, "
+    f"{origin['train_seconds']:.0f} s training and testing",
+    f"data: {origin['dataset']['name']}, SHA-256 {origin['dataset']['checksum']}",
+    f"Python {origin['python']}, {versions}",
+  ]
+  return "\n".join(f"- {escape(line)}" for line in lines) + (
+    "\n\nEvery number is in `members.csv`, `curves.parquet`, `confusion.npz` and `verdicts.json`; "
+    "every setting in `config.json`."
+  )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterable[tuple[str, Any, Any]]:
+  """Yields (name, old value, new value) for every leaf in which two configs differ."""
+  if isinstance(old, dict) and isinstance(new, dict):
+    for key in dict.fromkeys([*old, *new]):
+      inner = f"{name}.{key}" if name else key
+      yield from _differences(old.get(key), new.get(key), inner)
+  elif old != new:
+    yield name, old, new
+
+
+def _write_json(file: pathlib.Path, value: Any):
+  file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

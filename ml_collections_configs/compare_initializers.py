@@ -1,0 +1,61 @@
+"""Does the weight initializer matter? Three initializers, a CNN, the digits 3 and 7.
+
+  python -m experiments.compare_initializers \
+    --config=ml_collections_configs/compare_initializers.py[:VARIANT] --workdir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+from jaxdl.errors import unknown_name
+
+VARIANTS = ("mnist", "digits", "smoke")
+
+
+def get_config(variant: str = "mnist") -> ConfigDict:
+  """Returns the config of a variant: `mnist` is the coursework's setting, `smoke` takes seconds."""
+  if variant not in VARIANTS:
+    raise unknown_name("variant", variant, VARIANTS)
+  config = ConfigDict()
+  # One arm each: KERNEL for kernels and biases alike, or KERNEL/BIAS.
+  config.initializers = ("glorot_uniform", "random_uniform", "random_normal")
+  config.num_seeds = 16
+  config.seed = 0
+
+  config.dataset = "mnist"
+  config.classes = (3, 7)  # the second one is label 1
+  config.validation_fraction = 0.2
+
+  config.model = "cnn_binary"
+  config.dropout_rate = 0.5
+  config.loss = "binary_cross_entropy"
+  config.optimizer = "adam"
+  config.learning_rate = 0.001
+  config.batch_size = 512
+  config.num_epochs = 20
+  config.patience = 4  # on the validation loss; -1: never stop early
+  config.min_delta = 0.0
+  config.restore_best = False
+  config.threshold = 0.9  # class 1 where its probability is above; results at 0.5 stand beside
+
+  # Metrics to compare and the largest difference in each that counts as none; the first one is what
+  # the answer is about.
+  config.margins = ConfigDict(
+    {"test_accuracy": 0.002, "test_accuracy_at_half": 0.002, "test_loss": 0.005}
+  )
+  config.alpha = 0.05
+  config.num_resamples = 99_999
+
+  config.chunk_size = 0  # seeds trained at a time; 0: automatic
+  config.slice_size = 0  # images that pass through the model at once; 0: automatic
+
+  if variant in ("digits", "smoke"):
+    config.dataset = "digits"
+    config.batch_size = 32
+    # 90 test images: one of them is 1.1 points.
+    config.margins = ConfigDict(
+      {"test_accuracy": 0.01, "test_accuracy_at_half": 0.01, "test_loss": 0.02}
+    )
+  if variant == "smoke":
+    config.num_seeds = 2
+    config.num_epochs = 2
+  return config

@@ -1,0 +1,92 @@
+"""Settings for the whole suite, made before JAX is first used."""
+
+import atexit
+import os
+import pathlib
+import shutil
+import tempfile
+from dataclasses import replace
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+from jaxdl import data, population
+from jaxdl.arm import Arm
+from jaxdl.progress import Progress
+from jaxdl.types import Dataset, Split
+
+# No test may find, or leave, a cache in the home of whoever runs it.
+if "JAXDL_CACHE_DIR" not in os.environ:
+  os.environ["JAXDL_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxdl-tests-")
+  atexit.register(shutil.rmtree, os.environ["JAXDL_CACHE_DIR"], ignore_errors=True)
+
+# Compiling takes longer than any deadline; the same examples every time keep a red test red.
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=30, derandomize=True)
+hypothesis.settings.load_profile("suite")
+
+# Two devices, so that what is shared between devices is tested on every machine.
+jax.config.update("jax_num_cpu_devices", 2)
+# A silent broadcast across ranks is how a loss [B] minus labels [B, 1] becomes [B, B].
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = pathlib.Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def tfds_dir() -> pathlib.Path:
+  """Prepared MNIST and CIFAR-10, where they lie beside the project."""
+  if not (SHARED / "tfds").is_dir():
+    pytest.skip("no prepared datasets beside the project")
+  return SHARED / "tfds"
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+  """The digits 3 and 7, with a validation set: 218 + 55 training and 89 test images."""
+  return data.split_validation(data.select_classes(data.load("digits"), (3, 7)), 0.2)
+
+
+@pytest.fixture(scope="session")
+def blobs() -> Dataset:
+  """Three classes of 8 x 8 images that a small model learns in a few steps; 50 + 20 + 30 images."""
+  rng = np.random.default_rng(0)
+  centres = rng.integers(60, 196, (3, 8, 8, 1))
+
+  def split(num_examples):
+    labels = np.arange(num_examples, dtype=np.int32) % 3
+    noise = rng.normal(0, 60, (num_examples, 8, 8, 1))
+    return Split(np.clip(centres[labels] + noise, 0, 255).astype(np.uint8), labels)
+
+  return Dataset("blobs", split(50), split(20), split(30), ("a", "b", "c"), "0" * 64)
+
+
+@pytest.fixture(scope="session")
+def mlp_arm() -> Arm:
+  """An arm that trains in no time on `blobs`."""
+  return Arm(
+    model="mlp",
+    loss="categorical_cross_entropy",
+    batch_size=16,
+    num_epochs=6,
+    patience=2,
+    learning_rate=0.003,
+    dropout_rate=0.3,
+  )
+
+
+@pytest.fixture(scope="session")
+def three_arms(mlp_arm):
+  """Three initializers on `mlp_arm`."""
+  names = ("glorot_uniform", "random_uniform", "random_normal")
+  return {name: replace(mlp_arm, kernel_initializer=name, bias_initializer=name) for name in names}
+
+
+@pytest.fixture(scope="session")
+def trained(blobs, three_arms) -> population.Population:
+  """Five seeds of the three arms, in chunks of two."""
+  return population.train_population(
+    blobs, three_arms, num_seeds=5, seed=3, chunk_size=2, progress=Progress()
+  )

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Brings a virtual environment up to date with a lock file; does nothing where it already is.
+#   tools/install.sh VENV LOCK
+# The environment is made anew when PYTHON=... asks for another Python than it has, or when it is broken.
+set -eu
+venv=$1
+lock=$2
+tools=$(dirname "$0")
+stamp="$venv/installed-from"
+
+wanted() { cat "$lock" pyproject.toml "$0" | cksum; }
+version() { "$1" -c 'import sys; print(sys.version)'; }
+
+if [ -x "$venv/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted)" ]; then
+  if [ -z "${PYTHON:-}" ] || [ "$(version "$venv/bin/python")" = "$(version "$PYTHON")" ]; then
+    exit 0
+  fi
+fi
+
+python=$("$tools/find_python.sh")
+echo "installing into $venv with $("$python" --version) (a minute or two)" >&2
+"$python" -m venv --clear "$venv"
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check -q -q "$@"; }
+# setuptools first, from the lock: it builds what comes without a wheel, and this project, with no
+# isolated build environment that would fetch unpinned tools.
+awk '/^setuptools==/ {on = 1} on {print} on && !/\\$/ {exit}' "$lock" >"$venv/build.lock"
+pip install --require-hashes -r "$venv/build.lock"
+pip install --require-hashes --no-build-isolation -r "$lock"
+pip install --no-deps --no-build-isolation --editable .
+wanted >"$stamp"
