@@ -103,7 +103,10 @@ class Recipe:
 
 
 def group_by_recipe(
-  arms: Mapping[str, Arm], num_classes: int, num_examples: int, slice_sizes: Mapping[str, int]
+  arms: Mapping[str, Arm],
+  num_classes: int,
+  num_examples: int,
+  slice_size: Callable[[str, int], int],
 ) -> dict[Recipe, list[str]]:
   """Groups arms that can share one compiled program.
 
@@ -111,7 +114,7 @@ def group_by_recipe(
     arms: name -> arm.
     num_classes: C of the dataset.
     num_examples: N of the training set; a larger batch size means the whole set.
-    slice_sizes: model -> most examples that pass through it at once.
+    slice_size: `(model, arms that share its program) -> most examples that pass through it at once`.
 
   Returns:
     Recipe -> names of its arms, both in the order in which they come.
@@ -129,11 +132,12 @@ def group_by_recipe(
       restore_best=arm.restore_best,
       kernel_initializers=(),
       bias_initializers=(),
-      slice_size=slice_sizes[arm.model],
+      slice_size=0,
     )
     groups.setdefault(recipe, []).append(name)
   return {
-    _with_initializers(recipe, [arms[n] for n in names]): names for recipe, names in groups.items()
+    _complete(recipe, [arms[name] for name in names], slice_size): names
+    for recipe, names in groups.items()
   }
 
 
@@ -153,11 +157,15 @@ def hyperparams(arm: Arm, recipe: Recipe, num_steps: int) -> Hyperparams:
   )
 
 
-def _with_initializers(recipe: Recipe, arms: list[Arm]) -> Recipe:
+def _complete(recipe: Recipe, arms: list[Arm], slice_size: Callable[[str, int], int]) -> Recipe:
+  """Fills in what depends on all arms of a program."""
   kernels = {initializers.parse(arm.kernel_initializer, min_ndim=2)[0] for arm in arms}
   biases = {initializers.parse(arm.bias_initializer)[0] for arm in arms}
   return dataclasses.replace(
-    recipe, kernel_initializers=tuple(sorted(kernels)), bias_initializers=tuple(sorted(biases))
+    recipe,
+    kernel_initializers=tuple(sorted(kernels)),
+    bias_initializers=tuple(sorted(biases)),
+    slice_size=slice_size(recipe.model, len(arms)),
   )
 
 

@@ -21,6 +21,6 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> InputError:
     known: the names there are.
   """
   known = sorted(known)
-  nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+  nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
   hint = f"did you mean {nearest[0]!r}? " if nearest else ""
   return InputError(f"unknown {what} {name!r}; {hint}known: {', '.join(known)}")

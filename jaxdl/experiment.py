@@ -85,8 +85,8 @@ def train(experiment: Experiment, dataset: Dataset, progress: Progress | None = 
   return population.train_population(
     dataset,
     experiment.arms,
-    num_seeds=experiment.num_seeds,
-    seed=experiment.seed,
+    seeds=experiment.num_seeds,
+    root_seed=experiment.seed,
     chunk_size=experiment.chunk_size,
     slice_size=experiment.slice_size,
     progress=progress,
@@ -121,7 +121,8 @@ def answer(verdicts: list[stats.Verdict], metric: str) -> str:
   if not about:
     return "There is one arm only, so there is nothing to compare."
   scale, unit = (100, " points") if metric in RATES else (1, "")
-  within = f"{scale * about[0].margin:g}{unit} of {metric}"
+  margin = scale * about[0].margin
+  within = f"{margin:g}{unit if margin != 1 else unit.rstrip('s')} of {metric}"
   seeds = f"({about[0].num_seeds} seeds)"
   outcomes = {verdict.verdict for verdict in about}
   if outcomes == {stats.EQUIVALENT}:

@@ -9,6 +9,7 @@ as plain text, never as mathematics or markup; a character that the font lacks a
 sequence, and a name that is too long loses its middle.
 """
 
+import bisect
 import dataclasses
 import functools
 import math
@@ -40,7 +41,7 @@ _MAX_WIDTH = 10.0
 _TEXT_SIZE = 9.0
 _SMALL_TEXT_SIZE = 8.0
 
-# As context and as decorator. On top of matplotlib's defaults, so that nothing else has a say.
+# A decorator. On top of matplotlib's own defaults, so that no matplotlibrc has a say.
 _styled = matplotlib.style.context([
   "default",
   {
@@ -125,7 +126,8 @@ def learning_curves(population: Population) -> Figure:
     for ax, (split, title) in zip(row, splits.items(), strict=True):
       ax.set_title(f"{title} {metric}")
       _set_curve_axes(ax, curves[split].shape[-1], limits, log)
-      _draw_curves(ax, population, curves[split], limits, worst=limits[metric == "loss"])
+      worst = limits[1] if metric == "loss" else limits[0]
+      _draw_curves(ax, population, curves[split], limits, worst)
   for ax in axes[-1]:
     ax.set_xlabel("epoch")
   if len(population.seeds) > 1:
@@ -163,7 +165,9 @@ def _draw_curves(
     epochs, status = population.epochs[:, index], population.status[:, index]  # [S]
     kept = status != "diverged"
     if kept.any():
-      _draw_mean(ax, arm, index, *_mean_interval(curves[kept, index], epochs[kept]))
+      # Wide bands of many arms would hide everything.
+      alpha = float(np.clip(0.5 / len(population.arms), 0.08, 0.18))
+      _draw_mean(ax, arm, index, alpha, *_mean_interval(curves[kept, index], epochs[kept]))
     # A member alone is its mean, unless it diverged.
     drawn = np.clip(curves[:, index], *limits)  # [S, E]
     _draw_members(ax, drawn if num_seeds > 1 else drawn[~kept], style.color)
@@ -171,7 +175,7 @@ def _draw_curves(
 
 
 def _draw_mean(
-  ax: Axes, arm: str, index: int, mean: np.ndarray, low: np.ndarray, high: np.ndarray
+  ax: Axes, arm: str, index: int, alpha: float, mean: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> None:
   """Draws an arm's mean and the band around it, each `[E]`."""
   epochs = np.arange(1, len(mean) + 1)
@@ -184,7 +188,7 @@ def _draw_mean(
   ax.add_line(line)
   # The band of a single epoch has no width but that of its edge.
   width = 6 if len(mean) == 1 else 0
-  ax.fill_between(epochs, low, high, color=line.get_color(), alpha=0.18, linewidth=width)
+  ax.fill_between(epochs, low, high, color=line.get_color(), alpha=alpha, linewidth=width)
 
 
 def _mean_line(style: _ArmStyle) -> Line2D:
@@ -263,7 +267,8 @@ def _curve_limits(
 
 
 def _set_curve_axes(ax: Axes, num_epochs: int, limits: tuple[float, float], log: bool) -> None:
-  margin = max(0.025 * (num_epochs - 1), 0.3)
+  # Less than one, or there would be a tick for epoch 0.
+  margin = float(np.clip(0.025 * (num_epochs - 1), 0.3, 0.9))
   ax.set_xlim(1 - margin, num_epochs + margin)
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
   if log:
@@ -334,31 +339,46 @@ def confusion_matrices(population: Population) -> Figure:
   num_arms, num_classes = counts.shape[:2]
   totals = counts.sum(axis=-1, keepdims=True)  # [A, C, 1]
   rates = counts / np.maximum(totals, 1)  # [A, C, C]
-  panel = float(np.clip(0.36 * num_classes, 1.75, 7.5))  # width and height in inches
-  titles = [_confusion_title(population, arm, panel) for arm in population.arms]
   labels = [_fit(name, 1.1, _SMALL_TEXT_SIZE, max_lines=1) for name in population.class_names]
   label_width = max(_width(label, _SMALL_TEXT_SIZE) for label in labels)
-  upright = label_width < 0.9 * panel / num_classes
-
-  # On the left the names of classes and the axis, on the right the colour bar; below, names that
-  # lean by 45 degrees.
-  edges = label_width + 1.3
-  num_columns = min(num_arms, max(1, int((_MAX_WIDTH - edges) / (panel + 0.2))))
+  num_columns, panel, leaning = _confusion_layout(num_arms, num_classes, label_width)
   num_rows = math.ceil(num_arms / num_columns)
+  titles = [_confusion_title(population, arm, panel) for arm in population.arms]
   title_height = 0.15 * (1 + max(title.count("\n") for title in titles))
-  row_height = panel + title_height + 0.55 + (0.0 if upright else 0.6 * label_width)
-  figsize = (num_columns * (panel + 0.2) + edges, num_rows * row_height + 0.1)
+  row_height = panel + title_height + 0.55 + leaning
+  figsize = (
+    # The layout keeps to the limit, but rounding may not.
+    min(num_columns * (panel + 0.2 + leaning) - leaning + label_width + 1.3, _MAX_WIDTH),
+    num_rows * row_height + 0.1,
+  )
   figure = Figure(figsize=figsize, layout="compressed")
   axes = _grid(figure, num_arms, num_columns)
   for index, (ax, title) in enumerate(zip(axes, titles, strict=True)):
     image = ax.imshow(rates[index], cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     ax.set_title(title)
     _label_cells(ax, image, counts[index], rates[index], panel / num_classes)
-    _label_classes(ax, labels, upright, panel, first=index % num_columns == 0)
+    _label_classes(ax, labels, leaning > 0, panel, first=index % num_columns == 0)
   bar = figure.colorbar(image, ax=axes, shrink=0.9 / num_rows, anchor=(0, 1), aspect=15)
   bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1], labels=["0%", "1%", "10%", "25%", "50%", "100%"])
   bar.set_label("share of the true class")
   return _finish(figure)
+
+
+def _confusion_layout(
+  num_arms: int, num_classes: int, label_width: float
+) -> tuple[int, float, float]:
+  """Returns how many panels stand in a row, their width, and how far names lean out of them.
+
+  All in inches, as is `label_width`, that of the longest name. Names that are wider than a cell
+  lean by 45 degrees, and so reach as far to the left as below.
+  """
+  panel = float(np.clip(0.36 * num_classes, 1.75, 7.5))
+  leaning = 0.7 * label_width if label_width > 0.9 * panel / num_classes else 0.0
+  # On the left stand the names of the rows, on the right the colour bar.
+  room, gap = _MAX_WIDTH - label_width - 1.3 + leaning, 0.2 + leaning
+  # Smaller panels rather than fewer in a row, within reason.
+  num_columns = min(num_arms, max(1, int(room / (0.85 * panel + gap))))
+  return num_columns, min(panel, room / num_columns - gap), leaning
 
 
 def _confusion_title(population: Population, arm: str, width: float) -> str:
@@ -383,12 +403,13 @@ def _label_cells(
     if (num_classes <= 4 or row == column) and counts[row].any():
       text += f"\n{rates[row, column]:.1%}"
     luminance = np.dot(image.to_rgba(rates[row, column])[:3], (0.299, 0.587, 0.114))
-    color = "white" if luminance < 0.55 else "black" if counts[row, column] else "0.6"
+    # About where black and white are equally far from the cell's colour.
+    color = "white" if luminance < 0.46 else "black" if counts[row, column] else "0.6"
     cell_text = ax.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
     cell_text.set_in_layout(False)  # it never leaves the panel, and measuring it takes seconds
 
 
-def _label_classes(ax: Axes, labels: list[str], upright: bool, panel: float, first: bool) -> None:
+def _label_classes(ax: Axes, labels: list[str], lean: bool, panel: float, first: bool) -> None:
   """Names classes on both axes of a panel `panel` inches wide; rows only where it is `first`."""
   num_classes = len(labels)
   step = math.ceil(num_classes * 0.15 / panel)  # a line of text is about 0.15 inches high
@@ -396,7 +417,7 @@ def _label_classes(ax: Axes, labels: list[str], upright: bool, panel: float, fir
   ax.set_xticks(ticks, labels[::step], fontsize=_SMALL_TEXT_SIZE)
   rows = (ticks, labels[::step]) if first else ([], [])
   ax.set_yticks(*rows, fontsize=_SMALL_TEXT_SIZE)
-  if not upright:
+  if lean:
     for text in ax.get_xticklabels():
       text.set(rotation=45, ha="right", rotation_mode="anchor")
   ax.set_xlabel("predicted")
@@ -561,9 +582,10 @@ def worst_mistakes(
     image = images[index, ..., 0] if images.shape[-1] == 1 else images[index]
     ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     _describe(ax, population.class_names, labels[index], predictions, index)
-  who = f"mean of {len(names)} arms" if len(names) > 1 else _plain(names[0])
+  width, bold = figure.get_figwidth() - 0.4, 1.15 * _TEXT_SIZE  # bold text is that much wider
+  who = f"mean of {len(names)} arms" if len(names) > 1 else _fit(names[0], width, bold, max_lines=1)
   title = f"{who}: {(~correct).sum():,} mistakes in {len(labels):,} test images, worst first"
-  figure.suptitle(_fit(title, figure.get_figwidth() - 0.4, 1.1 * _TEXT_SIZE, max_lines=3))
+  figure.suptitle(_fit(title, width, bold, max_lines=3))
   return _finish(figure)
 
 
@@ -604,12 +626,12 @@ def _describe(
   predicted = predictions.predicted[index]
   mistake = predicted != label
   true_name, predicted_name = (
-    _fit(class_names[i], 1.0, _SMALL_TEXT_SIZE, max_lines=1) for i in (label, predicted)
+    _fit(class_names[i], 0.85, _SMALL_TEXT_SIZE, max_lines=1) for i in (label, predicted)
   )
   probability = predictions.predicted_probability[index]
   p = "p > 0.99" if probability >= 0.995 else f"p = {probability:.2f}"
   text = f"{'✗' if mistake else '✓'} true {true_name}, predicted {predicted_name}"
-  text = _fit(text, 1.55, _SMALL_TEXT_SIZE, max_lines=4)
+  text = _fit(text, 1.45, _SMALL_TEXT_SIZE, max_lines=4)
   ax.set_title(f"{text}\n({p})", fontsize=_SMALL_TEXT_SIZE)
   color = _MISTAKE_COLOR if mistake else _CORRECT_COLOR
   ax.set(xticks=[], yticks=[])
@@ -693,7 +715,7 @@ def _plain(text: str) -> str:
   text = re.sub(r"\s+", " ", text).strip()
   return "".join(
     char if ord(char) in glyphs and unicodedata.category(char)[0] != "C" else ascii(char)[1:-1]
-    for char in text
+    for char in text or "(no name)"
   )
 
 
@@ -708,19 +730,24 @@ def _fit(text: str, width: float, size: float, max_lines: int) -> str:
   If that takes more than `max_lines`, the middle of the text gives way to an ellipsis: names of
   arms and classes mostly differ at their ends.
   """
+  if len(text) > 1000:
+    text = f"{text[:500]}…{text[-500:]}"
   text = _plain(text)
-  lines = _break_lines(text, width, size) if len(text) < 500 else []
-  keep = min(len(text), 500)
-  while not 0 < len(lines) <= max_lines and keep > 2:
-    keep -= 1
-    lines = _break_lines(f"{text[:-(-keep // 2)]}…{text[-(keep // 2):]}", width, size)
-  return "\n".join(lines)
+  lines = _break_lines(text, width, size)
+  if len(lines) <= max_lines:
+    return "\n".join(lines)
+
+  def shorten(keep):
+    return _break_lines(f"{text[: -(-keep // 2)]}…{text[len(text) - keep // 2 :]}", width, size)
+
+  keep = bisect.bisect(range(len(text)), max_lines, key=lambda keep: len(shorten(keep))) - 1
+  return "\n".join(shorten(keep))
 
 
 def _break_lines(text: str, width: float, size: float) -> list[str]:
   """Breaks after spaces and punctuation between words, and within words where it must."""
   lines = [""]
-  for word in re.findall(r"[^ _/,-]*[ _/,-]|[^ _/,-]+", text):
+  for word in re.findall(r"[ _/,]*[^ _/,]+(?: |[_/,]+ ?)?|[ _/,]+", text):
     if _width((lines[-1] + word).rstrip(), size) > width and lines[-1]:
       lines.append("")
     for char in word:

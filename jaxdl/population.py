@@ -5,6 +5,7 @@ of its group at a time, axes [S, A], and local devices share the chunk's seeds b
 ever talking to each other.
 """
 
+import concurrent.futures
 import dataclasses
 import functools
 import logging
@@ -27,7 +28,7 @@ from jaxdl.types import Dataset, Split
 
 _LOGGER = logging.getLogger("jaxdl")
 
-CURVES = train.EpochMetrics._fields
+CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 # Metrics of which less is better.
 _LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "epochs")
 # What a CPU core keeps close: vmapping members whose state outgrows it is slower than one by one.
@@ -112,8 +113,8 @@ def train_population(
   dataset: Dataset,
   arms: Mapping[str, Arm],
   *,
-  num_seeds: int,
-  seed: int = 0,
+  seeds: int | Sequence[int],
+  root_seed: int = 0,
   chunk_size: int | None = None,
   slice_size: int | None = None,
   devices: Sequence[jax.Device] | None = None,
@@ -124,8 +125,9 @@ def train_population(
   Args:
     dataset: what to train, validate and test on.
     arms: name -> arm, A of them.
-    num_seeds: S, replications per arm.
-    seed: root of all randomness; replication s is the same whatever S and A are.
+    seeds: S replications per arm: how many, or which ones (16 means 0, 1, ... 15). A replication
+      is the same whatever S and A are.
+    root_seed: of all randomness.
     chunk_size: seeds trained at a time; None chooses by the size of the model and the memory.
     slice_size: examples that pass through a model at once; None chooses by model and backend.
     devices: devices that share the seeds; None takes all local ones.
@@ -137,24 +139,29 @@ def train_population(
   Raises:
     InputError: for settings that do not fit the dataset or are out of range.
   """
-  _check(dataset, arms, num_seeds, seed, chunk_size, slice_size)
+  seeds = _check_seeds(seeds, root_seed)
+  _check(dataset, arms, chunk_size, slice_size)
   devices = tuple(jax.local_devices() if devices is None else devices)
-  slice_sizes = {
-    name: slice_size or default_slice_size(name, devices[0].platform) for name in models.NAMES
-  }
-  groups = arm_lib.group_by_recipe(arms, dataset.num_classes, len(dataset.train), slice_sizes)
+
+  def choose_slice_size(model: str, num_arms: int) -> int:
+    return slice_size or default_slice_size(model, num_arms, devices[0].platform)
+
+  num_examples = len(dataset.train)
+  groups = arm_lib.group_by_recipe(arms, dataset.num_classes, num_examples, choose_slice_size)
   progress = progress or Progress()
-  progress.start(len(arms) * num_seeds, sum(arm.num_epochs for arm in arms.values()) * num_seeds)
+  progress.start(
+    len(arms) * len(seeds), sum(arm.num_epochs for arm in arms.values()) * len(seeds)
+  )
   try:
     trained = [
       _train_group(
-        dataset, recipe, {n: arms[n] for n in names}, num_seeds, seed, chunk_size, devices, progress
+        dataset, recipe, {n: arms[n] for n in names}, seeds, root_seed, chunk_size, devices, progress
       )
       for recipe, names in groups.items()
     ]
   finally:
     progress.close()
-  return _assemble(dataset, arms, num_seeds, trained)
+  return _assemble(dataset, arms, seeds, trained)
 
 
 def metric_names(arms: Mapping[str, Arm], num_classes: int) -> tuple[str, ...]:
@@ -165,15 +172,20 @@ def metric_names(arms: Mapping[str, Arm], num_classes: int) -> tuple[str, ...]:
   return (*names, "precision", "recall", "f1", "epochs")
 
 
-def default_slice_size(model: str, platform: str) -> int:
+def default_slice_size(model: str, num_arms: int, platform: str) -> int:
   """Returns how many examples pass through a model at once.
 
-  Measured on CPU: the patches and feature maps of 32 images stay in a core's cache, those of a whole
-  batch do not. Elsewhere the limit only bounds the memory.
+  Args:
+    model: its name.
+    num_arms: A, arms that train at the same time.
+    platform: of the devices, e.g. "cpu".
+
+  Measured on CPU: the patches and feature maps of about 32 images, over all arms, stay in a core's
+  cache; those of a whole batch do not. Elsewhere the limit only bounds the memory.
   """
   if not models.is_convolutional(model):
     return 4096
-  return 32 if platform == "cpu" else 512
+  return max(8, 32 // num_arms) if platform == "cpu" else 512
 
 
 def default_chunk_size(
@@ -226,18 +238,30 @@ def plan_chunks(num_seeds: int, chunk_size: int, num_devices: int) -> tuple[int,
   return per_device * devices_used, num_chunks, devices_used
 
 
-def _check(dataset, arms, num_seeds, seed, chunk_size, slice_size):
-  for name, value, least in (
-    ("num_seeds", num_seeds, 1),
-    ("seed", seed, 0),
-    ("chunk_size", chunk_size, 1),
-    ("slice_size", slice_size, 1),
-  ):
-    optional = name.endswith("_size")
-    if not (optional and value is None) and (not isinstance(value, int) or value < least):
-      raise InputError(f"{name} must be an integer >= {least}, not {value!r}")
-  if seed >= 2**32:
-    raise InputError(f"seed must be below 2**32, not {seed}")
+def _check_seeds(seeds: int | Sequence[int], root_seed: int) -> tuple[int, ...]:
+  """Returns which seeds are meant."""
+  if not isinstance(seeds, Sequence):
+    _check_integer("seeds", seeds, 1)
+    seeds = range(seeds)
+  seeds = tuple(seeds)
+  if not seeds or len(set(seeds)) < len(seeds):
+    raise InputError(f"seeds must be one or more different integers, not {seeds!r}")
+  for name, value in (("root_seed", root_seed), *(("a seed", seed) for seed in seeds)):
+    _check_integer(name, value, 0)
+    if value >= 2**32:
+      raise InputError(f"{name} must be below 2**32, not {value}")
+  return seeds
+
+
+def _check_integer(name: str, value: Any, least: int):
+  if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    raise InputError(f"{name} must be an integer >= {least}, not {value!r}")
+
+
+def _check(dataset, arms, chunk_size, slice_size):
+  for name, value in (("chunk_size", chunk_size), ("slice_size", slice_size)):
+    if value is not None:
+      _check_integer(name, value, 1)
   if not arms:
     raise InputError("there is no arm to train")
   for name, arm in arms.items():
@@ -263,7 +287,9 @@ class _Group(NamedTuple):
   compile_seconds: float
 
 
-def _train_group(dataset, recipe, arms, num_seeds, seed, chunk_size, devices, progress) -> _Group:
+def _train_group(
+  dataset, recipe, arms, seeds, root_seed, chunk_size, devices, progress
+) -> _Group:
   """Trains the arms of one recipe, chunk by chunk."""
   num_steps = -(-len(dataset.train) // recipe.batch_size)
   hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
@@ -277,17 +303,15 @@ def _train_group(dataset, recipe, arms, num_seeds, seed, chunk_size, devices, pr
   if chunk_size is None:
     per_device = default_chunk_size(recipe, len(arms), member, image_shape, devices[0])
     chunk_size = len(devices) * per_device
-  size, num_chunks, devices_used = plan_chunks(num_seeds, chunk_size, len(devices))
+  size, num_chunks, devices_used = plan_chunks(len(seeds), chunk_size, len(devices))
   mesh = Mesh(np.array(devices[:devices_used]), ("seed",))
   everywhere, by_seed = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("seed",)))
 
   put = functools.partial(jax.device_put, device=everywhere)
   hyper = put(hyper)
   splits = [put(_examples(s)) for s in (dataset.train, dataset.validation, dataset.test)]
-  padded = [*range(num_seeds)] + [num_seeds - 1] * (size * num_chunks - num_seeds)
-  keys = jax.vmap(functools.partial(train.member_key, seed))(jnp.arange(len(padded)))[
-    np.array(padded)
-  ]
+  padded = np.array([*seeds] + [seeds[-1]] * (size * num_chunks - len(seeds)), np.uint32)
+  keys = jax.vmap(functools.partial(train.member_key, root_seed))(padded)
   chunks = [jax.device_put(keys[i : i + size], by_seed) for i in range(0, len(padded), size)]
 
   progress.compiling()
@@ -298,7 +322,7 @@ def _train_group(dataset, recipe, arms, num_seeds, seed, chunk_size, devices, pr
   results = []
   for index, chunk_keys in enumerate(chunks):
     report = functools.partial(progress.update, f"{index + 1}/{num_chunks}")
-    real = min(size, num_seeds - index * size)
+    real = min(size, len(seeds) - index * size)
     results.append(_train_chunk(programs, recipe, chunk_keys, hyper, splits, real, put, report))
   plan = ChunkPlan(tuple(arms), size, num_chunks, devices_used, recipe.slice_size)
   num_params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(member.params))
@@ -394,10 +418,10 @@ def _compile(recipe, mesh, keys, hyper, train_set, validation, test_set) -> _Pro
   def population(function, over_arms, over_seeds):
     return jax.vmap(jax.vmap(function, over_arms), over_seeds)
 
-  def compiled(function, in_specs, *shapes, donate=()):
+  def lower(function, in_specs, *shapes, donate=()):
     # Every device runs the same program on its own seeds: nothing is exchanged.
-    shared = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=seed, check_vma=False)
-    return jax.jit(shared, donate_argnums=donate).lower(*shapes).compile()
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=seed, check_vma=False)
+    return jax.jit(mapped, donate_argnums=donate).lower(*shapes)
 
   image_shape = train_set.images.shape[1:]
   create = population(
@@ -410,7 +434,6 @@ def _compile(recipe, mesh, keys, hyper, train_set, validation, test_set) -> _Pro
   )
   test = population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, None))
 
-  programs_create = compiled(create, (seed, everywhere), keys, hyper)
   by_seed, replicated = keys.sharding, hyper.patience.sharding
   state = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_seed),
@@ -418,13 +441,13 @@ def _compile(recipe, mesh, keys, hyper, train_set, validation, test_set) -> _Pro
   )
   index = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
   epoch_specs = (seed, seed, everywhere, everywhere, everywhere, everywhere)
-  return _Programs(
-    create=programs_create,
-    train_epoch=compiled(
-      epoch, epoch_specs, state, keys, hyper, train_set, validation, index, donate=0
-    ),
-    test=compiled(test, (seed, everywhere, everywhere), state, hyper, test_set),
+  lowered = (
+    lower(create, (seed, everywhere), keys, hyper),
+    lower(epoch, epoch_specs, state, keys, hyper, train_set, validation, index, donate=0),
+    lower(test, (seed, everywhere, everywhere), state, hyper, test_set),
   )
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    return _Programs(*pool.map(lambda program: program.compile(), lowered))
 
 
 def _test_member(
@@ -441,7 +464,7 @@ def _test_member(
   )
 
 
-def _assemble(dataset, arms, num_seeds, groups: list[_Group]) -> Population:
+def _assemble(dataset, arms, seeds, groups: list[_Group]) -> Population:
   """Puts the arms of all groups side by side, in the order in which they were given."""
   num_epochs = max(group.curves.train_loss.shape[-1] for group in groups)
   order = [name for group in groups for name in group.plan.arms]
@@ -454,10 +477,8 @@ def _assemble(dataset, arms, num_seeds, groups: list[_Group]) -> Population:
   epochs, best_epoch = (
     join([getattr(g.state, f) for g in groups]) for f in ("num_epochs", "best_epoch")
   )
-  curves = {
-    name: join([_pad_epochs(getattr(g.curves, name), num_epochs) for g in groups])
-    for name in CURVES
-  }
+  padded = [jax.tree.map(lambda curve: _pad_epochs(curve, num_epochs), g.curves) for g in groups]
+  curves = _rates(jax.tree.map(lambda *parts: join(parts), *padded), dataset)
   diverged = status == train.DIVERGED
 
   def count(predicted):  # [S, A, N] -> [S, A, C, C]
@@ -475,7 +496,7 @@ def _assemble(dataset, arms, num_seeds, groups: list[_Group]) -> Population:
     **_test_metrics(confusion, at_half),
   }
   return Population(
-    seeds=tuple(range(num_seeds)),
+    seeds=seeds,
     arms=dict(arms),
     class_names=dataset.class_names,
     test_labels=dataset.test.labels,
@@ -496,6 +517,19 @@ def _assemble(dataset, arms, num_seeds, groups: list[_Group]) -> Population:
 
 def _has_threshold(arms: Mapping[str, Arm], num_classes: int) -> bool:
   return any(losses.num_outputs(arm.loss, num_classes) == 1 for arm in arms.values())
+
+
+def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray]:
+  """Returns learning curves by name, counts divided by how many examples there are."""
+  num_validation = len(dataset.validation) or np.nan
+  values = (
+    curves.learning_rate,
+    curves.train_loss,
+    curves.train_correct.astype(np.float64) / len(dataset.train),
+    curves.val_loss,
+    curves.val_correct.astype(np.float64) / num_validation,
+  )
+  return dict(zip(CURVES, values, strict=True))
 
 
 def _pad_epochs(curve: np.ndarray, num_epochs: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -334,15 +335,15 @@ def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
   ]
   rows = [header]
   for v in verdicts:
-    scale, unit = (100, " pt") if v.metric in RATES else (1, "")
+    scale, unit, form = (100, " pt", "+.3f") if v.metric in RATES else (1, "", "+.3g")
     rows.append(
       [
         v.metric,
         v.arm_a,
         v.arm_b,
         str(v.num_pairs),
-        f"{scale * v.mean_difference:+.3g}{unit}",
-        f"[{scale * v.ci_low:+.3g}, {scale * v.ci_high:+.3g}]",
+        f"{scale * v.mean_difference:{form}}{unit}",
+        f"[{scale * v.ci_low:{form}}, {scale * v.ci_high:{form}}]",
         f"{v.p_holm:.3g}",
         f"{scale * v.margin:g}{unit}",
         v.verdict,
@@ -370,9 +371,8 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 def escape(text: str) -> str:
   """Makes text from a config or a dataset safe to stand in a line of Markdown or a table cell."""
   text = html.escape(" ".join(str(text).split()), quote=False)
-  for character in "\\`*_[]|":
-    text = text.replace(character, "\\" + character)
-  return text
+  # An underscore inside a word is plain text, and names are easier to read and to search without it.
+  return re.sub(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match[0], text)
 
 
 def _verdict_table(verdicts: Sequence[stats.Verdict]) -> str:

@@ -50,15 +50,16 @@ class MemberState(NamedTuple):
 
 
 class EpochMetrics(NamedTuple):
-  """One point of a member's learning curves, each `[]`; NaN once the member has stopped."""
+  """One point of a member's learning curves, each `[]`; NaN once the member has stopped.
+
+  Counts, not rates: whoever divides them, in float64, gets equal rates for equal counts.
+  """
 
   learning_rate: jax.Array  # of the epoch's first step
-  train_loss: (
-    jax.Array
-  )  # mean over the epoch's examples while it trained, with dropout, as in Keras
-  train_accuracy: jax.Array  # likewise
-  val_loss: jax.Array  # after the epoch, without dropout; NaN without a validation set
-  val_accuracy: jax.Array  # likewise
+  train_loss: jax.Array  # mean over the epoch's examples while it trained, with dropout, as in Keras
+  train_correct: jax.Array  # examples classified correctly, likewise
+  val_loss: jax.Array  # mean after the epoch, without dropout; NaN without a validation set
+  val_correct: jax.Array  # examples classified correctly, likewise
 
 
 class Slice(NamedTuple):
@@ -141,18 +142,17 @@ def train_epoch(
     start,
     (slices, hyper.learning_rates[epoch]),
   )
-  num_examples = len(train.labels)
-  val_loss, val_accuracy = evaluate(recipe, params, validation, hyper.threshold)
+  val_loss, val_correct = evaluate(recipe, params, validation, hyper.threshold)
   epoch_metrics = EpochMetrics(
     learning_rate=hyper.learning_rates[epoch, 0],
-    train_loss=loss_sums.sum() / num_examples,
-    train_accuracy=correct_sums.sum() / num_examples,
+    train_loss=loss_sums.sum() / len(train.labels),
+    train_correct=correct_sums.sum(),
     val_loss=val_loss,
-    val_accuracy=val_accuracy,
+    val_correct=val_correct,
   )
   running = state.status == RUNNING
   trained = state._replace(params=params, opt_state=opt_state)
-  trained = _after_epoch(recipe, state, trained, hyper, epoch_metrics, len(validation.labels) > 0)
+  trained = after_epoch(recipe, state, trained, hyper, epoch_metrics, len(validation.labels) > 0)
   state = jax.tree.map(lambda new, old: jnp.where(running, new, old), trained, state)
   return state, jax.tree.map(lambda value: jnp.where(running, value, jnp.nan), epoch_metrics)
 
@@ -216,15 +216,14 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
   order = jax.random.permutation(
     jax.random.fold_in(jax.random.fold_in(key, _DATA_ORDER), epoch), num_examples
   )  # [N]
-  step = jnp.arange(num_steps)[:, None]
-  place = jnp.arange(num_slices * slice_len)  # [K * b]
-  position = step * recipe.batch_size + place  # [T, K * b]
-  valid = (place < recipe.batch_size) & (position < num_examples)
+  step, place = jnp.arange(num_steps), jnp.arange(num_slices * slice_len)  # [T], [K * b]
+  position = recipe.batch_size * step[:, None] + place[None]  # [T, K * b]
+  valid = (place < recipe.batch_size)[None] & (position < num_examples)
   indices = jnp.where(valid, order[jnp.minimum(position, num_examples - 1)], 0)
 
   dropout_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), epoch)
   fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
-  step_keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, step[:, 0])  # [T]
+  step_keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, step)  # [T]
   return Slice(
     indices=indices.reshape(shape),
     weights=valid.astype(jnp.float32).reshape(shape),
@@ -235,12 +234,12 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
 def evaluate(
   recipe: Recipe, params: dict, examples: Examples, threshold: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns mean loss and accuracy over all examples, each `[]`; NaN where there are none."""
+  """Returns mean loss and number of correct predictions, each `[]`; NaN without examples."""
   if len(examples.labels) == 0:
     return jnp.float32(jnp.nan), jnp.float32(jnp.nan)
   logits = predict(recipe, params, examples.images)  # [N, C]
   correct = metrics.predict_class(logits, threshold) == examples.labels  # [N]
-  return mean_loss(recipe, logits, examples.labels), correct.mean(dtype=jnp.float32)
+  return mean_loss(recipe, logits, examples.labels), correct.sum(dtype=jnp.float32)
 
 
 def mean_loss(recipe: Recipe, logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -295,7 +294,7 @@ def scale(images: jax.Array) -> jax.Array:
   return images.astype(jnp.float32) / 255
 
 
-def _after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
+def after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
   """Divergence and early stopping, decided after an epoch as Keras's EarlyStopping decides.
 
   A member whose loss is no longer finite is frozen as it was before the epoch.

@@ -50,10 +50,12 @@ def get_config(variant: str = "mnist") -> ConfigDict:
 
   if variant in ("digits", "smoke"):
     config.dataset = "digits"
+    config.num_seeds = 10
+    config.num_epochs = 12
     config.batch_size = 32
-    # 90 test images: one of them is 1.1 points.
+    # 89 test images, so that one of them is 1.1 points.
     config.margins = ConfigDict(
-      {"test_accuracy": 0.01, "test_accuracy_at_half": 0.01, "test_loss": 0.02}
+      {"test_accuracy": 0.02, "test_accuracy_at_half": 0.02, "test_loss": 0.05}
     )
   if variant == "smoke":
     config.num_seeds = 2

@@ -1,0 +1,272 @@
+"""One member: its batches, its early stopping, its divergence."""
+
+import functools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxdl import arm as arm_lib
+from jaxdl import losses, train
+from jaxdl.arm import Arm
+from jaxdl.errors import InputError
+
+
+def _program(arm, dataset, slice_size=4096):
+  """Returns (recipe, hyper) of a single arm."""
+  groups = arm_lib.group_by_recipe(
+    {"arm": arm}, dataset.num_classes, len(dataset.train), lambda *_: slice_size
+  )
+  (recipe,) = groups
+  num_steps = -(-len(dataset.train) // recipe.batch_size)
+  return recipe, arm_lib.hyperparams(arm, recipe, num_steps)
+
+
+def _examples(split):
+  return train.Examples(jnp.array(split.images), jnp.array(split.labels))
+
+
+def _train(arm, dataset, seed=0, slice_size=4096):
+  recipe, hyper = _program(arm, dataset, slice_size)
+  run = jax.jit(functools.partial(train.train_member, recipe))
+  return run(train.member_key(0, seed), hyper, _examples(dataset.train), _examples(dataset.validation))
+
+
+@settings(max_examples=10)
+@given(
+  num_examples=st.integers(1, 70),
+  batch_size=st.integers(1, 70),
+  slice_size=st.integers(1, 70),
+  epoch=st.integers(0, 3),
+)
+def test_every_example_is_in_exactly_one_batch(num_examples, batch_size, slice_size, epoch):
+  recipe = arm_lib.Recipe("mlp", 3, "categorical_cross_entropy", "adam", 0.0, batch_size, 1, False,
+                          ("zeros",), ("zeros",), slice_size)  # fmt: skip
+  slices = train.epoch_slices(recipe, train.member_key(0, 0), epoch, num_examples)
+  num_steps, _, slice_len = slices.indices.shape
+  assert num_steps == -(-num_examples // batch_size)
+  assert slice_len <= slice_size
+  real = np.asarray(slices.weights) == 1
+  assert sorted(np.asarray(slices.indices)[real]) == list(range(num_examples))
+  sizes = real.sum(axis=(1, 2))
+  assert (sizes[:-1] == batch_size).all()
+  assert sizes[-1] == num_examples - batch_size * (num_steps - 1)
+
+
+def test_coursework_has_twenty_steps_an_epoch():
+  """9,916 images in batches of 512: nineteen full ones and one of 188."""
+  recipe = arm_lib.Recipe("cnn_binary", 1, "binary_cross_entropy", "adam", 0.5, 512, 20, False,
+                          ("zeros",), ("zeros",), 32)  # fmt: skip
+  slices = train.epoch_slices(recipe, train.member_key(0, 0), 0, 9_916)
+  assert slices.indices.shape == (20, 16, 32)
+  assert np.asarray(slices.weights).sum(axis=(1, 2)).tolist() == [512] * 19 + [188]
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+  def order(seed, epoch, batch_size=8, slice_size=8):
+    recipe = arm_lib.Recipe("mlp", 3, "categorical_cross_entropy", "adam", 0.0, batch_size, 1, False,
+                            ("zeros",), ("zeros",), slice_size)  # fmt: skip
+    slices = train.epoch_slices(recipe, train.member_key(0, seed), epoch, 40)
+    real = np.asarray(slices.weights) == 1
+    return np.asarray(slices.indices)[real].tolist()
+
+  assert order(0, 0) == order(0, 0, batch_size=7, slice_size=3)
+  assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_dropout_keys_differ_everywhere(mlp_arm, blobs):
+  recipe, _ = _program(mlp_arm, blobs)
+  keys = [
+    jax.random.key_data(train.epoch_slices(recipe, train.member_key(0, s), e, 50).dropout_keys)
+    for s in range(2)
+    for e in range(2)
+  ]
+  rows = np.concatenate([np.asarray(k).reshape(-1, 2) for k in keys])
+  assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn_binary"])
+def test_gradient_in_slices_is_the_gradient_of_the_batch(blobs, digits, mlp_arm, model):
+  """A run whose batches pass in slices is the run whose batches pass whole, dropout included."""
+  if model == "mlp":
+    dataset, arm = blobs, mlp_arm
+  else:
+    dataset, arm = digits, Arm(batch_size=100, num_epochs=2, patience=None)
+  whole, sliced = (_train(arm, dataset, slice_size=size)[1] for size in (4096, 7))
+  np.testing.assert_allclose(whole.train_loss, sliced.train_loss, rtol=2e-4)
+  np.testing.assert_allclose(whole.val_loss, sliced.val_loss, rtol=2e-4)
+
+
+def test_one_step_by_hand(blobs):
+  """Full-batch gradient descent of a linear model, against numpy."""
+  arm = Arm(model="mlp", loss="categorical_cross_entropy", optimizer="sgd", learning_rate=0.1,
+            batch_size=1000, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
+  recipe, hyper = _program(arm, blobs)
+  key = train.member_key(0, 0)
+  before = train.create_member(recipe, key, hyper, (8, 8, 1))
+  after, _ = train.train_epoch(
+    recipe, before, key, hyper, _examples(blobs.train), _examples(blobs.validation), jnp.int32(0)
+  )
+
+  def mean_loss(params):
+    logits = train.predict(recipe, params, jnp.array(blobs.train.images))
+    return losses.categorical_cross_entropy(logits, jnp.array(blobs.train.labels)).mean()
+
+  grads = jax.grad(mean_loss)(before.params)
+  expected = jax.tree.map(lambda p, g: p - 0.1 * g, before.params, grads)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.params, expected
+  )
+
+
+def test_partial_batch_has_the_mean_of_its_own_examples(blobs):
+  """With a learning rate of zero in effect, the last batch's loss weighs as its examples do."""
+  arm = Arm(model="mlp", loss="categorical_cross_entropy", learning_rate=1e-30, batch_size=16,
+            num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
+  state, curves = _train(arm, blobs)
+  recipe, _ = _program(arm, blobs)
+  loss, correct = train.evaluate(recipe, state.params, _examples(blobs.train), 0.5)
+  assert curves.train_loss[0] == pytest.approx(float(loss), rel=1e-5)
+  assert curves.train_correct[0] == correct
+
+
+@settings(max_examples=8)
+@given(num_images=st.integers(1, 30), slice_size=st.integers(1, 40))
+def test_prediction_covers_every_image(blobs, mlp_arm, num_images, slice_size):
+  recipe, hyper = _program(mlp_arm, blobs, slice_size)
+  params = train.create_member(recipe, train.member_key(0, 0), hyper, (8, 8, 1)).params
+  images = jnp.array(blobs.test.images[:num_images])
+  whole = train.predict(replace(recipe, slice_size=4096), params, images)
+  np.testing.assert_allclose(train.predict(recipe, params, images), whole, atol=1e-5)
+  assert whole.shape == (num_images, 3)
+
+
+def _keras_early_stopping(val_losses, patience, min_delta):
+  """Keras's EarlyStopping(monitor="val_loss"), from its documentation, in plain Python."""
+  best, best_epoch, wait = np.float32(np.inf), 0, 0
+  for epoch, loss in enumerate(val_losses, start=1):
+    wait += 1
+    if np.float32(loss) + np.float32(min_delta) < best:
+      best, best_epoch, wait = np.float32(loss), epoch, 0
+    elif wait >= patience:
+      return epoch, best_epoch, True
+  return len(val_losses), best_epoch, False
+
+
+def _follow(val_losses, patience, min_delta, num_epochs):
+  """Feeds validation losses to the member's own bookkeeping."""
+  recipe = arm_lib.Recipe("mlp", 3, "categorical_cross_entropy", "sgd", 0.0, 8, num_epochs, True,
+                          ("zeros",), ("zeros",), 8)  # fmt: skip
+  arm = Arm(num_epochs=num_epochs, patience=patience, min_delta=min_delta,
+            kernel_initializer="zeros")  # fmt: skip
+  hyper = arm_lib.hyperparams(arm, recipe, 1)
+  params = {"epoch": jnp.float32(0)}
+  state = train.MemberState(params, (), params, jnp.float32(np.inf), jnp.int32(0), jnp.int32(0),
+                            jnp.int32(0), jnp.int32(train.RUNNING))  # fmt: skip
+  for epoch, loss in enumerate(val_losses, start=1):
+    if state.status != train.RUNNING:
+      break
+    trained = state._replace(params={"epoch": jnp.float32(epoch)})
+    row = train.EpochMetrics(*map(jnp.float32, (0, 1, 1, loss, 1)))
+    state = train.after_epoch(recipe, state, trained, hyper, row, has_validation=True)
+  return state
+
+
+@pytest.mark.parametrize(
+  ("val_losses", "patience", "min_delta", "epochs", "best"),
+  [
+    ([5, 4, 4, 4, 4, 4, 1], 4, 0.0, 6, 2),  # equal is not better
+    ([5, 4, 3.9, 3.8, 3.7, 3.6, 3.5], 2, 0.5, 4, 2),  # better by less than min_delta is not better
+    ([5, 6, 4, 6, 3, 6, 2], 2, 0.0, 7, 7),  # never two bad epochs in a row
+    ([1, 2, 3], 0, 0.0, 2, 1),  # no patience at all
+    ([3, 2, 1], None, 0.0, 3, 3),
+    ([1, 2, 3], None, 0.0, 3, 1),
+  ],
+)
+def test_early_stopping_by_hand(val_losses, patience, min_delta, epochs, best):
+  state = _follow(val_losses, patience, min_delta, num_epochs=len(val_losses))
+  assert (state.num_epochs, state.best_epoch) == (epochs, best)
+  stopped = epochs < len(val_losses)
+  assert state.status == (train.EARLY_STOPPED if stopped else train.FINISHED)
+  assert state.best_params["epoch"] == best
+  assert state.params["epoch"] == epochs
+
+
+@given(
+  val_losses=st.lists(st.integers(0, 6).map(lambda n: n / 4), min_size=1, max_size=12),
+  patience=st.integers(0, 4),
+  min_delta=st.sampled_from([0.0, 0.25, 0.3]),
+)
+def test_early_stopping_is_that_of_keras(val_losses, patience, min_delta):
+  state = _follow(val_losses, patience, min_delta, num_epochs=len(val_losses) + 1)
+  epochs, best, stopped = _keras_early_stopping(val_losses, patience, min_delta)
+  assert (state.num_epochs, state.best_epoch) == (epochs, best)
+  assert (state.status == train.EARLY_STOPPED) == stopped
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_freezes_the_member(bad):
+  state = _follow([3, 2, bad, 1], 4, 0.0, num_epochs=4)
+  assert state.status == train.DIVERGED
+  assert (state.num_epochs, state.best_epoch) == (3, 2)
+  assert state.params["epoch"] == 2
+
+
+def test_curves_end_where_a_member_stops(blobs, mlp_arm):
+  arm = replace(mlp_arm, patience=0, num_epochs=30, learning_rate=0.03)
+  state, curves = _train(arm, blobs)
+  assert state.status == train.EARLY_STOPPED
+  trained = np.arange(1, 31) <= int(state.num_epochs)
+  for curve in curves:
+    np.testing.assert_array_equal(np.isfinite(curve), trained)
+
+
+def test_restored_weights_are_those_of_the_best_epoch(blobs, mlp_arm):
+  arm = replace(mlp_arm, patience=1, num_epochs=30, learning_rate=0.03, restore_best=True)
+  state, curves = _train(arm, blobs)
+  recipe, _ = _program(arm, blobs)
+  assert 0 < int(state.best_epoch) < int(state.num_epochs)
+  params = train.reported_params(recipe, state)
+  loss, _ = train.evaluate(recipe, params, _examples(blobs.validation), 0.5)
+  assert float(loss) == pytest.approx(float(np.nanmin(curves.val_loss)), rel=1e-6)
+
+
+def test_learning_rate_follows_its_array(blobs, mlp_arm):
+  """Steps with rate zero change nothing; the curve shows the rate of an epoch's first step."""
+  recipe, hyper = _program(replace(mlp_arm, patience=None, num_epochs=3), blobs)
+  rates = np.zeros_like(hyper.learning_rates)
+  rates[1] = 0.01
+  run = jax.jit(functools.partial(train.train_member, recipe))
+  args = (_examples(blobs.train), _examples(blobs.validation))
+  _, curves = run(train.member_key(0, 0), hyper._replace(learning_rates=rates), *args)
+  np.testing.assert_allclose(curves.learning_rate, [0, 0.01, 0])
+  assert curves.val_loss[0] != curves.val_loss[1] == curves.val_loss[2]
+
+
+@pytest.mark.parametrize(
+  ("arm_settings", "message"),
+  [
+    ({"model": "cnn"}, "unknown model 'cnn'; did you mean 'cnn_binary'"),
+    ({"loss": "hinges"}, "unknown loss"),
+    ({"optimizer": "Adam"}, "did you mean 'adam'"),
+    ({"kernel_initializer": "he_norm"}, "did you mean 'he_normal'"),
+    ({"bias_initializer": "orthogonal"}, "a bias has one"),
+    ({"learning_rate": 0}, "learning_rate must be a finite number > 0, not 0"),
+    ({"learning_rate": "fast"}, "learning_rate must be"),
+    ({"learning_rate": float("nan")}, "learning_rate must be"),
+    ({"dropout_rate": 1.0}, r"dropout_rate must be a finite number in \[0, 1\)"),
+    ({"threshold": 1}, "threshold must be"),
+    ({"min_delta": -1.0}, "min_delta must be"),
+    ({"batch_size": 0}, "batch_size must be an integer >= 1, not 0"),
+    ({"batch_size": 2.5}, "batch_size must be an integer"),
+    ({"num_epochs": True}, "num_epochs must be an integer"),
+    ({"patience": -1}, "patience must be an integer >= 0"),
+  ],
+)
+def test_bad_settings_are_refused(arm_settings, message):
+  with pytest.raises(InputError, match=message):
+    Arm(**arm_settings)
