@@ -98,8 +98,8 @@ def create_experiment(
   """Returns the experiment that a config describes.
 
   Args:
-    config: as its file and the command line give it. A `chunk_size` or `slice_size` of 0 means None:
-      chosen automatically.
+    config: as its file and the command line give it. A `chunk_size` or `slice_size` of 0 means
+      None: chosen automatically.
     question: what is asked.
     arms: name -> arm.
     own_keys: keys that only this experiment has, and has read.

@@ -3,8 +3,8 @@
   python -m experiments.compare_initializers \
     --config=ml_collections_configs/compare_initializers.py --workdir=DIR
 
-trains the same CNN from several initializers, many times each, and says which of the differences are
-real. The config's docstring has the variants, how long they take and what they give.
+trains the same CNN from several initializers, many times each, and says which of the differences
+are real. The config's docstring has the variants, how long they take and what they give.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ COURSEWORK = {
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
-  """Returns the experiment: one arm per initializer, `KERNEL` for kernels and biases or `KERNEL/BIAS`.
+  """Returns the experiment: an arm per initializer, `KERNEL` for both or `KERNEL/BIAS`.
 
   Raises:
     InputError: for an unknown key or initializer, or a value out of range.

@@ -114,7 +114,7 @@ def group_by_recipe(
     arms: name -> arm.
     num_classes: C of the dataset.
     num_examples: N of the training set; a larger batch size means the whole set.
-    slice_size: `(model, arms that share its program) -> most examples that pass through it at once`.
+    slice_size: `(model, number of arms) -> most examples that pass through it at once`.
 
   Returns:
     Recipe -> names of its arms, both in the order in which they come.

@@ -610,11 +610,13 @@ def _write_cache(file: pathlib.Path | None, fingerprint: str, dataset: Dataset) 
   """Writes a cache file whole or not at all; warns once where that is not possible."""
   if file is None:
     return
-  meta = json.dumps({
-    "fingerprint": fingerprint,
-    "checksum": dataset.checksum,
-    "class_names": dataset.class_names,
-  }).encode()
+  meta = json.dumps(
+    {
+      "fingerprint": fingerprint,
+      "checksum": dataset.checksum,
+      "class_names": dataset.class_names,
+    }
+  ).encode()
   temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
   try:
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> InputError:
-  """Returns (not raises) the error for a name that is none of `known`, with the nearest one suggested.
+  """Returns (not raises) the error for an unknown name, with the nearest known one suggested.
 
   Args:
     what: what the name stands for, e.g. "initializer".

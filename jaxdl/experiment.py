@@ -29,8 +29,8 @@ class Experiment:
     seed: root of all randomness.
     chunk_size: seeds trained at a time; None: chosen by model and memory.
     slice_size: examples that pass through a model at once; None: chosen by model and backend.
-    margins: metric -> largest difference that counts as none. These are the metrics that are compared;
-      the first is what the answer is about.
+    margins: metric -> largest difference that counts as none. These are the metrics that are
+      compared; the first is what the answer is about.
     alpha: level of the tests, after correction.
     num_resamples: sign flips drawn where there are too many seeds to try them all.
   """

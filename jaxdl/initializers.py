@@ -4,9 +4,9 @@ The definitions are Keras's (keras.initializers), because that is what the cours
 units counts as fan_in = fan_out = n, `random_uniform` means U(-0.05, 0.05), `random_normal` means
 N(0, 0.05^2), and the variance-scaling normals are truncated at two standard deviations.
 
-Each initializer has exactly one continuous parameter, its `value`, which may be traced: so the scale
-of the initial weights can be an arm without compiling anything anew. Initializers of one family draw
-the same underlying numbers from the same key, which keeps the arms of a seed paired.
+Each initializer has exactly one continuous parameter, its `value`, which may be traced: so the
+scale of the initial weights can be an arm without compiling anything anew. Initializers of one
+family draw the same underlying numbers from the same key, which keeps the arms of a seed paired.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ from jax import lax
 
 from jaxdl.errors import InputError, unknown_name
 
-# Standard deviation of N(0, 1) truncated to [-2, 2]; dividing by it restores the variance asked for.
+# Standard deviation of N(0, 1) truncated to [-2, 2]; dividing by it restores the variance asked
+# for.
 _TRUNCATED_STDDEV = 0.87962566103423978
 
 
@@ -141,8 +142,8 @@ def select(names: Sequence[str], index: jax.Array, value: jax.Array) -> Callable
     value: `[]` float32, the parameter of the chosen one.
 
   Returns:
-    A function `(key, shape, dtype) -> array`. Under `vmap` every branch is computed and one is kept,
-    which is cheap because weights are drawn once per run.
+    A function `(key, shape, dtype) -> array`. Under `vmap` every branch is computed and one is
+    kept, which is cheap because weights are drawn once per run.
   """
 
   def init(key, shape, dtype=jnp.float32):

@@ -21,8 +21,8 @@ def patches(images: jax.Array, size: int) -> jax.Array:
     size: of a window's sides.
 
   Returns:
-    `[B, H - size + 1, W - size + 1, size * size * D]`, a window's rows first, then its columns, then
-    channels: the order of a kernel `[size, size, D, F]` flattened to `[size * size * D, F]`.
+    `[B, H - size + 1, W - size + 1, size * size * D]`, a window's rows first, then its columns,
+    then channels: the order of a kernel `[size, size, D, F]` flattened to `[size * size * D, F]`.
   """
   height, width = images.shape[1] - size + 1, images.shape[2] - size + 1
   shifted = [images[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]

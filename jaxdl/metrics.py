@@ -10,8 +10,8 @@ def predict_class(logits: jax.Array, threshold: jax.Array | float) -> jax.Array:
 
   Args:
     logits: `[..., C]`, or `[..., 1]` for one sigmoid output.
-    threshold: with one output, class 1 is predicted where its probability is above this (strictly, as
-      Keras's BinaryAccuracy has it); with several, not used: the largest wins.
+    threshold: with one output, class 1 is predicted where its probability is above this (strictly,
+      as Keras's BinaryAccuracy has it); with several, not used: the largest wins.
 
   Returns:
     `[...]` int32.
@@ -22,7 +22,7 @@ def predict_class(logits: jax.Array, threshold: jax.Array | float) -> jax.Array:
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-  """Returns class probabilities `[..., C]` from logits `[..., C]`, or `[..., 2]` from `[..., 1]`."""
+  """Returns probabilities `[..., C]` from logits `[..., C]`, or `[..., 2]` from `[..., 1]`."""
   logits = np.asarray(logits, np.float64)
   if logits.shape[-1] == 1:
     logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
@@ -48,7 +48,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
 
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
-  """Returns the share of examples on the diagonal, `[...]` from `[..., C, C]`; NaN without examples."""
+  """Returns the share on the diagonal, `[...]` from counts `[..., C, C]`; NaN without any."""
   return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 

@@ -1,8 +1,8 @@
 """Optimizers: name -> optax transformation without the learning rate.
 
-The learning rate stays outside, `params - learning_rate * update`, because optax would bake a Python
-float into the compiled program, while here it is an array that differs between arms and steps.
-Constants are Keras's defaults.
+The learning rate stays outside, `params - learning_rate * update`, because optax would bake a
+Python float into the compiled program, while here it is an array that differs between arms and
+steps. Constants are Keras's defaults.
 """
 
 import optax

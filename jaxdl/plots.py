@@ -42,27 +42,29 @@ _TEXT_SIZE = 9.0
 _SMALL_TEXT_SIZE = 8.0
 
 # A decorator. On top of matplotlib's own defaults, so that no matplotlibrc has a say.
-_styled = matplotlib.style.context([
-  "default",
-  {
-    "axes.formatter.useoffset": False,
-    "axes.labelsize": _TEXT_SIZE,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": _TEXT_SIZE,
-    "figure.dpi": 150,
-    "figure.titlesize": _TEXT_SIZE,
-    "figure.titleweight": "bold",
-    "font.family": ["DejaVu Sans"],  # comes with matplotlib: text is equally wide everywhere
-    "font.size": _TEXT_SIZE,
-    "legend.fontsize": _TEXT_SIZE,
-    "legend.frameon": False,
-    "svg.hashsalt": "jaxdl",  # otherwise identifiers in a file are random
-    "text.parse_math": False,
-    "xtick.labelsize": _SMALL_TEXT_SIZE,
-    "ytick.labelsize": _SMALL_TEXT_SIZE,
-  },
-])
+_styled = matplotlib.style.context(
+  [
+    "default",
+    {
+      "axes.formatter.useoffset": False,
+      "axes.labelsize": _TEXT_SIZE,
+      "axes.spines.right": False,
+      "axes.spines.top": False,
+      "axes.titlesize": _TEXT_SIZE,
+      "figure.dpi": 150,
+      "figure.titlesize": _TEXT_SIZE,
+      "figure.titleweight": "bold",
+      "font.family": ["DejaVu Sans"],  # comes with matplotlib: text is equally wide everywhere
+      "font.size": _TEXT_SIZE,
+      "legend.fontsize": _TEXT_SIZE,
+      "legend.frameon": False,
+      "svg.hashsalt": "jaxdl",  # otherwise identifiers in a file are random
+      "text.parse_math": False,
+      "xtick.labelsize": _SMALL_TEXT_SIZE,
+      "ytick.labelsize": _SMALL_TEXT_SIZE,
+    },
+  ]
+)
 
 # Okabe and Ito's palette, which colour-blind readers tell apart, without its yellow: too pale for a
 # line on white. The three lengths have no common divisor, so that 280 arms differ from each other.
@@ -210,17 +212,13 @@ def _draw_members(ax: Axes, curves: np.ndarray, color: str) -> None:
   epochs = np.arange(1, curves.shape[-1] + 1)
   lines = [np.column_stack([epochs, curve])[np.isfinite(curve)] for curve in curves]
   alpha = float(np.clip(3 / max(len(lines), 1), 0.1, 0.5))
-  ax.add_collection(
-    LineCollection(lines, colors=color, alpha=alpha, linewidths=0.6), autolim=False
-  )
+  ax.add_collection(LineCollection(lines, colors=color, alpha=alpha, linewidths=0.6), autolim=False)
   for line in lines:
     if len(line) == 1:
       ax.plot(*line.T, ".", color=color, alpha=alpha, markersize=4)
 
 
-def _mark_ends(
-  ax: Axes, curves: np.ndarray, status: np.ndarray, color: str, worst: float
-) -> None:
+def _mark_ends(ax: Axes, curves: np.ndarray, status: np.ndarray, color: str, worst: float) -> None:
   """Marks the last points of those curves `[S, E]` that stopped early or diverged."""
   for curve, end in zip(curves, status, strict=True):
     last = np.flatnonzero(np.isfinite(curve))

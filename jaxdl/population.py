@@ -1,8 +1,8 @@
 """Populations: the functions of `jaxdl.train` mapped over seeds and arms.
 
-Arms are grouped by recipe, one compiled program each. A program trains a chunk of seeds with all arms
-of its group at a time, axes [S, A], and local devices share the chunk's seeds between them, without
-ever talking to each other.
+Arms are grouped by recipe, one compiled program each. A program trains a chunk of seeds with all
+arms of its group at a time, axes [S, A], and local devices share the chunk's seeds between them,
+without ever talking to each other.
 """
 
 import concurrent.futures
@@ -38,7 +38,7 @@ _CPU_MAX_MEMBERS = 8
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-  """All members of an experiment, trained. Axes: S seeds, A arms, E epochs, N test examples, C classes.
+  """All members of an experiment, trained; axes as in `jaxdl.types`, N being test examples.
 
   A member that diverged has NaN as every metric and no counts in `confusion`.
   """
@@ -87,7 +87,7 @@ class Population:
 
 
 class ChunkPlan(NamedTuple):
-  """How one program's seeds are cut into chunks: recorded, for bits are equal at equal widths only."""
+  """How one program's seeds are cut into chunks; only at equal widths are bits equal."""
 
   arms: tuple[str, ...]
   chunk_size: int  # seeds trained at a time, over all devices
@@ -149,13 +149,18 @@ def train_population(
   num_examples = len(dataset.train)
   groups = arm_lib.group_by_recipe(arms, dataset.num_classes, num_examples, choose_slice_size)
   progress = progress or Progress()
-  progress.start(
-    len(arms) * len(seeds), sum(arm.num_epochs for arm in arms.values()) * len(seeds)
-  )
+  progress.start(len(arms) * len(seeds), sum(arm.num_epochs for arm in arms.values()) * len(seeds))
   try:
     trained = [
       _train_group(
-        dataset, recipe, {n: arms[n] for n in names}, seeds, root_seed, chunk_size, devices, progress
+        dataset,
+        recipe,
+        {n: arms[n] for n in names},
+        seeds,
+        root_seed,
+        chunk_size,
+        devices,
+        progress,
       )
       for recipe, names in groups.items()
     ]
@@ -204,8 +209,8 @@ def default_chunk_size(
     image_shape: `(H, W, D)`.
     device: the kind of device.
 
-  On CPU as many as gain from it by measurement: one, unless the model is small enough for several to
-  stay in the cache. Elsewhere as many as half of the device's memory holds.
+  On CPU as many as gain from it by measurement: one, unless the model is small enough for several
+  to stay in the cache. Elsewhere as many as half of the device's memory holds.
   """
   state_bytes = _num_bytes(member)
   if device.platform == "cpu":
@@ -228,8 +233,8 @@ def plan_chunks(num_seeds: int, chunk_size: int, num_devices: int) -> tuple[int,
     num_devices: devices there are.
 
   Returns:
-    `(size, num_chunks, devices_used)`: `size` is a multiple of `devices_used`, and the last chunk is
-    filled up with copies of the last seed, whose results are dropped.
+    `(size, num_chunks, devices_used)`: `size` is a multiple of `devices_used`, and the last chunk
+    is filled up with copies of the last seed, whose results are dropped.
   """
   devices_used = min(num_devices, num_seeds, chunk_size)
   most = chunk_size // devices_used * devices_used
@@ -267,8 +272,8 @@ def _check(dataset, arms, chunk_size, slice_size):
   for name, arm in arms.items():
     if arm.patience is not None and len(dataset.validation) == 0:
       raise InputError(
-        f"arm {name!r} stops early on the validation loss (patience={arm.patience}), but no part of "
-        "the training set is kept for validation; set a validation fraction or patience=None"
+        f"arm {name!r} stops early on the validation loss (patience={arm.patience}), but no part "
+        "of the training set is kept for validation; set a validation fraction or patience=None"
       )
 
 
@@ -287,9 +292,7 @@ class _Group(NamedTuple):
   compile_seconds: float
 
 
-def _train_group(
-  dataset, recipe, arms, seeds, root_seed, chunk_size, devices, progress
-) -> _Group:
+def _train_group(dataset, recipe, arms, seeds, root_seed, chunk_size, devices, progress) -> _Group:
   """Trains the arms of one recipe, chunk by chunk."""
   num_steps = -(-len(dataset.train) // recipe.batch_size)
   hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
@@ -409,7 +412,8 @@ def _gather(plan, num_params, compile_seconds, chunks: list[_Chunk]) -> _Group:
 def _compile(recipe, mesh, keys, hyper, train_set, validation, test_set) -> _Programs:
   """Compiles the programs of one recipe for one set of shapes, once.
 
-  All arguments after `mesh` are the shapes of what the programs are called with. What each `in_axes`
+  All arguments after `mesh` are the shapes of what the programs are called with. What each
+  `in_axes`
   says: keys belong to seeds, settings to arms, and the data to nobody, so that whatever depends on
   key and data alone is computed once for all arms of a seed.
   """
@@ -533,7 +537,7 @@ def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray
 
 
 def _pad_epochs(curve: np.ndarray, num_epochs: int) -> np.ndarray:
-  """Pads curves `[S, A, e]` to `[S, A, E]` with NaN, which is what they are once a member stopped."""
+  """Pads curves `[S, A, e]` to `[S, A, E]` with NaN: what they are once a member stopped."""
   missing = num_epochs - curve.shape[-1]
   return np.pad(curve, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
 

@@ -17,7 +17,7 @@ class Progress:
   """
 
   def __init__(self, stream: TextIO | None = None):
-    """Shows a bar on `stream` (default: standard error) if it is a terminal, else logs to `jaxdl`."""
+    """Shows a bar on `stream` (default: standard error) if that is a terminal, else logs."""
     self._stream = sys.stderr if stream is None else stream
     self._on_terminal = self._stream.isatty()
     self._bar = None

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from jaxdl import experiment as experiment_lib
-from jaxdl import plots, population, stats
+from jaxdl import plots, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import RATES, Experiment
 from jaxdl.population import Population
@@ -52,7 +52,9 @@ _PACKAGES = (
 
 
 class Workdir:
-  """The directory of one run. It is claimed before the training and filled after it, all at once."""
+  """The directory of one run. It is claimed before the training and filled after it, all at
+  once.
+  """
 
   def __init__(self, path: str | os.PathLike, experiment: Experiment, overwrite: bool = False):
     """Claims the directory, creating it where it is not there.
@@ -137,7 +139,8 @@ class Workdir:
     self._publish()
 
   def _publish(self):
-    # Without its config a directory is no run, so one that is interrupted here is not taken for one.
+    # Without its config a directory is no run, so one that is interrupted here is not taken for
+    # one.
     (self.path / CONFIG_FILE).unlink(missing_ok=True)
     shutil.rmtree(self.path / _FIGURES, ignore_errors=True)
     for name in (_FIGURES, *_FILES, CONFIG_FILE):
@@ -230,7 +233,7 @@ def _version(package: str) -> str | None:
 
 
 def _source_revision() -> dict[str, Any]:
-  """Returns the git revision of this source, and whether it was changed since; None where unknown."""
+  """Returns the git revision of this source and whether it was changed since; None: unknown."""
   git = ["git", "-C", str(pathlib.Path(__file__).parent)]
   try:
     run = [
@@ -290,10 +293,10 @@ def markdown(
     f"# {escape(experiment.question)}",
     f"**{escape(experiment_lib.answer(list(verdicts), primary))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
-    f"{escape(data['name'])}, classes {escape(', '.join(trained.class_names))}: {data['num_train']:,} "
-    f"training, {data['num_validation']:,} validation and {data['num_test']:,} test images; "
-    f"{len(trained.seeds)} seeds of each of {len(trained.arms)} arms. "
-    f"{_stopping_text(trained)}",
+    f"{escape(data['name'])}, classes {escape(', '.join(trained.class_names))}: "
+    f"{data['num_train']:,} training, {data['num_validation']:,} validation and "
+    f"{data['num_test']:,} test images; {len(trained.seeds)} seeds of each of "
+    f"{len(trained.arms)} arms. {_stopping_text(trained)}",
     "## Verdicts",
     _verdict_table(verdicts),
     _VERDICT_NOTE,
@@ -312,10 +315,10 @@ def markdown(
 
 
 _VERDICT_NOTE = (
-  "Differences are a minus b, paired by seed, with their 95% interval (Student's t). p is that of the "
-  "sign-flip permutation test, Holm-corrected over the pairs of a metric. *equivalent* means that two "
-  "one-sided t tests put the difference within the margin; *undecided* that neither a difference nor "
-  "equivalence is shown."
+  "Differences are a minus b, paired by seed, with their 95% interval (Student's t). p is that of "
+  "the sign-flip permutation test, Holm-corrected over the pairs of a metric. *equivalent* means "
+  "that two one-sided t tests put the difference within the margin; *undecided* that neither a "
+  "difference nor equivalence is shown."
 )
 
 
@@ -371,7 +374,8 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 def escape(text: str) -> str:
   """Makes text from a config or a dataset safe to stand in a line of Markdown or a table cell."""
   text = html.escape(" ".join(str(text).split()), quote=False)
-  # An underscore inside a word is plain text, and names are easier to read and to search without it.
+  # An underscore inside a word is plain text, and names are easier to read and to search without
+  # it.
   return re.sub(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match[0], text)
 
 

@@ -333,9 +333,7 @@ def _signed_sums(magnitudes: np.ndarray) -> np.ndarray:
   return sums  # [2^n]
 
 
-def _count_resampled(
-  magnitudes: np.ndarray, at_least: float, num_resamples: int, seed: int
-) -> int:
+def _count_resampled(magnitudes: np.ndarray, at_least: float, num_resamples: int, seed: int) -> int:
   """Counts the random sign patterns, of `num_resamples`, whose |sum| reaches `at_least`."""
   rng = np.random.default_rng(seed)
   n = len(magnitudes)

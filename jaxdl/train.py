@@ -1,12 +1,13 @@
 """One member's training run, as pure functions. Read this file first.
 
 `train_member` is the whole run of one member: `create_member`, then `train_epoch` once per epoch.
-`jaxdl.population` maps the same functions over seeds and arms; nothing here knows about axes S and A,
-and nothing here ever reduces across members.
+`jaxdl.population` maps the same functions over seeds and arms; nothing here knows about axes S and
+A, and nothing here ever reduces across members.
 
 Everything random is a function of the member's key, which belongs to the seed alone. So the arms of
-one seed share the order of the data, the batches gathered from it, the dropout masks and the numbers
-underneath their initial weights: they are paired, and under `vmap` what they share is computed once.
+one seed share the order of the data, the batches gathered from it, the dropout masks and the
+numbers underneath their initial weights: they are paired, and under `vmap` what they share is
+computed once.
 """
 
 from typing import NamedTuple
@@ -35,7 +36,7 @@ class Examples(NamedTuple):
 
 
 class MemberState(NamedTuple):
-  """All that changes while a member trains: arrays only, so that it can be mapped over and donated."""
+  """All that changes while a member trains: arrays only, so that it can be mapped over."""
 
   params: dict
   opt_state: tuple
@@ -56,7 +57,9 @@ class EpochMetrics(NamedTuple):
   """
 
   learning_rate: jax.Array  # of the epoch's first step
-  train_loss: jax.Array  # mean over the epoch's examples while it trained, with dropout, as in Keras
+  train_loss: (
+    jax.Array
+  )  # mean over the epoch's examples while it trained, with dropout, as in Keras
   train_correct: jax.Array  # examples classified correctly, likewise
   val_loss: jax.Array  # mean after the epoch, without dropout; NaN without a validation set
   val_correct: jax.Array  # examples classified correctly, likewise
@@ -205,8 +208,8 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
   the step and its place in the batch, so that neither depends on how a batch is cut.
 
   Returns:
-    Slices with leading axes `[T, K, b]`; T = ceil(N / B), and the last batch is partial. Padding has
-    weight 0.
+    Slices with leading axes `[T, K, b]`; T = ceil(N / B), and the last batch is partial. Padding
+    has weight 0.
   """
   num_steps = -(-num_examples // recipe.batch_size)
   num_slices = -(-recipe.batch_size // recipe.slice_size)

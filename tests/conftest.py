@@ -14,7 +14,6 @@ import pytest
 
 from jaxdl import data, population
 from jaxdl.arm import Arm
-from jaxdl.progress import Progress
 from jaxdl.types import Dataset, Split
 
 # No test may find, or leave, a cache in the home of whoever runs it.
@@ -87,6 +86,4 @@ def three_arms(mlp_arm):
 @pytest.fixture(scope="session")
 def trained(blobs, three_arms) -> population.Population:
   """Five seeds of the three arms, in chunks of two."""
-  return population.train_population(
-    blobs, three_arms, num_seeds=5, seed=3, chunk_size=2, progress=Progress()
-  )
+  return population.train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=2)

@@ -123,9 +123,7 @@ def write_tiny(folder, splits, num_shards=2, class_names=("ant", "bee", "cat")):
       write_records(path, [serialize(examples.images[j], examples.labels[j]) for j in shard])
   shape = next(iter(splits.values())).images.shape[1:]
   (folder / "features.json").write_text(json.dumps(feature_json(shape, len(class_names))))
-  (folder / "dataset_info.json").write_text(
-    json.dumps(info_json(name, folder.name, shard_lengths))
-  )
+  (folder / "dataset_info.json").write_text(json.dumps(info_json(name, folder.name, shard_lengths)))
   (folder / "label.labels.txt").write_text("\n".join(class_names) + "\n")
   return folder
 
@@ -184,7 +182,10 @@ def checksum(dataset):
   """The second definition: all bytes at once."""
   content = b""
   for array in (
-    dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels
+    dataset.train.images,
+    dataset.train.labels,
+    dataset.test.images,
+    dataset.test.labels,
   ):
     content += array.dtype.str.encode() + str(list(array.shape)).encode() + array.tobytes()
   return hashlib.sha256(content).hexdigest()
@@ -203,7 +204,10 @@ def in_subprocess(code, *args, env=None):
   root = pathlib.Path(data.__file__).parents[1]
   return subprocess.run(
     [sys.executable, "-W", "error", "-c", script, *map(str, args)],
-    capture_output=True, text=True, timeout=300, check=False,
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
     env=os.environ | {"PYTHONPATH": str(root)} | (env or {}),
   )
 
@@ -698,7 +702,7 @@ def test_flipped_or_truncated_cache(tiny_original, tmp_path_factory, draw):
   (file,) = cache.iterdir()
   content = bytearray(file.read_bytes())
   if draw.draw(st.booleans()):
-    del content[draw.draw(st.integers(0, len(content))):]
+    del content[draw.draw(st.integers(0, len(content))) :]
   for _ in range(draw.draw(st.integers(0, 3))):
     if content:
       position = draw.draw(st.integers(0, len(content) - 1))
@@ -717,6 +721,7 @@ def test_cache_that_cannot_be_written_is_done_without(tiny, obstacle, monkeypatc
     shutil.rmtree(tiny.cache)
     (tiny.cache / name / "something").mkdir(parents=True)
   else:
+
     def no_home():
       raise RuntimeError("Could not determine home directory.")
 

@@ -38,11 +38,15 @@ def test_means_agree_with_scikit_learn():
   assert binary == pytest.approx(log_loss(labels > 2, 1 / (1 + np.exp(-logits[:, 0]))), rel=1e-5)
 
 
-@pytest.mark.parametrize(("name", "num_outputs"), [(n, 1 if "binary" in n else 4) for n in losses.NAMES])
+@pytest.mark.parametrize(
+  ("name", "num_outputs"), [(n, 1 if "binary" in n else 4) for n in losses.NAMES]
+)
 def test_gradients_agree_with_finite_differences(name, num_outputs):
   labels = jnp.array([0, 1, 1, 0, 1])
   logits = jnp.array(_RNG.normal(size=(5, num_outputs)), jnp.float32)
-  check_grads(lambda z: losses.get(name)(z, labels).sum(), (logits,), order=1, modes=["rev"], rtol=0.01)
+  check_grads(
+    lambda z: losses.get(name)(z, labels).sum(), (logits,), order=1, modes=["rev"], rtol=0.01
+  )
 
 
 def test_number_of_outputs():

@@ -19,7 +19,9 @@ def test_threshold_is_strict_and_only_for_one_output():
 
 def test_probabilities():
   np.testing.assert_allclose(metrics.probabilities(np.array([[np.log(3)]])), [[0.25, 0.75]])
-  np.testing.assert_allclose(metrics.probabilities(np.log([[1.0, 2.0, 5.0]])), [[0.125, 0.25, 0.625]])
+  np.testing.assert_allclose(
+    metrics.probabilities(np.log([[1.0, 2.0, 5.0]])), [[0.125, 0.25, 0.625]]
+  )
   assert metrics.probabilities(np.array([[1000.0, -1000.0]])).tolist() == [[1.0, 0.0]]
 
 

@@ -16,13 +16,14 @@ _INIT = {"kernel_init": nn.initializers.lecun_normal(), "bias_init": nn.initiali
 
 def _reference_conv(x, kernel, bias):
   dims = ("NHWC", "HWIO", "NHWC")
-  return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=dims) + bias.reshape(
-    1, 1, 1, -1
-  )
+  return lax.conv_general_dilated(
+    x, kernel, (1, 1), "VALID", dimension_numbers=dims
+  ) + bias.reshape(1, 1, 1, -1)
 
 
 @pytest.mark.parametrize(
-  ("height", "width", "channels", "size"), [(28, 28, 1, 3), (5, 9, 3, 3), (3, 4, 2, 3), (4, 4, 2, 1)]
+  ("height", "width", "channels", "size"),
+  [(28, 28, 1, 3), (5, 9, 3, 3), (3, 4, 2, 3), (4, 4, 2, 1)],
 )
 def test_conv_agrees_with_lax_conv(height, width, channels, size):
   x = jax.random.normal(_KEY, (2, height, width, channels))

@@ -236,7 +236,10 @@ def test_ends_are_marked():
   np.testing.assert_allclose(marks(accuracy, "x"), [(2, known), (1, accuracy.get_ylim()[0])])
   labels = [text.get_text() for text in figure.legends[0].get_texts()]
   assert labels == [
-    "arm 0 (diverged: 1 of 3)", "arm 1 (diverged: 1 of 3)", "stopped early", "diverged"
+    "arm 0 (diverged: 1 of 3)",
+    "arm 1 (diverged: 1 of 3)",
+    "stopped early",
+    "diverged",
   ]
 
 
@@ -315,7 +318,8 @@ def test_threshold_is_stated_for_one_output_only():
   binary = make_population(thresholds=(0.5, 0.35))
   figure = plots.confusion_matrices(binary)
   assert [ax.get_title() for ax in figure.axes[:2]] == [
-    "arm 0\nthreshold 0.5", "arm 1\nthreshold 0.35"
+    "arm 0\nthreshold 0.5",
+    "arm 1\nthreshold 0.35",
   ]
   softmax = make_population(loss="categorical_cross_entropy")
   assert plots.confusion_matrices(softmax).axes[0].get_title() == "arm 0"
@@ -435,18 +439,15 @@ def test_two_outputs_predict_the_largest():
     [0.45, 0.55], [0, 0], thresholds=[0.3], loss="categorical_cross_entropy"
   )
   assert titles(plots.worst_mistakes(population, make_images(population))) == [
-    "✗ true 0, predicted 1 (p = 0.55)", "✓ true 0, predicted 0 (p = 0.55)"
+    "✗ true 0, predicted 1 (p = 0.55)",
+    "✓ true 0, predicted 0 (p = 0.55)",
   ]
 
 
 def test_all_arms_means_their_average():
-  population = with_probabilities(
-    [[0.2, 0.5], [0.6, 0.5]], [1, 1], thresholds=[0.2, 0.6]
-  )
+  population = with_probabilities([[0.2, 0.5], [0.6, 0.5]], [1, 1], thresholds=[0.2, 0.6])
   figure = plots.worst_mistakes(population, make_images(population))
-  assert titles(figure) == [
-    "✗ true 1, predicted 0 (p = 0.60)", "✓ true 1, predicted 1 (p = 0.50)"
-  ]
+  assert titles(figure) == ["✗ true 1, predicted 0 (p = 0.60)", "✓ true 1, predicted 1 (p = 0.50)"]
   assert figure.get_suptitle().startswith("mean of 2 arms")
 
 
@@ -551,7 +552,8 @@ def test_arms_look_alike_in_all_figures_and_unlike_each_other():
   styles = set()
   curves = plots.learning_curves(population).axes[0]
   means = [
-    line for line in plots.metric_distribution(population).axes[0].lines
+    line
+    for line in plots.metric_distribution(population).axes[0].lines
     if len(line.get_xdata()) == 1
   ]
   for index, mean in enumerate(means):
@@ -571,7 +573,10 @@ def test_same_population_same_bytes_whatever_the_settings(tmp_path):
 
   first = write(tmp_path / "first")
   settings = {
-    "font.size": 20, "savefig.bbox": "tight", "figure.facecolor": "red", "axes.grid": True
+    "font.size": 20,
+    "savefig.bbox": "tight",
+    "figure.facecolor": "red",
+    "axes.grid": True,
   }
   with matplotlib.rc_context(settings):
     before = dict(matplotlib.rcParams)

@@ -643,6 +643,7 @@ def test_to_json_is_valid_json():
 
 # Laws. Values are thousandths, as accuracies are, so that ties and equal scores are common.
 
+
 @st.composite
 def populations(draw):
   """Values [S, 3] in which every verdict occurs, with or without diverged members."""

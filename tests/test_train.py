@@ -16,6 +16,24 @@ from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 
 
+def _recipe(**settings):
+  """Returns a recipe, those settings apart one that does not matter."""
+  recipe = arm_lib.Recipe(
+    model="mlp",
+    num_outputs=3,
+    loss="categorical_cross_entropy",
+    optimizer="sgd",
+    dropout_rate=0.0,
+    batch_size=8,
+    num_epochs=1,
+    restore_best=False,
+    kernel_initializers=("zeros",),
+    bias_initializers=("zeros",),
+    slice_size=8,
+  )
+  return replace(recipe, **settings)
+
+
 def _program(arm, dataset, slice_size=4096):
   """Returns (recipe, hyper) of a single arm."""
   groups = arm_lib.group_by_recipe(
@@ -33,7 +51,9 @@ def _examples(split):
 def _train(arm, dataset, seed=0, slice_size=4096):
   recipe, hyper = _program(arm, dataset, slice_size)
   run = jax.jit(functools.partial(train.train_member, recipe))
-  return run(train.member_key(0, seed), hyper, _examples(dataset.train), _examples(dataset.validation))
+  return run(
+    train.member_key(0, seed), hyper, _examples(dataset.train), _examples(dataset.validation)
+  )
 
 
 @settings(max_examples=10)
@@ -44,8 +64,7 @@ def _train(arm, dataset, seed=0, slice_size=4096):
   epoch=st.integers(0, 3),
 )
 def test_every_example_is_in_exactly_one_batch(num_examples, batch_size, slice_size, epoch):
-  recipe = arm_lib.Recipe("mlp", 3, "categorical_cross_entropy", "adam", 0.0, batch_size, 1, False,
-                          ("zeros",), ("zeros",), slice_size)  # fmt: skip
+  recipe = _recipe(batch_size=batch_size, slice_size=slice_size)
   slices = train.epoch_slices(recipe, train.member_key(0, 0), epoch, num_examples)
   num_steps, _, slice_len = slices.indices.shape
   assert num_steps == -(-num_examples // batch_size)
@@ -59,8 +78,7 @@ def test_every_example_is_in_exactly_one_batch(num_examples, batch_size, slice_s
 
 def test_coursework_has_twenty_steps_an_epoch():
   """9,916 images in batches of 512: nineteen full ones and one of 188."""
-  recipe = arm_lib.Recipe("cnn_binary", 1, "binary_cross_entropy", "adam", 0.5, 512, 20, False,
-                          ("zeros",), ("zeros",), 32)  # fmt: skip
+  recipe = _recipe(batch_size=512, slice_size=32)
   slices = train.epoch_slices(recipe, train.member_key(0, 0), 0, 9_916)
   assert slices.indices.shape == (20, 16, 32)
   assert np.asarray(slices.weights).sum(axis=(1, 2)).tolist() == [512] * 19 + [188]
@@ -68,8 +86,7 @@ def test_coursework_has_twenty_steps_an_epoch():
 
 def test_order_depends_on_seed_and_epoch_alone():
   def order(seed, epoch, batch_size=8, slice_size=8):
-    recipe = arm_lib.Recipe("mlp", 3, "categorical_cross_entropy", "adam", 0.0, batch_size, 1, False,
-                            ("zeros",), ("zeros",), slice_size)  # fmt: skip
+    recipe = _recipe(batch_size=batch_size, slice_size=slice_size)
     slices = train.epoch_slices(recipe, train.member_key(0, seed), epoch, 40)
     real = np.asarray(slices.weights) == 1
     return np.asarray(slices.indices)[real].tolist()
@@ -159,8 +176,7 @@ def _keras_early_stopping(val_losses, patience, min_delta):
 
 def _follow(val_losses, patience, min_delta, num_epochs):
   """Feeds validation losses to the member's own bookkeeping."""
-  recipe = arm_lib.Recipe("mlp", 3, "categorical_cross_entropy", "sgd", 0.0, 8, num_epochs, True,
-                          ("zeros",), ("zeros",), 8)  # fmt: skip
+  recipe = _recipe(num_epochs=num_epochs, restore_best=True)
   arm = Arm(num_epochs=num_epochs, patience=patience, min_delta=min_delta,
             kernel_initializer="zeros")  # fmt: skip
   hyper = arm_lib.hyperparams(arm, recipe, 1)

@@ -1,0 +1,340 @@
+"""Laws of populations, each of which some project has broken unnoticed."""
+
+import functools
+import io
+import logging
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxdl import arm as arm_lib
+from jaxdl import metrics, population, train
+from jaxdl.arm import Arm
+from jaxdl.errors import InputError
+from jaxdl.population import train_population
+from jaxdl.progress import Progress
+from jaxdl.types import Split
+
+
+def _same(a, b, seeds=slice(None), other_seeds=slice(None), arms=slice(None), exact=True):
+  """Compares all that two populations say of some of their members."""
+  check = (
+    np.testing.assert_array_equal
+    if exact
+    else functools.partial(np.testing.assert_allclose, rtol=2e-3, atol=2e-4)
+  )
+  np.testing.assert_array_equal(a.status[seeds][:, arms], b.status[other_seeds])
+  np.testing.assert_array_equal(a.epochs[seeds][:, arms], b.epochs[other_seeds])
+  for name in population.CURVES:
+    num_epochs = min(x.curves[name].shape[-1] for x in (a, b))
+    check(
+      a.curves[name][seeds][:, arms, :num_epochs], b.curves[name][other_seeds][..., :num_epochs]
+    )
+  for name in a.metrics:
+    check(a.metrics[name][seeds][:, arms], b.metrics[name][other_seeds])
+
+
+def test_shapes_and_order(trained, three_arms):
+  assert trained.seeds == (0, 1, 2, 3, 4)
+  assert list(trained.arms) == list(three_arms)
+  num_epochs = trained.curves["train_loss"].shape[-1]
+  assert all(curve.shape == (5, 3, num_epochs) for curve in trained.curves.values())
+  assert trained.confusion.shape == (5, 3, 3, 3)
+  assert (trained.confusion.sum(axis=(2, 3)) == 30).all()
+  assert trained.mean_probabilities.shape == (3, 30, 3)
+  np.testing.assert_allclose(trained.mean_probabilities.sum(axis=-1), 1)
+  assert trained.chunks[0].chunk_size == 2
+  assert trained.chunks[0].num_chunks == 3
+  assert trained.chunks[0].num_devices == 2
+
+
+def test_it_learns(trained):
+  assert trained.metrics["test_accuracy"].mean() > 0.8
+  assert (trained.curves["train_loss"][..., 0] > trained.metrics["train_loss"]).all()
+
+
+def test_every_seed_is_another_draw(blobs, mlp_arm, trained):
+  """Weights, batches and dropout differ between seeds: no two learning curves touch."""
+  for name in ("train_loss", "val_loss"):
+    first = trained.curves[name][..., 0]  # [S, A]
+    assert len(np.unique(first)) == first.size
+
+
+def test_another_root_seed_is_another_experiment(blobs, mlp_arm):
+  a, b = (train_population(blobs, {"a": mlp_arm}, seeds=2, root_seed=root) for root in (0, 1))
+  assert (a.curves["val_loss"][..., 0] != b.curves["val_loss"][..., 0]).all()
+
+
+def test_same_arguments_give_the_same_bits(blobs, three_arms, trained):
+  again = train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=2)
+  _same(again, trained)
+  np.testing.assert_array_equal(again.mean_probabilities, trained.mean_probabilities)
+
+
+def test_member_alone_equals_its_slice(blobs, three_arms, trained):
+  """The whole run of one member as one function, without vmap, against every member."""
+  groups = arm_lib.group_by_recipe(three_arms, 3, len(blobs.train), lambda *_: 4096)
+  (recipe,) = groups
+  run = jax.jit(functools.partial(train.train_member, recipe))
+  splits = [
+    train.Examples(jnp.array(s.images), jnp.array(s.labels))
+    for s in (blobs.train, blobs.validation)
+  ]
+  num_steps = -(-len(blobs.train) // recipe.batch_size)
+  for s, seed in enumerate(trained.seeds):
+    for a, arm in enumerate(three_arms.values()):
+      hyper = arm_lib.hyperparams(arm, recipe, num_steps)
+      state, curves = run(train.member_key(3, seed), hyper, *splits)
+      assert state.num_epochs == trained.epochs[s, a]
+      assert state.best_epoch == trained.best_epoch[s, a]
+      assert train.STATUS_NAMES[int(state.status)] == trained.status[s, a]
+      num_epochs = trained.curves["val_loss"].shape[-1]
+      np.testing.assert_allclose(
+        curves.val_loss[:num_epochs], trained.curves["val_loss"][s, a], rtol=2e-3
+      )
+      logits = train.predict(recipe, state.params, jnp.array(blobs.test.images))
+      confusion = metrics.confusion_matrix(
+        blobs.test.labels, np.asarray(metrics.predict_class(logits, 0.5)), 3
+      )
+      np.testing.assert_array_equal(confusion, trained.confusion[s, a])
+
+
+def test_population_of_one_equals_its_slice(blobs, three_arms, trained):
+  for s in (0, 4):
+    alone = train_population(blobs, three_arms, seeds=(s,), root_seed=3)
+    _same(trained, alone, seeds=[s], exact=False)
+
+
+def test_fewer_seeds_at_the_same_width_are_the_same_bits(blobs, three_arms, trained):
+  fewer = train_population(blobs, three_arms, seeds=2, root_seed=3, chunk_size=2)
+  _same(trained, fewer, seeds=slice(0, 2))
+
+
+def test_permuting_seeds_permutes_results(blobs, three_arms, trained):
+  order = (3, 1, 4, 0, 2)
+  permuted = train_population(blobs, three_arms, seeds=order, root_seed=3, chunk_size=2)
+  _same(trained, permuted, seeds=list(order))
+
+
+def test_width_and_devices_do_not_matter_but_for_rounding(blobs, three_arms, trained):
+  wide = train_population(
+    blobs, three_arms, seeds=5, root_seed=3, chunk_size=5, devices=jax.local_devices()[:1]
+  )
+  assert wide.chunks[0].num_devices == 1
+  assert wide.chunks[0].chunk_size == 5
+  _same(trained, wide, exact=False)
+
+
+def test_arms_of_a_seed_are_paired(blobs, mlp_arm):
+  """Two arms with the same settings are the same run; so nothing but the setting differs."""
+  pair = train_population(blobs, {"a": mlp_arm, "b": mlp_arm}, seeds=3)
+  for values in (*pair.curves.values(), *pair.metrics.values()):
+    np.testing.assert_array_equal(values[:, 0], values[:, 1])
+
+
+def test_a_diverging_member_changes_no_other(blobs, three_arms, mlp_arm):
+  """Bit for bit, at the same width: the learning rate of one arm is 1e30, or it is not."""
+  bad, good = (
+    train_population(
+      blobs, {**three_arms, "x": replace(mlp_arm, learning_rate=rate)}, seeds=3, chunk_size=2
+    )
+    for rate in (1e30, 1e-3)
+  )
+  assert (bad.status[:, 3] == "diverged").all()
+  assert (bad.status[:, :3] != "diverged").all()
+  for name in population.CURVES:
+    num_epochs = min(p.curves[name].shape[-1] for p in (bad, good))
+    a, b = (p.curves[name][:, :3, :num_epochs] for p in (bad, good))
+    np.testing.assert_array_equal(a, b)
+  for name in bad.metrics:
+    np.testing.assert_array_equal(bad.metrics[name][:, :3], good.metrics[name][:, :3])
+    assert np.isnan(bad.metrics[name][:, 3]).all()
+  assert (bad.confusion[:, 3] == 0).all()
+  assert np.isnan(bad.scores("test_accuracy").values[:, 3]).all()
+  assert np.isnan(bad.scores("epochs").values[:, 3]).all()
+
+
+def test_early_stopping_is_each_member_s_own(blobs, three_arms):
+  """Members that stop at different epochs have the curves and tests of runs of their own."""
+  eager = {
+    name: replace(arm, patience=0, num_epochs=25, learning_rate=0.01)
+    for name, arm in three_arms.items()
+  }
+  together = train_population(blobs, eager, seeds=4, chunk_size=4)
+  assert len(np.unique(together.epochs)) > 2
+  for a, (name, arm) in enumerate(eager.items()):
+    for s in range(4):
+      alone = train_population(blobs, {name: arm}, seeds=(s,))
+      _same(together, alone, seeds=[s], arms=[a], exact=False)
+
+
+def test_arms_of_several_recipes_come_back_in_order(blobs, mlp_arm):
+  """Groups are trained one after the other; results stand where their arms stood."""
+  arms = {
+    "adam": mlp_arm,
+    "sgd": replace(mlp_arm, optimizer="sgd", num_epochs=2, learning_rate=0.01),
+    "adam, faster": replace(mlp_arm, learning_rate=0.01),
+  }
+  mixed = train_population(blobs, arms, seeds=2, chunk_size=2)
+  assert [chunk.arms for chunk in mixed.chunks] == [("adam", "adam, faster"), ("sgd",)]
+  alone = train_population(blobs, {"sgd": arms["sgd"]}, seeds=2, chunk_size=2)
+  _same(mixed, alone, arms=[1])
+  assert (mixed.epochs[:, 1] == 2).all()
+  assert np.isnan(mixed.curves["train_loss"][:, 1, 2:]).all()
+  np.testing.assert_allclose(mixed.curves["learning_rate"][:, 2, 0], 0.01)
+
+
+def test_changing_values_compiles_nothing(blobs, mlp_arm):
+  compiled = []
+  name = "/jax/core/compile/backend_compile_duration"
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: compiled.append(event) if event == name else None
+  )
+  base = {"a": mlp_arm, "b": replace(mlp_arm, kernel_initializer="random_normal")}
+  train_population(blobs, base, seeds=2)
+  assert compiled
+  compiled.clear()
+  other = {
+    "c": replace(mlp_arm, learning_rate=0.1, patience=None, min_delta=0.1, threshold=0.7),
+    "d": replace(mlp_arm, kernel_initializer="random_normal(0.2)", patience=0),
+  }
+  train_population(blobs, other, seeds=2, root_seed=9)
+  assert compiled == []
+
+
+def test_compiled_programs_exchange_nothing_between_devices(blobs, three_arms, monkeypatch):
+  programs = []
+  compile_programs = population._compile
+  monkeypatch.setattr(
+    population, "_compile", lambda *args: programs.append(compile_programs(*args)) or programs[-1]
+  )
+  train_population(blobs, three_arms, seeds=2)
+  collectives = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+  for program in programs[0]:
+    text = program.as_text()
+    assert "HloModule" in text
+    assert not any(word in text for word in collectives)
+
+
+def test_binary_thresholds(digits):
+  """The coursework's threshold, and 0.5 beside it, from one sigmoid output."""
+  arm = Arm(
+    num_epochs=3, batch_size=32, patience=None, threshold=0.9, kernel_initializer="he_normal"
+  )
+  result = train_population(digits, {"cnn": arm}, seeds=2)
+  assert result.num_params[0, 0] == 20_417
+  predicted = (result.mean_probabilities.shape, result.confusion_at_half.shape)
+  assert predicted == ((1, 89, 2), (2, 1, 2, 2))
+  at, half = result.metrics["test_accuracy"], result.metrics["test_accuracy_at_half"]
+  np.testing.assert_array_equal(at, metrics.accuracy(result.confusion))
+  np.testing.assert_array_equal(half, metrics.accuracy(result.confusion_at_half))
+  # Fewer examples are called a 7 at 0.9 than at 0.5.
+  assert (result.confusion[..., 1].sum(-1) <= result.confusion_at_half[..., 1].sum(-1)).all()
+
+
+def test_without_validation(blobs, mlp_arm):
+  empty = Split(blobs.train.images[:0], blobs.train.labels[:0])
+  whole = replace(blobs, validation=empty)
+  result = train_population(whole, {"a": replace(mlp_arm, patience=None)}, seeds=1)
+  assert np.isnan(result.metrics["val_loss"]).all()
+  assert (result.epochs == 6).all()
+  with pytest.raises(InputError, match="set a validation fraction or patience=None"):
+    train_population(whole, {"a": mlp_arm}, seeds=1)
+
+
+@given(num_seeds=st.integers(1, 300), chunk_size=st.integers(1, 300), num_devices=st.integers(1, 9))
+def test_chunks_cover_the_seeds_and_share_the_devices(num_seeds, chunk_size, num_devices):
+  size, num_chunks, devices = population.plan_chunks(num_seeds, chunk_size, num_devices)
+  assert 1 <= devices <= num_devices
+  assert size % devices == 0
+  assert size <= chunk_size
+  assert (num_chunks - 1) * size < num_seeds <= num_chunks * size
+  # No more chunks than the largest chunk that the devices can share makes necessary.
+  assert num_chunks == -(-num_seeds // (chunk_size // devices * devices))
+
+
+def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
+  arms = {"a": Arm()}
+  (recipe,) = arm_lib.group_by_recipe(arms, 2, 218, lambda *_: 512)
+  hyper = arm_lib.hyperparams(arms["a"], recipe, 1)
+  shape = (28, 28, 1)
+  member = jax.eval_shape(lambda: train.create_member(recipe, train.member_key(0, 0), hyper, shape))
+
+  class Accelerator:
+    platform = "gpu"
+
+    def __init__(self, gibibytes):
+      self.gibibytes = gibibytes
+
+    def memory_stats(self):
+      return {"bytes_limit": self.gibibytes * 2**30}
+
+  small, large = (
+    population.default_chunk_size(recipe, 1, member, shape, Accelerator(g)) for g in (8, 80)
+  )
+  assert 1 <= small < large
+  assert large == pytest.approx(10 * small, rel=0.2)
+  assert population.default_chunk_size(recipe, 3, member, shape, Accelerator(80)) == large // 3
+  assert population.default_chunk_size(recipe, 3, member, shape, jax.local_devices()[0]) == 1
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ({"seeds": 0}, "seeds must be an integer >= 1"),
+    ({"seeds": 2.5}, "seeds must be an integer"),
+    ({"seeds": ()}, "one or more different integers"),
+    ({"seeds": (1, 1)}, "one or more different integers"),
+    ({"seeds": (-1,)}, "a seed must be an integer >= 0"),
+    ({"seeds": 1, "root_seed": 2**32}, r"root_seed must be below 2\*\*32"),
+    ({"seeds": 1, "chunk_size": 0}, "chunk_size must be an integer >= 1"),
+    ({"seeds": 1, "slice_size": "all"}, "slice_size must be an integer"),
+  ],
+)
+def test_bad_arguments_are_refused(blobs, mlp_arm, arguments, message):
+  with pytest.raises(InputError, match=message):
+    train_population(blobs, {"a": mlp_arm}, **arguments)
+
+
+def test_settings_that_do_not_fit_the_data_are_refused(blobs, mlp_arm):
+  with pytest.raises(InputError, match="no arm"):
+    train_population(blobs, {}, seeds=1)
+  with pytest.raises(InputError, match="tells 2 classes apart, the dataset has 3"):
+    train_population(blobs, {"a": replace(mlp_arm, loss="binary_cross_entropy")}, seeds=1)
+
+
+def test_scores_of_an_unknown_metric(trained):
+  with pytest.raises(InputError, match="did you mean 'test_accuracy'"):
+    trained.scores("test_acuracy")
+  assert trained.scores("test_loss").higher_is_better is False
+  assert trained.scores("test_accuracy").higher_is_better is True
+
+
+def test_progress_logs_one_line_an_epoch_where_there_is_no_terminal(blobs, three_arms, caplog):
+  with caplog.at_level(logging.INFO, logger="jaxdl"):
+    result = train_population(blobs, three_arms, seeds=4, chunk_size=2)
+  lines = [record.getMessage() for record in caplog.records]
+  first, second = (result.epochs[i : i + 2].max() for i in (0, 2))
+  assert len(lines) == first + second
+  assert lines[0].startswith("chunk 1/2, epoch 1/6: 0/12 members done")
+  assert "chunk 2/2" in lines[-1]
+  assert "12/12 members done" in lines[-1]
+  assert "00:00 left" in lines[-1]
+
+
+def test_progress_is_a_bar_on_a_terminal(blobs, three_arms):
+  class Terminal(io.StringIO):
+    def isatty(self):
+      return True
+
+  stream = Terminal()
+  result = train_population(blobs, three_arms, seeds=2, progress=Progress(stream))
+  last = stream.getvalue().split("\r")[-1]
+  total = result.epochs.sum()
+  assert f"{total}/{total}" in last
+  assert "6/6 members done" in last
