@@ -6,7 +6,6 @@ A config is read once, here, into the frozen `Experiment`, which rejects what it
 import dataclasses
 import datetime
 import logging
-import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +15,8 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from jaxdl import data, devices, report
 from jaxdl import experiment as experiment_lib
-from jaxdl import report
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
@@ -121,18 +120,13 @@ def create_experiment(
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses flags; a mistake in them is bad input like any other."""
+  if {"--help", "-h", "--helpfull"} & set(argv):
+    return app.parse_flags_with_usage(argv)
   try:
-    rest = app.parse_flags_with_usage(argv) if "--help" in argv else flags.FLAGS(argv)
-  except (
-    flags.Error,
-    OSError,
-    ImportError,
-    AttributeError,
-    KeyError,
-    TypeError,
-    ValueError,
-  ) as error:
-    _fail(error)
+    rest = flags.FLAGS(argv)
+    _ = _CONFIG.value and _CONFIG.value.keys()  # a config that could not be read fails only now
+  except Exception as error:
+    _fail(_explain(error, argv))
   if len(rest) > 1:
     _fail(f"unknown argument {rest[1]!r}; settings are given as --name=value")
   for flag in (_CONFIG, _WORKDIR):
@@ -142,17 +136,56 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   return rest
 
 
+def _explain(error: Exception, argv: Sequence[str]) -> str:
+  """Says in one line what is wrong with the flags, where ml_collections says it in a traceback."""
+  cause = error
+  while cause is not None:  # what a config file raised is wrapped several times
+    if isinstance(cause, InputError) and "Traceback" not in str(cause):
+      return str(cause)
+    cause = cause.__cause__ or cause.__context__
+  if isinstance(error, OSError):
+    return (
+      f"cannot read the config file {config_flags.get_config_filename(flags.FLAGS['config'])!r}"
+    )
+  if isinstance(error, AttributeError | KeyError):
+    # The failed parse has left no config behind; without the overrides, which ml_collections looks
+    # for in sys.argv, there is one.
+    plain = [argument for argument in argv[1:] if "." not in argument.partition("=")[0]]
+    sys.argv = [argv[0], *plain]
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(sys.argv)
+    for argument in argv[1:]:
+      missing = _missing_key(argument, _CONFIG.value)
+      if missing is not None:
+        return str(missing)
+  return str(error).splitlines()[0] if isinstance(error, flags.Error) else repr(error)
+
+
+def _missing_key(argument: str, config: ConfigDict) -> InputError | None:
+  """Returns the error of an argument `--config.a.b=value` whose key the config does not have."""
+  name, dot, path = argument.split("=", 1)[0].lstrip("-").partition(".")
+  if name != _CONFIG.name or not dot:
+    return None
+  above = ""
+  for key in path.split("."):
+    if not isinstance(config, ConfigDict) or key not in config:
+      known = config if isinstance(config, ConfigDict) else ()
+      return unknown_name("config key", above + key, [above + other for other in known])
+    config, above = config[key], f"{above}{key}."
+  return None
+
+
 def _configure_jax():
   """Gives JAX every CPU core as a device of its own, a cache of programs, and quiet logs."""
-  logging.basicConfig(level=logging.INFO, format="%(message)s")
-  for noisy in ("jax", "absl", "matplotlib"):
-    logging.getLogger(noisy).setLevel(logging.WARNING)
-  jax.config.update(
-    "jax_num_cpu_devices",
-    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-  )
-  cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
-  jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(cache) / "jaxdl" / "programs"))
+  logger = logging.getLogger("jaxdl")
+  logger.setLevel(logging.INFO)
+  logger.addHandler(logging.StreamHandler())  # plain lines, without absl's prefix
+  logger.propagate = False
+  logging.getLogger("jax").setLevel(logging.WARNING)
+  devices.use_every_core()
+  cache = data.cache_root()
+  if cache is not None:
+    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
 
 
 def _print_result(experiment: Experiment, trained: Population, verdicts, path: pathlib.Path):

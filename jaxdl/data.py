@@ -551,21 +551,32 @@ def _fingerprint(folder: pathlib.Path) -> str:
   return hashlib.sha256(json.dumps(source).encode()).hexdigest()
 
 
-def _cache_file(
-  cache_dir: str | os.PathLike | None, folder: pathlib.Path, name: str
-) -> pathlib.Path | None:
-  """Returns the cache file of a prepared copy, or None (with a warning) where there is no home."""
+def cache_root(cache_dir: str | os.PathLike | None = None) -> pathlib.Path | None:
+  """Returns the folder for all that is cached, or None (with a warning) where there is no home.
+
+  Args:
+    cache_dir: the folder, if it is given; else $JAXDL_CACHE_DIR, else $XDG_CACHE_HOME/jaxdl, else
+      ~/.cache/jaxdl.
+  """
   given = cache_dir or os.environ.get("JAXDL_CACHE_DIR")
   xdg = os.environ.get("XDG_CACHE_HOME", "")
   try:
     if given:
-      cache = pathlib.Path(given).expanduser()
-    elif os.path.isabs(xdg):  # A relative one is to be ignored, says the XDG specification.
-      cache = pathlib.Path(xdg, "jaxdl")
-    else:
-      cache = pathlib.Path.home() / ".cache" / "jaxdl"
+      return pathlib.Path(given).expanduser()
+    if os.path.isabs(xdg):  # A relative one is to be ignored, says the XDG specification.
+      return pathlib.Path(xdg, "jaxdl")
+    return pathlib.Path.home() / ".cache" / "jaxdl"
   except RuntimeError as error:
-    _warn_once(f"datasets are not cached, set JAXDL_CACHE_DIR: {_line(error)}")
+    _warn_once(f"nothing is cached, set JAXDL_CACHE_DIR: {_line(error)}")
+    return None
+
+
+def _cache_file(
+  cache_dir: str | os.PathLike | None, folder: pathlib.Path, name: str
+) -> pathlib.Path | None:
+  """Returns the cache file of a prepared copy, or None where nothing is cached."""
+  cache = cache_root(cache_dir)
+  if cache is None:
     return None
   # The hash tells copies in different folders apart.
   source = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]

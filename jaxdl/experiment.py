@@ -49,6 +49,8 @@ class Experiment:
   num_resamples: int = stats.NUM_RESAMPLES
 
   def __post_init__(self):
+    if not self.arms:
+      raise InputError("there is no arm to train")
     if not self.margins:
       raise InputError("margins name no metric to compare")
     # What stats would refuse is refused before hours of training, not after.

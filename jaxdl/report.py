@@ -52,9 +52,7 @@ _PACKAGES = (
 
 
 class Workdir:
-  """The directory of one run. It is claimed before the training and filled after it, all at
-  once.
-  """
+  """The directory of one run, claimed before the training and filled after it, all at once."""
 
   def __init__(self, path: str | os.PathLike, experiment: Experiment, overwrite: bool = False):
     """Claims the directory, creating it where it is not there.
@@ -71,6 +69,7 @@ class Workdir:
     self._config = json.loads(json.dumps(experiment.to_json()))
     if not overwrite:
       self._check_config()
+    self._is_new = not self.path.exists()
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       # Results are written here and moved when they are complete; finding out that this is not
@@ -104,6 +103,8 @@ class Workdir:
 
   def __exit__(self, *_):
     shutil.rmtree(self._staging, ignore_errors=True)
+    if self._is_new and not any(self.path.iterdir()):
+      self.path.rmdir()
 
   def commit(
     self,

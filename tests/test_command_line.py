@@ -1,0 +1,178 @@
+"""The command line as a user meets it: a smoke run, and every kind of mistake."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+_CONFIG = "ml_collections_configs/compare_initializers.py"
+_SCRIPT = "experiments.compare_initializers"
+
+# Imports once, then handles each line of arguments (as JSON) in a process of its own.
+_DRIVER = """
+import json, os, sys, tempfile, warnings
+from experiments import command_line, compare_initializers as script
+
+for line in sys.stdin:
+  with tempfile.TemporaryFile("w+") as stderr:
+    pid = os.fork()
+    if pid == 0:
+      os.dup2(stderr.fileno(), 2)
+      sys.argv = [script.__file__, *json.loads(line)]
+      command_line.run(script.create_experiment, script.coursework_section)
+      os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    stderr.seek(0)
+    print(json.dumps([status, stderr.read()]))
+"""
+
+_SMOKE = f"--config={_CONFIG}:smoke"
+# Arguments, apart from --workdir, and what the line on standard error has to say.
+_MISTAKES = [
+  ([_SMOKE, "--config.nun_seeds=3"], "unknown config key 'nun_seeds'; did you mean 'num_seeds'?"),
+  ([_SMOKE, "--config.margins.test_acc=1"], "did you mean 'margins.test_accuracy'?"),
+  ([_SMOKE, "--config.num_seeds=many"], "--config.num_seeds=many: invalid literal for int()"),
+  ([_SMOKE, "--config.num_seeds=0"], "seeds must be an integer >= 1, not 0"),
+  ([_SMOKE, "--config.learning_rate=-1"], "learning_rate must be a finite number > 0, not -1.0"),
+  ([_SMOKE, "--config.patience=-2"], "patience must be an integer >= 0, not -2"),
+  ([_SMOKE, "--config.validation_fraction=1.5"], "1.5"),
+  ([_SMOKE, "--config.alpha=2.0"], "alpha must be in (0, 0.5), not 2.0"),
+  ([_SMOKE, "--config.model=cnn_binry"], "did you mean 'cnn_binary'?"),
+  ([_SMOKE, "--config.initializers=he_normal/zero"], "did you mean 'zeros'?"),
+  ([_SMOKE, "--config.initializers=he_normal,he_normal"], "'he_normal' is named twice"),
+  ([_SMOKE, "--config.initializers=()"], "there is no arm"),
+  ([_SMOKE, "--config.classes=(3,77)"], "digits has no class 77"),
+  ([_SMOKE, "--config.classes=()"], "tells 2 classes apart, the dataset has 10"),
+  (
+    [_SMOKE, "--config.dataset=fashion_mnits", "--data_dir=nowhere"],
+    "did you mean 'fashion_mnist'",
+  ),
+  ([_SMOKE, "--config.dataset=fashion_mnist", "--data_dir=nowhere"], "is not prepared in"),
+  ([f"--config={_CONFIG}:smok"], "unknown variant 'smok'; did you mean 'smoke'?"),
+  (["--config=no/such/file.py"], "cannot read the config file 'no/such/file.py'"),
+  ([], "--config is missing"),
+  ([_SMOKE, "--wrokdir=x"], "Unknown command line flag 'wrokdir'. Did you mean: workdir ?"),
+  ([_SMOKE, "num_seeds=3"], "unknown argument 'num_seeds=3'"),
+]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+  """Exit status and standard error of every mistake, and the folder they all wanted to write to."""
+  parent = tmp_path_factory.mktemp("mistakes")
+  lines = [json.dumps([*args, f"--workdir={parent / 'run'}"]) for args, _ in _MISTAKES]
+  result = subprocess.run(
+    [sys.executable, "-W", "ignore", "-c", _DRIVER],
+    input="\n".join(lines),
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    check=True,
+  )
+  return [json.loads(line) for line in result.stdout.splitlines()], parent
+
+
+@pytest.mark.parametrize("index", range(len(_MISTAKES)), ids=lambda i: _MISTAKES[i][1][:30])
+def test_a_mistake_gets_one_line_and_status_2(answers, index):
+  (status, stderr), expected = answers[0][index], _MISTAKES[index][1]
+  assert status == 2, stderr
+  assert stderr.startswith("error: ")
+  assert stderr.count("\n") == 1
+  assert "Traceback" not in stderr
+  assert expected in stderr
+
+
+def test_mistakes_leave_nothing_behind(answers):
+  assert len(answers[0]) == len(_MISTAKES)
+  assert list(answers[1].iterdir()) == []
+
+
+def _run(*arguments, cwd=ROOT):
+  return subprocess.run(
+    [sys.executable, "-m", _SCRIPT, *arguments],
+    capture_output=True,
+    text=True,
+    cwd=cwd,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+  )
+
+
+def test_smoke_run(tmp_path):
+  """From the command to the verdicts, in another directory; then again into the same workdir."""
+  workdir = tmp_path / "run"
+  arguments = (
+    f"--config={ROOT / _CONFIG}:smoke",
+    f"--workdir={workdir}",
+    "--config.initializers=he_normal/zeros,random_normal(0.1)",
+  )
+  result = _run(*arguments, cwd=tmp_path)
+  assert result.returncode == 0, result.stderr
+  assert "No claim can be made from so few seeds" in result.stdout
+  assert f"Report: {workdir / 'report.md'}" in result.stdout
+  log = [line for line in result.stderr.splitlines() if line]
+  assert len(log) == 2, result.stderr  # one chunk of two epochs, and nothing else
+  assert all(line.startswith("chunk 1/1, epoch ") for line in log)
+
+  members = pd.read_csv(workdir / "members.csv")
+  assert len(members) == 4
+  assert (members.num_params == 20_417).all()
+  assert (members[["tn", "fp", "fn", "tp"]].sum(axis=1) == 89).all()
+  config = json.loads((workdir / "config.json").read_text())
+  assert config["arms"]["he_normal/zeros"]["bias_initializer"] == "zeros"
+  assert config["arms"]["random_normal(0.1)"]["bias_initializer"] == "random_normal(0.1)"
+
+  first = (workdir / "verdicts.json").read_bytes()
+  again = _run(*arguments)
+  assert again.returncode == 0, again.stderr
+  assert (workdir / "verdicts.json").read_bytes() == first
+  refused = _run(*arguments, "--config.seed=1")
+  assert refused.returncode == 2
+  assert "holds a run of another config (seed: 0 there, 1 now)" in refused.stderr
+
+
+def test_damaged_dataset_is_named(tmp_path, tfds_dir):
+  """A truncated record file: refused, by name, with nothing left behind."""
+  source = tfds_dir / "mnist" / "3.0.1"
+  copy = tmp_path / "tfds" / "mnist" / "3.0.1"
+  copy.mkdir(parents=True)
+  for file in source.iterdir():
+    content = file.read_bytes()
+    damaged = "test.array_record" in file.name
+    (copy / file.name).write_bytes(content[: len(content) // 2] if damaged else content)
+  result = _run(
+    f"--config={_CONFIG}:mnist", f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path / 'tfds'}"
+  )
+  assert result.returncode == 2
+  assert result.stderr.count("\n") == 1
+  assert "mnist-test.array_record-00000-of-00001" in result.stderr
+  assert not (tmp_path / "run").exists()
+
+
+def test_the_coursework_s_numbers_add_up():
+  from experiments.compare_initializers import COURSEWORK
+
+  for matrix in COURSEWORK.values():
+    assert [sum(row) for row in matrix] == [1010, 1028]
+
+
+def test_mnist_config_is_the_coursework_s_setting(tfds_dir):
+  """Sizes of the real data: 12,396 training images, 9,916 after the split, 2,038 test images."""
+  from experiments import compare_initializers
+  from jaxdl import experiment as experiment_lib
+  from ml_collections_configs import compare_initializers as configs
+
+  experiment = compare_initializers.create_experiment(configs.get_config())
+  dataset = experiment_lib.load_dataset(experiment, tfds_dir)
+  assert len(dataset.train) + len(dataset.validation) == 12_396
+  assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (9_916, 2_480, 2_038)
+  assert [(dataset.test.labels == c).sum() for c in (0, 1)] == [1010, 1028]
+  assert dataset.class_names == ("3", "7")
+  assert experiment.num_seeds == 16
+  for name, arm in experiment.arms.items():
+    assert (arm.kernel_initializer, arm.bias_initializer) == (name, name)
+    assert (arm.batch_size, arm.num_epochs, arm.patience) == (512, 20, 4)
+    assert (arm.threshold, arm.optimizer, arm.learning_rate) == (0.9, "adam", 0.001)
