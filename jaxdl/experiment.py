@@ -11,9 +11,6 @@ from jaxdl.population import Population
 from jaxdl.progress import Progress
 from jaxdl.types import Dataset
 
-# Rates, shown as percentages, with differences in percentage points.
-RATES = ("val_accuracy", "test_accuracy", "test_accuracy_at_half", "precision", "recall", "f1")
-
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -112,7 +109,7 @@ def compare(experiment: Experiment, trained: Population) -> list[stats.Verdict]:
 
 def sentence(verdict: stats.Verdict) -> str:
   """Says a verdict in a sentence, rates in percentage points."""
-  if verdict.metric in RATES:
+  if verdict.metric in population.RATES:
     return stats.sentence(verdict, unit="points", scale=100)
   return stats.sentence(verdict)
 
@@ -122,7 +119,7 @@ def answer(verdicts: list[stats.Verdict], metric: str) -> str:
   about = [verdict for verdict in verdicts if verdict.metric == metric]
   if not about:
     return "There is one arm only, so there is nothing to compare."
-  scale, unit = (100, " points") if metric in RATES else (1, "")
+  scale, unit = (100, " points") if metric in population.RATES else (1, "")
   margin = scale * about[0].margin
   within = f"{margin:g}{unit if margin != 1 else unit.rstrip('s')} of {metric}"
   seeds = f"({about[0].num_seeds} seeds)"

@@ -33,7 +33,7 @@ from matplotlib.textpath import text_to_path
 
 from jaxdl import losses, stats
 from jaxdl.errors import InputError, unknown_name
-from jaxdl.population import Population
+from jaxdl.population import RATES, Population
 
 # In inches; a README shows no more than this without shrinking the text.
 _MAX_WIDTH = 10.0
@@ -75,7 +75,6 @@ _CORRECT_COLOR, _MISTAKE_COLOR = _COLORS[:2]
 _GREY = "0.35"
 
 _UNITS = {"loss": "nats", "accuracy": "%"}
-_RATES = ("precision", "recall", "f1")  # and accuracies
 
 
 class _ArmStyle(NamedTuple):
@@ -440,8 +439,8 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
   A small dot is one member, spread vertically by its seed alone; a thin line joins the members of a
   seed. The large marker is the mean over seeds, the bar its 95% interval (Student t, as in
   `jaxdl.stats.summarize`), and both are written out on the right. Members that diverged have no
-  value: they are counted under the arm's name. The members set the limits of the axis; an interval
-  may reach beyond.
+  value: they are counted under the arm's name. The members set the limits of the axis, an interval
+  widens them by half at most: that of two seeds would leave nothing else to be seen.
 
   Args:
     population: metrics `[S, A]`; accuracy, precision, recall and F1 are shown in %.
@@ -454,7 +453,7 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
     InputError: when there is no such metric.
   """
   scores = population.scores(metric)
-  is_rate = "accuracy" in metric or metric in _RATES
+  is_rate = metric in RATES
   scores = dataclasses.replace(scores, values=scores.values * (100 if is_rate else 1))
   num_seeds, num_arms = scores.values.shape
   figure = Figure(figsize=(8.5, 0.95 + 0.62 * num_arms), layout="constrained")
@@ -465,12 +464,13 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
   alpha = float(np.clip(4 / num_seeds, 0.15, 0.5))
   lines = np.stack([scores.values, heights], axis=-1)  # [S, A, 2]
   ax.add_collection(LineCollection(lines, colors=_GREY, alpha=alpha, linewidths=0.5), autolim=False)
-  for index, summary in enumerate(stats.summarize(scores)):
+  summaries = stats.summarize(scores)
+  for index, summary in enumerate(summaries):
     style = _arm_style(index)
     dots = {"color": style.color, "alpha": 0.55, "markersize": 3.5, "markeredgewidth": 0}
     ax.plot(scores.values[:, index], heights[:, index], "o", **dots)
     _draw_summary(ax, summary, index, style, is_rate)
-  _set_metric_limits(ax, scores.values)
+  _set_metric_limits(ax, scores.values, summaries)
   unit = " in %" if is_rate else " in nats" if metric.endswith("loss") else ""
   direction = "higher" if scores.higher_is_better else "lower"
   ax.set_xlabel(f"{metric.replace('_', ' ')}{unit} ({direction} is better)")
@@ -518,10 +518,14 @@ def _write_right(ax: Axes, height: float, text: str, va: str) -> None:
   ax.text(1.02, height, text, transform=where, va=va, fontsize=_SMALL_TEXT_SIZE)
 
 
-def _set_metric_limits(ax: Axes, values: np.ndarray) -> None:
+def _set_metric_limits(ax: Axes, values: np.ndarray, summaries: list[stats.ArmSummary]) -> None:
   finite = values[np.isfinite(values)]
   low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
-  pad = 0.06 * (high - low) or 0.02 * abs(high) or 0.02
+  widen = 0.25 * (high - low)
+  ends = [end for arm in summaries for end in (arm.ci_low, arm.ci_high) if np.isfinite(end)]
+  low = max(low - widen, min([low, *ends]))
+  high = min(high + widen, max([high, *ends]))
+  pad = 0.04 * (high - low) or 0.02 * abs(high) or 0.02
   ax.set_xlim(low - pad, high + pad)
 
 

@@ -29,6 +29,9 @@ from jaxdl.types import Dataset, Split
 _LOGGER = logging.getLogger("jaxdl")
 
 CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+_TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
+# Metrics in [0, 1], shown in percent.
+RATES = ("val_accuracy", *_TEST_RATES, *(f"{name}_at_half" for name in _TEST_RATES))
 # Metrics of which less is better.
 _LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "epochs")
 # What a CPU core keeps close: vmapping members whose state outgrows it is slower than one by one.
@@ -41,30 +44,42 @@ class Population:
   """All members of an experiment, trained; axes as in `jaxdl.types`, N being test examples.
 
   A member that diverged has NaN as every metric and no counts in `confusion`.
+
+  Attributes:
+    seeds: `[S]`.
+    arms: name -> arm, `[A]`, in the order in which they were given.
+    class_names: `[C]`.
+    test_labels: `[N]`.
+    status: `[S, A]` str: finished, early_stopped or diverged.
+    epochs: `[S, A]` int, epochs trained; of a diverged member, with the one it diverged in.
+    best_epoch: `[S, A]` int, of the lowest validation loss, counted from 1; 0 if there is none.
+    num_params: `[S, A]` int.
+    curves: name in `CURVES` -> `[S, A, E]`, NaN after a member's last epoch.
+    metrics: name in `metric_names(...)`, "epochs" apart -> `[S, A]`, of the reported weights.
+    confusion: `[S, A, C, C]` int, rows true, columns predicted, at the arm's threshold.
+    confusion_at_half: the same at threshold 0.5; None where no model has a threshold.
+    mean_probabilities: `[A, N, C]`, over the seeds that did not diverge.
+    train_seconds: `[S, A]`, the chunk's time shared between its members, without compiling.
+    compile_seconds: of all programs.
+    chunks: one plan per program.
   """
 
-  seeds: tuple[int, ...]  # [S]
-  arms: dict[str, Arm]  # [A], in order
-  class_names: tuple[str, ...]  # [C]
-  test_labels: np.ndarray  # [N]
-  status: np.ndarray  # [S, A] str: finished, early_stopped or diverged
-  epochs: (
-    np.ndarray
-  )  # [S, A] int: epochs trained; of a diverged member, with the one it diverged in
-  best_epoch: np.ndarray  # [S, A] int: of the lowest validation loss, counted from 1; 0 if none
-  num_params: np.ndarray  # [S, A] int
-  curves: dict[str, np.ndarray]  # name in CURVES -> [S, A, E], NaN after a member's last epoch
-  metrics: dict[str, np.ndarray]  # name -> [S, A], of the reported weights
-  confusion: np.ndarray  # [S, A, C, C] int, rows true, columns predicted, at the arm's threshold
-  confusion_at_half: (
-    np.ndarray | None
-  )  # the same at threshold 0.5; None unless two classes, one output
-  mean_probabilities: np.ndarray  # [A, N, C], over the seeds that did not diverge
-  train_seconds: (
-    np.ndarray
-  )  # [S, A], the chunk's time shared between its members, without compiling
-  compile_seconds: float  # of all programs
-  chunks: tuple["ChunkPlan", ...]  # one per program
+  seeds: tuple[int, ...]
+  arms: dict[str, Arm]
+  class_names: tuple[str, ...]
+  test_labels: np.ndarray
+  status: np.ndarray
+  epochs: np.ndarray
+  best_epoch: np.ndarray
+  num_params: np.ndarray
+  curves: dict[str, np.ndarray]
+  metrics: dict[str, np.ndarray]
+  confusion: np.ndarray
+  confusion_at_half: np.ndarray | None
+  mean_probabilities: np.ndarray
+  train_seconds: np.ndarray
+  compile_seconds: float
+  chunks: tuple["ChunkPlan", ...]
 
   def scores(self, metric: str) -> stats.Scores:
     """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
@@ -171,10 +186,10 @@ def train_population(
 
 def metric_names(arms: Mapping[str, Arm], num_classes: int) -> tuple[str, ...]:
   """Returns the metrics that a population of these arms will have, in the order of its table."""
-  names = ["train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"]
+  names = ("train_loss", "val_loss", "val_accuracy", "test_loss", *_TEST_RATES)
   if _has_threshold(arms, num_classes):
-    names.append("test_accuracy_at_half")
-  return (*names, "precision", "recall", "f1", "epochs")
+    names += tuple(f"{name}_at_half" for name in _TEST_RATES)
+  return (*names, "epochs")
 
 
 def default_slice_size(model: str, num_arms: int, platform: str) -> int:
@@ -551,13 +566,15 @@ def _curves_at(curves: dict[str, np.ndarray], epoch: np.ndarray) -> dict[str, np
 
 def _test_metrics(confusion: np.ndarray, at_half: np.ndarray | None) -> dict[str, np.ndarray]:
   """Returns what confusion matrices `[S, A, C, C]` say, each `[S, A]`."""
-  values = {"test_accuracy": metrics.accuracy(confusion)}
+  values = _confusion_metrics(confusion)
   if at_half is not None:
-    values["test_accuracy_at_half"] = metrics.accuracy(at_half)
-  values.update(
-    zip(("precision", "recall", "f1"), metrics.precision_recall_f1(confusion), strict=True)
-  )
+    values |= {f"{name}_at_half": value for name, value in _confusion_metrics(at_half).items()}
   return values
+
+
+def _confusion_metrics(confusion: np.ndarray) -> dict[str, np.ndarray]:
+  rates = (metrics.accuracy(confusion), *metrics.precision_recall_f1(confusion))
+  return dict(zip(_TEST_RATES, rates, strict=True))
 
 
 def _examples(split: Split) -> train.Examples:

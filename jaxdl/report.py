@@ -22,8 +22,8 @@ import pandas as pd
 from jaxdl import experiment as experiment_lib
 from jaxdl import plots, stats
 from jaxdl.errors import InputError
-from jaxdl.experiment import RATES, Experiment
-from jaxdl.population import Population
+from jaxdl.experiment import Experiment
+from jaxdl.population import RATES, Population
 from jaxdl.types import Dataset
 
 CONFIG_FILE = "config.json"
@@ -69,6 +69,8 @@ class Workdir:
     self._config = json.loads(json.dumps(experiment.to_json()))
     if not overwrite:
       self._check_config()
+    # Now, not when the run is over: the source may be edited while it runs.
+    self._source = _source_revision()
     self._is_new = not self.path.exists()
     try:
       self.path.mkdir(parents=True, exist_ok=True)
@@ -128,7 +130,7 @@ class Workdir:
     stage = self._staging
     (stage / _FIGURES).mkdir()
     figures = _write_figures(stage / _FIGURES, trained, dataset, next(iter(experiment.margins)))
-    origin = provenance(dataset, trained, started)
+    origin = provenance(dataset, trained, started, self._source)
     text = markdown(experiment, trained, verdicts, origin, figures, sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
     _write_json(stage / "provenance.json", origin)
@@ -196,7 +198,9 @@ def _confusion_arrays(trained: Population) -> dict[str, np.ndarray]:
   return arrays
 
 
-def provenance(dataset: Dataset, trained: Population, started: datetime.datetime) -> dict[str, Any]:
+def provenance(
+  dataset: Dataset, trained: Population, started: datetime.datetime, source: dict[str, Any]
+) -> dict[str, Any]:
   """Returns where a result comes from: command, versions, devices, source, data, times, chunks."""
   finished = datetime.datetime.now(datetime.UTC)
   devices = jax.local_devices()
@@ -208,7 +212,7 @@ def provenance(dataset: Dataset, trained: Population, started: datetime.datetime
     "device_kind": devices[0].device_kind,
     "device_count": len(devices),
     "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
-    "source": _source_revision(),
+    "source": source,
     "dataset": {
       "name": dataset.name,
       "checksum": dataset.checksum,
@@ -412,8 +416,8 @@ def _metric_label(metric: str, trained: Population) -> str:
   """Says at which decision threshold an accuracy is taken, where there is one."""
   if trained.confusion_at_half is None or metric not in RATES:
     return metric
-  if metric == "test_accuracy_at_half":
-    return "test_accuracy (threshold 0.5)"
+  if metric.endswith("_at_half"):
+    return f"{metric.removesuffix('_at_half')} (threshold 0.5)"
   thresholds = sorted({f"{arm.threshold:g}" for arm in trained.arms.values()})
   return f"{metric} (threshold {', '.join(thresholds)})"
 

@@ -234,6 +234,7 @@ def test_binary_thresholds(digits):
   np.testing.assert_array_equal(at, metrics.accuracy(result.confusion))
   np.testing.assert_array_equal(half, metrics.accuracy(result.confusion_at_half))
   # Fewer examples are called a 7 at 0.9 than at 0.5.
+  assert [*result.metrics, "epochs"] == list(population.metric_names(result.arms, 2))
   assert (result.confusion[..., 1].sum(-1) <= result.confusion_at_half[..., 1].sum(-1)).all()
 
 

@@ -1,0 +1,41 @@
+"""The README's Python lines run as they stand, and what it names is there."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_lines_run(tmp_path):
+  (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+  result = subprocess.run(
+    [sys.executable, "-W", "error", "-c", code],
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+  )
+  assert result.returncode == 0, result.stderr
+  assert re.search(r"sgd .* adam in test_accuracy", result.stdout)
+  assert (tmp_path / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_module_is_in_the_architecture():
+  table = README.split("## Architecture")[1].split("## Development")[0]
+  for path in (ROOT / "jaxdl").glob("[a-z]*.py"):
+    assert f"`{path.name}`" in table or f"`jaxdl/{path.name}`" in table
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"make ([a-z-]+)", README))))
+def test_make_targets_are_there(target):
+  assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README))
+def test_links_lead_somewhere(link):
+  assert (ROOT / link).is_file()
