@@ -38,7 +38,7 @@ test-prepare:
 # The tests on every supported Python that is there.
 test-all:
 	@set -e; for version in 3.13 3.12 3.11; do \
-	  if python=$$(tools/find_python.sh $$version 2>/dev/null); then \
+	  if python=$$(PYTHON= tools/find_python.sh $$version 2>/dev/null); then \
 	    echo "== Python $$version"; \
 	    $(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON=$$python; \
 	  else \

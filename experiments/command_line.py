@@ -113,8 +113,9 @@ def create_experiment(
   values = {key: config[key] for key in _EXPERIMENT_KEYS if key in config}
   for key in ("chunk_size", "slice_size"):
     values[key] = values.get(key) or None
-  values["classes"] = tuple(values.get("classes", ()))
-  values["margins"] = dict(values["margins"])
+  for key, read in (("classes", tuple), ("margins", dict)):
+    if key in values:
+      values[key] = read(values[key])
   return Experiment(question=question, arms=arms, **values)
 
 
@@ -147,31 +148,36 @@ def _explain(error: Exception, argv: Sequence[str]) -> str:
     return (
       f"cannot read the config file {config_flags.get_config_filename(flags.FLAGS['config'])!r}"
     )
-  if isinstance(error, AttributeError | KeyError):
-    # The failed parse has left no config behind; without the overrides, which ml_collections looks
-    # for in sys.argv, there is one.
-    plain = [argument for argument in argv[1:] if "." not in argument.partition("=")[0]]
-    sys.argv = [argv[0], *plain]
-    flags.FLAGS.unparse_flags()
+  missing = _missing_key(argv) if isinstance(error, AttributeError | KeyError) else None
+  if missing is not None:
+    return str(missing)
+  if isinstance(error, flags.Error) and "Traceback" not in str(error):
+    return str(error)
+  cause = error.__context__ or error
+  where = config_flags.get_config_filename(flags.FLAGS["config"])
+  return f"the config file {where!r} fails: {type(cause).__name__}: {cause}".split("\n")[0]
+
+
+def _missing_key(argv: Sequence[str]) -> InputError | None:
+  """Returns the error of the first argument `--config.a.b=value` that the config has no key for."""
+  prefix = f"{_CONFIG.name}."
+  overrides = [argument.lstrip("-") for argument in argv if argument.lstrip("-").startswith(prefix)]
+  # The failed parse has left no config behind; without the overrides, which ml_collections looks
+  # for in sys.argv, there is one.
+  sys.argv = [argument for argument in argv if not argument.lstrip("-").startswith(prefix)]
+  flags.FLAGS.unparse_flags()
+  try:
     flags.FLAGS(sys.argv)
-    for argument in argv[1:]:
-      missing = _missing_key(argument, _CONFIG.value)
-      if missing is not None:
-        return str(missing)
-  return str(error).splitlines()[0] if isinstance(error, flags.Error) else repr(error)
-
-
-def _missing_key(argument: str, config: ConfigDict) -> InputError | None:
-  """Returns the error of an argument `--config.a.b=value` whose key the config does not have."""
-  name, dot, path = argument.split("=", 1)[0].lstrip("-").partition(".")
-  if name != _CONFIG.name or not dot:
-    return None
-  above = ""
-  for key in path.split("."):
-    if not isinstance(config, ConfigDict) or key not in config:
-      known = config if isinstance(config, ConfigDict) else ()
-      return unknown_name("config key", above + key, [above + other for other in known])
-    config, above = config[key], f"{above}{key}."
+  except Exception:
+    return None  # the config itself is at fault
+  for override in overrides:
+    config, above = _CONFIG.value, ""
+    for key in override.removeprefix(prefix).split("=", 1)[0].split("."):
+      if not isinstance(config, ConfigDict):
+        return InputError(f"config key {above[:-1]!r} is a value and has no key {key!r}")
+      if key not in config:
+        return unknown_name("config key", above + key, [above + other for other in config])
+      config, above = config[key], f"{above}{key}."
   return None
 
 

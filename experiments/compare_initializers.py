@@ -7,11 +7,14 @@ trains the same CNN from several initializers, many times each, and says which o
 are real. The config's docstring has the variants, how long they take and what they give.
 """
 
+import dataclasses
+
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command_line
 from jaxdl import report
+from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
@@ -32,17 +35,17 @@ def create_experiment(config: ConfigDict) -> Experiment:
     InputError: for an unknown key or initializer, or a value out of range.
   """
   arms = {}
+  if "initializers" not in config:
+    raise InputError("the config has no key 'initializers'")
   for spec in parse_initializers(config.initializers):
     kernel, _, bias = spec.partition("/")
     arms[spec] = command_line.create_arm(
       config, kernel_initializer=kernel, bias_initializer=bias or kernel
     )
-  classes = (
-    " from ".join(str(c) for c in config.classes) if len(config.classes) == 2 else "the classes"
+  classes = " from ".join(str(label) for label in config.get("classes", ())) or "all classes"
+  question = (
+    f"Does the weight initializer matter for telling {classes} in {config.get('dataset', 'mnist')}?"
   )
-  question = f"Does the weight initializer matter for telling {classes} of {config.dataset} apart?"
-  if len(config.classes) == 2:
-    question = f"Does the weight initializer matter for telling {classes} in {config.dataset}?"
   return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
 
 
@@ -57,9 +60,15 @@ def parse_initializers(specs: tuple[str, ...]) -> list[str]:
 
 def coursework_section(experiment: Experiment, trained: Population) -> list[str]:
   """Returns the coursework's own result beside this one, where the setting is the same."""
-  arms = [name for name in trained.arms if name in COURSEWORK]
-  same = experiment.dataset == "mnist" and tuple(map(str, experiment.classes)) == ("3", "7")
-  if not arms or not same:
+  setting = Arm(threshold=0.9)  # all else as it is by default
+  arms = [
+    name
+    for name, arm in trained.arms.items()
+    if name in COURSEWORK
+    and arm == dataclasses.replace(setting, kernel_initializer=name, bias_initializer=name)
+  ]
+  data = (experiment.dataset, tuple(map(str, experiment.classes)), experiment.validation_fraction)
+  if not arms or data != ("mnist", ("3", "7"), 0.2):
     return []
   rows = [["arm", "cell", "coursework (one seed)", "here, mean", "std", "range"]]
   for name in arms:

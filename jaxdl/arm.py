@@ -6,7 +6,6 @@ share one program, and changing a value compiles nothing anew.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,10 +13,11 @@ import jax
 import numpy as np
 
 from jaxdl import initializers, losses, models, optimizers
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import InputError, check_integer, unknown_name
 
 # Stands for "never stop early" in a traced integer.
 _NO_PATIENCE = np.iinfo(np.int32).max
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Arm:
     kernel_initializer: of kernels, as `jaxdl.initializers.parse` reads it.
     bias_initializer: of biases, likewise.
     dropout_rate: share of activations that dropout sets to zero, in [0, 1).
-    batch_size: examples per step; the last batch of an epoch holds what is left.
+    batch_size: examples per step; the last batch of an epoch holds what is left. More than there
+      are means all of them.
     num_epochs: the most epochs that are trained.
     patience: stop after this many epochs in a row without a better validation loss; None: never.
     min_delta: a validation loss is better when it is lower than the best by more than this.
@@ -66,10 +67,10 @@ class Arm:
     _check_number("dropout_rate", self.dropout_rate, "in [0, 1)", lambda value: 0 <= value < 1)
     _check_number("min_delta", self.min_delta, ">= 0", lambda value: value >= 0)
     _check_number("threshold", self.threshold, "in (0, 1)", lambda value: 0 < value < 1)
-    _check_integer("batch_size", self.batch_size, 1)
-    _check_integer("num_epochs", self.num_epochs, 1)
+    check_integer("batch_size", self.batch_size, 1)
+    check_integer("num_epochs", self.num_epochs, 1)
     if self.patience is not None:
-      _check_integer("patience", self.patience, 0)
+      check_integer("patience", self.patience, 0)
 
 
 class Hyperparams(NamedTuple):
@@ -171,10 +172,6 @@ def _complete(recipe: Recipe, arms: list[Arm], slice_size: Callable[[str, int], 
 
 def _check_number(name: str, value: Any, range_text: str, in_range: Callable[[float], bool]):
   number = isinstance(value, int | float) and not isinstance(value, bool)
-  if not number or not math.isfinite(value) or not in_range(value):
+  # As the float32 that it becomes: 1e-60 is no learning rate, it is zero.
+  if not number or not abs(value) < _FLOAT32_MAX or not in_range(float(np.float32(value))):
     raise InputError(f"{name} must be a finite number {range_text}, not {value!r}")
-
-
-def _check_integer(name: str, value: Any, least: int):
-  if isinstance(value, bool) or not isinstance(value, int) or value < least:
-    raise InputError(f"{name} must be an integer >= {least}, not {value!r}")

@@ -24,3 +24,11 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> InputError:
   nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
   hint = f"did you mean {nearest[0]!r}? " if nearest else ""
   return InputError(f"unknown {what} {name!r}; {hint}known: {', '.join(known)}")
+
+
+def check_integer(name: str, value: object, least: int, most: int = 2**31 - 1):
+  """Raises InputError unless the setting `name` is an integer from `least` to `most`."""
+  if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    raise InputError(f"{name} must be an integer >= {least}, not {value!r}")
+  if value > most:
+    raise InputError(f"{name} must be an integer <= {most}, not {value!r}")

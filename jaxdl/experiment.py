@@ -1,12 +1,13 @@
 """An experiment: a question put to data by a population, answered by verdicts."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxdl import data, population, stats
 from jaxdl.arm import Arm
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import InputError, check_integer, unknown_name
 from jaxdl.population import Population
 from jaxdl.progress import Progress
 from jaxdl.types import Dataset
@@ -17,7 +18,7 @@ class Experiment:
   """Everything that a result depends on, besides the versions of what computes it.
 
   Attributes:
-    question: what is asked, in one sentence.
+    question: what is asked, in one sentence, such that "no" means that the arms are equivalent.
     arms: name -> arm, A of them.
     dataset: a name that `jaxdl.data.load` knows.
     classes: the classes to tell apart, in the order of their new labels; empty: all.
@@ -46,16 +47,21 @@ class Experiment:
   num_resamples: int = stats.NUM_RESAMPLES
 
   def __post_init__(self):
+    # All that would be refused later is refused before anything is loaded or trained.
     if not self.arms:
       raise InputError("there is no arm to train")
     if not self.margins:
       raise InputError("margins name no metric to compare")
-    # What stats would refuse is refused before hours of training, not after.
     for metric, margin in self.margins.items():
-      if not isinstance(margin, int | float) or not 0 < margin < float("inf"):
+      number = isinstance(margin, int | float) and not isinstance(margin, bool)
+      if not number or not 0 < margin < math.inf:
         raise InputError(f"the margin of {metric} must be a finite number > 0, not {margin!r}")
-    if not isinstance(self.alpha, float) or not 0 < self.alpha < 0.5:
-      raise InputError(f"alpha must be in (0, 0.5), not {self.alpha!r}")
+    check_integer("num_seeds", self.num_seeds, 1)
+    check_integer("seed", self.seed, 0, 2**32 - 1)
+    for name in ("chunk_size", "slice_size"):
+      if getattr(self, name) is not None:
+        check_integer(name, getattr(self, name), 1)
+    stats.check_settings(self.num_seeds, len(self.arms), self.alpha, self.num_resamples)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the effective config: every setting of every arm, as `json` takes it."""
@@ -77,7 +83,7 @@ def load_dataset(experiment: Experiment, data_dir: str | None = None) -> Dataset
 
 def train(experiment: Experiment, dataset: Dataset, progress: Progress | None = None) -> Population:
   """Trains the population of an experiment. Raises InputError for settings that do not fit."""
-  known = population.metric_names(experiment.arms, dataset.num_classes)
+  known = population.metric_names(experiment.arms, dataset)
   for metric in experiment.margins:
     if metric not in known:
       raise unknown_name("metric in margins", metric, known)
@@ -114,27 +120,45 @@ def sentence(verdict: stats.Verdict) -> str:
   return stats.sentence(verdict)
 
 
-def answer(verdicts: list[stats.Verdict], metric: str) -> str:
-  """Says in one sentence what the verdicts on one metric amount to."""
+def answer(verdicts: Sequence[stats.Verdict], metric: str) -> str:
+  """Says in one sentence what the verdicts on one metric amount to, divergence included."""
   about = [verdict for verdict in verdicts if verdict.metric == metric]
   if not about:
     return "There is one arm only, so there is nothing to compare."
-  scale, unit = (100, " points") if metric in population.RATES else (1, "")
-  margin = scale * about[0].margin
-  within = f"{margin:g}{unit if margin != 1 else unit.rstrip('s')} of {metric}"
-  seeds = f"({about[0].num_seeds} seeds)"
-  outcomes = {verdict.verdict for verdict in about}
-  if outcomes == {stats.EQUIVALENT}:
-    return f"No: all arms are equivalent within {within} {seeds}."
-  if outcomes & {stats.BETTER, stats.WORSE}:
-    decided = [v for v in about if v.verdict in (stats.BETTER, stats.WORSE)]
+  text = f"{_outcome(about)} ({_pairs_text(about)})."
+  diverged = _divergence(about)
+  return f"{text} Only runs that did not diverge were compared: {diverged}." if diverged else text
+
+
+def _outcome(about: list[stats.Verdict]) -> str:
+  metric = about[0].metric
+  decided = [v for v in about if v.verdict in (stats.BETTER, stats.WORSE)]
+  open_pairs = [v for v in about if v.verdict in (stats.UNDECIDED, stats.TOO_FEW_SEEDS)]
+  if all(v.verdict == stats.EQUIVALENT for v in about):
+    scale, unit = (100, " points") if metric in population.RATES else (1, "")
+    margin = scale * about[0].margin
+    unit = unit.removesuffix("s") if margin == 1 else unit
+    return f"No: all arms are equivalent within {margin:g}{unit} of {metric}"
+  if decided:
     found = "; ".join(f"{v.arm_a} is {v.verdict} than {v.arm_b}" for v in decided)
-    return f"Yes: in {metric}, {found} {seeds}."
-  if outcomes == {stats.TOO_FEW_SEEDS}:
-    needed = max(verdict.seeds_needed for verdict in about)
-    return f"No claim can be made from so few seeds {seeds}; at least {needed} are needed."
-  needed = max(verdict.seeds_needed or 0 for verdict in about)
-  return (
-    f"Undecided: the arms are neither shown to differ in {metric} nor to be equivalent within "
-    f"{within} {seeds}; about {needed} seeds would be needed."
-  )
+    rest = f"; {len(open_pairs)} of {len(about)} pairs of arms undecided" if open_pairs else ""
+    return f"Yes: in {metric}, {found}{rest}"
+  slowest = max(open_pairs, key=lambda v: v.seeds_needed)
+  needed = stats.format_seeds_needed(slowest)
+  if all(v.verdict == stats.TOO_FEW_SEEDS for v in about):
+    return f"No claim can be made from so few seeds: {needed}"
+  return f"Undecided in {metric} for {len(open_pairs)} of {len(about)} pairs of arms: {needed}"
+
+
+def _pairs_text(about: list[stats.Verdict]) -> str:
+  fewest, most = (f(v.num_pairs for v in about) for f in (min, max))
+  return f"{most} pairs of runs" if fewest == most else f"{fewest} to {most} pairs of runs"
+
+
+def _divergence(about: list[stats.Verdict]) -> str:
+  """Says which arms diverged how often; empty where none did."""
+  counts = {}
+  for v in about:
+    counts |= {v.arm_a: v.num_diverged_a, v.arm_b: v.num_diverged_b}
+  seeds = about[0].num_seeds
+  return ", ".join(f"{arm} diverged in {n} of {seeds} seeds" for arm, n in counts.items() if n)

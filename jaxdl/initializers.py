@@ -128,8 +128,10 @@ def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
     value = float(written)
   except ValueError:
     value = math.nan
-  if not math.isfinite(value):
+  if not abs(value) < float(np.finfo(np.float32).max):
     raise InputError(f"the parameter of initializer {spec!r} is not a finite number")
+  if value < 0 and name != "constant":
+    raise InputError(f"the parameter of initializer {spec!r} is a spread, which cannot be negative")
   return name, value
 
 

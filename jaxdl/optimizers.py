@@ -10,9 +10,10 @@ import optax
 from jaxdl.errors import unknown_name
 
 _OPTIMIZERS = {
-  # Keras's epsilon, ten times optax's. Keras adds it before correcting the bias of the second
-  # moment and optax (as in Kingma & Ba 2015, algorithm 1) after it: apart only where gradients
-  # are as small as epsilon.
+  # Keras's epsilon, ten times optax's. optax adds it after correcting the bias of the second
+  # moment, as algorithm 1 of Kingma & Ba (2015) does; Keras before, which makes it 32 times as
+  # large at the first step and ten times at the tenth. The first update for a gradient of 1e-3 is
+  # 0.3% smaller in Keras, for one of 1e-5 a quarter smaller.
   "adam": lambda: optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-7),
   "momentum": lambda: optax.trace(decay=0.9),
   "sgd": optax.identity,

@@ -8,7 +8,6 @@ without ever talking to each other.
 import concurrent.futures
 import dataclasses
 import functools
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +19,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdl import arm as arm_lib
-from jaxdl import losses, metrics, models, stats, train
+from jaxdl import chunks, losses, metrics, stats, train
 from jaxdl.arm import Arm, Hyperparams, Recipe
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import InputError, check_integer, unknown_name
 from jaxdl.progress import Progress
 from jaxdl.types import Dataset, Split
-
-_LOGGER = logging.getLogger("jaxdl")
 
 CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 _TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
@@ -34,9 +31,6 @@ _TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
 RATES = ("val_accuracy", *_TEST_RATES, *(f"{name}_at_half" for name in _TEST_RATES))
 # Metrics of which less is better.
 _LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "epochs")
-# What a CPU core keeps close: vmapping members whose state outgrows it is slower than one by one.
-_CPU_STATE_BYTES = 16 * 2**20
-_CPU_MAX_MEMBERS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +46,7 @@ class Population:
     test_labels: `[N]`.
     status: `[S, A]` str: finished, early_stopped or diverged.
     epochs: `[S, A]` int, epochs trained; of a diverged member, with the one it diverged in.
-    best_epoch: `[S, A]` int, of the lowest validation loss, counted from 1; 0 if there is none.
+    best_epoch: `[S, A]` int, of the lowest validation loss, counted from 1; 0 without validation.
     num_params: `[S, A]` int.
     curves: name in `CURVES` -> `[S, A, E]`, NaN after a member's last epoch.
     metrics: name in `metric_names(...)`, "epochs" apart -> `[S, A]`, of the reported weights.
@@ -108,6 +102,7 @@ class ChunkPlan(NamedTuple):
   chunk_size: int  # seeds trained at a time, over all devices
   num_chunks: int
   num_devices: int
+  batch_size: int  # examples per step, at most all there are
   slice_size: int  # examples that pass through the model at once
 
 
@@ -159,7 +154,7 @@ def train_population(
   devices = tuple(jax.local_devices() if devices is None else devices)
 
   def choose_slice_size(model: str, num_arms: int) -> int:
-    return slice_size or default_slice_size(model, num_arms, devices[0].platform)
+    return slice_size or chunks.default_slice_size(model, num_arms, devices[0].platform)
 
   num_examples = len(dataset.train)
   groups = arm_lib.group_by_recipe(arms, dataset.num_classes, num_examples, choose_slice_size)
@@ -184,111 +179,40 @@ def train_population(
   return _assemble(dataset, arms, seeds, trained)
 
 
-def metric_names(arms: Mapping[str, Arm], num_classes: int) -> tuple[str, ...]:
+def metric_names(arms: Mapping[str, Arm], dataset: Dataset) -> tuple[str, ...]:
   """Returns the metrics that a population of these arms will have, in the order of its table."""
-  names = ("train_loss", "val_loss", "val_accuracy", "test_loss", *_TEST_RATES)
-  if _has_threshold(arms, num_classes):
-    names += tuple(f"{name}_at_half" for name in _TEST_RATES)
+  names = ["train_loss", "val_loss", "val_accuracy"] if len(dataset.validation) else ["train_loss"]
+  names += ["test_loss", *_TEST_RATES]
+  if _has_threshold(arms, dataset.num_classes):
+    names += [f"{name}_at_half" for name in _TEST_RATES]
   return (*names, "epochs")
-
-
-def default_slice_size(model: str, num_arms: int, platform: str) -> int:
-  """Returns how many examples pass through a model at once.
-
-  Args:
-    model: its name.
-    num_arms: A, arms that train at the same time.
-    platform: of the devices, e.g. "cpu".
-
-  Measured on CPU: the patches and feature maps of about 32 images, over all arms, stay in a core's
-  cache; those of a whole batch do not. Elsewhere the limit only bounds the memory.
-  """
-  if not models.is_convolutional(model):
-    return 4096
-  return max(8, 32 // num_arms) if platform == "cpu" else 512
-
-
-def default_chunk_size(
-  recipe: Recipe,
-  num_arms: int,
-  member: train.MemberState,
-  image_shape: tuple[int, int, int],
-  device: jax.Device,
-) -> int:
-  """Returns how many seeds a device trains at a time, at least 1.
-
-  Args:
-    recipe: the static settings.
-    num_arms: A, arms of the program; they all train at the same time.
-    member: the shapes of one member.
-    image_shape: `(H, W, D)`.
-    device: the kind of device.
-
-  On CPU as many as gain from it by measurement: one, unless the model is small enough for several
-  to stay in the cache. Elsewhere as many as half of the device's memory holds.
-  """
-  state_bytes = _num_bytes(member)
-  if device.platform == "cpu":
-    crowded = models.is_convolutional(recipe.model)
-    members = 1 if crowded else min(_CPU_MAX_MEMBERS, _CPU_STATE_BYTES // state_bytes)
-  else:
-    memory = (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
-    # State, its update and its gradient; and activations.
-    member_bytes = 3 * state_bytes + _activation_bytes(recipe, member, image_shape)
-    members = memory // 2 // member_bytes
-  return max(1, members // num_arms)
-
-
-def plan_chunks(num_seeds: int, chunk_size: int, num_devices: int) -> tuple[int, int, int]:
-  """Cuts seeds into chunks of equal size, no larger than need be.
-
-  Args:
-    num_seeds: S.
-    chunk_size: most seeds at a time, over all devices.
-    num_devices: devices there are.
-
-  Returns:
-    `(size, num_chunks, devices_used)`: `size` is a multiple of `devices_used`, and the last chunk
-    is filled up with copies of the last seed, whose results are dropped.
-  """
-  devices_used = min(num_devices, num_seeds, chunk_size)
-  most = chunk_size // devices_used * devices_used
-  num_chunks = math.ceil(num_seeds / most)
-  per_device = math.ceil(num_seeds / num_chunks / devices_used)
-  return per_device * devices_used, num_chunks, devices_used
 
 
 def _check_seeds(seeds: int | Sequence[int], root_seed: int) -> tuple[int, ...]:
   """Returns which seeds are meant."""
   if not isinstance(seeds, Sequence):
-    _check_integer("seeds", seeds, 1)
+    check_integer("seeds", seeds, 1)
     seeds = range(seeds)
   seeds = tuple(seeds)
   if not seeds or len(set(seeds)) < len(seeds):
     raise InputError(f"seeds must be one or more different integers, not {seeds!r}")
   for name, value in (("root_seed", root_seed), *(("a seed", seed) for seed in seeds)):
-    _check_integer(name, value, 0)
-    if value >= 2**32:
-      raise InputError(f"{name} must be below 2**32, not {value}")
+    check_integer(name, value, 0, 2**32 - 1)
   return seeds
-
-
-def _check_integer(name: str, value: Any, least: int):
-  if isinstance(value, bool) or not isinstance(value, int) or value < least:
-    raise InputError(f"{name} must be an integer >= {least}, not {value!r}")
 
 
 def _check(dataset, arms, chunk_size, slice_size):
   for name, value in (("chunk_size", chunk_size), ("slice_size", slice_size)):
     if value is not None:
-      _check_integer(name, value, 1)
+      check_integer(name, value, 1)
   if not arms:
     raise InputError("there is no arm to train")
   for name, arm in arms.items():
-    if arm.patience is not None and len(dataset.validation) == 0:
+    if len(dataset.validation) == 0 and (arm.patience is not None or arm.restore_best):
       raise InputError(
-        f"arm {name!r} stops early on the validation loss (patience={arm.patience}), but no part "
-        "of the training set is kept for validation; set a validation fraction or patience=None"
+        f"arm {name!r} needs a validation set (patience={arm.patience}, restore_best="
+        f"{arm.restore_best}), but no part of the training set is kept for it; set a validation "
+        "fraction, or patience=None (-1 in a config) and restore_best=False"
       )
 
 
@@ -315,13 +239,13 @@ def _train_group(dataset, recipe, arms, seeds, root_seed, chunk_size, devices, p
   image_shape = dataset.train.images.shape[1:]
   member = jax.eval_shape(
     lambda: train.create_member(
-      recipe, train.member_key(0, 0), jax.tree.map(lambda leaf: leaf[0], hyper), image_shape
+      recipe, train.seed_key(0, 0), jax.tree.map(lambda leaf: leaf[0], hyper), image_shape
     )
   )
   if chunk_size is None:
-    per_device = default_chunk_size(recipe, len(arms), member, image_shape, devices[0])
+    per_device = chunks.default_chunk_size(recipe, len(arms), member, image_shape, devices[0])
     chunk_size = len(devices) * per_device
-  size, num_chunks, devices_used = plan_chunks(len(seeds), chunk_size, len(devices))
+  size, num_chunks, devices_used = chunks.plan_chunks(len(seeds), chunk_size, len(devices))
   mesh = Mesh(np.array(devices[:devices_used]), ("seed",))
   everywhere, by_seed = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("seed",)))
 
@@ -329,20 +253,22 @@ def _train_group(dataset, recipe, arms, seeds, root_seed, chunk_size, devices, p
   hyper = put(hyper)
   splits = [put(_examples(s)) for s in (dataset.train, dataset.validation, dataset.test)]
   padded = np.array([*seeds] + [seeds[-1]] * (size * num_chunks - len(seeds)), np.uint32)
-  keys = jax.vmap(functools.partial(train.member_key, root_seed))(padded)
-  chunks = [jax.device_put(keys[i : i + size], by_seed) for i in range(0, len(padded), size)]
+  keys = jax.vmap(functools.partial(train.seed_key, root_seed))(padded)
+  key_chunks = [jax.device_put(keys[i : i + size], by_seed) for i in range(0, len(padded), size)]
 
   progress.compiling()
   start = time.perf_counter()
-  programs = _compile(recipe, mesh, *(_abstract(x) for x in (chunks[0], hyper, *splits)))
+  programs = _compile(recipe, mesh, *(_abstract(x) for x in (key_chunks[0], hyper, *splits)))
   compile_seconds = time.perf_counter() - start
 
   results = []
-  for index, chunk_keys in enumerate(chunks):
+  for index, chunk_keys in enumerate(key_chunks):
     report = functools.partial(progress.update, f"{index + 1}/{num_chunks}")
     real = min(size, len(seeds) - index * size)
     results.append(_train_chunk(programs, recipe, chunk_keys, hyper, splits, real, put, report))
-  plan = ChunkPlan(tuple(arms), size, num_chunks, devices_used, recipe.slice_size)
+  plan = ChunkPlan(
+    tuple(arms), size, num_chunks, devices_used, recipe.batch_size, recipe.slice_size
+  )
   num_params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(member.params))
   return _gather(plan, num_params, compile_seconds, results)
 
@@ -383,8 +309,11 @@ def _train_chunk(programs, recipe, keys, hyper, splits, num_real, put, report) -
 
   state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
   curves = jax.tree.map(lambda *epochs: np.stack(epochs, axis=-1)[:num_real], *rows)  # [S, A, E]
-  diverged = (state.status == train.DIVERGED)[..., None, None]
-  probabilities = np.where(diverged, 0, metrics.probabilities(tested.logits))  # [S, A, N, C]
+  # The last update may have been the one too many, and with it nothing but the test shows that.
+  finite = np.isfinite(tested.loss) & np.isfinite(tested.logits).all(axis=(-2, -1))  # [S, A]
+  state = state._replace(status=np.where(finite, state.status, train.DIVERGED))
+  valid = (state.status != train.DIVERGED)[..., None, None]
+  probabilities = metrics.probabilities(np.where(valid, tested.logits, 0)) * valid  # [S, A, N, C]
   return _Chunk(
     state=state,
     curves=curves,
@@ -510,7 +439,7 @@ def _assemble(dataset, arms, seeds, groups: list[_Group]) -> Population:
     at_half = count(join([g.predicted_at_half for g in groups]))
   restored = np.array([arm.restore_best for arm in arms.values()])
   values = {
-    **_curves_at(curves, np.where(restored, best_epoch, epochs)),
+    **_curves_at(curves, np.where(restored, best_epoch, epochs), len(dataset.validation) > 0),
     "test_loss": join([g.test_loss for g in groups]),
     **_test_metrics(confusion, at_half),
   }
@@ -557,10 +486,12 @@ def _pad_epochs(curve: np.ndarray, num_epochs: int) -> np.ndarray:
   return np.pad(curve, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
 
 
-def _curves_at(curves: dict[str, np.ndarray], epoch: np.ndarray) -> dict[str, np.ndarray]:
-  """Returns the losses and the validation accuracy of each member at an epoch `[S, A]`, from 1."""
+def _curves_at(
+  curves: dict[str, np.ndarray], epoch: np.ndarray, has_validation: bool
+) -> dict[str, np.ndarray]:
+  """Returns what the curves say of each member at an epoch `[S, A]`, counted from 1."""
   index = np.maximum(epoch - 1, 0)[..., None]
-  names = ("train_loss", "val_loss", "val_accuracy")
+  names = ("train_loss", "val_loss", "val_accuracy") if has_validation else ("train_loss",)
   return {name: np.take_along_axis(curves[name], index, axis=-1)[..., 0] for name in names}
 
 
@@ -583,41 +514,3 @@ def _examples(split: Split) -> train.Examples:
 
 def _abstract(tree: Any) -> Any:
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
-
-
-def _num_bytes(tree: Any) -> int:
-  return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _activation_bytes(recipe: Recipe, member, image_shape: tuple[int, int, int]) -> int:
-  """Returns an upper bound of the bytes that the gradient of one slice holds at a time.
-
-  The sum over everything that it computes, as if nothing were fused or freed.
-  """
-  length = min(recipe.slice_size, recipe.batch_size)
-  piece = jax.eval_shape(
-    lambda: jax.tree.map(
-      lambda x: x[0, 0], train.epoch_slices(recipe, train.member_key(0, 0), 0, length)
-    )
-  )
-  examples = train.Examples(
-    jax.ShapeDtypeStruct((length, *image_shape), jnp.uint8),
-    jax.ShapeDtypeStruct((length,), jnp.int32),
-  )
-  gradient = jax.grad(lambda params, *rest: train.slice_loss(recipe, params, *rest)[0])
-  threshold = jax.ShapeDtypeStruct((), jnp.float32)
-  traced = jax.make_jaxpr(gradient)(member.params, examples, threshold, piece)
-  return _intermediate_bytes(traced.jaxpr)
-
-
-def _intermediate_bytes(jaxpr) -> int:
-  total = 0
-  for equation in jaxpr.eqns:
-    inner = [sub for sub in jax.tree.leaves(equation.params) if hasattr(sub, "jaxpr")]
-    total += sum(_intermediate_bytes(sub.jaxpr) for sub in inner)
-    if not inner:
-      total += sum(
-        math.prod(out.aval.shape) * getattr(out.aval.dtype, "itemsize", 8)
-        for out in equation.outvars
-      )
-  return total

@@ -66,12 +66,14 @@ class Workdir:
       InputError: where the directory cannot be written, or holds another run.
     """
     self.path = pathlib.Path(path)
+    if not str(path):
+      raise InputError("workdir is empty")
     self._config = json.loads(json.dumps(experiment.to_json()))
     if not overwrite:
       self._check_config()
     # Now, not when the run is over: the source may be edited while it runs.
     self._source = _source_revision()
-    self._is_new = not self.path.exists()
+    self._created = [p for p in (self.path, *self.path.parents) if not p.exists()]
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       # Results are written here and moved when they are complete; finding out that this is not
@@ -105,8 +107,10 @@ class Workdir:
 
   def __exit__(self, *_):
     shutil.rmtree(self._staging, ignore_errors=True)
-    if self._is_new and not any(self.path.iterdir()):
-      self.path.rmdir()
+    for folder in self._created:  # innermost first
+      if any(folder.iterdir()):
+        break
+      folder.rmdir()
 
   def commit(
     self,
@@ -163,6 +167,8 @@ def members_table(trained: Population) -> pd.DataFrame:
     "num_params": trained.num_params.ravel(),
   }
   columns["best_epoch"][trained.best_epoch.ravel() == 0] = pd.NA
+  # Without a validation set its columns are empty, not missing.
+  columns |= dict.fromkeys(("train_loss", "val_loss", "val_accuracy"), np.nan)
   columns |= {name: values.astype(float).ravel() for name, values in trained.metrics.items()}
   if len(trained.class_names) == 2:
     for name, (row, column) in {"tn": (0, 0), "fp": (0, 1), "fn": (1, 0), "tp": (1, 1)}.items():
@@ -211,6 +217,7 @@ def provenance(
     "platform": devices[0].platform,
     "device_kind": devices[0].device_kind,
     "device_count": len(devices),
+    "matmul_precision": jax.config.jax_default_matmul_precision or "default",
     "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
     "source": source,
     "dataset": {
@@ -245,7 +252,7 @@ def _source_revision() -> dict[str, Any]:
       subprocess.run(
         [*git, *command], capture_output=True, text=True, check=True, timeout=10
       ).stdout
-      for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+      for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
     ]
   except (OSError, subprocess.SubprocessError):
     return {"revision": None, "clean": None}
@@ -329,36 +336,28 @@ _VERDICT_NOTE = (
 
 def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
   """Returns a table of verdicts, header first, rates in percentage points."""
-  header = [
-    "metric",
-    "a",
-    "b",
-    "pairs",
-    "a - b",
-    "95% interval",
-    "p (Holm)",
-    "margin",
-    "verdict",
-    "seeds needed",
+  header = ["metric", "a", "b", "pairs", "diverged a, b", "a - b", "95% interval"]
+  header += ["p (Holm)", "margin", "verdict", "seeds needed"]
+  return [header, *(_verdict_row(verdict) for verdict in verdicts)]
+
+
+def _verdict_row(v: stats.Verdict) -> list[str]:
+  scale, unit, form = (100, " pt", "+.3f") if v.metric in RATES else (1, "", "+.3g")
+  capped = v.seeds_needed == stats.MAX_SEEDS_NEEDED
+  needed = "" if v.seeds_needed is None else f"{'>= ' if capped else ''}{v.seeds_needed:,}"
+  return [
+    v.metric,
+    v.arm_a,
+    v.arm_b,
+    str(v.num_pairs),
+    f"{v.num_diverged_a}, {v.num_diverged_b}",
+    f"{scale * v.mean_difference:{form}}{unit}",
+    f"[{scale * v.ci_low:{form}}, {scale * v.ci_high:{form}}]",
+    f"{v.p_holm:.3g}",
+    f"{scale * v.margin:g}{unit}",
+    v.verdict,
+    needed,
   ]
-  rows = [header]
-  for v in verdicts:
-    scale, unit, form = (100, " pt", "+.3f") if v.metric in RATES else (1, "", "+.3g")
-    rows.append(
-      [
-        v.metric,
-        v.arm_a,
-        v.arm_b,
-        str(v.num_pairs),
-        f"{scale * v.mean_difference:{form}}{unit}",
-        f"[{scale * v.ci_low:{form}}, {scale * v.ci_high:{form}}]",
-        f"{v.p_holm:.3g}",
-        f"{scale * v.margin:g}{unit}",
-        v.verdict,
-        "" if v.seeds_needed is None else f"{v.seeds_needed:,}",
-      ]
-    )
-  return rows
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

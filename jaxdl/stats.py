@@ -19,7 +19,7 @@ import numpy as np
 import scipy.stats
 from statsmodels.stats.power import TTestPower
 
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import InputError, check_integer, unknown_name
 
 AXES = ("seed", "arm")
 
@@ -616,7 +616,7 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
   if verdict.verdict == TOO_FEW_SEEDS:
     text = (
       f"too few seeds ({verdict.num_pairs}) to compare {a} with {b} in {metric}: no claim; "
-      f"{_format_seeds_needed(verdict)}"
+      f"{format_seeds_needed(verdict)}"
     )
   elif verdict.verdict == EQUIVALENT:
     text = (
@@ -625,7 +625,7 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
     )
   elif verdict.verdict == UNDECIDED:
     text = (
-      f"undecided between {a} and {b} in {metric}: {_format_seeds_needed(verdict)} "
+      f"undecided between {a} and {b} in {metric}: {format_seeds_needed(verdict)} "
       f"({difference}; Holm-corrected {_format_p(verdict.p_holm)}; margin {within})"
     )
   else:
@@ -639,7 +639,8 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
   return text + _format_divergence(verdict)
 
 
-def _format_seeds_needed(verdict: Verdict) -> str:
+def format_seeds_needed(verdict: Verdict) -> str:
+  """Says how many seeds an undecided verdict, or one from too few seeds, would need."""
   needed, num_pairs = verdict.seeds_needed, verdict.num_pairs
   if needed >= MAX_SEEDS_NEEDED:
     return f"{MAX_SEEDS_NEEDED:,} seeds or more would be needed"
@@ -699,13 +700,27 @@ def _check_margin(margin: float) -> None:
 
 
 def _check_alpha(alpha: float) -> None:
-  if not 0 < alpha < 0.5:
-    raise InputError(f"alpha must be between 0 and 0.5, got {alpha}")
+  if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 0.5:
+    raise InputError(f"alpha must be between 0 and 0.5, not {alpha!r}")
 
 
 def _check_num_resamples(num_resamples: int) -> None:
-  if num_resamples < 1:
-    raise InputError(f"num_resamples must be at least 1, got {num_resamples}")
+  check_integer("num_resamples", num_resamples, 1)
+
+
+def check_settings(num_seeds: int, num_arms: int, alpha: float, num_resamples: int) -> None:
+  """Raises InputError where `compare` would, so that it can be known before the training.
+
+  Args:
+    num_seeds: S.
+    num_arms: A.
+    alpha: level of the tests.
+    num_resamples: sign flips drawn where there are too many seeds to try them all.
+  """
+  _check_alpha(alpha)
+  _check_num_resamples(num_resamples)
+  if num_seeds > MAX_EXACT:
+    _check_resolution(num_resamples, math.comb(num_arms, 2), alpha)
 
 
 def _check_resolution(num_resamples: int, num_comparisons: int, alpha: float) -> None:

@@ -44,9 +44,7 @@ class MemberState(NamedTuple):
   best_val_loss: jax.Array  # []
   best_epoch: jax.Array  # [] int32, counted from 1; 0 before the first
   wait: jax.Array  # [] int32, epochs since the best one
-  num_epochs: (
-    jax.Array
-  )  # [] int32, epochs trained; of a diverged member, with the one it diverged in
+  num_epochs: jax.Array  # [] int32, epochs trained, the one it diverged in included
   status: jax.Array  # [] int32
 
 
@@ -57,12 +55,12 @@ class EpochMetrics(NamedTuple):
   """
 
   learning_rate: jax.Array  # of the epoch's first step
-  train_loss: (
-    jax.Array
-  )  # mean over the epoch's examples while it trained, with dropout, as in Keras
-  train_correct: jax.Array  # examples classified correctly, likewise
-  val_loss: jax.Array  # mean after the epoch, without dropout; NaN without a validation set
-  val_correct: jax.Array  # examples classified correctly, likewise
+  # As in Keras: over the epoch's batches while it trained, with dropout.
+  train_loss: jax.Array  # mean over all examples
+  train_correct: jax.Array  # examples classified correctly, at the arm's threshold
+  # After the epoch, without dropout; NaN without a validation set.
+  val_loss: jax.Array
+  val_correct: jax.Array
 
 
 class Slice(NamedTuple):
@@ -73,12 +71,12 @@ class Slice(NamedTuple):
   dropout_keys: jax.Array  # [b] keys
 
 
-def member_key(seed: int, member: int) -> jax.Array:
-  """Returns the key of replication `member` of an experiment with root `seed`.
+def seed_key(root_seed: int, seed: int) -> jax.Array:
+  """Returns the key of one seed (one replication) of an experiment.
 
   Threefry, whatever JAX's default: other generators do not give the same numbers under `vmap`.
   """
-  return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), member)
+  return jax.random.fold_in(jax.random.key(root_seed, impl="threefry2x32"), seed)
 
 
 def create_member(
@@ -88,7 +86,7 @@ def create_member(
 
   Args:
     recipe: the static settings.
-    key: of the member's seed, from `member_key`.
+    key: of the member's seed, from `seed_key`.
     hyper: the traced settings of the member's arm.
     image_shape: `(H, W, D)`.
   """
@@ -128,7 +126,7 @@ def train_epoch(
   Args:
     recipe: the static settings.
     state: the member.
-    key: of the member's seed, from `member_key`.
+    key: of the member's seed, from `seed_key`.
     hyper: the traced settings of the member's arm.
     train: N training examples.
     validation: validation examples, possibly none.
@@ -205,7 +203,7 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
   """Cuts an epoch into T batches of K slices: a new order of all N examples, none left out.
 
   The order depends on the key and the epoch alone, and the dropout key of an example on the key,
-  the step and its place in the batch, so that neither depends on how a batch is cut.
+  the epoch, the step and its place in the batch, so that neither depends on how a batch is cut.
 
   Returns:
     Slices with leading axes `[T, K, b]`; T = ceil(N / B), and the last batch is partial. Padding
@@ -276,7 +274,7 @@ def train_member(
 
   Args:
     recipe: the static settings.
-    key: of the member's seed, from `member_key`.
+    key: of the member's seed, from `seed_key`.
     hyper: the traced settings of the member's arm.
     train: the training set.
     validation: the validation set, possibly empty.
@@ -310,8 +308,7 @@ def after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
     wait = jnp.where(improved, 0, before.wait + 1)
     stop = ~improved & (wait >= hyper.patience)
   else:
-    # Nothing to choose by, so the latest epoch counts as the best.
-    improved, wait, stop = jnp.bool(True), before.wait, jnp.bool(False)
+    improved, wait, stop = jnp.bool(False), before.wait, jnp.bool(False)
   status = jnp.where(num_epochs == recipe.num_epochs, FINISHED, RUNNING)
   status = jnp.where(stop, EARLY_STOPPED, status)
   best_params = trained.params if recipe.restore_best else {}

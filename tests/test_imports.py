@@ -25,6 +25,7 @@ LAYERS = (
   {"models"},
   {"arm"},
   {"train"},
+  {"chunks"},
   {"population"},
   {"experiment", "plots"},
   {"report"},

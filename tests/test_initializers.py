@@ -114,6 +114,8 @@ def test_traced_choice_draws_what_the_name_draws(name):
     ("zeros(1)", "takes no parameter"),
     ("constant(x)", "not a finite number"),
     ("constant(nan)", "not a finite number"),
+    ("constant(1e39)", "not a finite number"),
+    ("random_normal(-1)", "cannot be negative"),
     ("constant(1)(2)", "unknown initializer"),
     ("orthogonal", "needs at least 2 dimensions"),
   ],

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdl import arm as arm_lib
-from jaxdl import metrics, population, train
+from jaxdl import chunks, losses, metrics, population, train
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.population import train_population
@@ -59,7 +59,7 @@ def test_it_learns(trained):
 
 
 def test_every_seed_is_another_draw(blobs, mlp_arm, trained):
-  """Weights, batches and dropout differ between seeds: no two learning curves touch."""
+  """No two learning curves touch; that order and dropout differ too, `test_train` says."""
   for name in ("train_loss", "val_loss"):
     first = trained.curves[name][..., 0]  # [S, A]
     assert len(np.unique(first)) == first.size
@@ -89,7 +89,7 @@ def test_member_alone_equals_its_slice(blobs, three_arms, trained):
   for s, seed in enumerate(trained.seeds):
     for a, arm in enumerate(three_arms.values()):
       hyper = arm_lib.hyperparams(arm, recipe, num_steps)
-      state, curves = run(train.member_key(3, seed), hyper, *splits)
+      state, curves = run(train.seed_key(3, seed), hyper, *splits)
       assert state.num_epochs == trained.epochs[s, a]
       assert state.best_epoch == trained.best_epoch[s, a]
       assert train.STATUS_NAMES[int(state.status)] == trained.status[s, a]
@@ -98,6 +98,8 @@ def test_member_alone_equals_its_slice(blobs, three_arms, trained):
         curves.val_loss[:num_epochs], trained.curves["val_loss"][s, a], rtol=2e-3
       )
       logits = train.predict(recipe, state.params, jnp.array(blobs.test.images))
+      loss = losses.categorical_cross_entropy(logits, jnp.array(blobs.test.labels)).mean()
+      assert float(loss) == pytest.approx(trained.metrics["test_loss"][s, a], rel=2e-3)
       confusion = metrics.confusion_matrix(
         blobs.test.labels, np.asarray(metrics.predict_class(logits, 0.5)), 3
       )
@@ -230,27 +232,60 @@ def test_binary_thresholds(digits):
   assert result.num_params[0, 0] == 20_417
   predicted = (result.mean_probabilities.shape, result.confusion_at_half.shape)
   assert predicted == ((1, 89, 2), (2, 1, 2, 2))
-  at, half = result.metrics["test_accuracy"], result.metrics["test_accuracy_at_half"]
-  np.testing.assert_array_equal(at, metrics.accuracy(result.confusion))
-  np.testing.assert_array_equal(half, metrics.accuracy(result.confusion_at_half))
-  # Fewer examples are called a 7 at 0.9 than at 0.5.
-  assert [*result.metrics, "epochs"] == list(population.metric_names(result.arms, 2))
-  assert (result.confusion[..., 1].sum(-1) <= result.confusion_at_half[..., 1].sum(-1)).all()
+  assert [*result.metrics, "epochs"] == list(population.metric_names(result.arms, digits))
+  alone = train_population(digits, {"cnn": arm}, seeds=1)
+  probability = alone.mean_probabilities[0, :, 1]  # [N], that of a 7
+  for threshold, counts, suffix in (
+    (0.9, alone.confusion, ""),
+    (0.5, alone.confusion_at_half, "_at_half"),
+  ):
+    predicted = (probability > threshold).astype(int)
+    expected = metrics.confusion_matrix(digits.test.labels, predicted, 2)
+    np.testing.assert_array_equal(counts[0, 0], expected)
+    accuracy = (predicted == digits.test.labels).mean()
+    assert alone.metrics[f"test_accuracy{suffix}"][0, 0] == pytest.approx(accuracy)
+  assert (alone.confusion != alone.confusion_at_half).any()
 
 
 def test_without_validation(blobs, mlp_arm):
   empty = Split(blobs.train.images[:0], blobs.train.labels[:0])
   whole = replace(blobs, validation=empty)
   result = train_population(whole, {"a": replace(mlp_arm, patience=None)}, seeds=1)
-  assert np.isnan(result.metrics["val_loss"]).all()
+  assert not {"val_loss", "val_accuracy"} & set(result.metrics)
+  assert np.isnan(result.curves["val_loss"]).all()
   assert (result.epochs == 6).all()
-  with pytest.raises(InputError, match="set a validation fraction or patience=None"):
-    train_population(whole, {"a": mlp_arm}, seeds=1)
+  assert (result.best_epoch == 0).all()
+  for arm in (mlp_arm, replace(mlp_arm, patience=None, restore_best=True)):
+    with pytest.raises(InputError, match="needs a validation set"):
+      train_population(whole, {"a": arm}, seeds=1)
+
+
+def test_a_member_that_diverges_in_its_last_update_is_marked(blobs, mlp_arm):
+  """Its training loss was finite when it was taken; only the test shows that nothing is left."""
+  empty = Split(blobs.train.images[:0], blobs.train.labels[:0])
+  arm = replace(
+    mlp_arm, optimizer="sgd", learning_rate=1e30, batch_size=100, num_epochs=1, patience=None
+  )
+  result = train_population(replace(blobs, validation=empty), {"a": arm}, seeds=2)
+  assert (result.status == "diverged").all()
+  assert (result.confusion == 0).all()
+  assert all(np.isnan(values).all() for values in result.metrics.values())
+
+
+def test_restored_weights_are_what_is_tested(blobs, mlp_arm):
+  """A run that keeps its best weights reports what a run of just so many epochs reports."""
+  eager = replace(mlp_arm, patience=2, num_epochs=30, learning_rate=0.01)
+  kept = train_population(blobs, {"a": replace(eager, restore_best=True)}, seeds=1)
+  best = int(kept.best_epoch[0, 0])
+  assert best < kept.epochs[0, 0]
+  short = train_population(blobs, {"a": replace(eager, num_epochs=best, patience=None)}, seeds=1)
+  for name in short.metrics:
+    np.testing.assert_allclose(kept.metrics[name], short.metrics[name], rtol=1e-5)
 
 
 @given(num_seeds=st.integers(1, 300), chunk_size=st.integers(1, 300), num_devices=st.integers(1, 9))
 def test_chunks_cover_the_seeds_and_share_the_devices(num_seeds, chunk_size, num_devices):
-  size, num_chunks, devices = population.plan_chunks(num_seeds, chunk_size, num_devices)
+  size, num_chunks, devices = chunks.plan_chunks(num_seeds, chunk_size, num_devices)
   assert 1 <= devices <= num_devices
   assert size % devices == 0
   assert size <= chunk_size
@@ -264,7 +299,7 @@ def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
   (recipe,) = arm_lib.group_by_recipe(arms, 2, 218, lambda *_: 512)
   hyper = arm_lib.hyperparams(arms["a"], recipe, 1)
   shape = (28, 28, 1)
-  member = jax.eval_shape(lambda: train.create_member(recipe, train.member_key(0, 0), hyper, shape))
+  member = jax.eval_shape(lambda: train.create_member(recipe, train.seed_key(0, 0), hyper, shape))
 
   class Accelerator:
     platform = "gpu"
@@ -276,12 +311,12 @@ def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
       return {"bytes_limit": self.gibibytes * 2**30}
 
   small, large = (
-    population.default_chunk_size(recipe, 1, member, shape, Accelerator(g)) for g in (8, 80)
+    chunks.default_chunk_size(recipe, 1, member, shape, Accelerator(g)) for g in (8, 80)
   )
   assert 1 <= small < large
   assert large == pytest.approx(10 * small, rel=0.2)
-  assert population.default_chunk_size(recipe, 3, member, shape, Accelerator(80)) == large // 3
-  assert population.default_chunk_size(recipe, 3, member, shape, jax.local_devices()[0]) == 1
+  assert chunks.default_chunk_size(recipe, 3, member, shape, Accelerator(80)) == large // 3
+  assert chunks.default_chunk_size(recipe, 3, member, shape, jax.local_devices()[0]) == 1
 
 
 @pytest.mark.parametrize(
@@ -292,7 +327,7 @@ def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
     ({"seeds": ()}, "one or more different integers"),
     ({"seeds": (1, 1)}, "one or more different integers"),
     ({"seeds": (-1,)}, "a seed must be an integer >= 0"),
-    ({"seeds": 1, "root_seed": 2**32}, r"root_seed must be below 2\*\*32"),
+    ({"seeds": 1, "root_seed": 2**32}, "root_seed must be an integer <= 4294967295"),
     ({"seeds": 1, "chunk_size": 0}, "chunk_size must be an integer >= 1"),
     ({"seeds": 1, "slice_size": "all"}, "slice_size must be an integer"),
   ],

@@ -165,8 +165,12 @@ def test_report_reads_in_order(workdir):
   [
     (["equivalent"] * 3, "No: all arms are equivalent within 5 points of test_accuracy"),
     (["equivalent", "worse", "better"], "Yes: in test_accuracy, a is worse than c; b is better"),
-    (["undecided", "equivalent", "equivalent"], "Undecided: .* about 40 seeds would be needed"),
-    (["too few seeds"] * 3, "No claim can be made .* at least 40 are needed"),
+    (["undecided", "equivalent", "equivalent"], "Undecided in test_accuracy for 1 of 3 pairs .*40"),
+    (
+      ["equivalent", "undecided", "better"],
+      "Yes: .* b is better than c; 1 of 3 pairs .* undecided",
+    ),
+    (["too few seeds"] * 3, "No claim can be made .* about 40 seeds would be needed"),
     ([], "one arm only"),
   ],
 )
@@ -194,6 +198,27 @@ def test_answer_says_what_the_verdicts_say(outcomes, expected):
     for (arm_a, arm_b), outcome in zip(pairs, outcomes, strict=False)
   ]
   assert re.search(expected, experiment_lib.answer(verdicts, "test_accuracy"))
+
+
+def test_answer_says_what_diverged():
+  """Seven pairs that agree are no answer where nine runs of sixteen diverged."""
+  values = np.full((16, 2), 0.9)
+  values[:9, 1] = np.nan
+  scores = stats.Scores(
+    metric="test_accuracy",
+    values=values,
+    seeds=range(16),
+    arms=("a", "b"),
+    axes=("seed", "arm"),
+    higher_is_better=True,
+  )
+  verdicts = stats.compare(scores, margin=0.01)
+  assert experiment_lib.answer(verdicts, "test_accuracy") == (
+    "No: all arms are equivalent within 1 point of test_accuracy (7 pairs of runs). "
+    "Only runs that did not diverge were compared: b diverged in 9 of 16 seeds."
+  )
+  header, row = report.verdict_rows(verdicts)
+  assert row[header.index("diverged a, b")] == "0, 9"
 
 
 def test_another_config_is_refused_and_nothing_is_touched(workdir, experiment, three_arms):
@@ -230,11 +255,11 @@ def test_strange_directories_are_refused(tmp_path, experiment):
 def test_a_failed_run_leaves_nothing(tmp_path, experiment):
   with pytest.raises(KeyboardInterrupt), report.Workdir(tmp_path / "new" / "run", experiment):
     raise KeyboardInterrupt
-  assert list((tmp_path / "new").iterdir()) == []
+  assert not (tmp_path / "new").exists()
   (tmp_path / "kept.txt").write_text("mine")
   with pytest.raises(KeyboardInterrupt), report.Workdir(tmp_path, experiment):
     raise KeyboardInterrupt
-  assert {path.name for path in tmp_path.iterdir()} == {"kept.txt", "new"}
+  assert {path.name for path in tmp_path.iterdir()} == {"kept.txt"}
 
 
 def test_diverged_members_have_no_numbers(trained):
@@ -262,6 +287,10 @@ def test_bad_experiments_are_refused(three_arms):
     ({"margins": {}}, "name no metric"),
     ({"margins": {"test_accuracy": 0}}, "margin of test_accuracy"),
     ({"alpha": 0.7}, "alpha must be"),
+    ({"num_seeds": 0}, "num_seeds must be an integer >= 1"),
+    ({"seed": -1}, "seed must be an integer >= 0"),
+    ({"num_resamples": 0}, "num_resamples must be"),
+    ({"num_resamples": 10, "num_seeds": 40}, "num_resamples 10 is too small"),
   ):
     with pytest.raises(InputError, match=message):
       Experiment(question="?", arms=three_arms, **settings)

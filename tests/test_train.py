@@ -52,7 +52,7 @@ def _train(arm, dataset, seed=0, slice_size=4096):
   recipe, hyper = _program(arm, dataset, slice_size)
   run = jax.jit(functools.partial(train.train_member, recipe))
   return run(
-    train.member_key(0, seed), hyper, _examples(dataset.train), _examples(dataset.validation)
+    train.seed_key(0, seed), hyper, _examples(dataset.train), _examples(dataset.validation)
   )
 
 
@@ -65,7 +65,7 @@ def _train(arm, dataset, seed=0, slice_size=4096):
 )
 def test_every_example_is_in_exactly_one_batch(num_examples, batch_size, slice_size, epoch):
   recipe = _recipe(batch_size=batch_size, slice_size=slice_size)
-  slices = train.epoch_slices(recipe, train.member_key(0, 0), epoch, num_examples)
+  slices = train.epoch_slices(recipe, train.seed_key(0, 0), epoch, num_examples)
   num_steps, _, slice_len = slices.indices.shape
   assert num_steps == -(-num_examples // batch_size)
   assert slice_len <= slice_size
@@ -79,7 +79,7 @@ def test_every_example_is_in_exactly_one_batch(num_examples, batch_size, slice_s
 def test_coursework_has_twenty_steps_an_epoch():
   """9,916 images in batches of 512: nineteen full ones and one of 188."""
   recipe = _recipe(batch_size=512, slice_size=32)
-  slices = train.epoch_slices(recipe, train.member_key(0, 0), 0, 9_916)
+  slices = train.epoch_slices(recipe, train.seed_key(0, 0), 0, 9_916)
   assert slices.indices.shape == (20, 16, 32)
   assert np.asarray(slices.weights).sum(axis=(1, 2)).tolist() == [512] * 19 + [188]
 
@@ -87,7 +87,7 @@ def test_coursework_has_twenty_steps_an_epoch():
 def test_order_depends_on_seed_and_epoch_alone():
   def order(seed, epoch, batch_size=8, slice_size=8):
     recipe = _recipe(batch_size=batch_size, slice_size=slice_size)
-    slices = train.epoch_slices(recipe, train.member_key(0, seed), epoch, 40)
+    slices = train.epoch_slices(recipe, train.seed_key(0, seed), epoch, 40)
     real = np.asarray(slices.weights) == 1
     return np.asarray(slices.indices)[real].tolist()
 
@@ -98,7 +98,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 def test_dropout_keys_differ_everywhere(mlp_arm, blobs):
   recipe, _ = _program(mlp_arm, blobs)
   keys = [
-    jax.random.key_data(train.epoch_slices(recipe, train.member_key(0, s), e, 50).dropout_keys)
+    jax.random.key_data(train.epoch_slices(recipe, train.seed_key(0, s), e, 50).dropout_keys)
     for s in range(2)
     for e in range(2)
   ]
@@ -119,11 +119,11 @@ def test_gradient_in_slices_is_the_gradient_of_the_batch(blobs, digits, mlp_arm,
 
 
 def test_one_step_by_hand(blobs):
-  """Full-batch gradient descent of a linear model, against numpy."""
+  """Full-batch gradient descent, against the gradient of the mean over the whole set."""
   arm = Arm(model="mlp", loss="categorical_cross_entropy", optimizer="sgd", learning_rate=0.1,
             batch_size=1000, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
   recipe, hyper = _program(arm, blobs)
-  key = train.member_key(0, 0)
+  key = train.seed_key(0, 0)
   before = train.create_member(recipe, key, hyper, (8, 8, 1))
   after, _ = train.train_epoch(
     recipe, before, key, hyper, _examples(blobs.train), _examples(blobs.validation), jnp.int32(0)
@@ -140,7 +140,38 @@ def test_one_step_by_hand(blobs):
   )
 
 
-def test_partial_batch_has_the_mean_of_its_own_examples(blobs):
+def test_partial_batch_has_the_gradient_of_its_own_examples(blobs):
+  """An epoch of two batches, 32 and 18 examples, against two steps with the mean over each."""
+  arm = Arm(
+    model="mlp",
+    loss="categorical_cross_entropy",
+    optimizer="sgd",
+    learning_rate=0.5,
+    batch_size=32,
+    num_epochs=1,
+    patience=None,
+    dropout_rate=0.0,
+  )
+  recipe, hyper = _program(arm, blobs, slice_size=10)
+  key = train.seed_key(0, 0)
+  expected = train.create_member(recipe, key, hyper, (8, 8, 1)).params
+  slices = train.epoch_slices(recipe, key, 0, 50)
+  for indices, weights in zip(np.asarray(slices.indices), np.asarray(slices.weights), strict=True):
+    batch = indices[weights == 1]
+    images, labels = (jnp.array(x[batch]) for x in (blobs.train.images, blobs.train.labels))
+
+    def mean_loss(params, images=images, labels=labels):
+      logits = train.predict(recipe, params, images)
+      return losses.categorical_cross_entropy(logits, labels).mean()
+
+    expected = jax.tree.map(lambda p, g: p - 0.5 * g, expected, jax.grad(mean_loss)(expected))
+  state, _ = _train(arm, blobs, slice_size=10)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), state.params, expected
+  )
+
+
+def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):
   """With a learning rate of zero in effect, the last batch's loss weighs as its examples do."""
   arm = Arm(model="mlp", loss="categorical_cross_entropy", learning_rate=1e-30, batch_size=16,
             num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
@@ -155,7 +186,7 @@ def test_partial_batch_has_the_mean_of_its_own_examples(blobs):
 @given(num_images=st.integers(1, 30), slice_size=st.integers(1, 40))
 def test_prediction_covers_every_image(blobs, mlp_arm, num_images, slice_size):
   recipe, hyper = _program(mlp_arm, blobs, slice_size)
-  params = train.create_member(recipe, train.member_key(0, 0), hyper, (8, 8, 1)).params
+  params = train.create_member(recipe, train.seed_key(0, 0), hyper, (8, 8, 1)).params
   images = jnp.array(blobs.test.images[:num_images])
   whole = train.predict(replace(recipe, slice_size=4096), params, images)
   np.testing.assert_allclose(train.predict(recipe, params, images), whole, atol=1e-5)
@@ -258,7 +289,7 @@ def test_learning_rate_follows_its_array(blobs, mlp_arm):
   rates[1] = 0.01
   run = jax.jit(functools.partial(train.train_member, recipe))
   args = (_examples(blobs.train), _examples(blobs.validation))
-  _, curves = run(train.member_key(0, 0), hyper._replace(learning_rates=rates), *args)
+  _, curves = run(train.seed_key(0, 0), hyper._replace(learning_rates=rates), *args)
   np.testing.assert_allclose(curves.learning_rate, [0, 0.01, 0])
   assert curves.val_loss[0] != curves.val_loss[1] == curves.val_loss[2]
 
@@ -274,6 +305,9 @@ def test_learning_rate_follows_its_array(blobs, mlp_arm):
     ({"learning_rate": 0}, "learning_rate must be a finite number > 0, not 0"),
     ({"learning_rate": "fast"}, "learning_rate must be"),
     ({"learning_rate": float("nan")}, "learning_rate must be"),
+    ({"learning_rate": 1e-60}, "learning_rate must be"),  # zero as a float32
+    ({"learning_rate": 1e39}, "learning_rate must be"),
+    ({"patience": 10**11}, "patience must be an integer <= 2147483647"),
     ({"dropout_rate": 1.0}, r"dropout_rate must be a finite number in \[0, 1\)"),
     ({"threshold": 1}, "threshold must be"),
     ({"min_delta": -1.0}, "min_delta must be"),
