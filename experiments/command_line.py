@@ -145,17 +145,24 @@ def _explain(error: Exception, argv: Sequence[str]) -> str:
       return str(cause)
     cause = cause.__cause__ or cause.__context__
   if isinstance(error, OSError):
-    return (
-      f"cannot read the config file {config_flags.get_config_filename(flags.FLAGS['config'])!r}"
-    )
+    return f"cannot read the config file {_config_file(argv)!r}"
   missing = _missing_key(argv) if isinstance(error, AttributeError | KeyError) else None
   if missing is not None:
     return str(missing)
   if isinstance(error, flags.Error) and "Traceback" not in str(error):
     return str(error)
   cause = error.__context__ or error
-  where = config_flags.get_config_filename(flags.FLAGS["config"])
-  return f"the config file {where!r} fails: {type(cause).__name__}: {cause}".split("\n")[0]
+  file = _config_file(argv)
+  return f"the config file {file!r} fails: {type(cause).__name__}: {cause}".split("\n")[0]
+
+
+def _config_file(argv: Sequence[str]) -> str:
+  """Returns what --config was given; the flag itself does not know when its parsing failed."""
+  for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+    name, equals, value = argument.lstrip("-").partition("=")
+    if name == _CONFIG.name and argument.startswith("-"):
+      return value if equals else following
+  return ""
 
 
 def _missing_key(argv: Sequence[str]) -> InputError | None:
