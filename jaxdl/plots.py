@@ -125,7 +125,7 @@ def learning_curves(population: Population) -> Figure:
     limits, log = _curve_limits(population, metric, list(curves.values()))
     row[0].set_ylabel(f"{metric} ({unit})")
     for ax, (split, title) in zip(row, splits.items(), strict=True):
-      ax.set_title(f"{title} {metric}")
+      ax.set_title(f"{title} {metric}" + (_threshold_text(population) if unit == "%" else ""))
       _set_curve_axes(ax, curves[split].shape[-1], limits, log)
       worst = limits[1] if metric == "loss" else limits[0]
       _draw_curves(ax, population, curves[split], limits, worst)
@@ -139,6 +139,16 @@ def learning_curves(population: Population) -> Figure:
     )
   _add_legend(figure, _curve_legend(population))
   return _finish(figure)
+
+
+def _threshold_text(population: Population) -> str:
+  """Says at which thresholds models with one output decide; empty where there are none."""
+  thresholds = {
+    f"{arm.threshold:g}"
+    for arm in population.arms.values()
+    if losses.num_outputs(arm.loss, len(population.class_names)) == 1
+  }
+  return f" (threshold {', '.join(sorted(thresholds))})" if thresholds else ""
 
 
 def _valid_curves(population: Population, name: str) -> np.ndarray:
