@@ -41,6 +41,7 @@ class Arm:
     min_delta: a validation loss is better when it is lower than the best by more than this.
     restore_best: report the weights of the best epoch instead of the last one.
     threshold: probability above which a model with one output predicts class 1.
+    activation: of the hidden layers, one of `jaxdl.models.ACTIVATIONS`.
   """
 
   model: str = "cnn_binary"
@@ -56,11 +57,14 @@ class Arm:
   min_delta: float = 0.0
   restore_best: bool = False
   threshold: float = 0.5
+  activation: str = "relu"
 
   def __post_init__(self):
     for field, known in (("model", models), ("loss", losses), ("optimizer", optimizers)):
       if getattr(self, field) not in known.NAMES:
         raise unknown_name(field, getattr(self, field), known.NAMES)
+    if self.activation not in models.ACTIVATIONS:
+      raise unknown_name("activation", self.activation, models.ACTIVATIONS)
     initializers.parse(self.kernel_initializer, min_ndim=2)
     initializers.parse(self.bias_initializer, min_ndim=1)
     _check_number("learning_rate", self.learning_rate, "> 0", lambda value: value > 0)
@@ -101,6 +105,7 @@ class Recipe:
   kernel_initializers: tuple[str, ...]  # the ones that any arm of the program uses
   bias_initializers: tuple[str, ...]
   slice_size: int  # most examples that pass through the model at once
+  activation: str = "relu"
 
 
 def group_by_recipe(
@@ -134,6 +139,7 @@ def group_by_recipe(
       kernel_initializers=(),
       bias_initializers=(),
       slice_size=0,
+      activation=arm.activation,
     )
     groups.setdefault(recipe, []).append(name)
   return {

@@ -7,6 +7,7 @@ would saturate. Means are taken by the caller, who knows which examples count.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxdl.errors import InputError, unknown_name
@@ -38,9 +39,48 @@ def categorical_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array
   return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
+def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Returns the mean over classes of `(onehot(label) - softmax(z))^2`, as Keras has it.
+
+  Keras divides by the number of classes; the Brier score of Brier (1950) does not.
+
+  Args:
+    logits: `[B, C]`.
+    labels: `[B]`, 0 to C - 1.
+
+  Returns:
+    `[B]`, 0 to 2 / C.
+  """
+  return jnp.square(_one_hot(logits, labels) - jax.nn.softmax(logits)).mean(axis=-1)
+
+
+def hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Returns the mean over classes of `max(0, 1 - t z)`, t = 1 for the label and -1 elsewhere.
+
+  Keras's definition, on the logits themselves: the margin is one of raw scores. On probabilities
+  1 - t p is never negative, so the maximum would do nothing and the loss would be linear in the
+  probability of the label. At the kink, t z = 1, the derivative is 0, as that of ReLU is.
+
+  Args:
+    logits: `[B, C]`.
+    labels: `[B]`, 0 to C - 1.
+
+  Returns:
+    `[B]`, at least 0.
+  """
+  target = 2 * _one_hot(logits, labels) - 1  # [B, C]
+  return jax.nn.relu(1 - target * logits).mean(axis=-1)
+
+
+def _one_hot(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)  # [B, C]
+
+
 _LOSSES = {
   "binary_cross_entropy": binary_cross_entropy,
   "categorical_cross_entropy": categorical_cross_entropy,
+  "hinge": hinge,
+  "mean_squared_error": mean_squared_error,
 }
 NAMES = tuple(_LOSSES)
 

@@ -334,4 +334,5 @@ def _model(recipe, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.
     kernel_init=kernel_init,
     bias_init=bias_init,
     dropout_rate=recipe.dropout_rate,
+    activation=recipe.activation,
   )

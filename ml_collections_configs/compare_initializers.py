@@ -26,6 +26,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
   config.validation_fraction = 0.2
 
   config.model = "cnn_binary"
+  config.activation = "relu"
   config.dropout_rate = 0.5
   config.loss = "binary_cross_entropy"
   config.optimizer = "adam"

@@ -29,6 +29,22 @@ def test_categorical_cross_entropy_by_hand():
   )
 
 
+def test_mean_squared_error_by_hand():
+  """Probabilities (3/4, 1/4) and (1/4, 1/4, 1/2), the label last; divided by C, as in Keras."""
+  two = losses.mean_squared_error(jnp.log(jnp.array([[3.0, 1.0]])), jnp.array([1]))
+  three = losses.mean_squared_error(jnp.log(jnp.array([[1.0, 1.0, 2.0]])), jnp.array([2]))
+  np.testing.assert_allclose(two, [(9 + 9) / 16 / 2], rtol=1e-6)
+  np.testing.assert_allclose(three, [(1 + 1 + 4) / 16 / 3], rtol=1e-6)
+
+
+def test_hinge_by_hand():
+  """The first row is the example of Keras's documentation: (1 + 0.6 + 1 - 0.4) / 2."""
+  logits, labels = jnp.array([[0.6, 0.4], [3.0, -1.0], [-2.0, 5.0]]), jnp.array([1, 0, 0])
+  np.testing.assert_allclose(losses.hinge(logits, labels), [1.1, 0, (3 + 6) / 2], rtol=1e-6)
+  kink = jax.grad(lambda z: losses.hinge(z, jnp.array([0])).sum())(jnp.array([[1.0, 0.0]]))
+  assert kink.tolist() == [[0, 0.5]]
+
+
 def test_means_agree_with_scikit_learn():
   logits, labels = _RNG.normal(size=(50, 5)), _RNG.integers(0, 5, 50)
   p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

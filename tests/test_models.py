@@ -106,6 +106,18 @@ def test_cnn_agrees_with_the_same_network_in_linen():
   np.testing.assert_allclose(model.apply({"params": params}, x), expected, atol=1e-5)
 
 
-def test_unknown_model_is_refused():
+@pytest.mark.parametrize("name", models.ACTIVATIONS)
+def test_activations_commute_with_pooling(name):
+  """What lets a CNN pool first; which activation a model applies is tested with its gradients."""
+  activation = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}[name]
+  x = jax.random.normal(_KEY, (2, 6, 5, 3))
+  np.testing.assert_array_equal(
+    activation(layers.max_pool_2x2(x)), layers.max_pool_2x2(activation(x))
+  )
+
+
+def test_unknown_names_are_refused():
   with pytest.raises(InputError, match="did you mean 'mlp'"):
     models.create("mpl")
+  with pytest.raises(InputError, match="unknown activation 'rleu'; did you mean 'relu'"):
+    models.create("mlp", "rleu")

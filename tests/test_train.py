@@ -3,6 +3,7 @@
 import functools
 from dataclasses import replace
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdl import arm as arm_lib
-from jaxdl import losses, train
+from jaxdl import losses, models, train
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 
@@ -263,6 +264,22 @@ def test_a_loss_that_is_not_finite_freezes_the_member(bad):
   assert state.params["epoch"] == 2
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh"])
+def test_an_arm_s_activation_is_the_one_it_trains_with(blobs, mlp_arm, activation):
+  """The trained weights give the curve's validation loss in a model with that activation."""
+  arm = replace(mlp_arm, activation=activation, loss="hinge", num_epochs=2)
+  state, curves = _train(arm, blobs)
+  images = train.scale(jnp.array(blobs.validation.images))
+  zeros = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
+  loss = {}
+  for name in ("relu", activation):
+    model = models.create("mlp", name, num_outputs=3, dropout_rate=0.0, **zeros)
+    logits = model.apply({"params": state.params}, images)
+    loss[name] = float(losses.hinge(logits, jnp.array(blobs.validation.labels)).mean())
+  assert float(curves.val_loss[-1]) == pytest.approx(loss[activation], rel=1e-5)
+  assert loss["relu"] != pytest.approx(loss[activation], rel=0.01)
+
+
 def test_curves_end_where_a_member_stops(blobs, mlp_arm):
   arm = replace(mlp_arm, patience=0, num_epochs=30, learning_rate=0.03)
   state, curves = _train(arm, blobs)
@@ -300,6 +317,7 @@ def test_learning_rate_follows_its_array(blobs, mlp_arm):
     ({"model": "cnn"}, "unknown model 'cnn'; did you mean 'cnn_binary'"),
     ({"loss": "hinges"}, "unknown loss"),
     ({"optimizer": "Adam"}, "did you mean 'adam'"),
+    ({"activation": "thanh"}, "unknown activation 'thanh'; did you mean 'tanh'"),
     ({"kernel_initializer": "he_norm"}, "did you mean 'he_normal'"),
     ({"bias_initializer": "orthogonal"}, "a bias has one"),
     ({"learning_rate": 0}, "learning_rate must be a finite number > 0, not 0"),

@@ -1,0 +1,275 @@
+"""Which line of a backpropagation by hand is wrong?
+
+  python -m experiments.check_worksheet --worksheet=FILE [--worksheet=FILE ...] [--workdir=DIR]
+
+checks worksheets (docs/worksheets.md says how to write one; two are in experiments/worksheets/).
+One file gets a table of its claims and the first slip in a sentence, several get one summary. In
+DIR there will be `worksheet.json`, `report.md` and the computation graph; for several files,
+`summary.json`, `report.md` and a folder like that for each. Exits with status 0 if all is right, 1
+if there is a slip or a claim that contradicts what was given, 2 if a file is no valid worksheet.
+"""
+
+import json
+import logging
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+from jaxdl import plots, report, worksheet
+from jaxdl.errors import InputError
+from jaxdl.worksheet import CheckedWorksheet
+
+_WORKSHEET = flags.DEFINE_multi_string("worksheet", None, "File of a worksheet; may be repeated.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.")
+
+_JSON, _SUMMARY_JSON, _REPORT, _GRAPH = "worksheet.json", "summary.json", "report.md", "graph"
+
+# File as it was given -> what was found, or what makes it no worksheet.
+Results = list[tuple[str, CheckedWorksheet | InputError]]
+
+
+def main(argv: Sequence[str]):
+  """Checks, prints and writes; exits with the status."""
+  del argv
+  for stream in (sys.stdout, sys.stderr):  # whatever a title has, in whatever encoding
+    stream.reconfigure(errors="backslashreplace")
+  results: Results = []
+  for file in _WORKSHEET.value:
+    try:
+      results.append((file, worksheet.check(pathlib.Path(file))))
+    except InputError as error:
+      prefix = f"{file}: " if len(_WORKSHEET.value) > 1 or file not in str(error) else ""
+      _complain(f"{prefix}{error}")
+      results.append((file, error))
+  try:
+    _print_results(results)
+    if _WORKDIR.value is not None:
+      _write_results(results, pathlib.Path(_WORKDIR.value))
+  except InputError as error:
+    _complain(error)
+    sys.exit(2)
+  sys.exit(max(_status(result) for _, result in results))
+
+
+def _status(result: CheckedWorksheet | InputError) -> int:
+  if isinstance(result, InputError):
+    return 2
+  return 0 if result.first_wrong is None else 1
+
+
+def _complain(error: object):
+  print(f"error: {_one_line(error)}", file=sys.stderr)
+
+
+def _one_line(text: object) -> str:
+  """Returns text without line breaks and what else a terminal would obey."""
+  line = " ".join(str(text).split())
+  return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
+# --- In the terminal ---
+
+
+def _print_results(results: Results):
+  if len(results) > 1:
+    print(report.text_table(_printable(_summary_rows(results))))
+    for file, result in results:
+      if isinstance(result, CheckedWorksheet) and result.first_wrong is not None:
+        print(_one_line(f"\n{file}: {worksheet.first_slip(result)}"))
+  elif isinstance(results[0][1], CheckedWorksheet):
+    checked = results[0][1]
+    print(_one_line(checked.title) + "\n")
+    print(report.text_table(_printable(worksheet.rows(checked))))
+    print()
+    for line in (worksheet.first_slip(checked), *_remarks(checked)):
+      print(_one_line(line))
+
+
+def _printable(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+  return [[_one_line(cell) for cell in row] for row in rows]
+
+
+def _remarks(checked: CheckedWorksheet) -> list[str]:
+  return [claim.remark for claim in checked.claims if claim.remark]
+
+
+def _summary_rows(results: Results) -> list[list[str]]:
+  """Returns a row per file, header first."""
+  rows = [["file", "title", "claims", *worksheet.STATUSES, "first mistake"]]
+  for file, result in results:
+    if isinstance(result, InputError):
+      rows.append([file, "", "", *("" for _ in worksheet.STATUSES), "not a valid worksheet"])
+      continue
+    counts = [str(count) for count in result.counts.values()]
+    first = result.first_wrong
+    mistake = "none" if first is None else f"{first.of} = {first.claimed}"
+    title = result.title if len(result.title) <= 40 else f"{result.title[:37]}..."
+    rows.append([file, title, str(len(result.claims)), *counts, mistake])
+  return rows
+
+
+# --- In the workdir ---
+
+
+def _write_results(results: Results, workdir: pathlib.Path):
+  """Writes everything, complete or not at all.
+
+  Raises:
+    InputError: where that cannot be done, or the directory holds the results of something else.
+  """
+  checked = [(file, r) for file, r in results if isinstance(r, CheckedWorksheet)]
+  if not checked:
+    return
+  is_ours = any((workdir / name).exists() for name in (_JSON, _SUMMARY_JSON))
+  if (workdir / _REPORT).exists() and not is_ours:
+    raise InputError(
+      f"workdir {str(workdir)!r} holds a {_REPORT} of something else; choose another workdir"
+    )
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".staging-", dir=workdir) as name:
+      stage = pathlib.Path(name)
+      if len(results) == 1:
+        _write_worksheet(stage, checked[0][1])
+      else:
+        _write_summary(stage, results)
+      _publish(stage, workdir)
+  except OSError as error:
+    raise InputError(f"cannot write to workdir {str(workdir)!r}: {error.strerror}") from error
+  print(f"\nReport: {_one_line(workdir / _REPORT)}")
+
+
+def _publish(stage: pathlib.Path, workdir: pathlib.Path):
+  """Moves what is complete to its place, and removes what no longer describes this directory."""
+  for name in (_JSON, _SUMMARY_JSON):
+    (workdir / name).unlink(missing_ok=True)
+  for path in sorted(stage.iterdir()):
+    target = workdir / path.name
+    if path.is_dir() and target.is_dir():
+      shutil.rmtree(target)
+    os.replace(path, target)
+
+
+def _write_worksheet(folder: pathlib.Path, checked: CheckedWorksheet):
+  plots.save(plots.computation_graph(checked), folder / _GRAPH)
+  _write_text(folder / _REPORT, markdown(checked))
+  _write_json(folder / _JSON, worksheet.to_json(checked))
+
+
+def _write_summary(stage: pathlib.Path, results: Results):
+  names = _folder_names([file for file, _ in results])
+  entries, sections = [], []
+  for (file, result), name in zip(results, names, strict=True):
+    if isinstance(result, InputError):
+      entries.append({"file": file, "folder": None, "error": str(result)})
+      sections.append(f"- {report.escape(file)}: not a valid worksheet: {report.escape(result)}")
+      continue
+    (stage / name).mkdir()
+    _write_worksheet(stage / name, result)
+    first = worksheet.first_slip(result)
+    counts = result.counts
+    entries.append(
+      {"file": file, "folder": name, "title": result.title, **counts, "first_slip": first}
+    )
+    sections.append(f"- [{report.escape(file)}]({name}/{_REPORT}): {report.escape(first)}")
+  text = ["# Worksheets", report.markdown_table(_summary_rows(results)), "\n".join(sections)]
+  _write_text(stage / _REPORT, "\n\n".join(text) + "\n")
+  _write_json(stage / _SUMMARY_JSON, {"worksheets": entries})
+
+
+def _folder_names(files: Sequence[str]) -> list[str]:
+  """Returns a folder's name for each file, all different, also where case does not count."""
+  names: list[str] = []
+  used = {_REPORT, _SUMMARY_JSON, _JSON, f"{_GRAPH}.png", f"{_GRAPH}.svg"}
+  for file in files:
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", pathlib.Path(file).stem)[:80].strip(".") or "worksheet"
+    name, number = stem, 1
+    while name.casefold() in used:
+      number += 1
+      name = f"{stem}-{number}"
+    used.add(name.casefold())
+    names.append(name)
+  return names
+
+
+def markdown(checked: CheckedWorksheet) -> str:
+  """Returns the report of one worksheet."""
+  parts = [
+    f"# {report.escape(checked.title)}",
+    f"**{report.escape(worksheet.first_slip(checked))}**",
+    *(report.escape(remark) for remark in _remarks(checked)),
+    f"![The computation graph]({_GRAPH}.png)",
+    "## Claims",
+    report.markdown_table(_marked(checked)),
+    _LEGEND,
+    "## Equations",
+    report.markdown_table(
+      [
+        ["node", "equation", "value"],
+        *(
+          [name, checked.worksheet.formulas[name], f"{checked.values[name]:.6g}"]
+          for name in checked.worksheet.equations
+        ),
+      ]
+    ),
+  ]
+  return "\n\n".join(parts) + "\n"
+
+
+def _marked(checked: CheckedWorksheet) -> list[list[str]]:
+  """Returns the table of claims with slips marked, and the lines of working if there are any."""
+  header, *rows = worksheet.rows(checked)
+  has_working = any(claim.working for claim in checked.claims)
+  marked = [[*header, "working"] if has_working else header]
+  for claim, row in zip(checked.claims, rows, strict=True):
+    row[4] = f"✗ {claim.status}" if claim.status in worksheet.WRONG else claim.status
+    marked.append([*row, claim.working or ""] if has_working else row)
+  return marked
+
+
+_LEGEND = (
+  "*exact*: right to half a unit of the last digit. *truncated*: right, but cut off instead of "
+  "rounded. *carried*: follows from the claims before it, which were rounded, cut off or wrong. "
+  "*slip*: wrong in this line; the last number is what the claims before it lead to. "
+  "*inconsistent*: contradicts what was given."
+)
+
+
+def _write_text(file: pathlib.Path, text: str):
+  file.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _write_json(file: pathlib.Path, value: object):
+  _write_text(file, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses flags; a mistake in them is bad input like any other."""
+  if {"--help", "-h", "--helpfull"} & set(argv):
+    return app.parse_flags_with_usage(argv)
+  try:
+    rest = flags.FLAGS(argv)
+    if len(rest) > 1:
+      raise InputError(f"unknown argument {rest[1]!r}; a file is given as --worksheet=FILE")
+    if not _WORKSHEET.value:
+      raise InputError("--worksheet is missing")
+  except (flags.Error, InputError) as error:
+    _complain(error)
+    sys.exit(2)
+  logging.getLogger("jax").setLevel(logging.WARNING)
+  return rest
+
+
+def run(entry: Callable[[Sequence[str]], None] = main):
+  """Runs from the command line."""
+  app.run(entry, flags_parser=_parse_flags)
+
+
+if __name__ == "__main__":
+  run()
