@@ -148,7 +148,7 @@ def test_one_step_of_training_is_the_step_by_hand():
   }
   start = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
   slices = jax.tree.map(
-    lambda leaf: leaf[0], train.epoch_slices(recipe, train.member_key(0, 0), jnp.int32(0), 5)
+    lambda leaf: leaf[0], train.epoch_slices(recipe, train.seed_key(0, 0), jnp.int32(0), 5)
   )
   velocity = optimizers.get("momentum").init(start)
   (after, _), (loss_sum, _) = train.train_step(

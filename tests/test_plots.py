@@ -123,7 +123,7 @@ def all_figures(population):
 
 
 def panel(figure, title):
-  return next(ax for ax in figure.axes if ax.get_title() == title)
+  return next(ax for ax in figure.axes if ax.get_title().partition(" (")[0] == title)
 
 
 def line(ax, label):
@@ -255,7 +255,8 @@ def test_epochs_are_whole_numbers_from_one():
 
 def test_validation_is_left_out_where_there_is_none():
   figure = plots.learning_curves(make_population(validation=False))
-  assert [ax.get_title() for ax in figure.axes] == ["training loss", "training accuracy"]
+  titles = [ax.get_title() for ax in figure.axes]
+  assert titles == ["training loss", "training accuracy (threshold 0.5)"]
 
 
 @pytest.mark.parametrize(("factor", "scale"), [(90, "linear"), (110, "log")])
