@@ -19,9 +19,10 @@ help:
 install:
 	@tools/install.sh $(VENV) requirements.lock
 
-# With TensorFlow, to prepare TFDS datasets for the first time.
-install-prepare:
-	@tools/install.sh $(VENV) requirements-prepare.lock
+# Adds TensorFlow, to prepare TFDS datasets for the first time. The large lock has all that the small
+# one has, in the same versions, so nothing is installed twice.
+install-prepare: install
+	$(RUN) -m pip install -q -q --require-hashes --no-build-isolation -r requirements-prepare.lock
 
 demo: install
 	$(RUN) -m experiments.compare_initializers \

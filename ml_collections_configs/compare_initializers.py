@@ -2,6 +2,14 @@
 
 python -m experiments.compare_initializers \
     --config=ml_collections_configs/compare_initializers.py[:VARIANT] --workdir=DIR
+
+On two CPU cores, JAX 0.12.0:
+
+  VARIANT   seeds  time    test accuracy: glorot_uniform, random_uniform, random_normal; verdict
+  mnist     16     56 min  98.51, 98.60, 98.79 %; random_normal is better than both others (margin
+                           0.2 points; the time is beside other work on the same cores)
+  digits    10     25 s    all three equivalent within 2 points
+  smoke     2      10 s    too few seeds: no claim
 """
 
 from ml_collections import ConfigDict

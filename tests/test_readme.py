@@ -36,6 +36,6 @@ def test_make_targets_are_there(target):
   assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http)([^)]+)\)", README))
+@pytest.mark.parametrize("link", re.findall(r"\]\((?!http|#)([^)]+)\)", README))
 def test_links_lead_somewhere(link):
   assert (ROOT / link).is_file()

@@ -1,0 +1,46 @@
+"""The lock files: complete, consistent with each other, and without any address."""
+
+import re
+import tomllib
+
+import pytest
+from conftest import ROOT
+
+LOCKS = {
+  name: (ROOT / name).read_text() for name in ("requirements.lock", "requirements-prepare.lock")
+}
+
+
+def _pins(text):
+  """Returns {(name, marker): version}; a name has several pins where Python versions differ."""
+  pattern = r"^([a-z0-9._-]+)==(\S+?)(?: ; (.*?))? \\$"
+  return {(name, marker): version for name, version, marker in re.findall(pattern, text, re.M)}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_pin_has_a_hash_and_no_address(name):
+  text = LOCKS[name]
+  assert not re.search(r"https?:|file:|--index|--find-links|^-e", text, re.M)
+  blocks = re.split(r"\n(?=[a-z0-9])", text[text.index("absl-py==") :])
+  assert len(blocks) == len(_pins(text))
+  for block in blocks:
+    assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), block
+
+
+def test_small_lock_is_part_of_the_large_one():
+  small, large = (_pins(text) for text in LOCKS.values())
+  large_by_name = {}
+  for (name, _), version in large.items():
+    large_by_name.setdefault(name, set()).add(version)
+  for (name, _), version in small.items():
+    assert version in large_by_name[name]
+  assert not any(name.startswith("tensorflow-cpu") for name, _ in small)
+  assert any(name.startswith("tensorflow-cpu") for name, _ in large)
+
+
+def test_every_dependency_is_locked():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  names = {name for name, _ in _pins(LOCKS["requirements.lock"])}
+  for requirement in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)[0]
+    assert re.sub(r"[-_.]+", "-", name).lower() in names
