@@ -9,7 +9,7 @@ import logging
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from absl import app, flags
@@ -20,7 +20,8 @@ from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.population import Population
+from jaxdl.population import Observer, Population
+from jaxdl.types import Dataset
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "File of the config, with a variant after a colon.", lock_config=True
@@ -37,6 +38,7 @@ _OVERWRITE = flags.DEFINE_bool(
 _EXPERIMENT_KEYS = (
   "dataset",
   "classes",
+  "num_train",
   "validation_fraction",
   "num_seeds",
   "seed",
@@ -45,49 +47,67 @@ _EXPERIMENT_KEYS = (
   "margins",
   "alpha",
   "num_resamples",
+  "reference",
+  "target_loss",
 )
 _ARM_KEYS = tuple(field.name for field in dataclasses.fields(Arm))
 
 
-def run(create_experiment: Callable[[ConfigDict], Experiment], sections: Callable | None = None):
-  """Runs an experiment from the command line and exits.
+class Script(NamedTuple):
+  """What one experiment's script has of its own."""
 
-  Args:
-    create_experiment: turns the config into the experiment.
-    sections: `(experiment, population) -> [Markdown]` to show in the report; None: none.
+  # Turns the config into the experiment.
+  create_experiment: Callable[[ConfigDict], Experiment]
+  # What the report shows besides what every report shows.
+  analyze: Callable[[Experiment, Dataset, Population], report.Extra] | None = None
+  # The part of the population that is compared and shown; None: all of it.
+  choose: Callable[[Experiment, Population], Population] | None = None
+  # As `jaxdl.population.train_population` takes them.
+  observe: Observer | None = None
+  keep_logits: bool = False
+
+
+def run(script: Script):
+  """Runs an experiment from the command line and exits.
 
   Exits with status 2 and one line on standard error for bad input.
   """
 
   def main(_):
     try:
-      run_experiment(create_experiment(_CONFIG.value), sections)
+      run_experiment(script, script.create_experiment(_CONFIG.value))
     except InputError as error:
       _fail(error)
 
   app.run(main, flags_parser=_parse_flags)
 
 
-def run_experiment(experiment: Experiment, sections: Callable | None = None):
+def run_experiment(script: Script, experiment: Experiment):
   """Trains, compares and reports; prints the verdicts and where the report is."""
   started = datetime.datetime.now(datetime.UTC)
   with report.Workdir(_WORKDIR.value, experiment, _OVERWRITE.value) as workdir:
     dataset = experiment_lib.load_dataset(experiment, _DATA_DIR.value)
-    trained = experiment_lib.train(experiment, dataset)
-    verdicts = experiment_lib.compare(experiment, trained)
-    extra = [] if sections is None else sections(experiment, trained)
-    workdir.commit(experiment, dataset, trained, verdicts, started, extra)
-  _print_result(experiment, trained, verdicts, workdir.path)
+    trained = experiment_lib.train(
+      experiment, dataset, observe=script.observe, keep_logits=script.keep_logits
+    )
+    shown = trained if script.choose is None else script.choose(experiment, trained)
+    verdicts = experiment_lib.compare(experiment, shown)
+    extra = report.Extra()
+    if script.analyze is not None:
+      extra = script.analyze(experiment, dataset, trained)
+    workdir.commit(experiment, dataset, trained, verdicts, started, extra, shown)
+  _print_result(experiment, verdicts, workdir.path)
 
 
 def create_arm(config: ConfigDict, **settings: Any) -> Arm:
   """Returns an arm with the config's settings, but for those given.
 
-  A patience of -1 in a config means None: never stop early.
+  In a config -1 stands for None in `patience`, `plateau_patience` and `weight_decay`.
   """
   values = {key: config[key] for key in _ARM_KEYS if key in config}
-  if values.get("patience") == -1:
-    values["patience"] = None
+  for key in ("patience", "plateau_patience", "weight_decay"):
+    if values.get(key) == -1:
+      values[key] = None
   return Arm(**{**values, **settings})
 
 
@@ -97,8 +117,8 @@ def create_experiment(
   """Returns the experiment that a config describes.
 
   Args:
-    config: as its file and the command line give it. A `chunk_size` or `slice_size` of 0 means
-      None: chosen automatically.
+    config: as its file and the command line give it. In `chunk_size` and `slice_size` 0 stands for
+      None, chosen automatically; also in `num_train` and `target_loss`, and "" in `reference`.
     question: what is asked.
     arms: name -> arm.
     own_keys: keys that only this experiment has, and has read.
@@ -111,7 +131,7 @@ def create_experiment(
     if key not in known:
       raise unknown_name("config key", key, known)
   values = {key: config[key] for key in _EXPERIMENT_KEYS if key in config}
-  for key in ("chunk_size", "slice_size"):
+  for key in ("chunk_size", "slice_size", "num_train", "target_loss", "reference"):
     values[key] = values.get(key) or None
   for key, read in (("classes", tuple), ("margins", dict)):
     if key in values:
@@ -201,7 +221,7 @@ def _configure_jax():
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
 
 
-def _print_result(experiment: Experiment, trained: Population, verdicts, path: pathlib.Path):
+def _print_result(experiment: Experiment, verdicts, path: pathlib.Path):
   primary = next(iter(experiment.margins))
   print(f"\n{experiment.question}\n{experiment_lib.answer(verdicts, primary)}\n")
   if verdicts:

@@ -18,6 +18,7 @@ from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
+from jaxdl.types import Dataset
 
 # Test confusion matrices ([[tn, fp], [fn, tp]], threshold 0.9) of the coursework that asked the
 # question, one seed each.
@@ -58,7 +59,7 @@ def parse_initializers(specs: tuple[str, ...]) -> list[str]:
   return names
 
 
-def coursework_section(experiment: Experiment, trained: Population) -> list[str]:
+def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
   """Returns the coursework's own result beside this one, where the setting is the same."""
   setting = Arm(threshold=0.9)  # all else as it is by default
   arms = [
@@ -69,7 +70,7 @@ def coursework_section(experiment: Experiment, trained: Population) -> list[str]
   ]
   data = (experiment.dataset, tuple(map(str, experiment.classes)), experiment.validation_fraction)
   if not arms or data != ("mnist", ("3", "7"), 0.2):
-    return []
+    return report.Extra()
   rows = [["arm", "cell", "coursework (one seed)", "here, mean", "std", "range"]]
   for name in arms:
     index = list(trained.arms).index(name)
@@ -80,8 +81,11 @@ def coursework_section(experiment: Experiment, trained: Population) -> list[str]
       mean = f"{here.mean():.1f}" if len(here) else "-"
       limits = f"{here.min()} to {here.max()}" if len(here) else "-"
       rows.append([name, cell, str(np.array(COURSEWORK[name])[row, column]), mean, spread, limits])
-  return ["## Beside the coursework's own result", report.markdown_table(rows)]
+  return report.Extra(["## Beside the coursework's own result", report.markdown_table(rows)])
+
+
+SCRIPT = command_line.Script(create_experiment, analyze)
 
 
 if __name__ == "__main__":
-  command_line.run(create_experiment, coursework_section)
+  command_line.run(SCRIPT)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl import models, train
-from jaxdl.arm import Recipe
+from jaxdl.arm import Hyperparams, Recipe
 
 # What a CPU core keeps close: vmapping members whose state outgrows it is slower than one by one.
 _CPU_STATE_BYTES = 16 * 2**20
@@ -34,6 +34,7 @@ def default_chunk_size(
   recipe: Recipe,
   num_arms: int,
   member: train.MemberState,
+  hyper: Hyperparams,
   image_shape: tuple[int, int, int],
   device: jax.Device,
 ) -> int:
@@ -43,6 +44,7 @@ def default_chunk_size(
     recipe: the static settings.
     num_arms: A, arms of the program; they all train at the same time.
     member: the shapes of one member.
+    hyper: the settings of one arm.
     image_shape: `(H, W, D)`.
     device: the kind of device.
 
@@ -56,7 +58,7 @@ def default_chunk_size(
   else:
     memory = (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
     # State, its update and its gradient; and activations.
-    member_bytes = 3 * state_bytes + _activation_bytes(recipe, member, image_shape)
+    member_bytes = 3 * state_bytes + _activation_bytes(recipe, member, hyper, image_shape)
     members = memory // 2 // member_bytes
   return max(1, members // num_arms)
 
@@ -84,7 +86,7 @@ def _num_bytes(tree: Any) -> int:
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _activation_bytes(recipe: Recipe, member, image_shape: tuple[int, int, int]) -> int:
+def _activation_bytes(recipe: Recipe, member, hyper, image_shape: tuple[int, int, int]) -> int:
   """Returns an upper bound of the bytes that the gradient of one slice holds at a time.
 
   The sum over everything that it computes, as if nothing were fused or freed.
@@ -100,8 +102,7 @@ def _activation_bytes(recipe: Recipe, member, image_shape: tuple[int, int, int])
     jax.ShapeDtypeStruct((length,), jnp.int32),
   )
   gradient = jax.grad(lambda params, *rest: train.slice_loss(recipe, params, *rest)[0])
-  threshold = jax.ShapeDtypeStruct((), jnp.float32)
-  traced = jax.make_jaxpr(gradient)(member.params, examples, threshold, piece)
+  traced = jax.make_jaxpr(gradient)(member.params, examples, hyper, piece)
   return _intermediate_bytes(traced.jaxpr)
 
 

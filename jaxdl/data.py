@@ -129,6 +129,21 @@ def select_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
   )
 
 
+def take_train(dataset: Dataset, num_train: int) -> Dataset:
+  """Keeps the first `num_train` training examples.
+
+  Raises:
+    InputError: there are not so many, or the number is none.
+  """
+  errors.check_integer("num_train", num_train, 1)
+  if num_train > len(dataset.train):
+    raise errors.InputError(
+      f"num_train is {num_train:,}, but {dataset.name} has {len(dataset.train):,} training examples"
+    )
+  images, labels = dataset.train.images, dataset.train.labels
+  return dataclasses.replace(dataset, train=Split(images[:num_train], labels[:num_train]))
+
+
 def split_validation(dataset: Dataset, fraction: float) -> Dataset:
   """Makes the last examples of the training set the validation set, as Keras does.
 

@@ -5,10 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxdl import data, population, stats
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, check_integer, unknown_name
-from jaxdl.population import Population
+from jaxdl.population import Observer, Population
 from jaxdl.progress import Progress
 from jaxdl.types import Dataset
 
@@ -22,6 +24,8 @@ class Experiment:
     arms: name -> arm, A of them.
     dataset: a name that `jaxdl.data.load` knows.
     classes: the classes to tell apart, in the order of their new labels; empty: all.
+    num_train: how many of the training examples, from the first, there are to be, before the
+      validation set is taken from them; None: all.
     validation_fraction: the last part of the training set that is kept for validation, in [0, 1).
     num_seeds: S, replications of every arm.
     seed: root of all randomness.
@@ -31,12 +35,15 @@ class Experiment:
       compared; the first is what the answer is about.
     alpha: level of the tests, after correction.
     num_resamples: sign flips drawn where there are too many seeds to try them all.
+    reference: the arm that all others are compared with; None: every pair is compared.
+    target_loss: a training loss; "epochs_to_target" is then a metric, see `epochs_to`.
   """
 
   question: str
   arms: Mapping[str, Arm]
   dataset: str = "mnist"
   classes: tuple[int | str, ...] = ()
+  num_train: int | None = None
   validation_fraction: float = 0.2
   num_seeds: int = 16
   seed: int = 0
@@ -45,6 +52,8 @@ class Experiment:
   margins: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"test_accuracy": 0.002})
   alpha: float = 0.05
   num_resamples: int = stats.NUM_RESAMPLES
+  reference: str | None = None
+  target_loss: float | None = None
 
   def __post_init__(self):
     # All that would be refused later is refused before anything is loaded or trained.
@@ -53,20 +62,44 @@ class Experiment:
     if not self.margins:
       raise InputError("margins name no metric to compare")
     for metric, margin in self.margins.items():
-      number = isinstance(margin, int | float) and not isinstance(margin, bool)
-      if not number or not 0 < margin < math.inf:
-        raise InputError(f"the margin of {metric} must be a finite number > 0, not {margin!r}")
+      _check_positive(f"the margin of {metric}", margin)
+    if self.target_loss is not None:
+      _check_positive("target_loss", self.target_loss)
+    if self.reference is not None and self.reference not in self.arms:
+      raise unknown_name("reference arm", self.reference, self.arms)
     check_integer("num_seeds", self.num_seeds, 1)
     check_integer("seed", self.seed, 0, 2**32 - 1)
-    for name in ("chunk_size", "slice_size"):
+    for name in ("chunk_size", "slice_size", "num_train"):
       if getattr(self, name) is not None:
         check_integer(name, getattr(self, name), 1)
-    stats.check_settings(self.num_seeds, len(self.arms), self.alpha, self.num_resamples)
+    others = len(self.arms) - 1
+    num_comparisons = math.comb(len(self.arms), 2) if self.reference is None else others
+    stats.check_settings(self.num_seeds, num_comparisons, self.alpha, self.num_resamples)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the effective config: every setting of every arm, as `json` takes it."""
     config = dataclasses.asdict(self)
     return {**config, "classes": list(self.classes), "margins": dict(self.margins)}
+
+  @classmethod
+  def from_json(cls, config: Mapping[str, Any]) -> "Experiment":
+    """Returns the experiment whose effective config this is; what it lacks has its default.
+
+    Raises:
+      InputError: for an unknown setting, or a value out of range.
+    """
+    try:
+      arms = {name: Arm(**settings) for name, settings in config["arms"].items()}
+      classes = tuple(config.get("classes", ()))
+      return cls(**{**config, "arms": arms, "classes": classes})
+    except (TypeError, KeyError, AttributeError) as error:
+      raise InputError(f"this is not the config of an experiment: {error}") from error
+
+
+def _check_positive(name: str, value: Any):
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not number or not 0 < value < math.inf:
+    raise InputError(f"{name} must be a finite number > 0, not {value!r}")
 
 
 def load_dataset(experiment: Experiment, data_dir: str | None = None) -> Dataset:
@@ -78,16 +111,37 @@ def load_dataset(experiment: Experiment, data_dir: str | None = None) -> Dataset
   dataset = data.load(experiment.dataset, data_dir=data_dir)
   if experiment.classes:
     dataset = data.select_classes(dataset, experiment.classes)
+  if experiment.num_train is not None:
+    dataset = data.take_train(dataset, experiment.num_train)
   return data.split_validation(dataset, experiment.validation_fraction)
 
 
-def train(experiment: Experiment, dataset: Dataset, progress: Progress | None = None) -> Population:
-  """Trains the population of an experiment. Raises InputError for settings that do not fit."""
+def train(
+  experiment: Experiment,
+  dataset: Dataset,
+  progress: Progress | None = None,
+  observe: Observer | None = None,
+  keep_logits: bool = False,
+) -> Population:
+  """Trains the population of an experiment.
+
+  Args:
+    experiment: what to train.
+    dataset: of `load_dataset`.
+    progress: as `train_population` takes it, like the two that follow.
+    observe: what else to record along the training.
+    keep_logits: whether to keep every member's logits of the test set.
+
+  Raises:
+    InputError: for settings that do not fit.
+  """
   known = population.metric_names(experiment.arms, dataset)
+  if experiment.target_loss is not None:
+    known = (*known, population.EPOCHS_TO_TARGET)
   for metric in experiment.margins:
     if metric not in known:
       raise unknown_name("metric in margins", metric, known)
-  return population.train_population(
+  trained = population.train_population(
     dataset,
     experiment.arms,
     seeds=experiment.num_seeds,
@@ -95,7 +149,33 @@ def train(experiment: Experiment, dataset: Dataset, progress: Progress | None = 
     chunk_size=experiment.chunk_size,
     slice_size=experiment.slice_size,
     progress=progress,
+    observe=observe,
+    keep_logits=keep_logits,
   )
+  if experiment.target_loss is None:
+    return trained
+  epochs = epochs_to(trained, experiment.target_loss)
+  return dataclasses.replace(
+    trained, metrics={**trained.metrics, population.EPOCHS_TO_TARGET: epochs}
+  )
+
+
+def epochs_to(trained: Population, target_loss: float) -> np.ndarray:
+  """Returns how many epochs each member took until its training loss was at most a target.
+
+  Args:
+    trained: curves `[S, A, E]`.
+    target_loss: in the unit of the loss.
+
+  Returns:
+    `[S, A]` float, counted from 1; one more than the arm's `num_epochs` where a member never got
+    there, which it would have done no earlier; NaN where it diverged.
+  """
+  reached = trained.curves["train_loss"] <= target_loss  # [S, A, E]
+  first = reached.argmax(axis=-1) + 1.0
+  never = np.array([arm.num_epochs + 1.0 for arm in trained.arms.values()])
+  epochs = np.where(reached.any(axis=-1), first, never)
+  return np.where(trained.status == "diverged", np.nan, epochs)
 
 
 def compare(experiment: Experiment, trained: Population) -> list[stats.Verdict]:
@@ -109,6 +189,7 @@ def compare(experiment: Experiment, trained: Population) -> list[stats.Verdict]:
       alpha=experiment.alpha,
       num_resamples=experiment.num_resamples,
       seed=experiment.seed,
+      reference=experiment.reference,
     )
   ]
 

@@ -55,21 +55,29 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
 def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns precision, recall and F1, each `[...]` from counts `[..., C, C]`.
 
-  For two classes they are those of class 1; for more, the mean over classes (macro average).
+  For two classes they are those of class 1; for more, the mean over classes (macro average). The
+  micro average of all three is the accuracy, since every example has one label.
+  """
+  binary = confusion.shape[-1] == 2
+  scores = per_class(confusion)
+  return tuple(score[..., 1] if binary else score.mean(axis=-1) for score in scores)
+
+
+def per_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns precision, recall and F1 of every class, each `[..., C]` from counts `[..., C, C]`.
+
   precision = tp / (tp + fp), recall = tp / (tp + fn), F1 = 2 tp / (2 tp + fp + fn). A class that is
   never predicted has precision 0, as in scikit-learn; without any examples all are NaN.
   """
   true_positives = np.diagonal(confusion, axis1=-2, axis2=-1)  # [..., C]
   predicted, actual = confusion.sum(axis=-2), confusion.sum(axis=-1)  # [..., C]
-  per_class = (
+  scores = (
     true_positives / np.maximum(predicted, 1),
     true_positives / np.maximum(actual, 1),
     2 * true_positives / np.maximum(predicted + actual, 1),
   )
   empty = confusion.sum(axis=(-2, -1)) == 0
-  binary = confusion.shape[-1] == 2
-  scores = (score[..., 1] if binary else score.mean(axis=-1) for score in per_class)
-  return tuple(np.where(empty, np.nan, score) for score in scores)
+  return tuple(np.where(empty[..., None], np.nan, score) for score in scores)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

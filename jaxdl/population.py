@@ -29,8 +29,10 @@ CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accu
 _TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
 # Metrics in [0, 1], shown in percent.
 RATES = ("val_accuracy", *_TEST_RATES, *(f"{name}_at_half" for name in _TEST_RATES))
+# Of `jaxdl.experiment.epochs_to`.
+EPOCHS_TO_TARGET = "epochs_to_target"
 # Metrics of which less is better.
-_LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "epochs")
+_LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "epochs", EPOCHS_TO_TARGET)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,9 @@ class Population:
     train_seconds: `[S, A]`, the chunk's time shared between its members, without compiling.
     compile_seconds: of all programs.
     chunks: one plan per program.
+    observations: name -> arm -> `[S, E + 1, ...]`, what was observed at initialisation and after
+      every epoch, of the weights as they were then; NaN once all members of a chunk have stopped.
+    logits: arm -> `[S, N, C]` on the test set; None unless they were to be kept.
   """
 
   seeds: tuple[int, ...]
@@ -74,6 +79,8 @@ class Population:
   train_seconds: np.ndarray
   compile_seconds: float
   chunks: tuple["ChunkPlan", ...]
+  observations: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+  logits: dict[str, np.ndarray] | None = None
 
   def scores(self, metric: str) -> stats.Scores:
     """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
@@ -92,6 +99,34 @@ class Population:
       arms=tuple(self.arms),
       axes=("seed", "arm"),
       higher_is_better=metric not in _LOWER_IS_BETTER,
+    )
+
+  def select(self, arms: Sequence[str]) -> "Population":
+    """Returns the same population with some of its arms only, in the order in which they are named.
+
+    Raises:
+      InputError: when there is no such arm.
+    """
+    for arm in arms:
+      if arm not in self.arms:
+        raise unknown_name("arm", arm, self.arms)
+    places = [list(self.arms).index(arm) for arm in arms]
+    at_half = None if self.confusion_at_half is None else self.confusion_at_half[:, places]
+    return dataclasses.replace(
+      self,
+      arms={arm: self.arms[arm] for arm in arms},
+      status=self.status[:, places],
+      epochs=self.epochs[:, places],
+      best_epoch=self.best_epoch[:, places],
+      num_params=self.num_params[:, places],
+      curves={name: curve[:, places] for name, curve in self.curves.items()},
+      metrics={name: values[:, places] for name, values in self.metrics.items()},
+      confusion=self.confusion[:, places],
+      confusion_at_half=at_half,
+      mean_probabilities=self.mean_probabilities[places],
+      train_seconds=self.train_seconds[:, places],
+      observations={n: {a: of[a] for a in arms} for n, of in self.observations.items()},
+      logits=None if self.logits is None else {arm: self.logits[arm] for arm in arms},
     )
 
 
@@ -113,10 +148,18 @@ class _TestResult(NamedTuple):
   predicted_at_half: jax.Array  # [N] int32, at threshold 0.5
 
 
+# What else to record of a member, at initialisation and after every epoch: a pure function
+# `(recipe, params, hyper, train, validation, test) -> {name: array}`, the last three the splits.
+Observer = Callable[
+  [Recipe, dict, Hyperparams, train.Examples, train.Examples, train.Examples], dict[str, jax.Array]
+]
+
+
 class _Programs(NamedTuple):
   create: Callable
   train_epoch: Callable
   test: Callable
+  observe: Callable
 
 
 def train_population(
@@ -129,6 +172,8 @@ def train_population(
   slice_size: int | None = None,
   devices: Sequence[jax.Device] | None = None,
   progress: Progress | None = None,
+  observe: Observer | None = None,
+  keep_logits: bool = False,
 ) -> Population:
   """Trains every arm with every seed and tests the trained models.
 
@@ -142,6 +187,8 @@ def train_population(
     slice_size: examples that pass through a model at once; None chooses by model and backend.
     devices: devices that share the seeds; None takes all local ones.
     progress: told about every epoch.
+    observe: what else to record of every member along its training; see `Observer`.
+    keep_logits: keep every member's logits of the test set, S * A * N * C numbers.
 
   Returns:
     The population. The same arguments give the same population on the same kind of device.
@@ -171,6 +218,8 @@ def train_population(
         chunk_size,
         devices,
         progress,
+        observe,
+        keep_logits,
       )
       for recipe, names in groups.items()
     ]
@@ -208,11 +257,12 @@ def _check(dataset, arms, chunk_size, slice_size):
   if not arms:
     raise InputError("there is no arm to train")
   for name, arm in arms.items():
-    if len(dataset.validation) == 0 and (arm.patience is not None or arm.restore_best):
+    if len(dataset.validation) == 0 and arm.needs_validation:
       raise InputError(
-        f"arm {name!r} needs a validation set (patience={arm.patience}, restore_best="
-        f"{arm.restore_best}), but no part of the training set is kept for it; set a validation "
-        "fraction, or patience=None (-1 in a config) and restore_best=False"
+        f"arm {name!r} needs a validation set (patience={arm.patience}, plateau_patience="
+        f"{arm.plateau_patience}, restore_best={arm.restore_best}), but no part of the training "
+        "set is kept for it; set a validation fraction, or patience=None and "
+        "plateau_patience=None (-1 in a config) and restore_best=False"
       )
 
 
@@ -227,23 +277,37 @@ class _Group(NamedTuple):
   predicted: np.ndarray  # [S, A, N]
   predicted_at_half: np.ndarray  # [S, A, N]
   mean_probabilities: np.ndarray  # [A, N, C]
+  observations: dict[str, np.ndarray]  # [S, A, e + 1, ...]
+  logits: np.ndarray | None  # [S, A, N, C]
   train_seconds: np.ndarray  # [S, A]
   compile_seconds: float
 
 
-def _train_group(dataset, recipe, arms, seeds, root_seed, chunk_size, devices, progress) -> _Group:
+def _train_group(
+  dataset,
+  recipe,
+  arms,
+  seeds,
+  root_seed,
+  chunk_size,
+  devices,
+  progress,
+  observe,
+  keep_logits,
+) -> _Group:
   """Trains the arms of one recipe, chunk by chunk."""
   num_steps = -(-len(dataset.train) // recipe.batch_size)
   hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
   image_shape = dataset.train.images.shape[1:]
+  first = jax.tree.map(lambda leaf: leaf[0], hyper)
   member = jax.eval_shape(
-    lambda: train.create_member(
-      recipe, train.seed_key(0, 0), jax.tree.map(lambda leaf: leaf[0], hyper), image_shape
-    )
+    lambda: train.create_member(recipe, train.seed_key(0, 0), first, image_shape)
   )
   if chunk_size is None:
-    per_device = chunks.default_chunk_size(recipe, len(arms), member, image_shape, devices[0])
+    per_device = chunks.default_chunk_size(
+      recipe, len(arms), member, first, image_shape, devices[0]
+    )
     chunk_size = len(devices) * per_device
   size, num_chunks, devices_used = chunks.plan_chunks(len(seeds), chunk_size, len(devices))
   mesh = Mesh(np.array(devices[:devices_used]), ("seed",))
@@ -258,14 +322,16 @@ def _train_group(dataset, recipe, arms, seeds, root_seed, chunk_size, devices, p
 
   progress.compiling()
   start = time.perf_counter()
-  programs = _compile(recipe, mesh, *(_abstract(x) for x in (key_chunks[0], hyper, *splits)))
+  shapes = (_abstract(x) for x in (key_chunks[0], hyper, *splits))
+  programs = _compile(recipe, mesh, observe or _nothing, *shapes)
   compile_seconds = time.perf_counter() - start
 
   results = []
   for index, chunk_keys in enumerate(key_chunks):
     report = functools.partial(progress.update, f"{index + 1}/{num_chunks}")
     real = min(size, len(seeds) - index * size)
-    results.append(_train_chunk(programs, recipe, chunk_keys, hyper, splits, real, put, report))
+    chunk = _train_chunk(programs, recipe, chunk_keys, hyper, splits, real, put, report)
+    results.append(chunk if keep_logits else chunk._replace(logits=None))
   plan = ChunkPlan(
     tuple(arms), size, num_chunks, devices_used, recipe.batch_size, recipe.slice_size
   )
@@ -282,6 +348,8 @@ class _Chunk(NamedTuple):
   predicted: np.ndarray
   predicted_at_half: np.ndarray
   sum_probabilities: np.ndarray  # [A, N, C], over the seeds that did not diverge
+  observations: dict[str, np.ndarray]
+  logits: np.ndarray | None
   seconds: float
 
 
@@ -290,12 +358,14 @@ def _train_chunk(programs, recipe, keys, hyper, splits, num_real, put, report) -
   start = time.perf_counter()
   train_set, validation, test_set = splits
   state = programs.create(keys, hyper)
+  observed = [jax.device_get(programs.observe(state.params, hyper, *splits))]
   rows = []
   running = np.ones((num_real, hyper.patience.shape[0]), bool)  # [S, A]
   for epoch in range(recipe.num_epochs):
     index = put(np.int32(epoch))
     state, row = programs.train_epoch(state, keys, hyper, train_set, validation, index)
     rows.append(jax.device_get(row))
+    observed.append(jax.device_get(programs.observe(state.params, hyper, *splits)))
     still_running = np.asarray(state.status)[:num_real] == train.RUNNING
     stopped = int(running.sum() - still_running.sum())
     left = recipe.num_epochs - epoch - 1
@@ -308,7 +378,10 @@ def _train_chunk(programs, recipe, keys, hyper, splits, num_real, put, report) -
   seconds = time.perf_counter() - start
 
   state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
-  curves = jax.tree.map(lambda *epochs: np.stack(epochs, axis=-1)[:num_real], *rows)  # [S, A, E]
+  curves, observations = (
+    jax.tree.map(lambda *epochs: np.stack(epochs, axis=2)[:num_real], *along)  # [S, A, e, ...]
+    for along in (rows, observed)
+  )
   # The last update may have been the one too many, and with it nothing but the test shows that.
   finite = np.isfinite(tested.loss) & np.isfinite(tested.logits).all(axis=(-2, -1))  # [S, A]
   state = state._replace(status=np.where(finite, state.status, train.DIVERGED))
@@ -321,6 +394,8 @@ def _train_chunk(programs, recipe, keys, hyper, splits, num_real, put, report) -
     predicted=tested.predicted,
     predicted_at_half=tested.predicted_at_half,
     sum_probabilities=probabilities.sum(axis=0),
+    observations=observations,
+    logits=tested.logits,
     seconds=seconds,
   )
 
@@ -332,8 +407,8 @@ def _gather(plan, num_params, compile_seconds, chunks: list[_Chunk]) -> _Group:
   def join(*leaves):
     return np.concatenate(leaves)
 
-  def pad(curve):
-    return _pad_epochs(curve, num_epochs)
+  def join_curves(*leaves, length=num_epochs):
+    return join(*(_pad_epochs(leaf, length) for leaf in leaves))
 
   state = jax.tree.map(join, *(chunk.state for chunk in chunks))
   num_valid = np.maximum((state.status != train.DIVERGED).sum(axis=0), 1)  # [A]
@@ -342,24 +417,32 @@ def _gather(plan, num_params, compile_seconds, chunks: list[_Chunk]) -> _Group:
     plan=plan,
     state=state,
     num_params=num_params,
-    curves=jax.tree.map(join, *(jax.tree.map(pad, chunk.curves) for chunk in chunks)),
+    curves=jax.tree.map(join_curves, *(chunk.curves for chunk in chunks)),
     test_loss=join(*(chunk.test_loss for chunk in chunks)),
     predicted=join(*(chunk.predicted for chunk in chunks)),
     predicted_at_half=join(*(chunk.predicted_at_half for chunk in chunks)),
     mean_probabilities=sum(c.sum_probabilities for c in chunks) / num_valid[:, None, None],
+    observations=jax.tree.map(
+      functools.partial(join_curves, length=num_epochs + 1), *(c.observations for c in chunks)
+    ),
+    logits=None if chunks[0].logits is None else join(*(chunk.logits for chunk in chunks)),
     train_seconds=join(*seconds),
     compile_seconds=compile_seconds,
   )
 
 
+def _nothing(*_) -> dict[str, jax.Array]:
+  """The observer that records nothing."""
+  return {}
+
+
 @functools.lru_cache(maxsize=64)
-def _compile(recipe, mesh, keys, hyper, train_set, validation, test_set) -> _Programs:
+def _compile(recipe, mesh, observer, keys, hyper, train_set, validation, test_set) -> _Programs:
   """Compiles the programs of one recipe for one set of shapes, once.
 
-  All arguments after `mesh` are the shapes of what the programs are called with. What each
-  `in_axes`
-  says: keys belong to seeds, settings to arms, and the data to nobody, so that whatever depends on
-  key and data alone is computed once for all arms of a seed.
+  All arguments after `observer` are the shapes of what the programs are called with. What each
+  `in_axes` says: keys belong to seeds, settings to arms, and the data to nobody, so that whatever
+  depends on key and data alone is computed once for all arms of a seed.
   """
   seed, everywhere = PartitionSpec("seed"), PartitionSpec()
 
@@ -381,6 +464,9 @@ def _compile(recipe, mesh, keys, hyper, train_set, validation, test_set) -> _Pro
     (0, 0, None, None, None, None),
   )
   test = population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, None))
+  observe = population(
+    functools.partial(observer, recipe), (0, 0, None, None, None), (0, None, None, None, None)
+  )
 
   by_seed, replicated = keys.sharding, hyper.patience.sharding
   state = jax.tree.map(
@@ -393,6 +479,7 @@ def _compile(recipe, mesh, keys, hyper, train_set, validation, test_set) -> _Pro
     lower(create, (seed, everywhere), keys, hyper),
     lower(epoch, epoch_specs, state, keys, hyper, train_set, validation, index, donate=0),
     lower(test, (seed, everywhere, everywhere), state, hyper, test_set),
+    lower(observe, (seed, *[everywhere] * 4), state.params, hyper, train_set, validation, test_set),
   )
   with concurrent.futures.ThreadPoolExecutor() as pool:
     return _Programs(*pool.map(lambda program: program.compile(), lowered))
@@ -405,7 +492,7 @@ def _test_member(
   params = train.reported_params(recipe, state)
   logits = train.predict(recipe, params, test_set.images)  # [N, C]
   return _TestResult(
-    loss=train.mean_loss(recipe, logits, test_set.labels),
+    loss=train.mean_loss(recipe, hyper, logits, test_set.labels),
     logits=logits,
     predicted=metrics.predict_class(logits, hyper.threshold),
     predicted_at_half=metrics.predict_class(logits, 0.5),
@@ -437,6 +524,7 @@ def _assemble(dataset, arms, seeds, groups: list[_Group]) -> Population:
   at_half = None
   if _has_threshold(arms, dataset.num_classes):
     at_half = count(join([g.predicted_at_half for g in groups]))
+  kept = groups[0].logits is not None
   restored = np.array([arm.restore_best for arm in arms.values()])
   values = {
     **_curves_at(curves, np.where(restored, best_epoch, epochs), len(dataset.validation) > 0),
@@ -460,7 +548,22 @@ def _assemble(dataset, arms, seeds, groups: list[_Group]) -> Population:
     train_seconds=join([g.train_seconds for g in groups]),
     compile_seconds=sum(g.compile_seconds for g in groups),
     chunks=tuple(g.plan for g in groups),
+    observations={
+      name: _per_arm(arms, groups, lambda group, name=name: group.observations[name])
+      for name in groups[0].observations
+    },
+    logits=_per_arm(arms, groups, lambda group: group.logits) if kept else None,
   )
+
+
+def _per_arm(
+  arms: Mapping[str, Arm], groups: list[_Group], values: Callable[[_Group], np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Returns values `[S, a, ...]` of all groups arm by arm, `[S, ...]`, the arms in their order."""
+  found = {
+    arm: values(group)[:, index] for group in groups for index, arm in enumerate(group.plan.arms)
+  }
+  return {arm: found[arm] for arm in arms}
 
 
 def _has_threshold(arms: Mapping[str, Arm], num_classes: int) -> bool:
@@ -481,9 +584,10 @@ def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray
 
 
 def _pad_epochs(curve: np.ndarray, num_epochs: int) -> np.ndarray:
-  """Pads curves `[S, A, e]` to `[S, A, E]` with NaN: what they are once a member stopped."""
-  missing = num_epochs - curve.shape[-1]
-  return np.pad(curve, ((0, 0), (0, 0), (0, missing)), constant_values=np.nan)
+  """Pads curves `[S, A, e, ...]` to `[S, A, E, ...]` with NaN: what they are after the end."""
+  padding = [(0, 0)] * curve.ndim
+  padding[2] = (0, num_epochs - curve.shape[2])
+  return np.pad(curve, padding, constant_values=np.nan)
 
 
 def _curves_at(

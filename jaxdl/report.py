@@ -12,15 +12,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
+from jaxdl import augment, comparison_plots, figures, metrics, plots, stats, train
 from jaxdl import experiment as experiment_lib
-from jaxdl import plots, stats
+from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import RATES, Population
@@ -30,12 +32,13 @@ CONFIG_FILE = "config.json"
 _FILES = (
   "provenance.json",
   "members.csv",
+  "per_class.csv",
   "curves.parquet",
   "confusion.npz",
   "verdicts.json",
   "report.md",
 )
-_FIGURES = "figures"
+_FIGURES, _TABLES = "figures", "tables"
 _PACKAGES = (
   "jaxdl",
   "jax",
@@ -49,6 +52,14 @@ _PACKAGES = (
   "matplotlib",
   "tensorflow-datasets",
 )
+
+
+class Extra(NamedTuple):
+  """What one kind of experiment adds to its report."""
+
+  sections: Sequence[str] = ()  # Markdown, after the pictures
+  pictures: Sequence[tuple[str, str, Figure]] = ()  # (file name without suffix, caption, figure)
+  tables: Mapping[str, pd.DataFrame] = {}  # file name without suffix -> table
 
 
 class Workdir:
@@ -119,7 +130,8 @@ class Workdir:
     trained: Population,
     verdicts: Sequence[stats.Verdict],
     started: datetime.datetime,
-    sections: Sequence[str] = (),
+    extra: Extra = Extra(),  # noqa: B008  (a tuple)
+    shown: Population | None = None,
   ):
     """Writes the files of a run and moves them to their places, `config.json` last.
 
@@ -129,17 +141,25 @@ class Workdir:
       trained: the population.
       verdicts: of `jaxdl.experiment.compare`.
       started: when the run began, with its time zone.
-      sections: Markdown that the report shows after the pictures.
+      extra: what this kind of experiment adds.
+      shown: the part of the population that pictures and tables of the report show; None: all.
     """
     stage = self._staging
-    (stage / _FIGURES).mkdir()
-    figures = _write_figures(stage / _FIGURES, trained, dataset, next(iter(experiment.margins)))
+    for folder in (_FIGURES, _TABLES):
+      (stage / folder).mkdir()
+    pictures = [*_pictures(experiment, shown or trained, dataset), *extra.pictures]
+    for name, _, figure in pictures:
+      figures.save(figure, stage / _FIGURES / name)
+    for name, table in extra.tables.items():
+      table.to_csv(stage / _TABLES / f"{name}.csv", index=False, lineterminator="\n")
     origin = provenance(dataset, trained, started, self._source)
-    text = markdown(experiment, trained, verdicts, origin, figures, sections)
+    captions = [(name, caption) for name, caption, _ in pictures]
+    text = markdown(experiment, shown or trained, verdicts, origin, captions, extra.sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
     _write_json(stage / "provenance.json", origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
     members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
+    per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
     curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
     np.savez(stage / "confusion.npz", **_confusion_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
@@ -149,8 +169,13 @@ class Workdir:
     # Without its config a directory is no run, so one that is interrupted here is not taken for
     # one.
     (self.path / CONFIG_FILE).unlink(missing_ok=True)
-    shutil.rmtree(self.path / _FIGURES, ignore_errors=True)
-    for name in (_FIGURES, *_FILES, CONFIG_FILE):
+    for folder in (_FIGURES, _TABLES):
+      shutil.rmtree(self.path / folder, ignore_errors=True)
+    if not any((self._staging / _TABLES).iterdir()):
+      (self._staging / _TABLES).rmdir()
+    for name in (_FIGURES, _TABLES, *_FILES, CONFIG_FILE):
+      if name == _TABLES and not (self._staging / _TABLES).exists():
+        continue
       os.replace(self._staging / name, self.path / name)
 
 
@@ -189,6 +214,23 @@ def curves_table(trained: Population) -> pd.DataFrame:
     "epoch": epoch[step],
   }
   columns |= {name: curve[seed, arm, step] for name, curve in trained.curves.items()}
+  return pd.DataFrame(columns)
+
+
+def per_class_table(trained: Population) -> pd.DataFrame:
+  """Returns a row per member and class: how many examples, precision, recall, F1."""
+  num_seeds, num_arms, num_classes = trained.confusion.shape[:3]
+  size = num_arms * num_classes
+  scores = metrics.per_class(trained.confusion)  # [S, A, C] each
+  columns = {
+    "seed": np.repeat(trained.seeds, size),
+    "arm": np.tile(np.repeat(np.array(list(trained.arms), dtype=object), num_classes), num_seeds),
+    "class": list(trained.class_names) * (num_seeds * num_arms),
+    "num_examples": trained.confusion.sum(axis=-1).ravel(),
+  }
+  columns |= {
+    name: score.ravel() for name, score in zip(("precision", "recall", "f1"), scores, strict=True)
+  }
   return pd.DataFrame(columns)
 
 
@@ -259,11 +301,12 @@ def _source_revision() -> dict[str, Any]:
   return {"revision": run[0].strip(), "clean": not run[1].strip()}
 
 
-def _write_figures(
-  folder: pathlib.Path, trained: Population, dataset: Dataset, metric: str
-) -> list[tuple[str, str]]:
-  """Draws the pictures; returns (file name without suffix, caption) of each."""
-  figures = [
+def _pictures(
+  experiment: Experiment, trained: Population, dataset: Dataset
+) -> list[tuple[str, str, Figure]]:
+  """Returns (file name without suffix, caption, figure) of the pictures that every report has."""
+  metric = next(iter(experiment.margins))
+  pictures = [
     (
       "learning_curves",
       "Learning curves: mean over seeds with its 95% interval, a thin line per seed.",
@@ -285,9 +328,29 @@ def _write_figures(
       plots.worst_mistakes(trained, dataset.test.images),
     ),
   ]
-  for name, _, figure in figures:
-    plots.save(figure, folder / name)
-  return [(name, caption) for name, caption, _ in figures]
+  if any(_changes_rate(arm) for arm in trained.arms.values()):
+    figure = comparison_plots.learning_rates(trained)
+    pictures.append(("learning_rates", "The learning rate of each epoch's first step.", figure))
+  for arm in trained.arms.values():
+    if not arm.augmentation.is_identity:
+      caption = "Training images, the originals on the left, as augmentation shows them."
+      pictures.append(("augmentation", caption, _augmentation_picture(experiment, dataset, arm)))
+      break
+  return pictures
+
+
+def _changes_rate(arm: Arm) -> bool:
+  return arm.schedule.strip() != "constant" or arm.plateau_patience is not None
+
+
+def _augmentation_picture(
+  experiment: Experiment, dataset: Dataset, arm: Arm, num_images: int = 5, num_variants: int = 7
+) -> Figure:
+  """Draws what an arm's augmentation makes of the first training images."""
+  originals = dataset.train.images[:num_images]  # [K, H, W, D]
+  keys = jax.random.split(train.seed_key(experiment.seed, 0), (num_variants, len(originals)))
+  augmented = [augment.random_affine(row, train.scale(originals), arm.augmentation) for row in keys]
+  return comparison_plots.augmented_images(originals, np.stack(augmented, axis=1))
 
 
 def markdown(
@@ -295,7 +358,7 @@ def markdown(
   trained: Population,
   verdicts: Sequence[stats.Verdict],
   origin: dict[str, Any],
-  figures: Iterable[tuple[str, str]],
+  pictures: Iterable[tuple[str, str]],
   sections: Sequence[str],
 ) -> str:
   """Returns the report: question, answer, tables, pictures, then how it was made."""
@@ -314,10 +377,11 @@ def markdown(
     _VERDICT_NOTE,
     "## Arms",
     _arms_table(trained),
+    _per_class_text(trained),
     "## Pictures",
     *(
       f"![{escape(caption)}]({_FIGURES}/{name}.png)\n\n{escape(caption)}"
-      for name, caption in figures
+      for name, caption in pictures
     ),
     *sections,
     "## How it was made",
@@ -409,6 +473,30 @@ def _arms_table(trained: Population) -> str:
         ]
       )
   return markdown_table(rows)
+
+
+def _per_class_text(trained: Population) -> str:
+  """Returns a table of precision, recall and F1 by class, with more than two classes."""
+  if len(trained.class_names) == 2:
+    return ""
+  rows = [["class", "arm", "precision", "recall", "F1"]]
+  scores = 100 * np.stack(metrics.per_class(trained.confusion))  # [3, S, A, C]
+  for index, label in enumerate(trained.class_names):
+    for place, arm in enumerate(trained.arms):
+      kept = scores[:, trained.status[:, place] != "diverged", place, index]  # [3, S]
+      rows.append([label, arm, *(_mean_and_std(values) for values in kept)])
+  note = (
+    "Mean over seeds ± standard deviation, in percent. Precision, recall and F1 in the tables "
+    "above are macro averages, the mean over classes; since every image has one label, the micro "
+    "average of all three is the accuracy."
+  )
+  return f"## Classes\n\n{markdown_table(rows)}\n\n{note}"
+
+
+def _mean_and_std(values: np.ndarray) -> str:
+  if len(values) == 0:
+    return "-"
+  return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
 
 
 def _metric_label(metric: str, trained: Population) -> str:

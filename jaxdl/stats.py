@@ -498,8 +498,9 @@ def compare(
   alpha: float = 0.05,
   num_resamples: int = NUM_RESAMPLES,
   seed: int = 0,
+  reference: str | None = None,
 ) -> list[Verdict]:
-  """Compares every arm with every later one, and corrects for the number of comparisons.
+  """Compares arms with each other, and corrects for the number of comparisons.
 
   The verdict on arm a against arm b is the first that holds of
 
@@ -518,18 +519,25 @@ def compare(
     alpha: level of the tests, in (0, 0.5).
     num_resamples: see `sign_flip_test`.
     seed: see `sign_flip_test`.
+    reference: the one arm that each of the others is compared with; None: every pair is compared.
 
   Returns:
-    One verdict per pair of arms, [A (A - 1) / 2], in the order of `scores.arms`.
+    One verdict per pair of arms, in the order of `scores.arms`: [A (A - 1) / 2], the earlier arm
+    first, or with a reference [A - 1], the reference second.
 
   Raises:
-    InputError: an argument is out of its range, or `num_resamples` is needed and is so small that
-      no p-value could be below alpha after correction.
+    InputError: the reference is no arm, an argument is out of its range, or `num_resamples` is
+      needed and is so small that no p-value could be below alpha after correction.
   """
   _check_margin(margin)
   _check_alpha(alpha)
   _check_num_resamples(num_resamples)
-  pairs = list(itertools.combinations(scores.arms, 2))
+  if reference is None:
+    pairs = list(itertools.combinations(scores.arms, 2))
+  elif reference in scores.arms:
+    pairs = [(arm, reference) for arm in scores.arms if arm != reference]
+  else:
+    raise unknown_name("reference arm", reference, scores.arms)
   differences = [paired_differences(scores, *pair) for pair in pairs]
   if any(len(d) > MAX_EXACT for d in differences):
     _check_resolution(num_resamples, len(pairs), alpha)
@@ -708,19 +716,19 @@ def _check_num_resamples(num_resamples: int) -> None:
   check_integer("num_resamples", num_resamples, 1)
 
 
-def check_settings(num_seeds: int, num_arms: int, alpha: float, num_resamples: int) -> None:
+def check_settings(num_seeds: int, num_comparisons: int, alpha: float, num_resamples: int) -> None:
   """Raises InputError where `compare` would, so that it can be known before the training.
 
   Args:
     num_seeds: S.
-    num_arms: A.
+    num_comparisons: pairs of arms compared on one metric.
     alpha: level of the tests.
     num_resamples: sign flips drawn where there are too many seeds to try them all.
   """
   _check_alpha(alpha)
   _check_num_resamples(num_resamples)
   if num_seeds > MAX_EXACT:
-    _check_resolution(num_resamples, math.comb(num_arms, 2), alpha)
+    _check_resolution(num_resamples, num_comparisons, alpha)
 
 
 def _check_resolution(num_resamples: int, num_comparisons: int, alpha: float) -> None:

@@ -5,9 +5,9 @@
 A, and nothing here ever reduces across members.
 
 Everything random is a function of the member's key, which belongs to the seed alone. So the arms of
-one seed share the order of the data, the batches gathered from it, the dropout masks and the
-numbers underneath their initial weights: they are paired, and under `vmap` what they share is
-computed once.
+one seed share the order of the data, the batches gathered from it and their augmentation, the
+dropout masks and the numbers underneath their initial weights: they are paired, and under `vmap`
+what they share is computed once.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl import initializers, losses, metrics, models, optimizers
+from jaxdl import augment, initializers, losses, metrics, models, optimizers, schedules
 from jaxdl.arm import Hyperparams, Recipe
 
 # Streams of random numbers of one member.
-_INIT, _DATA_ORDER, _DROPOUT = range(3)
+_INIT, _DATA_ORDER, _DROPOUT, _AUGMENTATION = range(4)
 
 # Status of a member. FINISHED, EARLY_STOPPED and DIVERGED members no longer change.
 RUNNING, FINISHED, EARLY_STOPPED, DIVERGED = range(4)
@@ -46,6 +46,7 @@ class MemberState(NamedTuple):
   wait: jax.Array  # [] int32, epochs since the best one
   num_epochs: jax.Array  # [] int32, epochs trained, the one it diverged in included
   status: jax.Array  # [] int32
+  plateau: schedules.PlateauState  # scales the learning rate
 
 
 class EpochMetrics(NamedTuple):
@@ -68,7 +69,8 @@ class Slice(NamedTuple):
 
   indices: jax.Array  # [b] int32, into the training set
   weights: jax.Array  # [b] float32, 0 where the slice is padded
-  dropout_keys: jax.Array  # [b] keys
+  dropout_keys: jax.Array | None  # [b] keys; None where nothing is dropped
+  augmentation_keys: jax.Array | None  # [b] keys; None where images stay as they are
 
 
 def seed_key(root_seed: int, seed: int) -> jax.Array:
@@ -109,6 +111,7 @@ def create_member(
     wait=jnp.int32(0),
     num_epochs=jnp.int32(0),
     status=jnp.int32(RUNNING),
+    plateau=schedules.initial_plateau(),
   )
 
 
@@ -137,15 +140,15 @@ def train_epoch(
     The member after the epoch, and its metrics.
   """
   slices = epoch_slices(recipe, key, epoch, len(train.labels))  # [T, K, b]
-  start = (state.params, state.opt_state)
+  learning_rates = state.plateau.scale * hyper.learning_rates[epoch]  # [T]
   (params, opt_state), (loss_sums, correct_sums) = lax.scan(
-    lambda carry, inputs: train_step(recipe, carry, train, hyper.threshold, *inputs),
-    start,
-    (slices, hyper.learning_rates[epoch]),
+    lambda carry, inputs: train_step(recipe, carry, train, hyper, *inputs),
+    (state.params, state.opt_state),
+    (slices, learning_rates),
   )
-  val_loss, val_correct = evaluate(recipe, params, validation, hyper.threshold)
+  val_loss, val_correct = evaluate(recipe, params, validation, hyper)
   epoch_metrics = EpochMetrics(
-    learning_rate=hyper.learning_rates[epoch, 0],
+    learning_rate=learning_rates[0],
     train_loss=loss_sums.sum() / len(train.labels),
     train_correct=correct_sums.sum(),
     val_loss=val_loss,
@@ -158,7 +161,7 @@ def train_epoch(
   return state, jax.tree.map(lambda value: jnp.where(running, value, jnp.nan), epoch_metrics)
 
 
-def train_step(recipe, carry, train, threshold, slices, learning_rate):
+def train_step(recipe, carry, train, hyper, slices, learning_rate):
   """One step of gradient descent on one batch, `params - learning_rate * optimizer(gradient)`.
 
   The gradient of the batch's mean loss is summed over slices small enough to stay in the cache (on
@@ -168,7 +171,7 @@ def train_step(recipe, carry, train, threshold, slices, learning_rate):
     recipe: the static settings.
     carry: `(params, opt_state)`.
     train: the training set, which the slices index.
-    threshold: `[]`, above which one output predicts class 1.
+    hyper: the traced settings of the member's arm.
     slices: the batch's slices, `[K, b]`.
     learning_rate: `[]`.
 
@@ -179,31 +182,37 @@ def train_step(recipe, carry, train, threshold, slices, learning_rate):
   gradient = jax.value_and_grad(slice_loss, argnums=1, has_aux=True)
 
   def add_slice(sums, piece):
-    (loss_sum, correct_sum), grads = gradient(recipe, params, train, threshold, piece)
+    (loss_sum, correct_sum), grads = gradient(recipe, params, train, hyper, piece)
     return jax.tree.map(jnp.add, sums, (grads, loss_sum, correct_sum)), None
 
   zeros = (jax.tree.map(jnp.zeros_like, params), jnp.float32(0), jnp.float32(0))
   (grads, loss_sum, correct_sum), _ = lax.scan(add_slice, zeros, slices)
   grads = jax.tree.map(lambda g: g / slices.weights.sum(), grads)
-  updates, opt_state = optimizers.get(recipe.optimizer).update(grads, opt_state, params)
-  params = jax.tree.map(lambda p, u: p - learning_rate * u, params, updates)
-  return (params, opt_state), (loss_sum, correct_sum)
+  if recipe.l2:
+    # Of l2 * sum(kernel^2); a bias, the only parameter with one axis, is not penalised.
+    grads = jax.tree.map(lambda g, p: g + 2 * hyper.l2 * p if p.ndim > 1 else g, grads, params)
+  weight_decay = hyper.weight_decay if recipe.weight_decay else None
+  carry = optimizers.step(recipe.optimizer, params, opt_state, grads, learning_rate, weight_decay)
+  return carry, (loss_sum, correct_sum)
 
 
-def slice_loss(recipe, params, train, threshold, piece):
+def slice_loss(recipe, params, train, hyper, piece):
   """Returns the summed loss of a slice of a batch, and how many of it are classified correctly."""
   images, labels = scale(train.images[piece.indices]), train.labels[piece.indices]
+  if piece.augmentation_keys is not None:
+    images = augment.random_affine(piece.augmentation_keys, images, recipe.augmentation)
   logits = _model(recipe).apply({"params": params}, images, piece.dropout_keys)  # [b, C]
-  per_example = losses.get(recipe.loss)(logits, labels)  # [b]
-  correct = metrics.predict_class(logits, threshold) == labels  # [b]
+  per_example = _loss(recipe, hyper)(logits, labels)  # [b]
+  correct = metrics.predict_class(logits, hyper.threshold) == labels  # [b]
   return (piece.weights * per_example).sum(), (piece.weights * correct).sum()
 
 
 def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples: int) -> Slice:
   """Cuts an epoch into T batches of K slices: a new order of all N examples, none left out.
 
-  The order depends on the key and the epoch alone, and the dropout key of an example on the key,
-  the epoch, the step and its place in the batch, so that neither depends on how a batch is cut.
+  The order depends on the key and the epoch alone, and the dropout and augmentation keys of an
+  example on the key, the epoch, the step and its place in the batch, so that nothing depends on how
+  a batch is cut.
 
   Returns:
     Slices with leading axes `[T, K, b]`; T = ceil(N / B), and the last batch is partial. Padding
@@ -222,30 +231,36 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
   valid = (place < recipe.batch_size)[None] & (position < num_examples)
   indices = jnp.where(valid, order[jnp.minimum(position, num_examples - 1)], 0)
 
-  dropout_key = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), epoch)
-  fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
-  step_keys = jax.vmap(jax.random.fold_in, (None, 0))(dropout_key, step)  # [T]
+  def keys(stream):  # [T, K, b]
+    epoch_key = jax.random.fold_in(jax.random.fold_in(key, stream), epoch)
+    step_keys = jax.vmap(jax.random.fold_in, (None, 0))(epoch_key, step)  # [T]
+    fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
+    return fold(step_keys, place).reshape(shape)
+
   return Slice(
     indices=indices.reshape(shape),
     weights=valid.astype(jnp.float32).reshape(shape),
-    dropout_keys=fold(step_keys, place).reshape(shape),
+    dropout_keys=keys(_DROPOUT) if recipe.dropout_rate > 0 else None,
+    augmentation_keys=None if recipe.augmentation.is_identity else keys(_AUGMENTATION),
   )
 
 
 def evaluate(
-  recipe: Recipe, params: dict, examples: Examples, threshold: jax.Array
+  recipe: Recipe, params: dict, examples: Examples, hyper: Hyperparams
 ) -> tuple[jax.Array, jax.Array]:
   """Returns mean loss and number of correct predictions, each `[]`; NaN without examples."""
   if len(examples.labels) == 0:
     return jnp.float32(jnp.nan), jnp.float32(jnp.nan)
   logits = predict(recipe, params, examples.images)  # [N, C]
-  correct = metrics.predict_class(logits, threshold) == examples.labels  # [N]
-  return mean_loss(recipe, logits, examples.labels), correct.sum(dtype=jnp.float32)
+  correct = metrics.predict_class(logits, hyper.threshold) == examples.labels  # [N]
+  return mean_loss(recipe, hyper, logits, examples.labels), correct.sum(dtype=jnp.float32)
 
 
-def mean_loss(recipe: Recipe, logits: jax.Array, labels: jax.Array) -> jax.Array:
+def mean_loss(
+  recipe: Recipe, hyper: Hyperparams, logits: jax.Array, labels: jax.Array
+) -> jax.Array:
   """Returns the mean loss `[]` of logits `[N, C]` for labels `[N]`."""
-  return losses.get(recipe.loss)(logits, labels).mean()
+  return _loss(recipe, hyper)(logits, labels).mean()
 
 
 def predict(recipe: Recipe, params: dict, images: jax.Array) -> jax.Array:
@@ -296,7 +311,7 @@ def scale(images: jax.Array) -> jax.Array:
 
 
 def after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
-  """Divergence and early stopping, decided after an epoch as Keras's EarlyStopping decides.
+  """Divergence, early stopping and plateaus, as Keras's EarlyStopping and ReduceLROnPlateau decide.
 
   A member whose loss is no longer finite is frozen as it was before the epoch.
   """
@@ -307,8 +322,18 @@ def after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
     improved = epoch_metrics.val_loss + hyper.min_delta < before.best_val_loss
     wait = jnp.where(improved, 0, before.wait + 1)
     stop = ~improved & (wait >= hyper.patience)
+    plateau = schedules.reduce_on_plateau(
+      before.plateau,
+      epoch_metrics.val_loss,
+      patience=hyper.plateau_patience,
+      factor=hyper.plateau_factor,
+      min_delta=hyper.plateau_min_delta,
+      cooldown=hyper.plateau_cooldown,
+      min_scale=hyper.plateau_min_scale,
+    )
   else:
     improved, wait, stop = jnp.bool(False), before.wait, jnp.bool(False)
+    plateau = before.plateau
   status = jnp.where(num_epochs == recipe.num_epochs, FINISHED, RUNNING)
   status = jnp.where(stop, EARLY_STOPPED, status)
   best_params = trained.params if recipe.restore_best else {}
@@ -321,9 +346,15 @@ def after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
     wait=wait,
     num_epochs=num_epochs,
     status=status.astype(jnp.int32),
+    plateau=plateau,
   )
   frozen = before._replace(num_epochs=num_epochs, status=jnp.int32(DIVERGED))
   return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, frozen)
+
+
+def _loss(recipe: Recipe, hyper: Hyperparams):
+  smoothing = hyper.label_smoothing if recipe.label_smoothing else None
+  return losses.select(recipe.losses, hyper.loss_index, smoothing)
 
 
 def _model(recipe, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.zeros) -> nn.Module:
