@@ -4,39 +4,58 @@ Losses take logits, not probabilities, so that they stay finite and exact where 
 would saturate. Means are taken by the caller, who knows which examples count.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from jaxdl.errors import InputError, unknown_name
 
 
-def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def binary_cross_entropy(
+  logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0
+) -> jax.Array:
   """Returns -log p(label) for one sigmoid output: `max(z, 0) - z y + log(1 + exp(-|z|))`.
 
   Args:
     logits: `[B, 1]`.
     labels: `[B]`, 0 or 1.
+    label_smoothing: s, `[]`, 0 to 1: the target is y (1 - s) + s / 2, as in Keras.
 
   Returns:
     `[B]`, in nats.
   """
-  return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels.astype(logits.dtype))
+  target = labels.astype(logits.dtype)  # [B]
+  if not _is_zero(label_smoothing):
+    target = target * (1 - label_smoothing) + label_smoothing / 2
+  return optax.sigmoid_binary_cross_entropy(logits[:, 0], target)
 
 
-def categorical_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def categorical_cross_entropy(
+  logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0
+) -> jax.Array:
   """Returns -log p(label) for a softmax over C outputs: `logsumexp(z) - z[label]`.
+
+  Smoothed (Szegedy et al. 2016), the target is `(1 - s) onehot(label) + s / C`, and the loss
+  `(1 - s) (-log p(label)) + s mean_c(-log p(c))`. Both parts are computed from logits shifted by
+  the largest, so that nothing cancels however large they are, and s = 0 changes no bit.
 
   Args:
     logits: `[B, C]`.
     labels: `[B]`, 0 to C - 1.
+    label_smoothing: s, `[]`, 0 to 1.
 
   Returns:
     `[B]`, in nats.
   """
-  return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  of_label = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  if _is_zero(label_smoothing):
+    return of_label
+  of_any = -jax.nn.log_softmax(logits).mean(axis=-1)  # [B]
+  return (1 - label_smoothing) * of_label + label_smoothing * of_any
 
 
 def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -57,9 +76,9 @@ def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Returns the mean over classes of `max(0, 1 - t z)`, t = 1 for the label and -1 elsewhere.
 
-  Keras's definition, on the logits themselves: the margin is one of raw scores. On probabilities
-  1 - t p is never negative, so the maximum would do nothing and the loss would be linear in the
-  probability of the label. At the kink, t z = 1, the derivative is 0, as that of ReLU is.
+  Keras's definition, on the logits themselves: the margin is one of raw scores, not of
+  probabilities as in `softmax_hinge`. At the kink, t z = 1, the derivative is 0, as that of ReLU
+  is.
 
   Args:
     logits: `[B, C]`.
@@ -68,12 +87,38 @@ def hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
   Returns:
     `[B]`, at least 0.
   """
-  target = 2 * _one_hot(logits, labels) - 1  # [B, C]
-  return jax.nn.relu(1 - target * logits).mean(axis=-1)
+  return jax.nn.relu(1 - _signs(logits, labels) * logits).mean(axis=-1)
+
+
+def softmax_hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  """Returns the mean over classes of `max(0, 1 - t softmax(z))`, t = 1 for the label, else -1.
+
+  What a model that ends in a softmax gets when Keras compiles it with its hinge loss. As no
+  probability exceeds 1, the maximum never acts: the loss is 1 - (p(label) - (1 - p(label))) / C =
+  1 + (1 - 2 p(label)) / C, linear in the probability of the label, without a margin.
+
+  Args:
+    logits: `[B, C]`.
+    labels: `[B]`, 0 to C - 1.
+
+  Returns:
+    `[B]`, 1 - 1 / C to 1 + 1 / C.
+  """
+  probabilities = jax.nn.softmax(logits)
+  return jax.nn.relu(1 - _signs(logits, labels) * probabilities).mean(axis=-1)
+
+
+def _signs(logits: jax.Array, labels: jax.Array) -> jax.Array:
+  return 2 * _one_hot(logits, labels) - 1  # [B, C], 1 for the label and -1 elsewhere
 
 
 def _one_hot(logits: jax.Array, labels: jax.Array) -> jax.Array:
   return jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)  # [B, C]
+
+
+def _is_zero(label_smoothing: jax.Array | float) -> bool:
+  """Whether it is a Python 0, known while tracing, for which nothing needs to be compiled in."""
+  return isinstance(label_smoothing, int | float) and label_smoothing == 0
 
 
 _LOSSES = {
@@ -81,8 +126,11 @@ _LOSSES = {
   "categorical_cross_entropy": categorical_cross_entropy,
   "hinge": hinge,
   "mean_squared_error": mean_squared_error,
+  "softmax_hinge": softmax_hinge,
 }
 NAMES = tuple(_LOSSES)
+# Those that take label smoothing.
+SMOOTHABLE = ("binary_cross_entropy", "categorical_cross_entropy")
 
 
 def get(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -90,6 +138,37 @@ def get(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
   if name not in _LOSSES:
     raise unknown_name("loss", name, _LOSSES)
   return _LOSSES[name]
+
+
+def select(
+  names: Sequence[str], index: jax.Array, label_smoothing: jax.Array | None
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Returns the loss chosen by a traced index.
+
+  It is chosen by `lax.switch`, not by `jnp.where`: the gradient of `jnp.where` multiplies that of
+  the loss not taken by zero, which is NaN where it is not finite. Under `vmap` a switch computes
+  every branch, too, but picks among finished gradients, as long as the gradient is taken inside the
+  `vmap`: `vmap(grad(...))`, not `grad(vmap(...))`.
+
+  Args:
+    names: the losses to choose from, static, all with the same `num_outputs`. A single one is
+      compiled without a switch.
+    index: `[]` int32, position in `names`.
+    label_smoothing: `[]`, of those that are `SMOOTHABLE`; the others ignore it. None: no smoothing
+      is compiled in.
+
+  Returns:
+    A function `(logits [B, C], labels [B]) -> [B]`.
+  """
+  branches = []
+  for name in names:
+    loss = get(name)
+    if label_smoothing is not None and name in SMOOTHABLE:
+      loss = functools.partial(loss, label_smoothing=label_smoothing)
+    branches.append(loss)
+  if len(branches) == 1:
+    return branches[0]
+  return lambda logits, labels: lax.switch(index, branches, logits, labels)
 
 
 def num_outputs(name: str, num_classes: int) -> int:
