@@ -111,7 +111,7 @@ class Arm:
     self._check_regularization()
 
   def _check_schedule(self):
-    schedules.learning_rates(self.schedule, self.learning_rate, self.num_epochs, num_steps=1)
+    schedules.check(self.schedule, self.num_epochs)
     _check_number("plateau_factor", self.plateau_factor, "in (0, 1)", lambda value: 0 < value < 1)
     for name in ("plateau_min_delta", "min_learning_rate"):
       _check_number(name, getattr(self, name), ">= 0", lambda value: value >= 0)

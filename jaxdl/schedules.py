@@ -150,6 +150,17 @@ def parse(spec: str) -> tuple[str, tuple[float, ...]]:
   return name, tuple(values)
 
 
+
+def check(spec: str, num_epochs: int):
+  """Raises InputError for a schedule that `learning_rates` would refuse for so many epochs.
+
+  Without computing anything, so that JAX is not started.
+  """
+  name, arguments = parse(spec)
+  if name.startswith("warmup"):
+    _check_warmup(arguments[0], num_epochs)
+
+
 def _number(spec: str, argument: _Argument, written: str) -> float:
   """Returns one argument of a spec; an int where it counts epochs."""
   try:

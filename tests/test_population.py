@@ -311,12 +311,12 @@ def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
       return {"bytes_limit": self.gibibytes * 2**30}
 
   small, large = (
-    chunks.default_chunk_size(recipe, 1, member, shape, Accelerator(g)) for g in (8, 80)
+    chunks.default_chunk_size(recipe, 1, member, hyper, shape, Accelerator(g)) for g in (8, 80)
   )
   assert 1 <= small < large
   assert large == pytest.approx(10 * small, rel=0.2)
-  assert chunks.default_chunk_size(recipe, 3, member, shape, Accelerator(80)) == large // 3
-  assert chunks.default_chunk_size(recipe, 3, member, shape, jax.local_devices()[0]) == 1
+  assert chunks.default_chunk_size(recipe, 3, member, hyper, shape, Accelerator(80)) == large // 3
+  assert chunks.default_chunk_size(recipe, 3, member, hyper, shape, jax.local_devices()[0]) == 1
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def _recipe(**settings):
   recipe = arm_lib.Recipe(
     model="mlp",
     num_outputs=3,
-    loss="categorical_cross_entropy",
+    losses=("categorical_cross_entropy",),
     optimizer="sgd",
     dropout_rate=0.0,
     batch_size=8,
@@ -177,8 +177,8 @@ def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):
   arm = Arm(model="mlp", loss="categorical_cross_entropy", learning_rate=1e-30, batch_size=16,
             num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
   state, curves = _train(arm, blobs)
-  recipe, _ = _program(arm, blobs)
-  loss, correct = train.evaluate(recipe, state.params, _examples(blobs.train), 0.5)
+  recipe, hyper = _program(arm, blobs)
+  loss, correct = train.evaluate(recipe, state.params, _examples(blobs.train), hyper)
   assert curves.train_loss[0] == pytest.approx(float(loss), rel=1e-5)
   assert curves.train_correct[0] == correct
 
@@ -292,10 +292,10 @@ def test_curves_end_where_a_member_stops(blobs, mlp_arm):
 def test_restored_weights_are_those_of_the_best_epoch(blobs, mlp_arm):
   arm = replace(mlp_arm, patience=1, num_epochs=30, learning_rate=0.03, restore_best=True)
   state, curves = _train(arm, blobs)
-  recipe, _ = _program(arm, blobs)
+  recipe, hyper = _program(arm, blobs)
   assert 0 < int(state.best_epoch) < int(state.num_epochs)
   params = train.reported_params(recipe, state)
-  loss, _ = train.evaluate(recipe, params, _examples(blobs.validation), 0.5)
+  loss, _ = train.evaluate(recipe, params, _examples(blobs.validation), hyper)
   assert float(loss) == pytest.approx(float(np.nanmin(curves.val_loss)), rel=1e-6)
 
 
@@ -314,7 +314,7 @@ def test_learning_rate_follows_its_array(blobs, mlp_arm):
 @pytest.mark.parametrize(
   ("arm_settings", "message"),
   [
-    ({"model": "cnn"}, "unknown model 'cnn'; did you mean 'cnn_binary'"),
+    ({"model": "cnn"}, "unknown model 'cnn'; did you mean 'cnn_mnist'"),
     ({"loss": "hinges"}, "unknown loss"),
     ({"optimizer": "Adam"}, "did you mean 'adam'"),
     ({"activation": "thanh"}, "unknown activation 'thanh'; did you mean 'tanh'"),
