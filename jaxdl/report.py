@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from jaxdl import experiment as experiment_lib
+from jaxdl import figures as figures_lib
 from jaxdl import plots, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
@@ -286,7 +287,7 @@ def _write_figures(
     ),
   ]
   for name, _, figure in figures:
-    plots.save(figure, folder / name)
+    figures_lib.save(figure, folder / name)
   return [(name, caption) for name, caption, _ in figures]
 
 
