@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags
 
-from jaxdl import plots, report, worksheet
+from jaxdl import figures, graph_plots, report, worksheet
 from jaxdl.errors import InputError
 from jaxdl.worksheet import CheckedWorksheet
 
@@ -157,7 +157,7 @@ def _publish(stage: pathlib.Path, workdir: pathlib.Path):
 
 
 def _write_worksheet(folder: pathlib.Path, checked: CheckedWorksheet):
-  plots.save(plots.computation_graph(checked), folder / _GRAPH)
+  figures.save(graph_plots.computation_graph(checked), folder / _GRAPH)
   _write_text(folder / _REPORT, markdown(checked))
   _write_json(folder / _JSON, worksheet.to_json(checked))
 

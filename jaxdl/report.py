@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from jaxdl import augment, comparison_plots, figures, metrics, plots, stats, train
 from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
+from jaxdl.figures import Figure
 from jaxdl.population import RATES, Population
 from jaxdl.types import Dataset
 

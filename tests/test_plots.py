@@ -1,6 +1,5 @@
-"""Figures: what is drawn is what was measured, nothing is cut off, equal input is equal bytes."""
+"""Pictures of a population: what is drawn was measured, nothing is cut off, equal bytes each time."""
 
-import itertools
 import math
 import xml.etree.ElementTree
 
@@ -8,95 +7,11 @@ import matplotlib
 import numpy as np
 import pytest
 import scipy.stats
-from matplotlib import pyplot
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from drawing import HOSTILE, assert_nothing_clipped, make_population
 from matplotlib.collections import LineCollection
 
-from jaxdl import metrics, plots
-from jaxdl.arm import Arm
+from jaxdl import figures, plots
 from jaxdl.errors import InputError
-from jaxdl.population import Population
-
-HOSTILE = (
-  "$\\frac{",
-  "$x^2$ & <script>alert('x')</script>",
-  "two\nlines\tand\x00\x1b[31m controls \u202e reversed",
-  "--> ]]> <!-- &amp;",
-  "_hidden",
-  "中文 \U0001f600 \ud800",
-  "W" * 3000,
-  "",
-)
-
-
-def make_population(
-  num_seeds=4,
-  num_arms=2,
-  num_classes=2,
-  num_epochs=6,
-  num_examples=60,
-  arm_names=None,
-  class_names=None,
-  diverged=(),
-  stopped=(),
-  validation=True,
-  thresholds=None,
-  loss=None,
-):
-  """A population of made-up results, with members (seed, arm, epoch) that diverged or stopped."""
-  rng = np.random.default_rng(0)
-  shape = (num_seeds, num_arms)
-  status, epochs = np.full(shape, "finished", "U16"), np.full(shape, num_epochs)
-  for name, members in (("diverged", diverged), ("early_stopped", stopped)):
-    for seed, arm, epoch in members:
-      status[seed, arm], epochs[seed, arm] = name, epoch
-  lost = status == "diverged"
-
-  steps = np.arange(1, num_epochs + 1)
-  curves = {"learning_rate": np.full((*shape, num_epochs), 0.001)}
-  for split in ("train", "val"):
-    loss_curve = np.exp(-0.3 * steps + 0.2 * rng.standard_normal((*shape, num_epochs)))
-    curves[f"{split}_loss"], curves[f"{split}_accuracy"] = loss_curve, 1 - 0.5 * loss_curve
-    if split == "val" and not validation:
-      loss_curve[:], curves["val_accuracy"][:] = np.nan, np.nan
-  for name, curve in curves.items():
-    curve[steps > epochs[..., None]] = np.nan
-    if name.endswith("loss"):
-      curve[(steps == epochs[..., None]) & lost[..., None]] = np.nan
-
-  labels = np.arange(num_examples) % num_classes
-  logits = rng.standard_normal((*shape, num_examples, num_classes))
-  logits[..., np.arange(num_examples), labels] += 1
-  probabilities = metrics.probabilities(logits)  # [S, A, N, C]
-  confusion = metrics.confusion_matrix(labels, logits.argmax(axis=-1), num_classes)
-  confusion[lost] = 0
-  probabilities[lost] = 0
-  kept = np.maximum((~lost).sum(axis=0), 1)[:, None, None]
-  values = {"test_accuracy": metrics.accuracy(confusion), "test_loss": rng.random(shape)}
-  values["f1"] = metrics.precision_recall_f1(confusion)[2]
-  arm_names = arm_names or [f"arm {index}" for index in range(num_arms)]
-  loss = loss or ("binary_cross_entropy" if num_classes == 2 else "categorical_cross_entropy")
-  return Population(
-    seeds=tuple(range(num_seeds)),
-    arms={
-      name: Arm(loss=loss, threshold=thresholds[i] if thresholds else 0.5)
-      for i, name in enumerate(arm_names)
-    },
-    class_names=tuple(class_names or map(str, range(num_classes))),
-    test_labels=labels,
-    status=status,
-    epochs=epochs,
-    best_epoch=epochs,
-    num_params=np.ones(shape, int),
-    curves=curves,
-    metrics={name: np.where(lost, np.nan, value) for name, value in values.items()},
-    confusion=confusion,
-    confusion_at_half=None,
-    mean_probabilities=probabilities.sum(axis=0) / kept,
-    train_seconds=np.ones(shape),
-    compile_seconds=1.0,
-    chunks=(),
-  )
 
 
 def with_probabilities(class_1, labels, thresholds=(0.5,), loss="binary_cross_entropy"):
@@ -141,35 +56,6 @@ def marks(ax, marker):
 def titles(figure):
   """The titles of a grid of images, as one line each."""
   return [" ".join(ax.get_title().split()) for ax in figure.axes]
-
-
-def drawn_texts(figure):
-  """Everything that is written when the figure is drawn, with its box in pixels."""
-  found = []
-
-  def record(text, renderer):
-    if text.get_visible() and text.get_text().strip():
-      found.append((text.get_text(), text.get_window_extent(renderer)))
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(matplotlib.text.Text, "draw", record)
-    figure.draw(FigureCanvasAgg(figure).get_renderer())
-  return found
-
-
-def assert_nothing_clipped(figure):
-  """All text stands within the figure, and no panel reaches into another."""
-  slack = 0.5  # of a pixel, for antialiasing
-  for text, box in drawn_texts(figure):
-    assert box.x0 >= -slack, text
-    assert box.y0 >= -slack, text
-    assert box.x1 <= figure.bbox.x1 + slack, text
-    assert box.y1 <= figure.bbox.y1 + slack, text
-  renderer = FigureCanvasAgg(figure).get_renderer()
-  boxes = [ax.get_tightbbox(renderer) for ax in figure.axes]
-  for a, b in itertools.combinations(boxes, 2):
-    width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-    assert min(width, height) <= 1, "panels overlap"
 
 
 # --- Learning curves ---
@@ -520,7 +406,7 @@ def test_no_name_gets_into_the_files(tmp_path):
   allowed = {"svg", "g", "defs", "style", "path", "use", "clipPath", "rect", "image", "metadata"}
   allowed |= {"RDF", "Work", "type", "format"}
   for figure in all_figures(make_population(**CASES["hostile"])):
-    png, svg = plots.save(figure, tmp_path / "lr0.1")
+    png, svg = figures.save(figure, tmp_path / "lr0.1")
     assert png.read_bytes().startswith(b"\x89PNG")
     assert {e.tag.rsplit("}")[-1] for e in xml.etree.ElementTree.parse(svg).iter()} <= allowed
   assert sorted(path.name for path in tmp_path.iterdir()) == ["lr0.1.png", "lr0.1.svg"]
@@ -568,8 +454,8 @@ def test_same_population_same_bytes_whatever_the_settings(tmp_path):
   def write(folder):
     folder.mkdir()
     for index, figure in enumerate(all_figures(make_population(diverged=[(0, 0, 2)]))):
-      plots.save(figure, folder / str(index))
-    plots.save(figure, folder / "again")
+      figures.save(figure, folder / str(index))
+    figures.save(figure, folder / "again")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
   first = write(tmp_path / "first")
@@ -587,24 +473,3 @@ def test_same_population_same_bytes_whatever_the_settings(tmp_path):
   assert len(first) == 10
   for suffix in ("png", "svg"):
     assert first[f"again.{suffix}"] == first[f"3.{suffix}"]
-
-
-def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-  figure = plots.metric_distribution(make_population())
-  png, _ = plots.save(figure, tmp_path / "figure")
-  before = png.read_bytes()
-
-  def fail(path, **_):
-    path.write_bytes(b"half of a fi")
-    raise OSError("disk full")
-
-  monkeypatch.setattr(figure, "savefig", fail)
-  with pytest.raises(OSError, match="disk full"):
-    plots.save(figure, tmp_path / "figure")
-  assert png.read_bytes() == before
-  assert sorted(path.name for path in tmp_path.iterdir()) == ["figure.png", "figure.svg"]
-
-
-def test_figures_are_unknown_to_pyplot():
-  plots.metric_distribution(make_population())
-  assert pyplot.get_fignums() == []

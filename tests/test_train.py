@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdl import arm as arm_lib
-from jaxdl import losses, models, train
+from jaxdl import losses, models, schedules, train
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 
@@ -208,13 +208,14 @@ def _keras_early_stopping(val_losses, patience, min_delta):
 
 def _follow(val_losses, patience, min_delta, num_epochs):
   """Feeds validation losses to the member's own bookkeeping."""
-  recipe = _recipe(num_epochs=num_epochs, restore_best=True)
+  recipe = _recipe(num_epochs=num_epochs, restore_best=True, losses=("binary_cross_entropy",))
   arm = Arm(num_epochs=num_epochs, patience=patience, min_delta=min_delta,
             kernel_initializer="zeros")  # fmt: skip
   hyper = arm_lib.hyperparams(arm, recipe, 1)
   params = {"epoch": jnp.float32(0)}
   state = train.MemberState(params, (), params, jnp.float32(np.inf), jnp.int32(0), jnp.int32(0),
-                            jnp.int32(0), jnp.int32(train.RUNNING))  # fmt: skip
+                            jnp.int32(0), jnp.int32(train.RUNNING),
+                            schedules.initial_plateau())  # fmt: skip
   for epoch, loss in enumerate(val_losses, start=1):
     if state.status != train.RUNNING:
       break
