@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import logging
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -109,6 +110,26 @@ def create_arm(config: ConfigDict, **settings: Any) -> Arm:
     if values.get(key) == -1:
       values[key] = None
   return Arm(**{**values, **settings})
+
+
+def parse_names(what: str, names: Sequence[str]) -> list[str]:
+  """Returns names from a config; one string with commas, as flags are easiest typed, is several.
+
+  Raises:
+    InputError: a name comes twice.
+  """
+  if isinstance(names, str):
+    names = (names,)
+  parsed = [part.strip() for name in names for part in _split(str(name)) if part.strip()]
+  for name in parsed:
+    if parsed.count(name) > 1:
+      raise InputError(f"{what} {name!r} is named twice")
+  return parsed
+
+
+def _split(names: str) -> list[str]:
+  """Splits at the commas outside of brackets, which belong to a name such as `mlp(64,64)`."""
+  return re.split(r",(?![^(]*\))", names)
 
 
 def create_experiment(

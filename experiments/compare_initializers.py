@@ -38,7 +38,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   arms = {}
   if "initializers" not in config:
     raise InputError("the config has no key 'initializers'")
-  for spec in parse_initializers(config.initializers):
+  for spec in command_line.parse_names("initializer", config.initializers):
     kernel, _, bias = spec.partition("/")
     arms[spec] = command_line.create_arm(
       config, kernel_initializer=kernel, bias_initializer=bias or kernel
@@ -48,15 +48,6 @@ def create_experiment(config: ConfigDict) -> Experiment:
     f"Does the weight initializer matter for telling {classes} in {config.get('dataset', 'mnist')}?"
   )
   return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
-
-
-def parse_initializers(specs: tuple[str, ...]) -> list[str]:
-  """Returns the arms' names; a string with commas counts as several, as flags are easiest typed."""
-  names = [name.strip() for spec in specs for name in str(spec).split(",") if name.strip()]
-  for name in names:
-    if names.count(name) > 1:
-      raise InputError(f"initializer {name!r} is named twice")
-  return names
 
 
 def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:

@@ -98,7 +98,7 @@ class Population:
       seeds=self.seeds,
       arms=tuple(self.arms),
       axes=("seed", "arm"),
-      higher_is_better=metric not in _LOWER_IS_BETTER,
+      higher_is_better=higher_is_better(metric),
     )
 
   def select(self, arms: Sequence[str]) -> "Population":
@@ -226,6 +226,11 @@ def train_population(
   finally:
     progress.close()
   return _assemble(dataset, arms, seeds, trained)
+
+
+def higher_is_better(metric: str) -> bool:
+  """Whether more of a metric is better, as of an accuracy; not so of losses and epochs."""
+  return metric not in _LOWER_IS_BETTER
 
 
 def metric_names(arms: Mapping[str, Arm], dataset: Dataset) -> tuple[str, ...]:

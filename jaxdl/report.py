@@ -179,6 +179,37 @@ class Workdir:
       os.replace(self._staging / name, self.path / name)
 
 
+def beside_table(trained: Population, evidence: Sequence[tuple[str, str, float]]) -> str:
+  """Returns a Markdown table of somebody's single runs beside the spread over seeds found here.
+
+  Args:
+    trained: the population.
+    evidence: (arm, metric, value), rates in [0, 1].
+  """
+  rows = [["arm", "metric", "one seed there", "here: mean", "std", "range", "inside"]]
+  for arm, metric, value in evidence:
+    scale, unit = (100, "%") if metric in RATES else (1, "")
+    values = trained.scores(metric).values[:, list(trained.arms).index(arm)]
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+      rows.append([arm, metric, f"{scale * value:.4g}{unit}", "-", "-", "-", "-"])
+      continue
+    spread = f"{scale * values.std(ddof=1):.3g}{unit}" if len(values) > 1 else "-"
+    low, high = values.min(), values.max()
+    rows.append(
+      [
+        arm,
+        metric,
+        f"{scale * value:.4g}{unit}",
+        f"{scale * values.mean():.4g}{unit}",
+        spread,
+        f"{scale * low:.4g}{unit} to {scale * high:.4g}{unit}",
+        "yes" if low <= value <= high else "below" if value < low else "above",
+      ]
+    )
+  return markdown_table(rows)
+
+
 def members_table(trained: Population) -> pd.DataFrame:
   """Returns a row per member, seeds outermost; what a diverged member does not have is missing."""
   num_seeds, num_arms = trained.status.shape

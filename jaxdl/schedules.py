@@ -150,7 +150,6 @@ def parse(spec: str) -> tuple[str, tuple[float, ...]]:
   return name, tuple(values)
 
 
-
 def check(spec: str, num_epochs: int):
   """Raises InputError for a schedule that `learning_rates` would refuse for so many epochs.
 

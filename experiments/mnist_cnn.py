@@ -1,0 +1,51 @@
+"""How well does a small CNN read handwritten digits, and does He initialization help it?
+
+  python -m experiments.mnist_cnn --config=ml_collections_configs/mnist_cnn.py --workdir=DIR
+
+trains a CNN of 515,146 parameters on all ten digits. The coursework states He initialization in its
+table while its code has Keras's default, Glorot: here both are arms.
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import command_line
+from jaxdl import report
+from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
+from jaxdl.population import Population
+from jaxdl.types import Dataset
+
+# Test accuracy of the coursework, one seed.
+COURSEWORK_ACCURACY = 0.9907
+
+
+def create_experiment(config: ConfigDict) -> Experiment:
+  """Returns the experiment: an arm per initializer of the kernels, all biases zero.
+
+  Raises:
+    InputError: for an unknown key or initializer, or a value out of range.
+  """
+  if "initializers" not in config:
+    raise InputError("the config has no key 'initializers'")
+  arms = {
+    name: command_line.create_arm(config, kernel_initializer=name, bias_initializer="zeros")
+    for name in command_line.parse_names("initializer", config.initializers)
+  }
+  question = f"Does the initializer of the kernels matter to a CNN that reads {config.dataset}?"
+  return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
+
+
+def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
+  """Returns the coursework's accuracy beside this one, where the data are the coursework's."""
+  if (experiment.dataset, experiment.num_train) != ("mnist", None):
+    return report.Extra()
+  evidence = [(arm, "test_accuracy", COURSEWORK_ACCURACY) for arm in trained.arms]
+  return report.Extra(
+    ["## Beside the coursework's own result", report.beside_table(trained, evidence)]
+  )
+
+
+SCRIPT = command_line.Script(create_experiment, analyze)
+
+if __name__ == "__main__":
+  command_line.run(SCRIPT)

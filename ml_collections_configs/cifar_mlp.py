@@ -1,0 +1,70 @@
+"""How well does an MLP classify photographs, and what do augmentation and a falling rate add?
+
+python -m experiments.cifar_mlp \
+    --config=ml_collections_configs/cifar_mlp.py[:VARIANT] --workdir=DIR
+
+The coursework's network, 1,707,274 parameters, on CIFAR-10. Its accuracy after 50 epochs was 54.52 %
+and its loss 1.2769.
+
+RESULTS
+"""
+
+from ml_collections import ConfigDict
+
+from jaxdl.errors import unknown_name
+
+VARIANTS = ("quick", "notebook", "smoke")
+
+
+def get_config(variant: str = "quick") -> ConfigDict:
+  """Returns the config of a variant: `notebook` is the coursework's setting, `smoke` takes seconds.
+
+  `quick` has a fifth of the training images and of the epochs.
+  """
+  if variant not in VARIANTS:
+    raise unknown_name("variant", variant, VARIANTS)
+  config = ConfigDict()
+  # `coursework` is the setting below; the others leave one part of it out.
+  config.arms = ("coursework", "no_augmentation", "constant_rate")
+  config.reference = "coursework"
+  config.num_seeds = 4
+  config.seed = 0
+
+  config.dataset = "cifar10"
+  config.num_train = 0  # of the training images; 0: all
+  config.validation_fraction = 0.1
+
+  config.model = "cifar_mlp"
+  config.dropout_rate = 0.0
+  config.loss = "categorical_cross_entropy"
+  config.optimizer = "adam"
+  config.learning_rate = 0.001
+  config.schedule = "step(0.5, 10)"  # halved every 10 epochs
+  config.batch_size = 64
+  config.num_epochs = 50
+  config.patience = -1  # never stop early
+
+  config.rotation_range = 15.0  # degrees
+  config.shift_range = 0.1  # of height and width
+  config.horizontal_flip = True
+
+  # Metrics to compare and the largest difference in each that counts as none.
+  config.margins = ConfigDict({"test_accuracy": 0.01, "test_loss": 0.02})
+  config.alpha = 0.05
+  config.num_resamples = 99_999
+
+  config.chunk_size = 0  # seeds trained at a time; 0: automatic
+  config.slice_size = 0  # images that pass through the model at once; 0: automatic
+
+  if variant == "quick":
+    config.num_seeds = 8
+    config.num_train = 10_000
+    config.schedule = "step(0.5, 2)"
+    config.num_epochs = 10
+  if variant == "smoke":
+    config.dataset = "digits"
+    config.num_seeds = 2
+    config.num_train = 300
+    config.schedule = "step(0.5, 1)"
+    config.num_epochs = 2
+  return config

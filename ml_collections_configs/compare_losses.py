@@ -1,0 +1,66 @@
+"""Which loss should a classifier be trained with? Four losses, an MLP, CIFAR-10.
+
+python -m experiments.compare_losses \
+    --config=ml_collections_configs/compare_losses.py[:VARIANT] --workdir=DIR
+
+RESULTS
+"""
+
+from ml_collections import ConfigDict
+
+from jaxdl.errors import unknown_name
+
+VARIANTS = ("quick", "notebook", "smoke")
+
+
+def get_config(variant: str = "quick") -> ConfigDict:
+  """Returns the config of a variant: `notebook` is the coursework's setting, `smoke` takes seconds.
+
+  `quick` has a fifth of the training images and of the epochs.
+  """
+  if variant not in VARIANTS:
+    raise unknown_name("variant", variant, VARIANTS)
+  config = ConfigDict()
+  # Cross-entropy and squared error of the softmax outputs; hinge on the scores before the softmax,
+  # and on its outputs, as the coursework had it.
+  config.losses = ("categorical_cross_entropy", "mean_squared_error", "hinge", "softmax_hinge")
+  config.num_seeds = 4
+  config.seed = 0
+
+  config.dataset = "cifar10"
+  config.num_train = 0  # of the training images; 0: all
+  config.validation_fraction = 0.1
+
+  config.model = "cifar_mlp"
+  config.dropout_rate = 0.0
+  config.optimizer = "adam"
+  config.learning_rate = 0.001
+  config.schedule = "step(0.5, 10)"  # halved every 10 epochs
+  config.batch_size = 64
+  config.num_epochs = 50
+  config.patience = -1  # never stop early
+
+  config.rotation_range = 15.0  # degrees
+  config.shift_range = 0.1  # of height and width
+  config.horizontal_flip = True
+
+  # Metrics to compare and the largest difference in each that counts as none. Losses are in units
+  # of their own and are not compared.
+  config.margins = ConfigDict({"test_accuracy": 0.01, "f1": 0.01})
+  config.alpha = 0.05
+  config.num_resamples = 99_999
+
+  config.chunk_size = 0  # seeds trained at a time; 0: automatic
+  config.slice_size = 0  # images that pass through the model at once; 0: automatic
+
+  if variant == "quick":
+    config.num_seeds = 10
+    config.num_train = 10_000
+    config.schedule = "step(0.5, 2)"
+    config.num_epochs = 10
+  if variant == "smoke":
+    config.dataset = "digits"
+    config.num_seeds = 2
+    config.num_train = 300
+    config.num_epochs = 2
+  return config
