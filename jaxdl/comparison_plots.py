@@ -175,11 +175,9 @@ def metric_against(
   ]
   if not any(np.isfinite(line.mean).any() for line in made):
     return figures.message("Every seed diverged: there is nothing to draw.")
-  most = max(
-    len(v) + m for line in made for v, m in zip(line.values, line.num_missing, strict=True)
-  )
+  counts = [np.shape(values)[1] for _, values in lines.values()]
   figure, panels = _comparison(made, x_label, y_label)
-  low, high = _mean_limits(made)
+  low, high = _mean_limits(made, percent)
   _set_scale(panels[0].ax.xaxis, [line.x for line in made], log_x)
   for panel in panels:
     _draw_grey(panel, made)
@@ -193,8 +191,9 @@ def metric_against(
     entries.append(("best mean of a line", Line2D([], [], color=figures.GREY, ls="", **ring)))
   if any(line.num_missing.any() for line in made):
     cross = Line2D([], [], color=figures.GREY, linestyle="", marker="x", markersize=5)
-    entries.append((f"number of seeds that diverged, of {most}", cross))
-  _finish_comparison(figure, panels, made, entries, f"{most} seeds: means" if most > 1 else "")
+    entries.append((f"number of seeds that diverged, of {_range_text(counts)}", cross))
+  title = f"{_range_text(counts)} seeds: means" if max(counts) > 1 else ""
+  _finish_comparison(figure, panels, made, entries, title)
   return figures.finish(figure)
 
 
@@ -244,6 +243,11 @@ def _comparison(lines: list[_Line], x_label: str, y_label: str) -> tuple[Figure,
   return figure, [_Panel(ax, part, width, height) for ax, part in zip(used, shown, strict=True)]
 
 
+def _range_text(counts: Sequence[int]) -> str:
+  least, most = min(counts), max(counts)
+  return str(most) if least == most else f"{least} to {most}"
+
+
 def _finish_comparison(figure, panels, lines, entries, title: str) -> None:
   """Says what the lines are: in the legend, or, where each has a panel, in its title."""
   if len(panels) == 1:
@@ -265,7 +269,7 @@ def _draw_grey(panel: _Panel, lines: list[_Line]) -> None:
 
 def _shifted(panel: _Panel, place: int):
   """Returns the transform that sets the lines of a panel a few points apart, lest bars coincide."""
-  points = 4 * (place - (len(panel.lines) - 1) / 2)
+  points = 2.5 * (place - (len(panel.lines) - 1) / 2)
   shift = ScaledTranslation(points / 72, 0, panel.ax.figure.dpi_scale_trans)
   return panel.ax.transData + shift
 
@@ -291,7 +295,8 @@ def _ring_best(panel: _Panel, place: int, higher_is_better: bool) -> None:
     color = figures.arm_style(line.index).color
     ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": color}
     where = _shifted(panel, place)
-    panel.ax.plot(line.x[best], line.mean[best], zorder=4, ls="", transform=where, **ring)
+    x, y = line.x[best], line.mean[best]
+    panel.ax.plot(x, y, zorder=4, ls="", transform=where, clip_on=False, **ring)
 
 
 def _draw_diverged(
@@ -305,8 +310,7 @@ def _draw_diverged(
   row = 0.27 / (panel.height - 0.5)  # of the height of the axes
   low, high = limits
   strip = (high - low) * num_rows * row / (1 - num_rows * row)
-  ticks = ticker.MaxNLocator(6 if panel.height > 3 else 4).tick_values(low, high)
-  panel.ax.set_yticks([tick for tick in ticks if low <= tick <= high])
+  _set_ticks(panel, low, high)
   panel.ax.set_ylim((low - strip, high) if higher_is_better else (low, high + strip))
   if num_rows:
     panel.ax.axhline(low if higher_is_better else high, color="0.75", linewidth=0.6, ls=":")
@@ -323,8 +327,17 @@ def _draw_diverged(
         panel.ax.text(x, top - 0.7 * row, str(count), transform=where, **text)
 
 
-def _mean_limits(lines: list[_Line], dots: bool = False) -> tuple[float, float]:
-  """Returns limits that hold all means, and dots; intervals widen them by half at most."""
+def _set_ticks(panel: _Panel, low: float, high: float) -> None:
+  """Sets the ticks of y between two limits: fixed, lest the layout changes them."""
+  ticks = ticker.MaxNLocator(6 if panel.height > 3 else 4).tick_values(low, high)
+  panel.ax.set_yticks([tick for tick in ticks if low <= tick <= high])
+
+
+def _mean_limits(lines: list[_Line], percent: bool, dots: bool = False) -> tuple[float, float]:
+  """Returns limits that hold all means, and dots; intervals widen them by half at most.
+
+  They do not go beyond 100% because of an interval.
+  """
   parts = [line.mean for line in lines]
   if dots:
     parts += [values for line in lines for values in line.values]
@@ -333,9 +346,10 @@ def _mean_limits(lines: list[_Line], dots: bool = False) -> tuple[float, float]:
   low, high = every.min(), every.max()
   widen = 0.25 * (high - low) or math.inf
   low = max(low - widen, min(ends.min(initial=low), low))
-  high = min(high + widen, max(ends.max(initial=high), high))
+  most = max(100, high) if percent else math.inf
+  high = min(high + widen, max(ends.max(initial=high), high), most)
   pad = 0.06 * (high - low) or 0.02 * abs(high) or 0.02
-  return low - pad, high + pad
+  return low - pad, high + (pad if high < most else pad / 3)
 
 
 # --- Accuracy against time or examples ---
@@ -369,14 +383,17 @@ def accuracy_against(
     return figures.message("Every seed diverged: there is nothing to draw.")
   figure = Figure(figsize=(7.5, 3.9), layout="constrained")
   ax = figure.subplots()
-  limits = _mean_limits(made)
+  limits = _mean_limits(made, percent)
   _set_scale(ax.xaxis, [line.x for line in made], log_x)
   ax.set_ylim(*limits)
   alpha = float(np.clip(0.5 / len(made), 0.08, 0.18))
   entries = []
   for index, line in enumerate(made):
-    ends = (np.clip(end, *limits) for end in (line.low, line.high))
-    figures.draw_mean(ax, line.name, index, line.x, line.mean, *ends, alpha)
+    low, high = (np.clip(end, *limits) for end in (line.low, line.high))
+    mean = figures.draw_mean(ax, line.name, index, line.x, line.mean, low, high, alpha)
+    if len(line.x) == 1:
+      mean.set_markersize(8)
+      ax.vlines(line.x, low, high, color=mean.get_color(), linewidth=1.8)
     lost = (~np.isfinite(ys[line.name])).all(axis=1)  # [S]
     label = _legend_text(line.name)
     label += f" (diverged: {lost.sum()} of {len(lost)})" if lost.any() else ""
@@ -384,9 +401,9 @@ def accuracy_against(
   ax.set_xlabel(figures.fit(x_label, 6.5, figures.TEXT_SIZE, max_lines=2))
   ax.set_ylabel(figures.fit(y_label, 3.4, figures.TEXT_SIZE, max_lines=2))
   figures.add_grid_lines(ax)
-  num_seeds = max(map(len, ys.values()))
-  if num_seeds > 1:
-    figure.suptitle(f"{num_seeds} seeds: means with 95% intervals")
+  counts = [len(y) for y in ys.values()]
+  if max(counts) > 1:
+    figure.suptitle(f"{_range_text(counts)} seeds: means with 95% intervals")
   figures.add_legend(figure, entries)
   return figures.finish(figure)
 
@@ -416,12 +433,12 @@ def timings(rows: Mapping[str, np.ndarray], *, x_label: str, log: bool = True) -
       heights = index + 0.4 * _spread(len(values))
       dots = {"color": figures.COLORS[0], "markersize": 4, "markeredgewidth": 0}
       alpha = float(np.clip(6 / len(values), 0.25, 0.6))
-      ax.plot(values, heights, "o", alpha=alpha, **dots)
+      ax.plot(values, heights, "o", alpha=alpha, zorder=4, **dots)
       median = np.median(values)
       ax.vlines(median, index - 0.3, index + 0.3, color="black", linewidth=1.8, zorder=3)
-      text = f"{median:.3g}"
+      text = _number(median)
       if len(values) > 1:
-        text += f" ({values.min():.3g} to {values.max():.3g})"
+        text += f" ({_number(values.min())} to {_number(values.max())})"
     figures.write_right(ax, index, text, va="center")
   figures.write_right(ax, -0.55, "median (min to max)", va="bottom")
   ax.set_yticks(range(len(rows)), labels, fontsize=figures.TEXT_SIZE)
@@ -431,6 +448,11 @@ def timings(rows: Mapping[str, np.ndarray], *, x_label: str, log: bool = True) -
   ax.spines["left"].set_visible(False)
   figures.add_grid_lines(ax, axis="x")
   return figures.finish(figure)
+
+
+def _number(value: float) -> str:
+  """Writes three digits, or all before the point where these are more, up to a million."""
+  return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _spread(num: int) -> np.ndarray:
@@ -460,7 +482,7 @@ def ensemble_accuracy(arms: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]
   if not any(np.isfinite(line.mean).any() for line in made):
     return figures.message(_NOTHING)
   figure, panels = _comparison(made, "number of networks in the ensemble", "test accuracy (%)")
-  limits = _mean_limits(made, dots=True)
+  limits = _mean_limits(made, percent=True, dots=True)
   for panel in panels:
     _draw_grey(panel, made)
     for place, line in enumerate(panel.lines):
@@ -470,7 +492,8 @@ def ensemble_accuracy(arms: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]
       values = np.concatenate(line.values)
       panel.ax.plot(x, values, "o", transform=_shifted(panel, place), zorder=2, **dots)
       _draw_line(panel, place, limits)
-  panels[0].ax.set_ylim(*limits)
+    _set_ticks(panel, *limits)
+    panel.ax.set_ylim(*limits)
   _set_size_axis(panels[0].ax, max(line.x.max(initial=1) for line in made))
   dot = Line2D([], [], color=figures.GREY, linestyle="", marker="o", markersize=3.5, alpha=0.6)
   _finish_comparison(figure, panels, made, [("one ensemble", dot)], "Means over disjoint ensembles")
@@ -602,6 +625,7 @@ def _draw_profiles(
   if num_broken:
     text = f"not finite: {num_broken} of {len(lines)} lines"
     style = {"ha": "right", "va": "top", "fontsize": 7, "color": figures.GREY}
+    style["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
     ax.text(0.98, 0.98, text, transform=ax.transAxes, zorder=5, **style)
 
 
@@ -729,7 +753,12 @@ def _set_whole_numbers(ax: Axes, first: int, last: int) -> None:
   # Less than one, or there would be a tick before the first.
   margin = float(np.clip(0.025 * (last - first), 0.3, 0.9))
   ax.set_xlim(first - margin, last + margin)
-  ax.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True, min_n_ticks=1))
+  few = last - first <= 6
+  ax.xaxis.set_major_locator(
+    ticker.FixedLocator(range(first, last + 1))
+    if few
+    else ticker.MaxNLocator("auto", integer=True, min_n_ticks=1)
+  )
 
 
 def _set_scale(
@@ -747,13 +776,23 @@ def _set_scale(
   set_limits = axis.axes.set_xlim if is_x else axis.axes.set_ylim
   if log and high > least_factor * least and not (is_x and low <= 0):
     (axis.axes.set_xscale if is_x else axis.axes.set_yscale)("log")
-    decades = math.log10(high / least)
-    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,)))
-    figures.write_plain_ticks(axis)
     pad = (high / least) ** 0.04
     limits = (least / pad, high * pad)
+    axis.set_major_locator(ticker.FixedLocator(_log_ticks(*limits)))
+    figures.write_plain_ticks(axis)
   else:
     pad = 0.04 * (high - low) or 0.05 * abs(high) or 0.05
     limits = (low - pad, high + pad)
   set_limits(*limits)
   return limits
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+  """Returns at most about six ticks; fixed, lest the layout changes them."""
+  first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+  decades = math.log10(high / low)
+  step = max(1, math.ceil(decades / 6))
+  digits = (1, 2, 5) if decades < 2.2 else (1,)
+  powers = [power for power in range(first, last + 1) if power % step == 0]
+  ticks = [digit * 10.0**power for power in powers for digit in digits]
+  return [tick for tick in ticks if low <= tick <= high]
