@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.style
+import numpy as np
+import scipy.stats
 from matplotlib import font_manager, ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -94,6 +96,42 @@ def mean_line(style: ArmStyle) -> Line2D:
     markeredgecolor="white",
     markeredgewidth=0.6,
   )
+
+
+def draw_mean(
+  ax: Axes,
+  label: str,
+  index: int,
+  x: np.ndarray,
+  mean: np.ndarray,
+  low: np.ndarray,
+  high: np.ndarray,
+  alpha: float,
+) -> Line2D:
+  """Draws the mean of the arm at a place in their order, and a band around it, each `[E]`."""
+  spacing = math.ceil(len(mean) / 8)
+  line = mean_line(arm_style(index))
+  line.set(label=label, zorder=3)
+  line.set_data(x, mean)
+  # Each arm at places of its own, lest markers cover each other.
+  line.set_markevery((index % spacing, spacing))
+  ax.add_line(line)
+  # The band of a single point has no width but that of its edge.
+  width = 6 if len(mean) == 1 else 0
+  ax.fill_between(x, low, high, color=line.get_color(), alpha=alpha, linewidth=width)
+  return line
+
+
+def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns mean, lower and upper end of its 95% interval, `[...]`, of values `[n, ...]`.
+
+  The interval is Student's t, as in `jaxdl.stats.summarize`; NaN for fewer than two values.
+  """
+  n, mean = len(values), values.mean(axis=0)
+  if n < 2:
+    return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+  half = scipy.stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
+  return mean, mean - half, mean + half
 
 
 def add_legend(figure: Figure, entries: list[tuple[str, Line2D]]) -> None:

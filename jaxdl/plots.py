@@ -8,7 +8,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -114,28 +113,12 @@ def _draw_curves(
     if kept.any():
       # Wide bands of many arms would hide everything.
       alpha = float(np.clip(0.5 / len(population.arms), 0.08, 0.18))
-      _draw_mean(ax, arm, index, alpha, *_mean_interval(curves[kept, index], epochs[kept]))
+      interval = _mean_interval(curves[kept, index], epochs[kept])
+      figures.draw_mean(ax, arm, index, np.arange(1, len(interval[0]) + 1), *interval, alpha)
     # A member alone is its mean, unless it diverged.
     drawn = np.clip(curves[:, index], *limits)  # [S, E]
     _draw_members(ax, drawn if num_seeds > 1 else drawn[~kept], style.color)
     _mark_ends(ax, drawn, status, style.color, worst)
-
-
-def _draw_mean(
-  ax: Axes, arm: str, index: int, alpha: float, mean: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> None:
-  """Draws an arm's mean and the band around it, each `[E]`."""
-  epochs = np.arange(1, len(mean) + 1)
-  spacing = math.ceil(len(mean) / 8)
-  line = figures.mean_line(figures.arm_style(index))
-  line.set(label=arm, zorder=3)
-  line.set_data(epochs, mean)
-  # Each arm at epochs of its own, lest markers cover each other.
-  line.set_markevery((index % spacing, spacing))
-  ax.add_line(line)
-  # The band of a single epoch has no width but that of its edge.
-  width = 6 if len(mean) == 1 else 0
-  ax.fill_between(epochs, low, high, color=line.get_color(), alpha=alpha, linewidth=width)
 
 
 def _draw_members(ax: Axes, curves: np.ndarray, color: str) -> None:
@@ -172,11 +155,7 @@ def _mean_interval(
   """
   index = np.minimum(np.arange(num_epochs.max()), num_epochs[:, None] - 1)  # [n, E]
   values = np.take_along_axis(curves, index, axis=1)  # [n, E]
-  n, mean = len(values), values.mean(axis=0)
-  if n < 2:
-    return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-  half = scipy.stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
-  return mean, mean - half, mean + half
+  return figures.mean_interval(values)
 
 
 def _curve_limits(

@@ -1,4 +1,4 @@
-"""Pictures of a population: what is drawn was measured, nothing is cut off, equal bytes each time."""
+"""Pictures of a population: what is drawn was measured, nothing is cut off, bytes are equal."""
 
 import math
 import xml.etree.ElementTree
