@@ -13,6 +13,8 @@ Letters: `B` batch, `H W` image, `D` input features or channels, `F` output feat
 `C` classes. Where a function has a kink, the derivative is the one that JAX takes.
 """
 
+import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -204,6 +206,36 @@ def relu_backward(cache: Any, dy: np.ndarray) -> Gradients:
   return np.where(x > 0, dy, 0.0), {}
 
 
+def leaky_relu(x: np.ndarray) -> tuple[np.ndarray, Any]:
+  """Returns `y = x` where x >= 0, else `0.2 x`."""
+  return np.where(x >= 0, x, 0.2 * x), x
+
+
+def leaky_relu_backward(cache: Any, dy: np.ndarray) -> Gradients:
+  """Leaky ReLU: dx = dy where x >= 0, else 0.2 dy; at the kink x = 0 the derivative is 1."""
+  x = cache
+  return np.where(x >= 0, dy, 0.2 * dy), {}
+
+
+def gelu(x: np.ndarray) -> tuple[np.ndarray, Any]:
+  """Returns `y = x Phi(x)`, Phi(x) = (1 + erf(x / sqrt(2))) / 2 (Hendrycks & Gimpel 2016)."""
+  share = (1 + _erf(x / math.sqrt(2))) / 2  # Phi: the distribution function of N(0, 1)
+  return x * share, (x, share)
+
+
+def gelu_backward(cache: Any, dy: np.ndarray) -> Gradients:
+  """GELU: dx = dy (Phi(x) + x phi(x)), phi the density of N(0, 1), the derivative of Phi.
+
+  phi(x) = exp(-x^2 / 2) / sqrt(2 pi). Below x = -0.75 dy/dx is negative: GELU is not monotone.
+  """
+  x, share = cache
+  density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+  return dy * (share + x * density), {}
+
+
+_erf = np.vectorize(math.erf, otypes=[float])
+
+
 def softmax(z: np.ndarray) -> tuple[np.ndarray, Any]:
   """Returns `p[b, c] = exp(z[b, c]) / sum_k exp(z[b, k])`, `[B, C]`, shifted against overflow."""
   shifted = np.exp(z - z.max(axis=1, keepdims=True))
@@ -226,52 +258,62 @@ def softmax_backward(cache: Any, dp: np.ndarray) -> Gradients:
 # Losses: one number per example, `loss [B]`; their backward passes take dL/dloss, `[B]`.
 
 
-def binary_cross_entropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Any]:
+def binary_cross_entropy(
+  z: np.ndarray, labels: np.ndarray, label_smoothing: float = 0.0
+) -> tuple[np.ndarray, Any]:
   """Returns `-y log p - (1 - y) log(1 - p)`, `[B]`, p = sigmoid(z), for the logits `z [B, 1]`.
 
   Written as max(z, 0) - z y + log(1 + exp(-|z|)), which is the same and stays finite.
 
   Args:
     z: `[B, 1]`.
-    labels: y `[B]`, 0 or 1.
+    labels: `[B]`, 0 or 1.
+    label_smoothing: s; y = (1 - s) label + s / 2.
   """
-  score = z[:, 0]  # [B]
-  loss = np.maximum(score, 0) - score * labels + np.log1p(np.exp(-np.abs(score)))
-  return loss, (score, labels)
+  score, y = z[:, 0], (1 - label_smoothing) * labels + label_smoothing / 2  # [B]
+  loss = np.maximum(score, 0) - score * y + np.log1p(np.exp(-np.abs(score)))
+  return loss, (score, y)
 
 
 def binary_cross_entropy_backward(cache: Any, dloss: np.ndarray) -> Gradients:
-  """Binary cross-entropy of a logit, from `dloss [B]`.
+  """Binary cross-entropy of a logit, from `dloss [B]`; y may lie between 0 and 1.
 
   dloss/dp = (p - y) / (p (1 - p)) and dp/dz = p (1 - p) cancel to p - y, therefore
 
     dz[b, 0] = dloss[b] (sigmoid(z[b, 0]) - y[b])      [B, 1]
   """
-  score, labels = cache
-  return (dloss * (sigmoid(score)[0] - labels))[:, None], {}
+  score, y = cache
+  return (dloss * (sigmoid(score)[0] - y))[:, None], {}
 
 
-def categorical_cross_entropy(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Any]:
-  """Returns `-log p[b, label]`, `[B]`, p = softmax(z), as log sum_c exp(z[b, c]) - z[b, label].
+def categorical_cross_entropy(
+  z: np.ndarray, labels: np.ndarray, label_smoothing: float = 0.0
+) -> tuple[np.ndarray, Any]:
+  """Returns `-sum_c y[b, c] log p[b, c]`, `[B]`, p = softmax(z).
+
+  As sum_c y[b, c] = 1, this is log sum_c exp(z[b, c]) - sum_c y[b, c] z[b, c].
 
   Args:
     z: logits `[B, C]`.
     labels: `[B]`, 0 to C - 1.
+    label_smoothing: s; y[b, c] = (1 - s) 1[c = label[b]] + s / C.
   """
+  num_classes = z.shape[1]
+  y = (1 - label_smoothing) * one_hot(labels, num_classes) + label_smoothing / num_classes
   top = z.max(axis=1)  # [B]
   log_sum = top + np.log(np.exp(z - top[:, None]).sum(axis=1))
-  return log_sum - z[np.arange(len(z)), labels], (z, labels)
+  return log_sum - (y * z).sum(axis=1), (z, y)
 
 
 def categorical_cross_entropy_backward(cache: Any, dloss: np.ndarray) -> Gradients:
   """Categorical cross-entropy of logits, from `dloss [B]`.
 
-  The derivative of log sum_k exp(z[k]) by z[c] is p[c], that of z[label] is 1[c = label], therefore
+  The derivative of log sum_k exp(z[k]) by z[c] is p[c], that of sum_k y[k] z[k] is y[c], therefore
 
-    dz[b, c] = dloss[b] (p[b, c] - 1[c = label[b]])      [B, C]
+    dz[b, c] = dloss[b] (p[b, c] - y[b, c])      [B, C]
   """
-  z, labels = cache
-  return dloss[:, None] * (softmax(z)[0] - one_hot(labels, z.shape[1])), {}
+  z, y = cache
+  return dloss[:, None] * (softmax(z)[0] - y), {}
 
 
 def mean_squared_error(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -295,7 +337,7 @@ def hinge(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Any]:
   """Returns `1/C sum_c max(0, 1 - t[b, c] z[b, c])`, `[B]`, t = 1 for the label, else -1.
 
   Args:
-    z: logits `[B, C]`.
+    z: `[B, C]`, logits, or probabilities, which never reach the kink but at t z = 1 itself.
     labels: `[B]`, 0 to C - 1.
   """
   target = 2 * one_hot(labels, z.shape[1]) - 1  # [B, C]
@@ -327,6 +369,8 @@ RULES = (
   "sigmoid",
   "tanh",
   "relu",
+  "leaky_relu",
+  "gelu",
   "softmax",
   "binary_cross_entropy",
   "categorical_cross_entropy",
@@ -363,22 +407,40 @@ class Pass(NamedTuple):
   params: dict[str, dict[str, np.ndarray]]  # and by the parameters, in their own tree
 
 
-def _cnn_layers(params: Mapping, activation: str, dropout_layer: list[Layer]) -> list[Layer]:
-  """The layers of `jaxdl.models.CNN`."""
-  layers = []
-  for name in _numbered(params, "Conv"):
-    layers += [Layer("conv", (params[name],), name), Layer("max_pool"), Layer(activation)]
-  output = Layer("dense", (params["Dense_0"],), "Dense_0")
-  return [*layers, Layer("flatten"), *dropout_layer, output]
+def _cnn_layers(
+  params: Mapping, activation: str, dropout_layer: list[Layer], num_pooled: int
+) -> list[Layer]:
+  """The layers of `jaxdl.models.CNN`, of whose convolutions the first `num_pooled` are pooled.
 
-
-def _mlp_layers(params: Mapping, activation: str, dropout_layer: list[Layer]) -> list[Layer]:
-  """The layers of `jaxdl.models.MLP`."""
-  *hidden, output = [Layer("dense", (params[name],), name) for name in _numbered(params, "Dense")]
-  layers = [Layer("flatten")]
+  GELU, which is not monotone, comes before the pooling, the other activations after it: there both
+  orders give the same.
+  """
+  layers, activate = [], Layer(activation)
+  for block, name in enumerate(_numbered(params, "Conv")):
+    layers.append(Layer("conv", (params[name],), name))
+    pool = [Layer("max_pool")] if block < num_pooled else []
+    layers += [activate, *pool] if activation == "gelu" else [*pool, activate]
+  *hidden, output = _dense_layers(params)
+  layers.append(Layer("flatten"))
   for layer in hidden:
-    layers += [layer, Layer(activation)]
+    layers += [layer, activate]
   return [*layers, *dropout_layer, output]
+
+
+def _mlp_layers(
+  params: Mapping, activation: str, dropout_layer: list[Layer], last: str | None = None
+) -> list[Layer]:
+  """The layers of `jaxdl.models.MLP`; `last` is the last hidden layer's activation, if another."""
+  *hidden, output = _dense_layers(params)
+  activations = [activation] * (len(hidden) - 1) + [last or activation]
+  layers = [Layer("flatten")]
+  for layer, name in zip(hidden, activations, strict=True):
+    layers += [layer, Layer(name)]
+  return [*layers, *dropout_layer, output]
+
+
+def _dense_layers(params: Mapping) -> list[Layer]:
+  return [Layer("dense", (params[name],), name) for name in _numbered(params, "Dense")]
 
 
 def _numbered(params: Mapping, kind: str) -> list[str]:
@@ -386,15 +448,22 @@ def _numbered(params: Mapping, kind: str) -> list[str]:
   return [f"{kind}_{i}" for i in range(sum(name.startswith(f"{kind}_") for name in params))]
 
 
-MODELS = {"cnn_binary": _cnn_layers, "mlp": _mlp_layers}
-ACTIVATIONS = ("relu", "sigmoid", "tanh")
+MODELS = {
+  "cifar_mlp": functools.partial(_mlp_layers, last="tanh"),
+  "cnn_binary": functools.partial(_cnn_layers, num_pooled=2),
+  "cnn_mnist": functools.partial(_cnn_layers, num_pooled=1),
+  "mlp": _mlp_layers,
+}
+ACTIVATIONS = ("gelu", "leaky_relu", "relu", "sigmoid", "tanh")
 # Loss of logits -> the rules that make it up.
 LOSSES = {
   "binary_cross_entropy": ("binary_cross_entropy",),
   "categorical_cross_entropy": ("categorical_cross_entropy",),
   "hinge": ("hinge",),
   "mean_squared_error": ("softmax", "mean_squared_error"),
+  "softmax_hinge": ("softmax", "hinge"),
 }
+SMOOTHABLE = ("binary_cross_entropy", "categorical_cross_entropy")
 
 
 def loss_and_gradients(
@@ -406,6 +475,7 @@ def loss_and_gradients(
   labels: np.ndarray,
   mask: np.ndarray | None = None,
   dropout_rate: float = 0.0,
+  label_smoothing: float = 0.0,
 ) -> Pass:
   """Returns the mean loss of a batch and its gradients, by the chain rule from the end.
 
@@ -418,6 +488,7 @@ def loss_and_gradients(
     labels: `[B]`.
     mask: `[B, D]` of the dropout before the last layer, true where a value is kept; None: without.
     dropout_rate: of that layer.
+    label_smoothing: of the losses that are `SMOOTHABLE`; the others ignore it.
 
   Raises:
     NoDerivationError: for a model, activation or loss that is not known here.
@@ -426,7 +497,8 @@ def loss_and_gradients(
   dropout_layer = [] if mask is None else [Layer("dropout", (mask, dropout_rate))]
   layers = MODELS[model](params, activation, dropout_layer)
   *before, last = LOSSES[loss]
-  layers += [*map(Layer, before), Layer(last, (labels,))]
+  target = (labels, label_smoothing) if loss in SMOOTHABLE else (labels,)
+  layers += [*map(Layer, before), Layer(last, target)]
 
   x, caches = images, []
   for layer in layers:
@@ -474,6 +546,36 @@ def momentum_step(params, gradient, moments, learning_rate, t):
   return params - learning_rate * velocity, (velocity,)
 
 
+def nesterov_step(params, gradient, moments, learning_rate, t):
+  """Nesterov momentum (Sutskever et al. 2013): the step looks ahead by one more 0.9 v.
+
+  v <- 0.9 v + g, p <- p - learning_rate (g + 0.9 v)
+  """
+  del t
+  (velocity,) = moments
+  velocity = 0.9 * velocity + gradient
+  return params - learning_rate * (gradient + 0.9 * velocity), (velocity,)
+
+
+def adagrad_step(params, gradient, moments, learning_rate, t):
+  """Adagrad (Duchi et al. 2011): s <- s + g^2, p <- p - learning_rate g / sqrt(0.1 + s + 1e-7)."""
+  del t
+  (squares,) = moments
+  squares = squares + gradient**2
+  return params - learning_rate * gradient / np.sqrt(0.1 + squares + 1e-7), (squares,)
+
+
+def rmsprop_step(params, gradient, moments, learning_rate, t):
+  """RMSprop (Tieleman & Hinton 2012), step t = 1, 2, ...
+
+  v <- 0.9 v + 0.1 g^2, p <- p - learning_rate g / sqrt(v + 1e-7)
+  """
+  del t
+  (v,) = moments
+  v = 0.9 * v + (1 - 0.9) * gradient**2
+  return params - learning_rate * gradient / np.sqrt(v + 1e-7), (v,)
+
+
 def adam_step(params, gradient, moments, learning_rate, t):
   """Adam (Kingma & Ba 2015, algorithm 1), step t = 1, 2, ...
 
@@ -490,8 +592,25 @@ def adam_step(params, gradient, moments, learning_rate, t):
   return params - learning_rate * m_corrected / (np.sqrt(v_corrected) + 1e-7), (m, v)
 
 
+def adamw_step(params, gradient, moments, learning_rate, t):
+  """AdamW (Loshchilov & Hutter 2019): Adam's step, and p <- p - learning_rate 0.004 p beside it.
+
+  The decay is of the parameters before the step, and no moment sees it.
+  """
+  after, moments = adam_step(params, gradient, moments, learning_rate, t)
+  return after - learning_rate * 0.004 * params, moments
+
+
 # Optimizer `name` is the function `name_step`; with the number of its moments.
-OPTIMIZERS = {"adam": 2, "momentum": 1, "sgd": 0}
+OPTIMIZERS = {
+  "adagrad": 1,
+  "adam": 2,
+  "adamw": 2,
+  "momentum": 1,
+  "nesterov": 1,
+  "rmsprop": 1,
+  "sgd": 0,
+}
 
 
 def descend(

@@ -79,7 +79,7 @@ def _evaluate(schedule: optax.Schedule, total: int) -> np.ndarray:
 def _check_warmup(epochs, num_epochs):
   if epochs >= num_epochs:
     raise InputError(
-      f"the schedule warms up for {epochs} epochs, which must be fewer than num_epochs, {num_epochs}"
+      f"the schedule warms up for {epochs} epochs, but must for fewer than num_epochs, {num_epochs}"
     )
 
 
@@ -93,7 +93,7 @@ class _Argument:
 
 _FACTOR = _Argument("factor", lambda value: value > 0, "> 0")
 _EPOCHS = _Argument(
-  "epochs", lambda value: value >= 1 and value.is_integer(), "a whole number >= 1"
+  "epochs", lambda value: 1 <= value < 2**31 and value.is_integer(), "a whole number >= 1"
 )
 _FINAL = _Argument("final", lambda value: 0 <= value <= 1, "from 0 to 1", 0.0)
 _SHARE = _Argument("share", lambda value: 0 < value < 1, "between 0 and 1", 0.3)
@@ -183,7 +183,7 @@ def learning_rates(spec: str, learning_rate: float, num_epochs: int, num_steps: 
     num_steps: T, of one epoch.
 
   Returns:
-    `[E, T]` float32.
+    `[E, T]` float32. Most schedules are computed by JAX, which starts its devices.
 
   Raises:
     InputError: as `parse` does, and for a schedule that does not fit into E epochs of T steps or
@@ -191,7 +191,7 @@ def learning_rates(spec: str, learning_rate: float, num_epochs: int, num_steps: 
   """
   name, arguments = parse(spec)
   factors = _SCHEDULES[name][0](num_epochs, num_steps, *arguments)
-  with np.errstate(over="ignore"):
+  with np.errstate(over="ignore", invalid="ignore"):
     rates = (learning_rate * factors).astype(np.float32).reshape(num_epochs, num_steps)
   if not np.isfinite(rates).all():
     raise InputError(f"schedule {spec!r} leads to learning rates that are not finite")
