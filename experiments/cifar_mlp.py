@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import command_line
 from jaxdl import report
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
 from jaxdl.types import Dataset
@@ -32,10 +32,8 @@ def create_experiment(config: ConfigDict) -> Experiment:
   Raises:
     InputError: for an unknown key or arm, or a value out of range.
   """
-  if "arms" not in config:
-    raise InputError("the config has no key 'arms'")
   arms = {}
-  for name in command_line.parse_names("arm", config.arms):
+  for name in command_line.read_names(config, "arms", "arm"):
     if name not in ARMS:
       raise unknown_name("arm", name, ARMS)
     arms[name] = command_line.create_arm(config, **ARMS[name])

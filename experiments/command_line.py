@@ -112,19 +112,26 @@ def create_arm(config: ConfigDict, **settings: Any) -> Arm:
   return Arm(**{**values, **settings})
 
 
-def parse_names(what: str, names: Sequence[str]) -> list[str]:
-  """Returns names from a config; one string with commas, as flags are easiest typed, is several.
+def read_names(config: ConfigDict, key: str, kind: str) -> list[str]:
+  """Returns the names that a config's key lists, each once.
+
+  Args:
+    config: as its file and the command line give it.
+    key: of a tuple of names (or numbers). A string with commas counts as several, as flags are
+      easiest typed.
+    kind: what the names are of, for messages.
 
   Raises:
-    InputError: a name comes twice.
+    InputError: the config has no such key, or a name occurs twice.
   """
-  if isinstance(names, str):
-    names = (names,)
-  parsed = [part.strip() for name in names for part in _split(str(name)) if part.strip()]
-  for name in parsed:
-    if parsed.count(name) > 1:
-      raise InputError(f"{what} {name!r} is named twice")
-  return parsed
+  if key not in config:
+    raise InputError(f"the config has no key {key!r}")
+  given = (config[key],) if isinstance(config[key], str) else config[key]
+  names = [name.strip() for spec in given for name in _split(str(spec)) if name.strip()]
+  for name in names:
+    if names.count(name) > 1:
+      raise InputError(f"{kind} {name!r} is named twice")
+  return names
 
 
 def _split(names: str) -> list[str]:

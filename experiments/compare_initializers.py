@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from experiments import command_line
 from jaxdl import report
 from jaxdl.arm import Arm
-from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
 from jaxdl.types import Dataset
@@ -36,9 +35,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
     InputError: for an unknown key or initializer, or a value out of range.
   """
   arms = {}
-  if "initializers" not in config:
-    raise InputError("the config has no key 'initializers'")
-  for spec in command_line.parse_names("initializer", config.initializers):
+  for spec in command_line.read_names(config, "initializers", "initializer"):
     kernel, _, bias = spec.partition("/")
     arms[spec] = command_line.create_arm(
       config, kernel_initializer=kernel, bias_initializer=bias or kernel

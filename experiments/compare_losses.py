@@ -11,7 +11,6 @@ one is `softmax_hinge`, and `hinge` is on the scores before the softmax.
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 
 
@@ -21,11 +20,9 @@ def create_experiment(config: ConfigDict) -> Experiment:
   Raises:
     InputError: for an unknown key or loss, or a value out of range.
   """
-  if "losses" not in config:
-    raise InputError("the config has no key 'losses'")
   arms = {
     name: command_line.create_arm(config, loss=name)
-    for name in command_line.parse_names("loss", config.losses)
+    for name in command_line.read_names(config, "losses", "loss")
   }
   question = f"Does the loss matter to the accuracy on {config.dataset}?"
   return command_line.create_experiment(config, question, arms, own_keys=("losses",))

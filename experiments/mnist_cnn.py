@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from experiments import command_line
 from jaxdl import report
-from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
 from jaxdl.types import Dataset
@@ -25,11 +24,9 @@ def create_experiment(config: ConfigDict) -> Experiment:
   Raises:
     InputError: for an unknown key or initializer, or a value out of range.
   """
-  if "initializers" not in config:
-    raise InputError("the config has no key 'initializers'")
   arms = {
     name: command_line.create_arm(config, kernel_initializer=name, bias_initializer="zeros")
-    for name in command_line.parse_names("initializer", config.initializers)
+    for name in command_line.read_names(config, "initializers", "initializer")
   }
   question = f"Does the initializer of the kernels matter to a CNN that reads {config.dataset}?"
   return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
