@@ -27,13 +27,11 @@ from jaxdl.types import Dataset
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "File of the config, with a variant after a colon.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.")
-_DATA_DIR = flags.DEFINE_string(
-  "data_dir", None, "Where TFDS datasets are (default: $TFDS_DATA_DIR)."
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.")
+DATA_DIR = flags.DEFINE_string(
+  "data_dir", None, "Where TFDS datasets are (default: $TFDSDATA_DIR)."
 )
-_OVERWRITE = flags.DEFINE_bool(
-  "overwrite", False, "Replace a run of another config in the workdir."
-)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a run of another config in the workdir.")
 
 # Keys that are not a setting of an arm but of the whole experiment.
 _EXPERIMENT_KEYS = (
@@ -69,25 +67,35 @@ class Script(NamedTuple):
 
 
 def run(script: Script):
-  """Runs an experiment from the command line and exits.
+  """Runs an experiment from the command line and exits; see `main`."""
+  main(lambda config: run_experiment(script, script.create_experiment(config)))
 
-  Exits with status 2 and one line on standard error for bad input.
+
+def main(function: Callable[[ConfigDict], None], default_config: str | None = None):
+  """Calls a function with the config that the command line gives, then exits.
+
+  Args:
+    function: what to do. An InputError that it raises, like a mistake on the command line, becomes
+      one line on standard error and exit status 2.
+    default_config: the file of the config where none is given; None: one must be given.
   """
 
-  def main(_):
+  def call(_):
     try:
-      run_experiment(script, script.create_experiment(_CONFIG.value))
+      function(_CONFIG.value)
     except InputError as error:
       _fail(error)
 
-  app.run(main, flags_parser=_parse_flags)
+  if default_config is not None:
+    flags.set_default(_CONFIG, default_config)
+  app.run(call, flags_parser=_parse_flags)
 
 
 def run_experiment(script: Script, experiment: Experiment):
   """Trains, compares and reports; prints the verdicts and where the report is."""
   started = datetime.datetime.now(datetime.UTC)
-  with report.Workdir(_WORKDIR.value, experiment, _OVERWRITE.value) as workdir:
-    dataset = experiment_lib.load_dataset(experiment, _DATA_DIR.value)
+  with report.Workdir(WORKDIR.value, experiment, OVERWRITE.value) as workdir:
+    dataset = experiment_lib.load_dataset(experiment, DATA_DIR.value)
     trained = experiment_lib.train(
       experiment, dataset, observe=script.observe, keep_logits=script.keep_logits
     )
@@ -178,7 +186,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     _fail(_explain(error, argv))
   if len(rest) > 1:
     _fail(f"unknown argument {rest[1]!r}; settings are given as --name=value")
-  for flag in (_CONFIG, _WORKDIR):
+  for flag in (_CONFIG, WORKDIR):
     if flag.value is None:
       _fail(f"--{flag.name} is missing")
   _configure_jax()

@@ -1,0 +1,300 @@
+"""Which of the coursework's and the textbook's claims hold, by how much, with how many seeds?
+
+  python -m experiments.claims --workdir=DIR [--collect=DIR,DIR,...]
+
+runs what the claims need, experiment by experiment, in `DIR/runs`, and judges every claim by it. A
+run that is finished already, there or in a workdir that `--collect` names, is taken as it is, if it
+has the same config. `CLAIMS.md`, `claims.json` and a picture are written to DIR.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+from absl import flags
+from ml_collections import ConfigDict
+
+from experiments import command_line
+from experiments.coursework_claims import CLAIMS, Run
+from jaxdl import comparison_plots, figures, ledger, report, stats
+from jaxdl.errors import InputError, check_integer, unknown_name
+from jaxdl.experiment import Experiment
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_CONFIG_FILE = str(_ROOT / "ml_collections_configs" / "claims.py")
+_COLLECT = flags.DEFINE_list("collect", [], "Workdirs of finished runs to take results from.")
+_KEYS = ("runs", "num_seeds", "alpha", "num_resamples", "seed")
+
+
+class Wanted(NamedTuple):
+  """A run that claims rest on."""
+
+  name: str  # of the experiment's script
+  experiment: Experiment
+  arguments: tuple[str, ...]  # of its command, besides the workdir
+
+
+class Found(NamedTuple):
+  """Where a run's results are, and where they come from."""
+
+  wanted: Wanted
+  run: Run
+  path: pathlib.Path
+  provenance: Mapping[str, Any]
+
+
+def judge_all(config: ConfigDict):
+  """Runs or collects what is needed, judges the claims, and writes the ledger."""
+  wanted = [plan(name, variant, config) for name, variant in read_runs(config).items()]
+  workdir = pathlib.Path(command_line.WORKDIR.value)
+  places = [workdir / "runs" / run.name for run in wanted]
+  found = [obtain(run, place) for run, place in zip(wanted, places, strict=True)]
+  outcomes = [
+    (run, ledger.judge(claim, config.alpha, config.num_resamples, config.seed))
+    for run in found
+    for claim in CLAIMS[run.wanted.name](run.run)
+  ]
+  publish(workdir, found, outcomes)
+  for _, outcome in outcomes:
+    print(f"{outcome.verdict:15} {outcome.claim.sentence}")
+  print(f"\nLedger: {workdir / 'CLAIMS.md'}")
+
+
+def read_runs(config: ConfigDict) -> dict[str, str]:
+  """Returns experiment -> variant of its config.
+
+  Raises:
+    InputError: for an unknown key or experiment, or a value out of range.
+  """
+  for key in config:
+    if key not in _KEYS:
+      raise unknown_name("config key", key, _KEYS)
+  check_integer("num_seeds", config.num_seeds, 0)
+  check_integer("seed", config.seed, 0, 2**32 - 1)
+  stats.check_settings(1, 1, config.alpha, config.num_resamples)
+  runs = {name: variant for name, variant in config.runs.items() if variant}
+  for name in runs:
+    if name not in CLAIMS:
+      raise unknown_name("experiment", name, CLAIMS)
+  if not runs:
+    raise InputError("the config names no run")
+  return runs
+
+
+def plan(name: str, variant: str, config: ConfigDict) -> Wanted:
+  """Returns the run of an experiment that the config asks for."""
+  module = importlib.import_module(f"experiments.{name}")
+  settings = importlib.import_module(f"ml_collections_configs.{name}").get_config(variant)
+  arguments = [f"--config=ml_collections_configs/{name}.py:{variant}"]
+  if config.num_seeds:
+    settings.num_seeds = config.num_seeds
+    arguments.append(f"--config.num_seeds={config.num_seeds}")
+  return Wanted(name, module.SCRIPT.create_experiment(settings), tuple(arguments))
+
+
+def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
+  """Returns a finished run of the same config if there is one, or runs it.
+
+  Raises:
+    InputError: the run fails, or its results cannot be read.
+  """
+  for path in (place, *map(pathlib.Path, _COLLECT.value)):
+    if _is_run_of(wanted.experiment, path):
+      print(f"{wanted.name}: collected from {path}", file=sys.stderr)
+      return _read(wanted, path)
+  print(f"{wanted.name}: running", file=sys.stderr)
+  arguments = [*wanted.arguments, f"--workdir={place.resolve()}", "--overwrite"]
+  if command_line.DATA_DIR.value is not None:
+    arguments.append(f"--data_dir={pathlib.Path(command_line.DATA_DIR.value).resolve()}")
+  command = [sys.executable, "-m", f"experiments.{wanted.name}", *arguments]
+  status = subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL).returncode
+  if status:
+    raise InputError(f"the run of {wanted.name} failed with exit status {status}; see above")
+  return _read(wanted, place)
+
+
+def _is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
+  """Whether a workdir holds a finished run of this experiment, by all that decides its result."""
+  try:
+    config = json.loads((path / report.CONFIG_FILE).read_text(encoding="utf-8"))
+    return Experiment.from_json(config) == experiment
+  except (OSError, ValueError, InputError):
+    return False
+
+
+def _read(wanted: Wanted, path: pathlib.Path) -> Found:
+  try:
+    members = pd.read_csv(path / "members.csv")
+    tables = {file.stem: pd.read_csv(file) for file in sorted((path / "tables").glob("*.csv"))}
+    provenance = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise InputError(f"cannot read the run in {str(path)!r}: {error}") from error
+  return Found(wanted, Run(wanted.name, wanted.experiment, members, tables), path, provenance)
+
+
+def publish(
+  workdir: pathlib.Path, found: Sequence[Found], outcomes: Sequence[tuple[Found, ledger.Outcome]]
+):
+  """Writes the ledger and its picture, all at once."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    stage = pathlib.Path(tempfile.mkdtemp(prefix=".staging-", dir=workdir))
+  except OSError as error:
+    raise InputError(f"cannot write to workdir {str(workdir)!r}: {error.strerror}") from error
+  try:
+    rows = [row for _, outcome in outcomes for row in forest_rows(outcome)]
+    (stage / "figures").mkdir()
+    figures.save(comparison_plots.forest(rows), stage / "figures" / "claims")
+    (stage / "CLAIMS.md").write_text(markdown(found, outcomes), encoding="utf-8")
+    records = [to_json(*pair) for pair in outcomes]
+    text = json.dumps(records, indent=2, allow_nan=False) + "\n"
+    (stage / "claims.json").write_text(text, encoding="utf-8")
+    shutil.rmtree(workdir / "figures", ignore_errors=True)
+    for name in ("figures", "claims.json", "CLAIMS.md"):
+      os.replace(stage / name, workdir / name)
+  finally:
+    shutil.rmtree(stage, ignore_errors=True)
+
+
+def forest_rows(outcome: ledger.Outcome) -> list[comparison_plots.ForestRow]:
+  """Returns a row of the picture per part of a claim."""
+  rows = []
+  for index, finding in enumerate(outcome.findings):
+    verdict, scale = finding.verdict, finding.part.scale
+    label = outcome.claim.name if index == 0 else ""
+    rows.append(
+      comparison_plots.ForestRow(
+        label=label,
+        effect=scale * verdict.mean_difference,
+        low=scale * verdict.ci_low,
+        high=scale * verdict.ci_high,
+        margin=scale * verdict.margin,
+        verdict=finding.meaning,
+        text=f"{verdict.arm_a} - {verdict.arm_b}: {_difference(finding)}",
+      )
+    )
+  return rows
+
+
+def _difference(finding: ledger.Finding) -> str:
+  verdict, part = finding.verdict, finding.part
+  values = (verdict.mean_difference, verdict.ci_low, verdict.ci_high)
+  mean, low, high = (f"{part.scale * value:+.3g}" for value in values)
+  return f"{mean} [{low}, {high}] {part.unit}".strip()
+
+
+def markdown(found: Sequence[Found], outcomes: Sequence[tuple[Found, ledger.Outcome]]) -> str:
+  """Returns the ledger as Markdown."""
+  counts = {
+    verdict: sum(outcome.verdict == verdict for _, outcome in outcomes)
+    for verdict in (ledger.HOLDS, ledger.FAILS, ledger.UNDECIDED)
+  }
+  summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+  table = [["claim", "its evidence", "verdict here", "n"]]
+  for _, outcome in outcomes:
+    n = sorted({finding.verdict.num_pairs for finding in outcome.findings})
+    pairs = str(n[0]) if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    table.append([outcome.claim.sentence, outcome.claim.evidence, outcome.verdict, pairs])
+  return (
+    "\n\n".join(
+      [
+        "# Claims, and what is left of them",
+        _INTRODUCTION,
+        f"Of {len(outcomes)} claims: {summary}.",
+        report.markdown_table(table),
+        "![Every comparison that a claim rests on, in units of its margin](figures/claims.png)",
+        "## What each verdict rests on",
+        _HOW_TO_READ,
+        *(_claim_text(run, outcome) for run, outcome in outcomes),
+        "## The runs",
+        *map(_run_text, found),
+      ]
+    )
+    + "\n"
+  )
+
+
+_INTRODUCTION = (
+  "Claims of a deep-learning coursework and of its textbook, most of them drawn from a single run, "
+  "held against populations of runs. A claim *holds* or *does not hold* where the comparisons that "
+  "it rests on are decided, and is *undecided* where these seeds do not tell. A verdict is about "
+  "the setting of its run, named below, and about no other."
+)
+_HOW_TO_READ = (
+  "A difference is the first named minus the second, paired by seed (for times, by round of "
+  "measurement; for ensembles, by group of networks), with its 95% interval (Student's t). Every "
+  "comparison is tested at 5% divided by the number of comparisons of its claim: the sign-flip "
+  "permutation test for differences, two one-sided t tests for equivalence within the margin, "
+  "which was set before the run. A member that diverged counts as a guess where a learning rate is "
+  "said not to converge, and is left out elsewhere."
+)
+
+
+def _claim_text(found: Found, outcome: ledger.Outcome) -> str:
+  rows = [["metric", "a", "b", "a - b", "margin", "n", "p", "p equivalence", "a is", "part"]]
+  for finding in outcome.findings:
+    verdict, part = finding.verdict, finding.part
+    rows.append(
+      [
+        verdict.metric,
+        verdict.arm_a,
+        verdict.arm_b,
+        _difference(finding),
+        f"{part.scale * verdict.margin:.3g} {part.unit}",
+        f"{verdict.num_pairs} of {verdict.num_seeds}",
+        f"{verdict.p_value:.3g}",
+        f"{verdict.p_equivalence:.3g}",
+        verdict.verdict,
+        finding.meaning,
+      ]
+    )
+  needed = "all parts hold" if outcome.claim.needs_all else "any part holds"
+  rule = f" It holds if {needed}." if len(outcome.findings) > 1 else ""
+  return (
+    f"### {report.escape(outcome.claim.sentence)}\n\n**{outcome.verdict}**. "
+    f"{report.escape(outcome.claim.evidence)}{rule} Run: `{found.wanted.name}`.\n\n"
+    f"{report.markdown_table(rows)}"
+  )
+
+
+def _run_text(found: Found) -> str:
+  origin, experiment = found.provenance, found.wanted.experiment
+  data = origin["dataset"]
+  command = f"python -m experiments.{found.wanted.name} {' '.join(found.wanted.arguments)}"
+  versions = origin["versions"]
+  return (
+    f"**{found.wanted.name}**: {report.escape(experiment.question)} {report.escape(data['name'])}, "
+    f"{data['num_train']:,} training, {data['num_validation']:,} validation and "
+    f"{data['num_test']:,} test images; {experiment.num_seeds} seeds of {len(experiment.arms)} "
+    f"arms; {origin['total_seconds'] / 60:.1f} minutes on {origin['device_count']} x "
+    f"{report.escape(origin['device_kind'])} ({report.escape(origin['machine'])}), JAX "
+    f"{versions['jax']}, source {(origin['source']['revision'] or 'unknown')[:12]}, finished "
+    f"{origin['finished'][:10]}; data SHA-256 {data['checksum'][:16]}.\n\n"
+    f"```sh\n{command} --workdir=DIR\n```"
+  )
+
+
+def to_json(found: Found, outcome: ledger.Outcome) -> dict[str, Any]:
+  """Returns a claim's outcome, as `json` takes it."""
+  return {
+    "name": outcome.claim.name,
+    "claim": outcome.claim.sentence,
+    "evidence": outcome.claim.evidence,
+    "verdict": outcome.verdict,
+    "run": found.wanted.name,
+    "parts": [
+      {"meaning": finding.meaning, **stats.to_json(finding.verdict)} for finding in outcome.findings
+    ],
+  }
+
+
+if __name__ == "__main__":
+  command_line.main(judge_all, default_config=_CONFIG_FILE)

@@ -1,0 +1,39 @@
+"""Which claims of the coursework and its textbook hold? The runs that the ledger rests on.
+
+python -m experiments.claims --config=ml_collections_configs/claims.py[:VARIANT] --workdir=DIR
+
+RESULTS
+"""
+
+from ml_collections import ConfigDict
+
+from jaxdl.errors import unknown_name
+
+VARIANTS = ("quick", "smoke")
+
+
+def get_config(variant: str = "quick") -> ConfigDict:
+  """Returns the config of a variant; `smoke` has the smallest run of each and decides nothing."""
+  if variant not in VARIANTS:
+    raise unknown_name("variant", variant, VARIANTS)
+  config = ConfigDict()
+  # Experiment -> variant of its config; an empty one leaves its claims out.
+  config.runs = ConfigDict(
+    {
+      "compare_initializers": "mnist",
+      "compare_batch_sizes": "mnist",
+      "compare_losses": "quick",
+      "compare_optimizers": "mnist",
+      "compare_strategies": "cifar10",
+      "gradient_flow": "mnist",
+    }
+  )
+  config.num_seeds = 0  # of every run; 0: as its config has it
+  config.alpha = 0.05
+  config.num_resamples = 99_999
+  config.seed = 0  # of resampling
+
+  if variant == "smoke":
+    for name in config.runs:
+      config.runs[name] = "smoke"
+  return config
