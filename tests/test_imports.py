@@ -23,6 +23,7 @@ LAYERS = (
     "metrics",
     "optimizers",
     "progress",
+    "schedules",
     "stats",
   },
   {"models", "worksheet"},
