@@ -216,9 +216,9 @@ def reduce_on_plateau(
 ) -> PlateauState:
   """Returns the state after an epoch: Keras 3's ReduceLROnPlateau in mode "min".
 
-  An epoch whose value is not below `best` by more than `min_delta` is waited through, outside of a cooldown;
-  after `patience` such epochs in a row (0 counts as 1) the scale is multiplied by `factor`. A value
-  that is not finite never improves on anything.
+  An epoch whose value is not below `best` by more than `min_delta` is waited through, outside of a
+  cooldown; after `patience` such epochs in a row (0 counts as 1) the scale is multiplied by
+  `factor`. NaN and infinity never improve on anything, not even in the first epoch.
 
   Args:
     state: before the epoch.
