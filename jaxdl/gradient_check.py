@@ -227,7 +227,7 @@ def references(
     ),
     **{
       name: Reference(lambda x, _, name=name: models.get_activation(name)(x), rows)
-      for name in models.ACTIVATIONS
+      for name in backprop.ACTIVATIONS
     },
     "softmax": Reference(lambda x, _: nn.softmax(x), rows),
     "binary_cross_entropy": of_loss("binary_cross_entropy", rows[:, :1], binary),

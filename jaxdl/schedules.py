@@ -226,9 +226,9 @@ def reduce_on_plateau(
 ) -> PlateauState:
   """Returns the state after an epoch: Keras 3's ReduceLROnPlateau in mode "min".
 
-  An epoch whose value is not below `best - min_delta` is waited through, outside of a cooldown;
-  after `patience` such epochs in a row (0 counts as 1) the scale is multiplied by `factor`. A value
-  that is not finite never improves on anything.
+  An epoch whose value is not below `best` by more than `min_delta` is waited through, outside of a
+  cooldown; after `patience` such epochs in a row (0 counts as 1) the scale is multiplied by
+  `factor`. NaN and infinity never improve on anything, not even in the first epoch.
 
   Args:
     state: before the epoch.
@@ -244,7 +244,7 @@ def reduce_on_plateau(
   """
   cooled = jnp.maximum(state.cooldown - 1, 0)  # an epoch of a cooldown starts by shortening it
   wait = jnp.where(state.cooldown > 0, 0, state.wait)
-  improved = value < state.best - min_delta
+  improved = value + min_delta < state.best  # so written, as the two forms round differently
   waiting = ~improved & (cooled == 0)
   wait = jnp.where(improved, 0, wait + waiting)
   reduce = waiting & (wait >= patience) & (state.scale > min_scale)

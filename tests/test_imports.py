@@ -24,6 +24,7 @@ LAYERS = (
     "metrics",
     "optimizers",
     "progress",
+    "schedules",
     "stats",
   },
   {"models", "worksheet"},

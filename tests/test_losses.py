@@ -1,13 +1,15 @@
-"""Losses against numbers by hand, scikit-learn and finite differences."""
+"""Losses against numbers by hand, Keras, scikit-learn and finite differences."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.test_util import check_grads
 from sklearn.metrics import log_loss
 
-from jaxdl import losses, optimizers
+from jaxdl import losses
 from jaxdl.errors import InputError
 
 _RNG = np.random.default_rng(0)
@@ -59,10 +61,11 @@ def test_means_agree_with_scikit_learn():
 )
 def test_gradients_agree_with_finite_differences(name, num_outputs):
   labels = jnp.array([0, 1, 1, 0, 1])
-  logits = jnp.array(_RNG.normal(size=(5, num_outputs)), jnp.float32)
-  check_grads(
-    lambda z: losses.get(name)(z, labels).sum(), (logits,), order=1, modes=["rev"], rtol=0.01
-  )
+  logits = _RNG.normal(size=(5, num_outputs))
+  with jax.enable_x64(True):
+    check_grads(
+      lambda z: losses.get(name)(z, labels).sum(), (logits,), order=1, modes=["rev"], rtol=1e-5
+    )
 
 
 def test_number_of_outputs():
@@ -75,30 +78,125 @@ def test_number_of_outputs():
 def test_unknown_names_are_refused():
   with pytest.raises(InputError, match="did you mean 'binary_cross_entropy'"):
     losses.get("binary_crossentropy")
-  with pytest.raises(InputError, match="did you mean 'adam'"):
-    optimizers.get("adamm")
 
 
-def test_adam_by_hand():
-  """Two steps of Kingma & Ba's algorithm 1 with epsilon 1e-7, in float64."""
-  tx = optimizers.get("adam")
-  grads = [np.array([0.1, -2.0, 3e-7]), np.array([0.3, 1.0, -1e-7])]
-  state = tx.init(jnp.zeros(3))
-  m = v = np.zeros(3)
-  for t, g in enumerate(grads, start=1):
-    update, state = tx.update(jnp.array(g, jnp.float32), state)
-    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-    expected = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7)
-    np.testing.assert_allclose(update, expected, rtol=1e-4)
+# Made with Keras 3.15.1 on JAX: keras.losses.NAME(one-hot labels, logits or keras.ops.softmax of
+# them), cross-entropies with from_logits=True and, in the second rows, label_smoothing=0.1.
+_LOGITS = np.array([[0.5, -1.2, 2.0], [3.0, 0.1, -0.7], [-0.3, 0.2, 0.4]], np.float32)
+_LABELS = np.array([2, 1, 0])
+_SCORES = np.array([[0.5], [-1.2], [2.0], [-3.0]], np.float32)
+_BITS = np.array([1, 0, 0, 1])
+_KERAS = [
+  ("categorical_cross_entropy", 0.0, [0.23419617, 2.9767265, 1.5395463]),
+  ("categorical_cross_entropy", 0.1, [0.39086285, 2.9067266, 1.4995462]),
+  ("binary_cross_entropy", 0.0, [0.474077, 0.26328245, 2.126928, 3.0485873]),
+  ("binary_cross_entropy", 0.1, [0.499077, 0.32328245, 2.0269282, 2.8985875]),
+  ("mean_squared_error", 0.0, [0.02526731, 0.58631456, 0.3095437]),
+  ("hinge", 0.0, [0.5, 1.7333335, 1.3000001]),
+  ("softmax_hinge", 0.0, [0.8058623, 1.2993605, 1.1903478]),
+]
 
 
-def test_momentum_and_sgd_by_hand():
-  grads = jnp.array([1.0, 2.0])
-  update, _ = optimizers.get("sgd").update(grads, optimizers.get("sgd").init(grads))
-  assert (update == grads).all()
-  tx = optimizers.get("momentum")
-  state = tx.init(grads)
-  for expected in (1.0, 1.9, 2.71):  # v <- 0.9 v + g
-    update, state = tx.update(jnp.array([1.0, 2.0]), state)
-    np.testing.assert_allclose(update, jnp.array([expected, 2 * expected]), rtol=1e-6)
-  assert jax.tree.leaves(state)[0].shape == (2,)
+@pytest.mark.parametrize(("name", "smoothing", "expected"), _KERAS)
+def test_losses_are_those_of_keras(name, smoothing, expected):
+  logits, labels = (_SCORES, _BITS) if name.startswith("binary") else (_LOGITS, _LABELS)
+  loss = losses.get(name)
+  arguments = (jnp.array(logits), jnp.array(labels))
+  ours = loss(*arguments, smoothing) if smoothing else loss(*arguments)
+  np.testing.assert_allclose(ours, expected, rtol=1e-6)
+
+
+def test_softmax_hinge_is_linear_in_the_probability():
+  """1 + (1 - 2 p) / C, at p = 1, 1/3 and 0 of the label; no margin is ever reached."""
+  logits = jnp.array([[200.0, 0, 0], [0, 0, 0], [0, 200, 0]])
+  np.testing.assert_allclose(
+    losses.softmax_hinge(logits, jnp.array([0, 0, 0])), [2 / 3, 10 / 9, 4 / 3], rtol=1e-6
+  )
+
+
+_NUMBERS = st.floats(-1e4, 1e4, width=32)
+
+
+@given(st.lists(_NUMBERS, min_size=3, max_size=3), st.integers(0, 2), st.floats(0, 1, width=32))
+def test_label_smoothing_is_the_cross_entropy_of_smoothed_targets(row, label, smoothing):
+  """The definition itself, in float64; at 0 and under a trace, not a bit changes."""
+  z, labels = jnp.array([row], jnp.float32), jnp.array([label])
+  exact = np.array(row, np.float64)
+  log_p = exact - exact.max() - np.log(np.exp(exact - exact.max()).sum())
+  target = (1 - smoothing) * np.eye(3)[label] + smoothing / 3
+  ours = losses.categorical_cross_entropy(z, labels, jnp.float32(smoothing))
+  scale = np.abs(row).max() * 1e-5
+  np.testing.assert_allclose(ours[0], -(target * log_p).sum(), rtol=1e-5, atol=1e-6 + scale)
+  bit = label % 2
+  y = bit * (1 - smoothing) + smoothing / 2
+  expected = -y * -np.logaddexp(0, -exact[0]) - (1 - y) * -np.logaddexp(0, exact[0])
+  ours = losses.binary_cross_entropy(z[:, :1], jnp.array([bit]), jnp.float32(smoothing))
+  np.testing.assert_allclose(ours[0], expected, rtol=1e-5, atol=1e-6 + scale)
+  for loss, logits in (
+    (losses.categorical_cross_entropy, z),
+    (losses.binary_cross_entropy, z[:, :1]),
+  ):
+    plain = loss(logits, jnp.array([bit]))
+    assert (loss(logits, jnp.array([bit]), jnp.float32(0)) == plain).all()
+    assert (loss(logits, jnp.array([bit]), 0.0) == plain).all()
+
+
+_MANY = tuple(name for name in losses.NAMES if name != "binary_cross_entropy")
+
+
+def _gradients(names, indices, smoothing, logits, labels):
+  """Gradients of the chosen losses, `[N, B, C]`, as a population takes them: inside the vmap."""
+
+  def gradient(index, smoothing):
+    return jax.grad(lambda z: losses.select(names, index, smoothing)(z, labels).sum())(logits)
+
+  axes = (0, None if smoothing is None else 0)
+  return jax.jit(jax.vmap(gradient, axes))(indices, smoothing)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_selected_losses_are_the_losses_themselves(smooth):
+  """At logits of order 1, 200 and 1e30."""
+  logits = jnp.concatenate([jnp.array(_LOGITS) * size for size in (1.0, 200.0, 1e30)])
+  labels, indices = jnp.tile(jnp.array(_LABELS), 3), jnp.arange(len(_MANY))
+  smoothing = jnp.linspace(0.05, 0.3, len(_MANY)) if smooth else None
+  found = _gradients(_MANY, indices, smoothing, logits, labels)
+  assert jnp.isfinite(found).all()
+  for i, name in enumerate(_MANY):
+    extra = (smoothing[i],) if smooth and name in losses.SMOOTHABLE else ()
+    value = losses.select(_MANY, indices[i], smoothing[i] if smooth else None)(logits, labels)
+    np.testing.assert_allclose(value, losses.get(name)(logits, labels, *extra), rtol=1e-6)
+    direct = jax.grad(lambda z, n=name, e=extra: losses.get(n)(z, labels, *e).sum())(logits)
+    np.testing.assert_allclose(found[i], direct, rtol=1e-5, atol=1e-7)
+
+
+def test_no_gradient_leaks_from_a_loss_not_taken():
+  """At an infinite logit, hinge has a gradient and the cross-entropy has none."""
+  logits, labels = jnp.array([[jnp.inf, 0.5, -2.0]]), jnp.array([0])
+  direct = jax.grad(lambda z: losses.hinge(z, labels).sum())(logits)
+  assert jnp.isfinite(direct).all()
+  names = ("hinge", "categorical_cross_entropy")
+  found = _gradients(names, jnp.array([0, 1, 0]), None, logits, labels)
+  assert (found[0] == direct).all()
+  assert (found[2] == direct).all()
+  assert jnp.isnan(found[1]).any()
+
+  def where(z):  # what `select` would be without the switch
+    hinge, other = losses.hinge(z, labels), losses.categorical_cross_entropy(z, labels)
+    return jnp.where(True, hinge, other).sum()
+
+  assert jnp.isnan(jax.grad(where)(logits)).any()
+
+
+def test_a_single_loss_is_compiled_without_a_switch():
+  def text(smoothing):
+    loss = losses.select(("hinge",), jnp.int32(0), smoothing)
+    return str(jax.make_jaxpr(loss)(jnp.array(_LOGITS), jnp.array(_LABELS)))
+
+  assert losses.select(("hinge",), jnp.int32(0), jnp.float32(0.1)) is losses.hinge
+  assert "cond" not in text(None)
+  plain = jax.make_jaxpr(losses.categorical_cross_entropy)(jnp.array(_LOGITS), jnp.array(_LABELS))
+  chosen = losses.select(("categorical_cross_entropy",), jnp.int32(0), None)
+  assert str(jax.make_jaxpr(chosen)(jnp.array(_LOGITS), jnp.array(_LABELS))) == str(plain)
+  with pytest.raises(InputError, match="did you mean 'hinge'"):
+    losses.select(("hing",), jnp.int32(0), None)
