@@ -374,3 +374,87 @@ def test_progress_is_a_bar_on_a_terminal(blobs, three_arms):
   total = result.epochs.sum()
   assert f"{total}/{total}" in last
   assert "6/6 members done" in last
+
+
+def test_losses_are_arms_of_one_program(blobs, mlp_arm):
+  """And each trains as it does alone."""
+  names = ("categorical_cross_entropy", "mean_squared_error", "hinge", "softmax_hinge")
+  arms = {name: replace(mlp_arm, loss=name, patience=None) for name in names}
+  together = population.train_population(blobs, arms, seeds=2, chunk_size=2)
+  assert len(together.chunks) == 1
+  for name in names:
+    alone = population.train_population(blobs, {name: arms[name]}, seeds=2, chunk_size=2)
+    np.testing.assert_allclose(
+      together.select([name]).curves["train_loss"], alone.curves["train_loss"], rtol=1e-4
+    )
+
+
+def test_what_is_traced_shares_a_program(blobs, mlp_arm):
+  """Schedules, plateaus, L2, weight decay, smoothing and stopping; the plain arm is not changed."""
+  arms = {
+    "plain": mlp_arm,
+    "cosine": replace(mlp_arm, schedule="cosine"),
+    "plateau": replace(mlp_arm, plateau_patience=1),
+    "l2": replace(mlp_arm, l2=0.01),
+    "decay": replace(mlp_arm, weight_decay=0.01),
+    "smooth": replace(mlp_arm, label_smoothing=0.1),
+  }
+  together = population.train_population(blobs, arms, seeds=2, chunk_size=2)
+  assert len(together.chunks) == 1
+  alone = population.train_population(blobs, {"plain": mlp_arm}, seeds=2, chunk_size=2)
+  np.testing.assert_allclose(
+    together.curves["train_loss"][:, :1], alone.curves["train_loss"], rtol=1e-4
+  )
+  losses = together.curves["train_loss"][0, :, 2]
+  assert len(np.unique(losses)) == len(arms) - 1  # a plateau of one epoch has not come yet
+
+
+def _observe(recipe, params, hyper, train_set, validation, test):
+  del recipe, hyper
+  sizes = jnp.array([len(split.labels) for split in (train_set, validation, test)])
+  return {"bias": params["Dense_0"]["bias"], "sizes": sizes}
+
+
+def test_observations_start_before_the_first_epoch(blobs, mlp_arm):
+  arms = {
+    "zeros": replace(mlp_arm, bias_initializer="zeros"),
+    "sgd": replace(mlp_arm, optimizer="sgd", bias_initializer="constant(0.5)", num_epochs=4),
+  }
+  result = population.train_population(
+    blobs, arms, seeds=3, chunk_size=2, observe=_observe, keep_logits=True
+  )
+  bias = result.observations["bias"]
+  assert list(bias) == list(arms)
+  assert bias["zeros"].shape[:1] + bias["zeros"].shape[2:] == (3, 128)
+  assert (bias["zeros"][:, 0] == 0).all()
+  assert (bias["sgd"][:, 0] == 0.5).all()
+  assert bias["sgd"].shape[1] == 5
+  assert (bias["sgd"][:, 1] != 0.5).any()
+  assert (result.observations["sizes"]["sgd"] == [50, 20, 30]).all()
+  plain = population.train_population(blobs, arms, seeds=3, chunk_size=2)
+  assert plain.observations == {}
+  assert plain.logits is None
+  _assert_same_metrics(result, plain)
+  # The logits that were kept are those that the results are about.
+  predicted = result.logits["sgd"].argmax(axis=-1)  # [S, N]
+  accuracy = (predicted == blobs.test.labels).mean(axis=-1)
+  np.testing.assert_array_equal(accuracy, result.metrics["test_accuracy"][:, 1])
+
+
+def _assert_same_metrics(a, b):
+  for name in a.metrics:
+    np.testing.assert_array_equal(a.metrics[name], b.metrics[name])
+
+
+def test_a_selection_is_the_population_of_its_arms(blobs, three_arms, trained):
+  names = ["random_normal", "glorot_uniform"]
+  chosen = trained.select(names)
+  assert list(chosen.arms) == names
+  for metric in (*trained.metrics, "epochs"):
+    whole = trained.scores(metric)
+    np.testing.assert_array_equal(
+      chosen.scores(metric).values, whole.values[:, [whole.arms.index(n) for n in names]]
+    )
+  assert chosen.confusion.shape[1] == len(chosen.mean_probabilities) == 2
+  with pytest.raises(InputError, match="unknown arm 'random_norm'; did you mean 'random_normal'"):
+    trained.select(["random_norm"])

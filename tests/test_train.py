@@ -339,3 +339,138 @@ def test_learning_rate_follows_its_array(blobs, mlp_arm):
 def test_bad_settings_are_refused(arm_settings, message):
   with pytest.raises(InputError, match=message):
     Arm(**arm_settings)
+
+
+def _one_step(blobs, **settings):
+  """Returns initial params, params after one full-batch step of sgd, and the plain gradient."""
+  arm = Arm(model="mlp", loss="categorical_cross_entropy", optimizer="sgd", learning_rate=0.1,
+            batch_size=1000, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
+  arm = replace(arm, **settings)
+  recipe, hyper = _program(arm, blobs)
+  before = train.create_member(recipe, train.seed_key(0, 0), hyper, (8, 8, 1)).params
+  images, labels = jnp.array(blobs.train.images), jnp.array(blobs.train.labels)
+
+  def mean_loss(params, smoothing):
+    logits = train.predict(recipe, params, images)  # [N, C]
+    targets = (1 - smoothing) * jax.nn.one_hot(labels, 3) + smoothing / 3
+    return -(targets * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
+
+  grads = jax.grad(mean_loss)(before, arm.label_smoothing)
+  state, _ = _train(arm, blobs)
+  return before, state.params, grads
+
+
+def _assert_close(actual, expected):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), actual, expected
+  )
+
+
+def test_l2_adds_the_gradient_of_the_penalty_on_kernels(blobs):
+  before, after, grads = _one_step(blobs, l2=0.05)
+  for name in before:
+    kernel, bias = before[name]["kernel"], before[name]["bias"]
+    # The derivative of 0.05 * sum(kernel^2) is 0.1 * kernel.
+    _assert_close(after[name]["kernel"], kernel - 0.1 * (grads[name]["kernel"] + 0.1 * kernel))
+    _assert_close(after[name]["bias"], bias - 0.1 * grads[name]["bias"])
+
+
+def test_weight_decay_takes_a_share_of_every_parameter_away(blobs):
+  before, after, grads = _one_step(blobs, weight_decay=0.2)
+  expected = jax.tree.map(lambda p, g: p - 0.1 * (g + 0.2 * p), before, grads)
+  _assert_close(after, expected)
+
+
+def test_label_smoothing_changes_the_targets(blobs):
+  before, after, grads = _one_step(blobs, label_smoothing=0.3)
+  _assert_close(after, jax.tree.map(lambda p, g: p - 0.1 * g, before, grads))
+
+
+def test_adamw_decays_by_keras_s_default_unless_told_otherwise(blobs, mlp_arm):
+  arm = replace(mlp_arm, optimizer="adamw")
+  assert _program(arm, blobs)[1].weight_decay == np.float32(0.004)
+  assert _program(replace(arm, weight_decay=0.0), blobs)[1].weight_decay == 0
+  adam, plain = (
+    _train(a, blobs)[1].train_loss
+    for a in (replace(mlp_arm, optimizer="adam"), replace(arm, weight_decay=0.0))
+  )
+  np.testing.assert_array_equal(adam, plain)
+
+
+def test_the_schedule_reaches_every_step(blobs, mlp_arm):
+  """A rate that falls within the epoch: two steps by hand, at the schedule's two rates."""
+  arm = replace(mlp_arm, optimizer="sgd", learning_rate=0.2, schedule="exponential(0.25)",
+                batch_size=32, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
+  recipe, hyper = _program(arm, blobs)
+  np.testing.assert_allclose(hyper.learning_rates, [[0.2, 0.1]], rtol=1e-6)  # 0.25^(1/2) = 1/2
+  key = train.seed_key(0, 0)
+  expected = train.create_member(recipe, key, hyper, (8, 8, 1)).params
+  slices = train.epoch_slices(recipe, key, 0, 50)
+  for rate, indices, weights in zip(
+    (0.2, 0.1), np.asarray(slices.indices), np.asarray(slices.weights), strict=True
+  ):
+    batch = indices[weights == 1]
+    images, labels = (jnp.array(x[batch]) for x in (blobs.train.images, blobs.train.labels))
+
+    def mean_loss(params, images=images, labels=labels):
+      logits = train.predict(recipe, params, images)
+      return losses.categorical_cross_entropy(logits, labels).mean()
+
+    grads = jax.grad(mean_loss)(expected)
+    expected = jax.tree.map(lambda p, g, rate=rate: p - rate * g, expected, grads)
+  state, curves = _train(arm, blobs)
+  _assert_close(state.params, expected)
+  assert curves.learning_rate[0] == np.float32(0.2)
+
+
+def test_a_plateau_lowers_the_rate_of_the_epochs_that_follow(blobs, mlp_arm):
+  """So large a min_delta that no epoch but the first is better: every second epoch halves it."""
+  arm = replace(mlp_arm, num_epochs=7, patience=None, plateau_patience=2, plateau_factor=0.5,
+                plateau_min_delta=100.0, learning_rate=0.004, min_learning_rate=0.0015)  # fmt: skip
+  _, curves = _train(arm, blobs)
+  # Epoch 1 is the first and so the best; 2 and 3 are not better, so that 4 has half the rate, ...
+  expected = [0.004, 0.004, 0.004, 0.002, 0.002, 0.0015, 0.0015]
+  np.testing.assert_allclose(curves.learning_rate, expected, rtol=1e-6)
+
+
+def test_without_a_plateau_the_rate_is_the_schedule_s(blobs, mlp_arm):
+  arm = replace(mlp_arm, num_epochs=4, patience=None, schedule="step(0.5, 2)", learning_rate=0.004)
+  _, curves = _train(arm, blobs)
+  np.testing.assert_allclose(curves.learning_rate, [0.004, 0.004, 0.002, 0.002], rtol=1e-6)
+
+
+def test_augmentation_is_of_training_images_only(blobs, mlp_arm):
+  """Draws differ between epochs, and evaluation sees the images as they are."""
+  arm = replace(mlp_arm, rotation_range=90.0, shift_range=0.4, horizontal_flip=True,
+                learning_rate=1e-30, dropout_rate=0.0, num_epochs=2, patience=None)  # fmt: skip
+  recipe, hyper = _program(arm, blobs)
+  state, curves = _train(arm, blobs)
+  loss, _ = train.evaluate(recipe, state.params, _examples(blobs.train), hyper)
+  assert curves.train_loss[0] != curves.train_loss[1]
+  assert abs(curves.train_loss[0] - loss) > 1e-3
+  assert curves.val_loss[0] == curves.val_loss[1]
+  plain, _ = _program(replace(mlp_arm, dropout_rate=0.0), blobs)
+  slices = train.epoch_slices(plain, train.seed_key(0, 0), 0, 50)
+  assert slices.augmentation_keys is None
+  assert slices.dropout_keys is None
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    ({"schedule": "stepp(0.5, 2)"}, "did you mean 'step'"),
+    ({"schedule": "warmup(20)", "num_epochs": 20}, "fewer than num_epochs"),
+    ({"plateau_factor": 1.0}, r"plateau_factor must be a finite number in \(0, 1\)"),
+    ({"plateau_patience": -2}, "plateau_patience must be an integer >= 0"),
+    ({"label_smoothing": 1.0}, "label_smoothing must be"),
+    ({"label_smoothing": 0.1, "loss": "hinge"}, "not for loss 'hinge'"),
+    ({"l2": -1.0}, "l2 must be a finite number >= 0"),
+    ({"weight_decay": float("nan")}, "weight_decay must be"),
+    ({"rotation_range": 360.0}, "rotation_range"),
+    ({"shift_range": 1.0}, "shift_range"),
+    ({"model": "mlp(64,0)"}, "sizes of hidden layers"),
+  ],
+)
+def test_bad_schedules_and_regularization_are_refused(settings, message):
+  with pytest.raises(InputError, match=message):
+    Arm(**settings)

@@ -1,0 +1,81 @@
+"""Experiments: the config there and back, subsets of the data, epochs to a target."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxdl import data
+from jaxdl import experiment as experiment_lib
+from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
+
+
+def test_a_config_comes_back(three_arms):
+  experiment = Experiment("?", three_arms, dataset="digits", classes=(3, 7), num_train=100,
+                          reference="random_normal", target_loss=0.5)  # fmt: skip
+  there = json.loads(json.dumps(experiment.to_json()))
+  assert Experiment.from_json(there) == experiment
+
+
+def test_what_a_config_lacks_has_its_default(three_arms):
+  config = json.loads(json.dumps(Experiment("?", three_arms).to_json()))
+  del config["reference"], config["arms"]["random_normal"]["schedule"]
+  assert Experiment.from_json(config) == Experiment("?", three_arms)
+
+
+@pytest.mark.parametrize("config", [{}, {"question": "?", "arms": {}}, {"question": "?"}, [], 1,
+                                    {"question": "?", "arms": {"a": {"no": 1}}}])  # fmt: skip
+def test_other_configs_are_refused(config):
+  with pytest.raises(InputError):
+    Experiment.from_json(config)
+
+
+def test_part_of_the_training_set(blobs):
+  whole = dataclasses.replace(blobs, validation=blobs.validation)
+  part = data.take_train(whole, 7)
+  np.testing.assert_array_equal(part.train.images, whole.train.images[:7])
+  np.testing.assert_array_equal(part.train.labels, whole.train.labels[:7])
+  assert part.test is whole.test
+  for number in (0, 51, 2.5):
+    with pytest.raises(InputError, match="num_train"):
+      data.take_train(whole, number)
+
+
+def test_the_part_is_taken_before_the_validation_set(three_arms):
+  experiment = Experiment("?", three_arms, dataset="digits", num_train=100, validation_fraction=0.2)
+  dataset = experiment_lib.load_dataset(experiment)
+  assert (len(dataset.train), len(dataset.validation)) == (80, 20)
+
+
+def test_epochs_to_a_target(trained):
+  """By hand: reached at once, later, never, and diverged."""
+  curve = np.array([[0.5, 0.9, np.nan], [0.9, 0.5, 0.4], [0.9, 0.8, 0.7], [0.5, np.nan, np.nan]])
+  curves = {"train_loss": np.stack([curve] * 3, axis=1)}  # [S, A, E]
+  status = np.array([["finished"] * 3] * 3 + [["diverged"] * 3])
+  made_up = dataclasses.replace(trained, curves=curves, status=status)
+  never = trained.arms["random_normal"].num_epochs + 1
+  expected = np.array([[1], [2], [never], [np.nan]]) * np.ones(3)
+  np.testing.assert_array_equal(experiment_lib.epochs_to(made_up, 0.5), expected)
+
+
+def test_a_target_makes_a_metric(blobs, three_arms):
+  experiment = Experiment("?", three_arms, num_seeds=2, target_loss=0.8,
+                          margins={"epochs_to_target": 0.5})  # fmt: skip
+  trained = experiment_lib.train(experiment, blobs)
+  expected = experiment_lib.epochs_to(trained, 0.8)
+  np.testing.assert_array_equal(trained.metrics["epochs_to_target"], expected)
+  assert not trained.scores("epochs_to_target").higher_is_better
+  untargeted = dataclasses.replace(experiment, target_loss=None)
+  with pytest.raises(InputError, match="unknown metric in margins 'epochs_to_target'"):
+    experiment_lib.train(untargeted, blobs)
+
+
+def test_all_are_compared_with_the_reference(blobs, three_arms):
+  experiment = Experiment("?", three_arms, num_seeds=2, reference="random_uniform")
+  verdicts = experiment_lib.compare(experiment, experiment_lib.train(experiment, blobs))
+  pairs = [(verdict.arm_a, verdict.arm_b) for verdict in verdicts]
+  assert pairs == [("glorot_uniform", "random_uniform"), ("random_normal", "random_uniform")]
+  with pytest.raises(InputError, match="reference arm"):
+    dataclasses.replace(experiment, reference="random")
