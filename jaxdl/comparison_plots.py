@@ -110,7 +110,9 @@ def augmented_images(images: np.ndarray, augmented: np.ndarray) -> Figure:
   width = min(1.1, room / (num_versions + 1) - between)
   height = width * min(images.shape[1] / images.shape[2], 3)
   step_x, step_y = width + between, height + between
-  size = (2 * pad + gap + (num_versions + 1) * step_x, head + pad + num_images * step_y)
+  full = 2 * pad + gap + (num_versions + 1) * step_x
+  # The room is kept to, but rounding may not.
+  size = (min(full, figures.MAX_WIDTH), head + pad + num_images * step_y)
   figure = Figure(figsize=size)
   for row in range(num_images):
     shown = [images[row] / 255, *np.clip(augmented[row], 0, 1)]
@@ -574,7 +576,7 @@ def _profile_panels(
     return figures.message(_NOTHING)
   width = min((figures.MAX_WIDTH - 0.8) / len(columns), 4.5)
   height = 1.6 if len(rows) > 1 else 2.4
-  size = (len(columns) * width + 0.8, len(rows) * height + 0.5)
+  size = (min(len(columns) * width + 0.8, figures.MAX_WIDTH), len(rows) * height + 0.5)
   figure = Figure(figsize=size, layout="constrained")
   axes = figure.subplots(len(rows), len(columns), squeeze=False, sharey=True)
   drawn = every if floor is None else np.maximum(every, floor)
