@@ -4,11 +4,10 @@ Everything is float64. `cases()` asks JAX, once; `compare()` asks `jaxdl.backpro
 likes. Whatever the project registers and `jaxdl.backprop` does not know becomes a row that fails:
 nothing is skipped.
 
-Compiling takes nearly all of the time. Models are not compiled as a whole: their operations are
-few, and one that was compiled for one model, loss and activation serves the others.
+Compiling takes nearly all of the time, so nothing is compiled as a whole: the operations are few,
+and one that was compiled for one model, loss and activation serves the others.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -264,9 +263,9 @@ def _smoothed(name: str, reference: Reference) -> Reference:
 
 def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Case:
   """Returns the case of one rule: its output and its gradients for a random output gradient."""
-  shape = jax.eval_shape(reference.function, reference.x, reference.params).shape
-  dy = np.random.default_rng(2).normal(size=shape)
-  y, dx, dparams = _forward_and_back(reference.function, reference.x, reference.params, dy)
+  y, pull_back = jax.vjp(reference.function, jnp.asarray(reference.x), reference.params)
+  dy = np.random.default_rng(2).normal(size=y.shape)
+  dx, dparams = pull_back(jnp.asarray(dy))
 
   def derive():
     rule = backprop.get_rule(name)
@@ -276,13 +275,6 @@ def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Ca
     return _leaves({"output": output, "input": dinput, **dparameters})
 
   return Case("rules", (name, at), _leaves({"output": y, "input": dx, **dparams}), derive)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forward_and_back(function, x, params, dy):
-  """Returns the output and JAX's gradients; a program per function and shape."""
-  y, pull_back = jax.vjp(function, x, params)
-  return y, *pull_back(dy)
 
 
 # Optimizers.
@@ -300,14 +292,11 @@ def _optimizer_case(name: str, learning_rate: float = 0.01) -> Case:
   gradients = rng.normal(size=(_NUM_STEPS, 4, 3)) * 10.0 ** np.array([-8, -7, 0])[None, None]
   decay = optimizers.default_weight_decay(name) or None
 
-  @jax.jit
-  def step(params, state, gradient, learning_rate, weight_decay):
-    return optimizers.step(name, params, state, gradient, learning_rate, weight_decay)
-
   params, expected = jnp.asarray(start), {}
   state = optimizers.get(name).init(params)
   for t, gradient in enumerate(gradients, start=1):
-    params, state = step(params, state, gradient, learning_rate, decay)
+    gradient = jnp.asarray(gradient)
+    params, state = optimizers.step(name, params, state, gradient, learning_rate, decay)
     expected[f"params after step {t}"] = np.asarray(params)
 
   def derive():
