@@ -31,7 +31,7 @@ LAYERS = (
   {"arm", "gradient_check"},
   {"train"},
   {"chunks"},
-  {"population"},
+  {"population", "timing"},
   {"comparison_plots", "experiment", "graph_plots", "plots"},
   {"report"},
 )

@@ -1,0 +1,333 @@
+"""Does the batch size matter: batch, stochastic or mini-batch gradient descent?
+
+  python -m experiments.compare_batch_sizes \
+    --config=ml_collections_configs/compare_batch_sizes.py --workdir=DIR
+
+trains the same network with batches of different sizes, many times each, for equally many epochs,
+and, so that the whole training set as one batch gets its chance, also for about as long as
+mini-batches take. Then it times one run of each arm alone. The config's docstring has the variants.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from ml_collections import ConfigDict
+
+from experiments import command_line
+from jaxdl import comparison_plots, report, stats, timing, train
+from jaxdl.arm import Arm
+from jaxdl.errors import InputError, check_integer
+from jaxdl.experiment import Experiment
+from jaxdl.population import Population
+from jaxdl.timing import MemberTimings
+from jaxdl.types import Dataset
+
+# What the coursework that asked the question got, one run each: batch size, test accuracy, training
+# time (s), inference time (s, test set).
+COURSEWORK = {
+  "batch": (60_000, 0.7195, 6.09, 0.633),
+  "stochastic": (1, 0.9760, 1042.9, 0.625),
+  "mini_batch": (32, 0.9772, 47.7, 0.609),
+}
+# An arm whose batch is larger than the training set takes all of it.
+WHOLE_SET = 2**31 - 1
+_EQUAL_TIME = "batch_equal_time"
+_TIMING_KEYS = ("timing_rounds", "inference_rounds", "timing_margin")
+# What a verdict on times, over rounds, is called.
+_WORDS = {stats.BETTER: "faster", stats.WORSE: "slower", stats.TOO_FEW_SEEDS: "too few rounds"}
+_OWN_KEYS = ("batch_sizes", "equal_time_epochs", *_TIMING_KEYS)
+
+
+@dataclasses.dataclass(frozen=True)
+class TimedExperiment(Experiment):
+  """An experiment with what it takes to time its arms.
+
+  Attributes:
+    timing_rounds: how often one epoch of each arm is timed.
+    inference_rounds: how often the predictions of the test set are.
+    timing_margin: the largest difference between inference times that counts as none, as a share of
+      their median.
+  """
+
+  timing_rounds: int = 5
+  inference_rounds: int = 20
+  timing_margin: float = 0.05
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_integer("timing_rounds", self.timing_rounds, 1)
+    check_integer("inference_rounds", self.inference_rounds, 1)
+    if not 0 < self.timing_margin < 1:
+      raise InputError(f"timing_margin must be in (0, 1), not {self.timing_margin!r}")
+
+
+def create_experiment(config: ConfigDict) -> TimedExperiment:
+  """Returns the experiment: an arm per batch size, and the whole set once more for longer.
+
+  Raises:
+    InputError: for a missing or unknown key, or a value out of range.
+  """
+  for key in _OWN_KEYS:
+    if key not in config:
+      raise InputError(f"the config has no key {key!r}")
+  arms = {
+    name: command_line.create_arm(config, batch_size=size)
+    for name, size in name_batch_sizes(config.batch_sizes).items()
+  }
+  check_integer("equal_time_epochs", config.equal_time_epochs, 0)
+  if "batch" in arms and config.equal_time_epochs:
+    arms[_EQUAL_TIME] = dataclasses.replace(arms["batch"], num_epochs=config.equal_time_epochs)
+  question = f"Does the batch size of gradient descent matter for {config.get('dataset', 'mnist')}?"
+  plain = command_line.create_experiment(config, question, arms, own_keys=_OWN_KEYS)
+  settings = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
+  return TimedExperiment(**settings, **{key: config[key] for key in _TIMING_KEYS})
+
+
+def name_batch_sizes(sizes: Sequence[int]) -> dict[str, int]:
+  """Returns the arms' names and batch sizes: batch (0, the whole set), stochastic (1), mini_batch.
+
+  Where there are several sizes of mini-batches, each has its size in its name.
+
+  Raises:
+    InputError: for a size that is no integer >= 0, or is there twice.
+  """
+  for size in sizes:
+    check_integer("a batch size", size, 0)
+    if list(sizes).count(size) > 1:
+      raise InputError(f"batch size {size} is named twice")
+  several = sum(size > 1 for size in sizes) > 1
+  names = {0: "batch", 1: "stochastic"}
+  return {
+    names.get(size, f"mini_batch_{size}" if several else "mini_batch"): size or WHOLE_SET
+    for size in sizes
+  }
+
+
+def observe(recipe, params, hyper, train_set, validation, test) -> dict:
+  """Counts correct test predictions. These curves are only looked at: nothing is chosen by them."""
+  _, correct = train.evaluate(recipe, params, test, hyper)
+  return {"test_correct": correct}
+
+
+def analyze(timed: TimedExperiment, dataset: Dataset, trained: Population) -> report.Extra:
+  """Times one run of each arm alone, and shows accuracy against what it took."""
+  # The weights that are timed have nothing to do with the results, so one seed will do.
+  measured = timing.time_members(
+    dataset,
+    trained.arms,
+    train_rounds=timed.timing_rounds,
+    inference_rounds=timed.inference_rounds,
+    root_seed=timed.seed,
+    slice_size=timed.slice_size,
+  )
+  verdicts = timing.compare(
+    measured.inference, "inference_seconds", timed.timing_margin, timed.alpha
+  )
+  kinds = {"train_epoch": measured.train_epoch, "inference": measured.inference}
+  tables = {
+    "timings": pd.DataFrame(timing.columns(kinds)),
+    "inference_verdicts": pd.DataFrame(_inference_records(verdicts)),
+  }
+  sections = [
+    "## Accuracy, size and time",
+    report.markdown_table(summary_rows(timed, dataset, trained, measured)),
+    _summary_note(timed, trained, measured),
+    "## Does the inference time depend on how a network was trained?",
+    *_inference_sections(verdicts),
+  ]
+  return report.Extra(sections, _pictures(dataset, trained, measured), tables)
+
+
+def summary_rows(
+  timed: TimedExperiment, dataset: Dataset, trained: Population, measured: MemberTimings
+) -> list[list[str]]:
+  """Returns the table of accuracy, size and time, header first, a row per arm.
+
+  Times are medians with their range; the coursework's numbers are there where the setting is its
+  own.
+  """
+  header = ["arm", "batch size", "epochs", "test accuracy, mean [95% interval]", "parameters"]
+  header += ["bytes", "training of one run (s)", "inference of the test set (s)"]
+  known = {name: COURSEWORK[name] for name in trained.arms if is_coursework(timed, name)}
+  if known:
+    header += ["coursework, one run: accuracy", "training (s)", "inference (s)"]
+  rows = [header]
+  for index, summary in enumerate(stats.summarize(trained.scores("test_accuracy"))):
+    arm = trained.arms[summary.arm]
+    num_params = int(trained.num_params[0, index])
+    mean, low, high = (f"{100 * x:.2f}" for x in (summary.mean, summary.ci_low, summary.ci_high))
+    row = [
+      summary.arm,
+      f"{min(arm.batch_size, len(dataset.train)):,}",
+      str(arm.num_epochs),
+      f"{mean} [{low}, {high}] %",
+      f"{num_params:,}",
+      f"{4 * num_params:,}",  # float32
+      _median_and_range(arm.num_epochs * measured.train_epoch.of(summary.arm)),
+      _median_and_range(measured.inference.of(summary.arm)),
+    ]
+    if summary.arm in known:
+      _, accuracy, training, inference = known[summary.arm]
+      row += [f"{100 * accuracy:.2f} %", f"{training:g}", f"{inference:g}"]
+    elif known:
+      row += ["", "", ""]
+    rows.append(row)
+  return rows
+
+
+def is_coursework(timed: Experiment, name: str) -> bool:
+  """Whether an arm and its data are as in the coursework."""
+  if name not in COURSEWORK:
+    return False
+  size = WHOLE_SET if name == "batch" else COURSEWORK[name][0]
+  setting = Arm(  # all else as it is by default
+    model="mlp",
+    loss="categorical_cross_entropy",
+    dropout_rate=0.0,
+    batch_size=size,
+    num_epochs=10,
+    patience=None,
+  )
+  data = (timed.dataset, tuple(timed.classes), timed.num_train, timed.validation_fraction)
+  return timed.arms[name] == setting and data == ("mnist", (), None, 0.0)
+
+
+def _summary_note(timed: TimedExperiment, trained: Population, measured: MemberTimings) -> str:
+  """Says how times were measured, and whether equal time was equal."""
+  text = (
+    "Accuracies are means over seeds. Times are medians [least, most] of one member alone on one "
+    f"device: the training time is that of one epoch, measured in {timed.timing_rounds} rounds in "
+    f"which the arms take turns, times the number of epochs; inference likewise in "
+    f"{timed.inference_rounds} rounds. Compiling, which takes {_range(measured)} s per arm, is not "
+    "in them. Every repetition is in `tables/timings.csv`."
+  )
+  minis = [name for name in trained.arms if name.startswith("mini_batch")]
+  if _EQUAL_TIME in trained.arms and minis:
+    seconds = {
+      name: trained.arms[name].num_epochs * measured.train_epoch.of(name)
+      for name in (_EQUAL_TIME, minis[0])
+    }
+    ratio = seconds[_EQUAL_TIME] / seconds[minis[0]]  # [R]
+    text += (
+      f"\n\nThe number of epochs of {_EQUAL_TIME} is fixed beforehand, so that a run can be "
+      f"repeated. Its training time was {_median_and_range(ratio)} times that of {minis[0]}."
+    )
+  return text
+
+
+def _inference_sections(verdicts: Sequence[stats.Verdict]) -> list[str]:
+  """Returns answer and verdicts on inference times, rounds in the place of seeds."""
+  if not verdicts:
+    return ["There is one arm only."]
+  rows = [["a", "b", "rounds", "a - b (ms)", "95% interval", "p (Holm)", "margin (ms)", "verdict"]]
+  for v in verdicts:
+    difference, low, high, margin = (
+      f"{1000 * x:.3g}" for x in (v.mean_difference, v.ci_low, v.ci_high, v.margin)
+    )
+    pair = [v.arm_a, v.arm_b, str(v.num_pairs), difference]
+    rows.append([*pair, f"[{low}, {high}]", f"{v.p_holm:.3g}", margin])
+    rows[-1].append(_WORDS.get(v.verdict, v.verdict))
+  found = [row for row in rows[1:] if row[-1] in ("faster", "slower")]
+  if found:
+    answer = "Yes: " + "; ".join(f"{row[0]} is {row[-1]} than {row[1]}" for row in found) + "."
+  elif all(v.verdict == stats.EQUIVALENT for v in verdicts):
+    answer = "No: all arms are equivalent within the margin."
+  else:
+    answer = "Undecided: no pair of arms differs for certain, and not all are shown to be alike."
+  note = (
+    "The arms are one and the same network with different weights. Differences are taken within a "
+    "round. The verdicts are about this machine during this run, so they are not among those of "
+    "`verdicts.json`, which do not change from run to run."
+  )
+  return [f"**{answer}**", report.markdown_table(rows), note]
+
+
+def _inference_records(verdicts: Sequence[stats.Verdict]) -> list[dict]:
+  """Returns the rows of the table of verdicts on inference times (s), in words for rounds."""
+  renamed = {"num_pairs": "num_rounds", "seeds_needed": "rounds_needed"}
+  left_out = ("num_seeds", "num_diverged_a", "num_diverged_b")
+  return [
+    {
+      renamed.get(name, name): _WORDS.get(value, value) if name == "verdict" else value
+      for name, value in stats.to_json(verdict).items()
+      if name not in left_out
+    }
+    for verdict in verdicts
+  ]
+
+
+def _pictures(dataset: Dataset, trained: Population, measured: MemberTimings) -> list[tuple]:
+  """Returns accuracy against wall time and examples seen, and the times themselves."""
+  by_time, by_examples = accuracy_curves(dataset, trained, measured.train_epoch)
+  note = "Nothing was chosen by these curves."
+  return [
+    (
+      "accuracy_against_time",
+      f"Test accuracy after every epoch against the training time of one run alone. {note}",
+      comparison_plots.accuracy_against(by_time, x_label="training time of one run (s)"),
+    ),
+    (
+      "accuracy_against_examples",
+      f"The same against the number of examples seen. {note}",
+      comparison_plots.accuracy_against(by_examples, x_label="training examples seen"),
+    ),
+    *(
+      (f"{kind}_times", f"Time of {text}, one member alone: every repetition, median.", figure)
+      for kind, text, figure in (
+        ("train_epoch", "one epoch of training", _draw(measured.train_epoch, "epoch")),
+        ("inference", "predicting the test set", _draw(measured.inference, "test set")),
+      )
+    ),
+  ]
+
+
+def _draw(timings: timing.Timings, what: str):
+  rows = {arm: timings.of(arm) for arm in timings.arms}
+  return comparison_plots.timings(rows, x_label=f"seconds per {what}")
+
+
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # arm -> (x [E], test accuracy [S, E])
+
+
+def accuracy_curves(
+  dataset: Dataset, trained: Population, epoch_timings: timing.Timings
+) -> tuple[Curves, Curves]:
+  """Returns test accuracy after every epoch, against time and against examples seen.
+
+  Args:
+    dataset: N training examples are seen in an epoch.
+    trained: observed by `observe`.
+    epoch_timings: of one epoch; its median stands for all of them.
+
+  Returns:
+    arm -> (seconds `[E]`, accuracy `[S, E]`), and the same with examples; E is the arm's own, and a
+    member that diverged is NaN.
+  """
+  by_time, by_examples = {}, {}
+  for index, name in enumerate(trained.arms):
+    correct = trained.observations["test_correct"][name][:, 1:].astype(float)  # [S, E]
+    correct[trained.status[:, index] == "diverged"] = np.nan
+    accuracy = correct / len(dataset.test)
+    epochs = np.arange(1, accuracy.shape[1] + 1)
+    by_time[name] = (epochs * np.median(epoch_timings.of(name)), accuracy)
+    by_examples[name] = (epochs * len(dataset.train), accuracy)
+  return by_time, by_examples
+
+
+def _median_and_range(values: np.ndarray) -> str:
+  median, least, most = (f"{x:.3g}" for x in (np.median(values), values.min(), values.max()))
+  return f"{median} [{least}, {most}]"
+
+
+def _range(measured: MemberTimings) -> str:
+  seconds = list(measured.compile_seconds.values())
+  return f"{min(seconds):.1f} to {max(seconds):.1f}"
+
+
+SCRIPT = command_line.Script(create_experiment, analyze, observe=observe)
+
+
+if __name__ == "__main__":
+  command_line.run(SCRIPT)

@@ -1,0 +1,77 @@
+"""Does the batch size matter? The whole training set, single examples, mini-batches; an MLP.
+
+python -m experiments.compare_batch_sizes \
+    --config=ml_collections_configs/compare_batch_sizes.py[:VARIANT] --workdir=DIR
+
+  VARIANT   seeds  setting
+  mnist     10     the coursework's: all 60,000 training images of MNIST, 10 epochs, Adam 0.001
+  sgd       10     the same with SGD 0.01
+  digits    10     the digits of scikit-learn, 10 epochs, Adam 0.001
+  smoke     2      the same, 2 epochs, fewer rounds of timing: takes seconds
+"""
+
+from ml_collections import ConfigDict
+
+from jaxdl.errors import unknown_name
+
+VARIANTS = ("mnist", "sgd", "digits", "smoke")
+
+
+def get_config(variant: str = "mnist") -> ConfigDict:
+  """Returns the config of a variant: `mnist` is the coursework's setting, `smoke` takes seconds."""
+  if variant not in VARIANTS:
+    raise unknown_name("variant", variant, VARIANTS)
+  config = ConfigDict()
+  # One arm each; 0: the whole training set.
+  config.batch_sizes = (0, 1, 32)
+  # The whole set is trained once more for so many epochs, about as many as fit in the training time
+  # of mini-batches. Not measured at run time, so that a run can be repeated. 0: no such arm.
+  config.equal_time_epochs = 20
+  config.num_seeds = 10
+  config.seed = 0
+
+  config.dataset = "mnist"
+  config.classes = ()  # all
+  config.validation_fraction = 0.0
+
+  config.model = "mlp"
+  config.activation = "relu"
+  config.dropout_rate = 0.0
+  config.kernel_initializer = "glorot_uniform"
+  config.bias_initializer = "zeros"
+  config.loss = "categorical_cross_entropy"
+  config.optimizer = "adam"
+  config.learning_rate = 0.001
+  config.num_epochs = 10
+  config.patience = -1  # never stop early
+
+  # Metrics to compare and the largest difference in each that counts as none; the first one is what
+  # the answer is about.
+  config.margins = ConfigDict({"test_accuracy": 0.002, "test_loss": 0.01})
+  config.alpha = 0.05
+  config.num_resamples = 99_999
+
+  # One member of each arm alone: how often an epoch and the predictions of the test set are timed,
+  # and the largest difference between inference times that counts as none, as a share of their
+  # median.
+  config.timing_rounds = 5
+  config.inference_rounds = 20
+  config.timing_margin = 0.05
+
+  config.chunk_size = 0  # seeds trained at a time; 0: automatic
+  config.slice_size = 0  # images that pass through the model at once; 0: automatic
+
+  if variant == "sgd":
+    config.optimizer = "sgd"
+    config.learning_rate = 0.01
+  if variant in ("digits", "smoke"):
+    config.dataset = "digits"
+    # 445 test images, so that one of them is 0.2 points.
+    config.margins = ConfigDict({"test_accuracy": 0.01, "test_loss": 0.05})
+  if variant == "smoke":
+    config.num_seeds = 2
+    config.num_epochs = 2
+    config.equal_time_epochs = 3
+    config.timing_rounds = 2
+    config.inference_rounds = 3
+  return config
