@@ -125,7 +125,7 @@ def _is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
   """Whether a workdir holds a finished run of this experiment, by all that decides its result."""
   try:
     config = json.loads((path / report.CONFIG_FILE).read_text(encoding="utf-8"))
-    return Experiment.from_json(config) == experiment
+    return type(experiment).from_json(config) == experiment
   except (OSError, ValueError, InputError):
     return False
 
