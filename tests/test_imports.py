@@ -29,7 +29,7 @@ LAYERS = (
   {"models", "worksheet"},
   {"arm", "gradient_check"},
   {"train"},
-  {"chunks"},
+  {"chunks", "diagnostics"},
   {"population"},
   {"comparison_plots", "experiment", "graph_plots", "plots"},
   {"report"},
