@@ -486,8 +486,12 @@ def _compile(recipe, mesh, observer, keys, hyper, train_set, validation, test_se
     lower(test, (seed, everywhere, everywhere), state, hyper, test_set),
     lower(observe, (seed, *[everywhere] * 4), state.params, hyper, train_set, validation, test_set),
   )
+  # Drawing weights takes milliseconds and is done once, but it is most of what there is to compile:
+  # random bits become long code, which on CPU takes five times as long to optimise as to compile.
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  options = ({"xla_backend_optimization_level": 0} if on_cpu else None, None, None, None)
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    return _Programs(*pool.map(lambda program: program.compile(), lowered))
+    return _Programs(*pool.map(lambda p, o: p.compile(compiler_options=o), lowered, options))
 
 
 def _test_member(

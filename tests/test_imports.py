@@ -30,7 +30,7 @@ LAYERS = (
   {"models", "worksheet"},
   {"arm", "gradient_check"},
   {"train"},
-  {"chunks"},
+  {"chunks", "diagnostics"},
   {"population", "timing"},
   {"comparison_plots", "experiment", "graph_plots", "plots"},
   {"report"},
