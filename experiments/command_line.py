@@ -111,6 +111,27 @@ def create_arm(config: ConfigDict, **settings: Any) -> Arm:
   return Arm(**{**values, **settings})
 
 
+def read_names(config: ConfigDict, key: str, kind: str) -> list[str]:
+  """Returns the names that a config's key lists, each once.
+
+  Args:
+    config: as its file and the command line give it.
+    key: of a tuple of names (or numbers). A string with commas counts as several, as flags are
+      easiest typed.
+    kind: what the names are of, for messages.
+
+  Raises:
+    InputError: the config has no such key, or a name occurs twice.
+  """
+  if key not in config:
+    raise InputError(f"the config has no key {key!r}")
+  names = [name.strip() for spec in config[key] for name in str(spec).split(",") if name.strip()]
+  for name in names:
+    if names.count(name) > 1:
+      raise InputError(f"{kind} {name!r} is named twice")
+  return names
+
+
 def create_experiment(
   config: ConfigDict, question: str, arms: Mapping[str, Arm], own_keys: Sequence[str] = ()
 ) -> Experiment:

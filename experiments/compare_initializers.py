@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from experiments import command_line
 from jaxdl import report
 from jaxdl.arm import Arm
-from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
 from jaxdl.types import Dataset
@@ -36,9 +35,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
     InputError: for an unknown key or initializer, or a value out of range.
   """
   arms = {}
-  if "initializers" not in config:
-    raise InputError("the config has no key 'initializers'")
-  for spec in parse_initializers(config.initializers):
+  for spec in command_line.read_names(config, "initializers", "initializer"):
     kernel, _, bias = spec.partition("/")
     arms[spec] = command_line.create_arm(
       config, kernel_initializer=kernel, bias_initializer=bias or kernel
@@ -48,15 +45,6 @@ def create_experiment(config: ConfigDict) -> Experiment:
     f"Does the weight initializer matter for telling {classes} in {config.get('dataset', 'mnist')}?"
   )
   return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
-
-
-def parse_initializers(specs: tuple[str, ...]) -> list[str]:
-  """Returns the arms' names; a string with commas counts as several, as flags are easiest typed."""
-  names = [name.strip() for spec in specs for name in str(spec).split(",") if name.strip()]
-  for name in names:
-    if names.count(name) > 1:
-      raise InputError(f"initializer {name!r} is named twice")
-  return names
 
 
 def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:

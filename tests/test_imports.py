@@ -31,7 +31,7 @@ LAYERS = (
   {"train"},
   {"chunks"},
   {"population"},
-  {"comparison_plots", "experiment", "graph_plots", "plots"},
+  {"comparison_plots", "ensembles", "experiment", "graph_plots", "plots", "sweeps"},
   {"report"},
 )
 MODULES = sorted((ROOT / "jaxdl").glob("*.py"))
