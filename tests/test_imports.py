@@ -32,7 +32,7 @@ LAYERS = (
   {"train"},
   {"chunks", "diagnostics"},
   {"population", "timing"},
-  {"comparison_plots", "experiment", "graph_plots", "plots"},
+  {"comparison_plots", "ensembles", "experiment", "graph_plots", "ledger", "plots", "sweeps"},
   {"report"},
 )
 MODULES = sorted((ROOT / "jaxdl").glob("*.py"))

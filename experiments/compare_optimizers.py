@@ -1,0 +1,237 @@
+"""Does the optimizer matter, and how does each depend on its learning rate?
+
+  python -m experiments.compare_optimizers \
+    --config=ml_collections_configs/compare_optimizers.py --workdir=DIR
+
+trains the same network with several optimizers, each with learning rates from far too small to far
+too large. Each optimizer's best rate is chosen on the validation set: the best mean accuracy over
+seeds, among the rates at which the fewest seeds diverged (none, where there is such a rate). The
+optimizers are then compared on the test set, each at its best rate: how accurate it gets, and after
+how many epochs it reaches a training loss. The config's docstring has the variants.
+"""
+
+import math
+
+import pandas as pd
+from ml_collections import ConfigDict
+
+from experiments import command_line
+from jaxdl import comparison_plots, plots, report, stats, sweeps
+from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
+from jaxdl.population import EPOCHS_TO_TARGET, Population
+from jaxdl.types import Dataset
+
+_CHOSEN_ON = "val_accuracy"
+
+
+def create_experiment(config: ConfigDict) -> Experiment:
+  """Returns the experiment: an arm `OPTIMIZER RATE` for every optimizer and learning rate.
+
+  Raises:
+    InputError: for an unknown key or optimizer, or a value out of range.
+  """
+  optimizers = command_line.read_names(config, "optimizers", "optimizer")
+  rates = _read_rates(config)
+  if config.get("reference"):
+    raise InputError("every pair of optimizers is compared: leave reference empty")
+  if not config.get("validation_fraction", 0.2) > 0:
+    raise InputError("the best learning rates are chosen on a validation set: keep some for it")
+  arms = {
+    f"{optimizer} {rate:g}": command_line.create_arm(
+      config, optimizer=optimizer, learning_rate=rate
+    )
+    for optimizer in optimizers
+    for rate in rates
+  }
+  question = (
+    f"Does the optimizer matter for {config.get('dataset', 'mnist')}, each at its best of "
+    f"{len(rates)} learning rates?"
+  )
+  return command_line.create_experiment(config, question, arms, ("optimizers", "learning_rates"))
+
+
+def _read_rates(config: ConfigDict) -> list[float]:
+  """Returns the learning rates in ascending order."""
+  rates = []
+  for written in command_line.read_names(config, "learning_rates", "learning rate"):
+    try:
+      rates.append(float(written))
+    except ValueError:
+      raise InputError(f"a learning rate must be a number, not {written!r}") from None
+  names = [f"{rate:g}" for rate in rates]
+  for name in names:
+    if names.count(name) > 1:
+      raise InputError(f"learning rate {name} is named twice")
+  return sorted(rates)
+
+
+def choose(experiment: Experiment, trained: Population) -> Population:
+  """Returns the population with each optimizer at its best learning rate only."""
+  return trained.select([best.arm for best in _best_arms(experiment, trained).values()])
+
+
+def _families(experiment: Experiment) -> dict[str, list[str]]:
+  """Returns optimizer -> its arms, learning rates ascending."""
+  families = {}
+  for name, arm in experiment.arms.items():
+    families.setdefault(arm.optimizer, []).append(name)
+  return families
+
+
+def _best_arms(experiment: Experiment, trained: Population) -> dict[str, sweeps.BestArm]:
+  """Returns optimizer -> its best arm; of one that diverged at every rate, the smallest rate."""
+  scores = trained.scores(_CHOSEN_ON)
+  best = {}
+  for optimizer, arms in _families(experiment).items():
+    nothing = sweeps.BestArm(arms[0], None, None, dict.fromkeys(arms, math.nan), True)
+    best[optimizer] = sweeps.best_arm(scores, arms, seed=experiment.seed) or nothing
+  return best
+
+
+def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
+  """Returns tables and pictures of all learning rates."""
+  best = _best_arms(experiment, trained)
+  return report.Extra(
+    [_best_rates_section(experiment, trained, best)],
+    _pictures(experiment, trained, best),
+    {
+      "best_rates": _best_rates_table(experiment, trained, best),
+      "rates": _rates_table(experiment, trained),
+    },
+  )
+
+
+def _best_rates_section(
+  experiment: Experiment, trained: Population, best: dict[str, sweeps.BestArm]
+) -> str:
+  rows = [["optimizer", "best learning rate [95% interval]", "chosen in", "diverged, all rates"]]
+  for optimizer, arms in _families(experiment).items():
+    found = best[optimizer]
+    status = trained.select(arms).status
+    rate, low, high = (_rate_text(experiment, arm) for arm in (found.arm, found.low, found.high))
+    share = found.shares[found.arm]
+    diverged = int((status == "diverged").sum())
+    if diverged == status.size:
+      rate, interval = "none", ""
+    else:
+      interval = f" [{low}, {high}]" if found.low else ""
+    end = " (at the end of the grid)" if found.at_end and rate != "none" and len(arms) > 1 else ""
+    chosen = f"{100 * share:.0f}% of resamples" if math.isfinite(share) else "-"
+    rows.append([optimizer, f"{rate}{interval}{end}", chosen, f"{diverged} of {status.size}"])
+  return (
+    "## Best learning rates\n\n" + report.markdown_table(rows) + "\n\n"
+    "Chosen on the validation accuracy: the best mean over seeds, among the rates at which the "
+    "fewest seeds diverged. Interval and share: bootstrap over seeds of this choice. Verdicts and "
+    "tables above compare the optimizers at these rates, on the test set; all rates are in "
+    "`tables/rates.csv` and `members.csv`. At the end of the grid a better rate may lie beyond."
+  )
+
+
+def _rate_text(experiment: Experiment, arm: str | None) -> str:
+  return "" if arm is None else f"{experiment.arms[arm].learning_rate:g}"
+
+
+def _pictures(experiment: Experiment, trained: Population, best: dict[str, sweeps.BestArm]):
+  pictures = [
+    (
+      "rates_test_accuracy",
+      "Test accuracy after the last epoch against the learning rate. The ring is the best mean on "
+      "the test set; the rates that are compared are chosen on the validation set.",
+      comparison_plots.metric_against(
+        _lines(experiment, trained, "test_accuracy"),
+        x_label="learning rate",
+        y_label="test accuracy (%)",
+      ),
+    )
+  ]
+  if EPOCHS_TO_TARGET in trained.metrics:
+    pictures.append(
+      (
+        "rates_epochs_to_target",
+        f"Epochs until the training loss is at most {experiment.target_loss:g}; one more than were "
+        "trained where it never is.",
+        comparison_plots.metric_against(
+          _lines(experiment, trained, EPOCHS_TO_TARGET),
+          x_label="learning rate",
+          y_label=f"epochs to a training loss of {experiment.target_loss:g}",
+          percent=False,
+          higher_is_better=False,
+        ),
+      )
+    )
+  for optimizer, arms in _families(experiment).items():
+    shown = list(dict.fromkeys([arms[0], best[optimizer].arm, arms[-1]]))
+    pictures.append(
+      (
+        f"learning_curves_{optimizer}",
+        f"Learning curves of {optimizer}: smallest, best and largest learning rate.",
+        plots.learning_curves(trained.select(shown)),
+      )
+    )
+  return pictures
+
+
+def _lines(experiment: Experiment, trained: Population, metric: str):
+  """Returns optimizer -> (learning rates `[n]`, the metric `[n, S]`)."""
+  scores = trained.scores(metric)
+  return {
+    optimizer: (
+      [experiment.arms[arm].learning_rate for arm in arms],
+      scores.values[:, [scores.arms.index(arm) for arm in arms]].T,
+    )
+    for optimizer, arms in _families(experiment).items()
+  }
+
+
+def _best_rates_table(
+  experiment: Experiment, trained: Population, best: dict[str, sweeps.BestArm]
+) -> pd.DataFrame:
+  """Returns a row per optimizer: its best rate, how sure that is, and what it gives."""
+  rates = _rates_table(experiment, trained).set_index("arm")
+  rows = [
+    {
+      "optimizer": optimizer,
+      "learning_rate": experiment.arms[found.arm].learning_rate,
+      "ci_low_rate": experiment.arms[found.low].learning_rate if found.low else None,
+      "ci_high_rate": experiment.arms[found.high].learning_rate if found.high else None,
+      "share_of_resamples": found.shares[found.arm],
+      "at_end_of_grid": found.at_end,
+      **rates.loc[found.arm].drop(["optimizer", "learning_rate"]),
+    }
+    for optimizer, found in best.items()
+  ]
+  return pd.DataFrame(rows)
+
+
+def _rates_table(experiment: Experiment, trained: Population) -> pd.DataFrame:
+  """Returns a row per arm: n, divergence, means over seeds and their 95% intervals."""
+  metrics = ["test_accuracy", _CHOSEN_ON]
+  metrics += [EPOCHS_TO_TARGET] if EPOCHS_TO_TARGET in trained.metrics else []
+  summaries = {metric: stats.summarize(trained.scores(metric)) for metric in metrics}
+  rows = []
+  for place, (name, arm) in enumerate(experiment.arms.items()):
+    first = summaries["test_accuracy"][place]
+    row = {
+      "arm": name,
+      "optimizer": arm.optimizer,
+      "learning_rate": arm.learning_rate,
+      "n": first.n,
+      "diverged": first.num_diverged,
+    }
+    for metric in metrics:
+      summary = summaries[metric][place]
+      row |= {
+        f"mean_{metric}": summary.mean,
+        f"{metric}_ci_low": summary.ci_low,
+        f"{metric}_ci_high": summary.ci_high,
+      }
+    rows.append(row)
+  return pd.DataFrame(rows)
+
+
+SCRIPT = command_line.Script(create_experiment, analyze, choose)
+
+
+if __name__ == "__main__":
+  command_line.run(SCRIPT)

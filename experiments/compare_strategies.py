@@ -1,0 +1,175 @@
+"""Which training strategy improves on a plain base: early stopping, schedules, regularization?
+
+  python -m experiments.compare_strategies \
+    --config=ml_collections_configs/compare_strategies.py --workdir=DIR
+
+trains a base network and, each with one change, the same network again; every change is compared
+with the base. Members of one arm are then averaged into ensembles, which are compared with their
+own members. The config's docstring has the variants.
+"""
+
+import dataclasses
+
+import pandas as pd
+from ml_collections import ConfigDict
+
+from experiments import command_line
+from jaxdl import comparison_plots, ensembles, report, stats
+from jaxdl.arm import Arm
+from jaxdl.errors import InputError, unknown_name
+from jaxdl.experiment import Experiment
+from jaxdl.population import Population
+from jaxdl.types import Dataset
+
+BASE = "base"
+# Where the experiment has no margin for accuracies.
+_ENSEMBLE_MARGIN = 0.005
+_SETTINGS = tuple(field.name for field in dataclasses.fields(Arm))
+
+
+def create_experiment(config: ConfigDict) -> Experiment:
+  """Returns the experiment: the base, and an arm for every strategy that is asked for.
+
+  `config.strategies` names them; what `config.changes` has under a name is what this strategy
+  changes of the base, settings of `jaxdl.arm.Arm`.
+
+  Raises:
+    InputError: for an unknown key, strategy or setting, or a value out of range.
+  """
+  names = command_line.read_names(config, "strategies", "strategy")
+  if "changes" not in config:
+    raise InputError("the config has no key 'changes'")
+  changes = {BASE: {}, **config.changes.to_dict()}
+  arms = {BASE: command_line.create_arm(config)}  # what the others are compared with
+  for name in names:
+    if name not in changes:
+      raise unknown_name("strategy", name, changes)
+    for setting in changes[name]:
+      if setting not in _SETTINGS:
+        raise unknown_name(f"setting of strategy {name!r},", setting, _SETTINGS)
+    arms[name] = command_line.create_arm(config, **changes[name])
+  question = f"Does any training strategy change the result for {config.get('dataset', 'mnist')}?"
+  return command_line.create_experiment(config, question, arms, ("strategies", "changes"))
+
+
+def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
+  """Returns what each strategy changes, and the ensembles of every arm."""
+  of_arms = {name: _ensembles(trained, name) for name in trained.arms}
+  pictures = [
+    (
+      "ensemble_accuracy",
+      "Test accuracy of disjoint ensembles against how many networks' probabilities they average.",
+      comparison_plots.ensemble_accuracy(
+        {
+          name: (
+            [ensemble.size for ensemble in of_arm],
+            [ensemble.accuracy for ensemble in of_arm],
+          )
+          for name, of_arm in of_arms.items()
+        }
+      ),
+    )
+  ]
+  return report.Extra(
+    [_strategies_section(trained), _ensembles_section(experiment, of_arms)],
+    pictures,
+    {"ensembles": _ensembles_table(of_arms)},
+  )
+
+
+def _ensembles(trained: Population, arm: str) -> list[ensembles.Ensembles]:
+  """Returns the ensembles of 1, 2, 4, ... of an arm's members that did not diverge."""
+  valid = trained.select([arm]).status[:, 0] != "diverged"
+  logits = trained.logits[arm][valid]  # [S, N, C]
+  threshold = trained.arms[arm].threshold
+  return [
+    ensembles.disjoint_ensembles(logits, trained.test_labels, size, threshold)
+    for size in ensembles.power_of_two_sizes(len(logits))
+  ]
+
+
+def _strategies_section(trained: Population) -> str:
+  """Says what each strategy changes, and what that costs."""
+  rows = [["arm", "changes", "parameters", "program shared with", "training, s per seed"]]
+  base = trained.arms[BASE]
+  for place, (name, arm) in enumerate(trained.arms.items()):
+    changes = [
+      f"{field}={getattr(arm, field)}"
+      for field in _SETTINGS
+      if getattr(arm, field) != getattr(base, field)
+    ]
+    (plan,) = (plan for plan in trained.chunks if name in plan.arms)
+    rows.append(
+      [
+        name,
+        ", ".join(changes) or "-",
+        f"{trained.num_params[0, place]:,}",
+        f"{len(plan.arms) - 1} others",
+        f"{trained.train_seconds[:, place].mean():.1f}",
+      ]
+    )
+  return (
+    "## Strategies\n\n" + report.markdown_table(rows) + "\n\n"
+    "Arms of one program train side by side, until the last of them has stopped, and share its "
+    "time. Test losses are those that an arm is trained on, so with label smoothing they are not "
+    "comparable."
+  )
+
+
+def _ensembles_section(
+  experiment: Experiment, of_arms: dict[str, list[ensembles.Ensembles]]
+) -> str:
+  margin = experiment.margins.get("test_accuracy", _ENSEMBLE_MARGIN)
+  settings = (margin, experiment.alpha, experiment.num_resamples, experiment.seed)
+  rows = [["arm", "k", "groups", "ensembles", "members", "difference, points", "p", "verdict"]]
+  for name, of_arm in of_arms.items():
+    for ensemble in of_arm:
+      verdict = ensembles.compare(ensemble, name, *settings)
+      if verdict is not None:
+        rows.append([name, *_ensemble_cells(ensemble, verdict)])
+  return (
+    "## Ensembles\n\n"
+    + (report.markdown_table(rows) if len(rows) > 1 else "No arm has two members.")
+    + "\n\nAn ensemble is the mean of the probabilities of k members. Members are cut into "
+    "disjoint groups of k; each group gives one pair, the accuracy of the ensemble and the mean "
+    "accuracy of its own members, with the 95% interval of the difference over groups. Verdicts "
+    f"are on the ensemble, with a margin of {100 * margin:g} points; p, of the sign-flip permutation test, is "
+    "not corrected for the number of arms and sizes. Members that diverged are left out. All "
+    "ensembles are in `tables/ensembles.csv`."
+  )
+
+
+def _ensemble_cells(ensemble: ensembles.Ensembles, verdict: stats.Verdict) -> list[str]:
+  interval = ""
+  if verdict.num_pairs > 1:
+    interval = f" [{100 * verdict.ci_low:+.2f}, {100 * verdict.ci_high:+.2f}]"
+  return [
+    str(ensemble.size),
+    str(verdict.num_pairs),
+    f"{100 * ensemble.accuracy.mean():.2f}%",
+    f"{100 * ensemble.mean_member_accuracy.mean():.2f}%",
+    f"{100 * verdict.mean_difference:+.2f}{interval}",
+    f"{verdict.p_value:.3g}",
+    # What replicates here is a group.
+    verdict.verdict.replace("seeds", "groups"),
+  ]
+
+
+def _ensembles_table(of_arms: dict[str, list[ensembles.Ensembles]]) -> pd.DataFrame:
+  """Returns a row per arm, size and group."""
+  rows = [
+    (name, ensemble.size, group, accuracy, of_members)
+    for name, of_arm in of_arms.items()
+    for ensemble in of_arm
+    for group, (accuracy, of_members) in enumerate(
+      zip(ensemble.accuracy, ensemble.mean_member_accuracy, strict=True)
+    )
+  ]
+  return pd.DataFrame(rows, columns=["arm", "k", "group", "accuracy", "mean_member_accuracy"])
+
+
+SCRIPT = command_line.Script(create_experiment, analyze, keep_logits=True)
+
+
+if __name__ == "__main__":
+  command_line.run(SCRIPT)

@@ -1,0 +1,98 @@
+"""Which training strategy improves on a plain base? Eleven of them, an MLP, CIFAR-10.
+
+python -m experiments.compare_strategies \
+    --config=ml_collections_configs/compare_strategies.py[:VARIANT] --workdir=DIR
+
+  VARIANT   seeds  setting
+  cifar10   12     8,000 images of CIFAR-10, 15 epochs
+  notebook  12     all of CIFAR-10, 50 epochs
+  smoke     2      digits, 2 epochs, base and four strategies: too few seeds for a claim
+"""
+
+from ml_collections import ConfigDict
+
+from jaxdl.errors import unknown_name
+
+VARIANTS = ("cifar10", "notebook", "smoke")
+
+
+def get_config(variant: str = "cifar10") -> ConfigDict:
+  """Returns the config of a variant: `cifar10` takes minutes, `notebook` hours, `smoke` seconds."""
+  if variant not in VARIANTS:
+    raise unknown_name("variant", variant, VARIANTS)
+  config = ConfigDict()
+  # The base, which is always trained, and any of `changes`.
+  config.strategies = (
+    *("base", "early_stopping", "step_decay", "cosine", "reduce_on_plateau", "warmup"),
+    *("one_cycle", "dropout", "l2", "label_smoothing", "augmentation", "cnn"),
+  )
+  # 11 comparisons with the base: with fewer than 9 seeds nothing could be significant; 12 make 6
+  # ensembles of two, the fewest that can be.
+  config.num_seeds = 12
+  config.seed = 0
+
+  config.dataset = "cifar10"
+  config.num_train = 8_000  # from the first; 0: all
+  config.validation_fraction = 0.1
+
+  # The base: 3,072 inputs, 512 ReLU, 256 tanh, 10 outputs; 1,707,274 parameters.
+  config.model = "cifar_mlp"
+  config.activation = "relu"
+  config.kernel_initializer = "glorot_uniform"
+  config.bias_initializer = "zeros"
+  config.dropout_rate = 0.0
+  config.loss = "categorical_cross_entropy"
+  config.optimizer = "adam"
+  config.learning_rate = 0.001
+  config.schedule = "constant"
+  config.batch_size = 64
+  config.num_epochs = 15
+  config.patience = -1  # never stop early
+  config.reference = "base"
+
+  # Strategy -> settings in which it differs from the base.
+  config.changes = ConfigDict(
+    {
+      # Reports the weights of the best epoch, not those of `patience` epochs later.
+      "early_stopping": {"patience": 3, "restore_best": True},
+      "step_decay": {"schedule": "step(0.5, 5)"},
+      "cosine": {"schedule": "cosine"},
+      "reduce_on_plateau": {"plateau_patience": 2, "plateau_factor": 0.5},
+      "warmup": {"schedule": "warmup(3)"},
+      "one_cycle": {"schedule": "one_cycle"},
+      "dropout": {"dropout_rate": 0.5},
+      "l2": {"l2": 1e-4},
+      "label_smoothing": {"label_smoothing": 0.1},
+      "augmentation": {"rotation_range": 15.0, "shift_range": 0.1, "horizontal_flip": True},
+      # 42,442 parameters with ten outputs on 32 x 32 x 3 images: two blocks of convolution and
+      # pooling, then the output.
+      "cnn": {"model": "cnn_binary"},
+    }
+  )
+
+  # Metrics to compare and the largest difference in each that counts as none; the first one is what
+  # the answer is about.
+  config.margins = ConfigDict({"test_accuracy": 0.01, "epochs": 1.0}, sort_keys=False)
+  config.alpha = 0.05
+  config.num_resamples = 99_999
+
+  config.chunk_size = 0  # seeds trained at a time; 0: automatic
+  config.slice_size = 0  # images that pass through the model at once; 0: automatic
+
+  if variant == "notebook":
+    config.num_train = 0
+    config.num_epochs = 50
+    config.changes.early_stopping.patience = 5
+    config.changes.step_decay.schedule = "step(0.5, 15)"
+    config.changes.reduce_on_plateau.plateau_patience = 3
+    config.changes.warmup.schedule = "warmup(5)"
+  if variant == "smoke":
+    config.dataset = "digits"
+    config.num_train = 0
+    config.strategies = ("early_stopping", "cosine", "label_smoothing", "cnn")
+    config.num_seeds = 2
+    config.num_epochs = 2
+    config.changes.warmup.schedule = "warmup(1)"
+    # 447 test images, so that one of them is 0.2 points.
+    config.margins.test_accuracy = 0.02
+  return config
