@@ -133,9 +133,9 @@ def _ensembles_section(
     + "\n\nAn ensemble is the mean of the probabilities of k members. Members are cut into "
     "disjoint groups of k; each group gives one pair, the accuracy of the ensemble and the mean "
     "accuracy of its own members, with the 95% interval of the difference over groups. Verdicts "
-    f"are on the ensemble, with a margin of {100 * margin:g} points; p, of the sign-flip permutation test, is "
-    "not corrected for the number of arms and sizes. Members that diverged are left out. All "
-    "ensembles are in `tables/ensembles.csv`."
+    f"are on the ensemble, with a margin of {100 * margin:g} points; p, of the sign-flip "
+    "permutation test, is not corrected for the number of arms and sizes. Members that diverged "
+    "are left out. All ensembles are in `tables/ensembles.csv`."
   )
 
 

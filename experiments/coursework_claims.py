@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from jaxdl import initializers as initializers_lib
 from jaxdl import ledger, population, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
@@ -270,12 +271,13 @@ def _ensemble(run: Run, base: str, size: int = 2) -> Claim:
   )
 
 
-def gradient_flow(run: Run, deepest: int | None = None) -> list[Claim]:
+def gradient_flow(run: Run) -> list[Claim]:
   """Claims about gradients and initial weights in deep networks."""
   ratio = "log10_gradient_ratio"
   table = run.tables["vanishing"]
-  depth = int(table.depth.max()) if deepest is None else deepest
-  scale, small, large = _initial_scales(table)
+  depth = int(table.depth.max())
+  scale, small, large = _initial_scales(run)
+  never = max(arm.num_epochs for arm in run.experiment.arms.values()) + 1
 
   def cell(activation, initializer):
     return f"{activation}/{initializer}/depth {depth}"
@@ -291,9 +293,11 @@ def gradient_flow(run: Run, deepest: int | None = None) -> list[Claim]:
   decades = {"margin": 0.1, "unit": "powers of ten"}
   speed = [
     Part(
-      run.scores(population.EPOCHS_TO_TARGET, cell("relu", scale), cell("relu", other)),
+      run.scores(
+        population.EPOCHS_TO_TARGET, cell("relu", scale), cell("relu", other), diverged=never
+      ),
       ledger.BETTER,
-      0.5,
+      1.0,
       unit="epochs",
     )
     for other in (small, large)
@@ -319,14 +323,16 @@ def gradient_flow(run: Run, deepest: int | None = None) -> list[Claim]:
   ]
 
 
-def _initial_scales(table: pd.DataFrame) -> tuple[str, str, str]:
-  """Returns the initializers of right, too small and too large weights for ReLU."""
-  names = list(dict.fromkeys(table.initializer))
-  plain = [name for name in names if name.startswith("random_normal")]
-  if "he_normal" not in names or len(plain) < 2:
-    raise InputError("the run of gradient_flow needs he_normal and two of random_normal(stddev)")
-  ordered = sorted(plain, key=lambda name: float(name.partition("(")[2].rstrip(")") or 0.05))
-  return "he_normal", ordered[0], ordered[-1]
+def _initial_scales(run: Run) -> tuple[str, str, str]:
+  """Returns the initializers of right, too small and too large weights: He, and multiples of it."""
+  table = run.tables["vanishing"]
+  parsed = {name: initializers_lib.parse(name, min_ndim=2) for name in set(table.initializer)}
+  multiples = {value: name for name, (family, value) in parsed.items() if family == "he_normal"}
+  if 1.0 not in multiples or not min(multiples) < 1 < max(multiples):
+    raise InputError(
+      f"a claim needs he_normal in the run of {run.name}, and it with a smaller and a larger factor"
+    )
+  return multiples[1.0], multiples[min(multiples)], multiples[max(multiples)]
 
 
 # Experiment -> its claims.

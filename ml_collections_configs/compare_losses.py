@@ -46,7 +46,7 @@ def get_config(variant: str = "quick") -> ConfigDict:
 
   # Metrics to compare and the largest difference in each that counts as none. Losses are in units
   # of their own and are not compared.
-  config.margins = ConfigDict({"test_accuracy": 0.01, "f1": 0.01})
+  config.margins = ConfigDict({"test_accuracy": 0.01, "f1": 0.01}, sort_keys=False)
   config.alpha = 0.05
   config.num_resamples = 99_999
 

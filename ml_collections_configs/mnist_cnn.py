@@ -45,7 +45,7 @@ def get_config(variant: str = "quick") -> ConfigDict:
   config.restore_best = False
 
   # Metrics to compare and the largest difference in each that counts as none.
-  config.margins = ConfigDict({"test_accuracy": 0.002, "epochs": 2.0})
+  config.margins = ConfigDict({"test_accuracy": 0.002, "epochs": 2.0}, sort_keys=False)
   config.alpha = 0.05
   config.num_resamples = 99_999
 
