@@ -244,7 +244,7 @@ def reduce_on_plateau(
   """
   cooled = jnp.maximum(state.cooldown - 1, 0)  # an epoch of a cooldown starts by shortening it
   wait = jnp.where(state.cooldown > 0, 0, state.wait)
-  improved = value + min_delta < state.best  # so written, as the two forms round differently
+  improved = value + min_delta < state.best  # in this form Keras rounds, too
   waiting = ~improved & (cooled == 0)
   wait = jnp.where(improved, 0, wait + waiting)
   reduce = waiting & (wait >= patience) & (state.scale > min_scale)
