@@ -107,7 +107,7 @@ def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
     InputError: the run fails, or its results cannot be read.
   """
   for path in (place, *map(pathlib.Path, _COLLECT.value)):
-    if _is_run_of(wanted.experiment, path):
+    if is_run_of(wanted.experiment, path):
       print(f"{wanted.name}: collected from {path}", file=sys.stderr)
       return _read(wanted, path)
   print(f"{wanted.name}: running", file=sys.stderr)
@@ -121,7 +121,7 @@ def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
   return _read(wanted, place)
 
 
-def _is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
+def is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
   """Whether a workdir holds a finished run of this experiment, by all that decides its result."""
   try:
     config = json.loads((path / report.CONFIG_FILE).read_text(encoding="utf-8"))

@@ -7,6 +7,10 @@ import shutil
 import tempfile
 from dataclasses import replace
 
+# Compilers take most of the suite's time, and most of theirs goes into optimising code that then
+# runs for milliseconds. Set before JAX is imported; subprocesses inherit it.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import hypothesis
 import jax
 import numpy as np

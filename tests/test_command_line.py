@@ -23,7 +23,7 @@ for line in sys.stdin:
     if pid == 0:
       os.dup2(stderr.fileno(), 2)
       sys.argv = [script.__file__, *json.loads(line)]
-      command_line.run(script.create_experiment, script.coursework_section)
+      command_line.run(script.SCRIPT)
       os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     stderr.seek(0)
