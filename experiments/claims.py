@@ -233,9 +233,8 @@ _HOW_TO_READ = (
   "measurement; for ensembles, by group of networks), with its 95% interval (Student's t). Every "
   "comparison is tested at 5% divided by the number of comparisons of its claim: the sign-flip "
   "permutation test for differences, two one-sided t tests for equivalence within the margin, "
-  "which was set before the run. A member that diverged counts as a guess where an accuracy shows "
-  "that a rate is too large, as one that never arrives where initial weights are too large, and is "
-  "left out elsewhere."
+  "which was set before the run. A member that diverged counts as one that never arrives where "
+  "learning rates or initial weights are said to be too large, and is left out elsewhere."
 )
 
 

@@ -147,8 +147,7 @@ _CASES = {
   "extreme learning rates": (
     lambda: _run(
       "compare_optimizers",
-      {"sgd 0.1": 0.9, "adam 0.001": 0.9},
-      to_target={"sgd 1e-05": 9, "adam 1e-05": 9},
+      to_target={"sgd 1e-05": 9, "adam 1e-05": 9, "sgd 10": 9, "adam 10": 9},
       tables=_rates(_BEST),
     ),
     lambda: _run("compare_optimizers", tables=_rates(_BEST)),
@@ -208,7 +207,7 @@ def test_every_claim_has_its_cases():
 
 
 def test_divergence_counts_where_a_claim_says_so():
-  """At too large a rate every member diverges: as good as a guess; no target is ever reached."""
+  """A member that diverged never reaches the target."""
   make = _CASES["extreme learning rates"][0]
   run = make()
   diverged = run.members.arm.isin(["sgd 10", "adam 10"])
