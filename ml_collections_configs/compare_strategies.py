@@ -4,8 +4,8 @@ python -m experiments.compare_strategies \
     --config=ml_collections_configs/compare_strategies.py[:VARIANT] --workdir=DIR
 
   VARIANT   seeds  setting
-  cifar10   12     8,000 images of CIFAR-10, 15 epochs
-  notebook  12     all of CIFAR-10, 50 epochs
+  cifar10   12     5,000 images of CIFAR-10, 12 epochs, 402,250 parameters
+  notebook  12     all of CIFAR-10, 50 epochs, the coursework's 1,707,274 parameters
   smoke     2      digits, 2 epochs, base and four strategies: too few seeds for a claim
 """
 
@@ -32,11 +32,12 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
   config.seed = 0
 
   config.dataset = "cifar10"
-  config.num_train = 8_000  # from the first; 0: all
+  config.num_train = 5_000  # from the first; 0: all
   config.validation_fraction = 0.1
 
-  # The base: 3,072 inputs, 512 ReLU, 256 tanh, 10 outputs; 1,707,274 parameters.
-  config.model = "cifar_mlp"
+  # The base: 3,072 inputs, 128 and 64 ReLU, 10 outputs; 402,250 parameters, a quarter of those of
+  # the coursework's network, since the state of Adam is what two cores are busy with.
+  config.model = "mlp(128,64)"
   config.activation = "relu"
   config.kernel_initializer = "glorot_uniform"
   config.bias_initializer = "zeros"
@@ -46,7 +47,7 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
   config.learning_rate = 0.001
   config.schedule = "constant"
   config.batch_size = 64
-  config.num_epochs = 15
+  config.num_epochs = 12
   config.patience = -1  # never stop early
   config.reference = "base"
 
@@ -55,7 +56,7 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
     {
       # Reports the weights of the best epoch, not those of `patience` epochs later.
       "early_stopping": {"patience": 3, "restore_best": True},
-      "step_decay": {"schedule": "step(0.5, 5)"},
+      "step_decay": {"schedule": "step(0.5, 4)"},
       "cosine": {"schedule": "cosine"},
       "reduce_on_plateau": {"plateau_patience": 2, "plateau_factor": 0.5},
       "warmup": {"schedule": "warmup(3)"},
@@ -80,6 +81,8 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
   config.slice_size = 0  # images that pass through the model at once; 0: automatic
 
   if variant == "notebook":
+    # 512 ReLU, 256 tanh; 1,707,274 parameters.
+    config.model = "cifar_mlp"
     config.num_train = 0
     config.num_epochs = 50
     config.changes.early_stopping.patience = 5
