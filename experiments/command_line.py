@@ -86,8 +86,9 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
     except InputError as error:
       _fail(error)
 
-  if default_config is not None:
-    flags.set_default(_CONFIG, default_config)
+  if default_config is not None and not _config_file(sys.argv):
+    # As if it had been typed, so that mistakes in other flags are explained the same way.
+    sys.argv.insert(1, f"--{_CONFIG.name}={default_config}")
   app.run(call, flags_parser=_parse_flags)
 
 
