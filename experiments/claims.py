@@ -53,6 +53,8 @@ class Found(NamedTuple):
 
 def judge_all(config: ConfigDict):
   """Runs or collects what is needed, judges the claims, and writes the ledger."""
+  if not command_line.WORKDIR.value:
+    raise InputError("workdir is empty")
   wanted = [plan(name, variant, config) for name, variant in read_runs(config).items()]
   workdir = pathlib.Path(command_line.WORKDIR.value)
   places = [workdir / "runs" / run.name for run in wanted]
@@ -116,6 +118,8 @@ def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
     arguments.append(f"--data_dir={pathlib.Path(command_line.DATA_DIR.value).resolve()}")
   command = [sys.executable, "-m", f"experiments.{wanted.name}", *arguments]
   status = subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL).returncode
+  if status == 2:
+    sys.exit(2)  # the run has said why in its one line
   if status:
     raise InputError(f"the run of {wanted.name} failed with exit status {status}; see above")
   return _read(wanted, place)

@@ -281,10 +281,11 @@ def test_smoke_run_then_collected(tmp_path):
     (["--config.num_seeds=-1"], "num_seeds must be an integer >= 0"),
     (["--config.runs.compare_loses=smoke"], "did you mean 'runs.compare_losses'"),
     ([f"--config.runs.{name}=" for name in CLAIMS], "the config names no run"),
+    (["--workdir="], "workdir is empty"),
   ],
 )
 def test_mistakes(arguments, message, tmp_path):
-  result = _call(*arguments, f"--workdir={tmp_path / 'ledger'}")
+  result = _call(f"--workdir={tmp_path / 'ledger'}", *arguments)
   assert result.returncode == 2
   assert result.stderr.startswith("error: ")
   assert result.stderr.count("\n") == 1
