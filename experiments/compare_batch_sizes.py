@@ -129,6 +129,7 @@ def analyze(timed: TimedExperiment, dataset: Dataset, trained: Population) -> re
   tables = {
     "timings": pd.DataFrame(timing.columns(kinds)),
     "inference_verdicts": pd.DataFrame(_inference_records(verdicts)),
+    "test_curves": curves_table(dataset, trained, measured.train_epoch),
   }
   sections = [
     "## Accuracy, size and time",
@@ -314,6 +315,26 @@ def accuracy_curves(
     by_time[name] = (epochs * np.median(epoch_timings.of(name)), accuracy)
     by_examples[name] = (epochs * len(dataset.train), accuracy)
   return by_time, by_examples
+
+
+def curves_table(
+  dataset: Dataset, trained: Population, epoch_timings: timing.Timings
+) -> pd.DataFrame:
+  """Returns a row per member and epoch: what `accuracy_curves` returns, as a table."""
+  by_time, by_examples = accuracy_curves(dataset, trained, epoch_timings)
+  parts = []
+  for name, (seconds, accuracy) in by_time.items():
+    num_seeds, num_epochs = accuracy.shape
+    columns = {
+      "seed": np.repeat(trained.seeds, num_epochs),
+      "arm": name,
+      "epoch": np.tile(np.arange(1, num_epochs + 1), num_seeds),
+      "examples_seen": np.tile(by_examples[name][0], num_seeds),
+      "seconds": np.tile(seconds, num_seeds),
+      "test_accuracy": accuracy.ravel(),
+    }
+    parts.append(pd.DataFrame(columns))
+  return pd.concat(parts, ignore_index=True)
 
 
 def _median_and_range(values: np.ndarray) -> str:

@@ -65,7 +65,22 @@ def _timings(train, inference):
     for arm, seconds in of.items()
     for r in range(_SEEDS)
   ]
-  return {"timings": pd.DataFrame(rows, columns=["arm", "kind", "round", "seconds"])}
+  return {
+    "timings": pd.DataFrame(rows, columns=["arm", "kind", "round", "seconds"]),
+    "test_curves": _test_curves(mini=0.6),
+  }
+
+
+def _test_curves(mini):
+  """Ten epochs of 1 s of mini-batches, at `mini` from the fifth on, and six of batch, at 0.5."""
+  rows = [
+    (seed, arm, epoch, epoch * seconds, (mini if epoch >= 5 else 0.1) if seconds == 1 else 0.5)
+    for arm, epochs, seconds in (("mini_batch", 10, 1), ("batch_equal_time", 6, 0.9))
+    for epoch in range(1, epochs + 1)
+    for seed in range(_SEEDS)
+  ]
+  table = pd.DataFrame(rows, columns=["seed", "arm", "epoch", "seconds", "test_accuracy"])
+  return table.assign(test_accuracy=table.test_accuracy + _noise()[table.seed])
 
 
 _EVEN = {"batch": 1.0, "stochastic": 1.0, "mini_batch": 1.0, "batch_equal_time": 1.0}
@@ -122,7 +137,10 @@ _CASES = {
   ),
   "batch is less accurate at equal time": (
     lambda: _run("compare_batch_sizes", {"mini_batch": 0.6}, tables=_timings(_EVEN, _EVEN)),
-    lambda: _run("compare_batch_sizes", {"batch": 0.1}, tables=_timings(_EVEN, _EVEN)),
+    lambda: _run(
+      "compare_batch_sizes",
+      tables={**_timings(_EVEN, _EVEN), "test_curves": _test_curves(mini=0.4)},
+    ),
   ),
   "mini-batch beats stochastic": (
     lambda: _run("compare_batch_sizes", {"mini_batch": 0.6}, tables=_timings(_EVEN, _EVEN)),
@@ -274,18 +292,35 @@ def test_smoke_run_then_collected(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("arguments", "message"),
+  ("settings", "message"),
   [
-    (["--config.runs.compare_losses=smok"], "unknown variant 'smok'; did you mean 'smoke'?"),
-    (["--config.alpha=2.0"], "alpha must be between 0 and 0.5"),
-    (["--config.num_seeds=-1"], "num_seeds must be an integer >= 0"),
-    (["--config.runs.compare_loses=smoke"], "did you mean 'runs.compare_losses'"),
-    ([f"--config.runs.{name}=" for name in CLAIMS], "the config names no run"),
-    (["--workdir="], "workdir is empty"),
+    ({"alpha": 2.0}, "alpha must be between 0 and 0.5"),
+    ({"num_seeds": -1}, "num_seeds must be an integer >= 0"),
+    ({"num_resamples": 0}, "num_resamples must be an integer >= 1"),
+    ({"runs": dict.fromkeys(CLAIMS, "")}, "the config names no run"),
   ],
 )
-def test_mistakes(arguments, message, tmp_path):
-  result = _call(f"--workdir={tmp_path / 'ledger'}", *arguments)
+def test_mistakes_in_the_config(settings, message):
+  config = configs.get_config()
+  config.update(settings)
+  with pytest.raises(InputError, match=message):
+    claims.read_runs(config)
+
+
+def test_unknown_variants_are_refused():
+  with pytest.raises(InputError, match="unknown variant 'smok'; did you mean 'smoke'"):
+    claims.plan("compare_losses", "smok", _CONFIG)
+
+
+@pytest.mark.parametrize(
+  ("argument", "message"),
+  [
+    ("--config.runs.compare_loses=smoke", "did you mean 'runs.compare_losses'"),
+    ("--workdir=", "workdir is empty"),
+  ],
+)
+def test_a_mistake_gets_one_line_and_status_2(argument, message, tmp_path):
+  result = _call(f"--workdir={tmp_path / 'ledger'}", argument)
   assert result.returncode == 2
   assert result.stderr.startswith("error: ")
   assert result.stderr.count("\n") == 1

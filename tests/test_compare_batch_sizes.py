@@ -136,6 +136,11 @@ def test_curves(run, blobs):
     np.testing.assert_array_equal(accuracy, by_examples[name][1])
     # The test afterwards says the same of the last epoch.
     np.testing.assert_array_equal(accuracy[:, -1], trained.metrics["test_accuracy"][:, index])
+  table = script.curves_table(blobs, trained, measured.train_epoch)
+  assert len(table) == 3 * (2 + 3)
+  row = table[(table.arm == "mini_batch") & (table.seed == 1) & (table.epoch == 2)].iloc[0]
+  assert (row.examples_seen, row.seconds) == (100, 6)
+  assert row.test_accuracy == by_time["mini_batch"][1][1, 1]
 
 
 def test_a_diverged_member_has_no_curve(run, blobs):
