@@ -3,10 +3,14 @@
 python -m experiments.compare_optimizers \
     --config=ml_collections_configs/compare_optimizers.py[:VARIANT] --workdir=DIR
 
-  VARIANT   seeds  setting
-  mnist     12     6,000 images of MNIST, 8 epochs, all seven optimizers
-  full      12     all of MNIST, 10 epochs
-  smoke     2      digits, 2 epochs, two optimizers with four rates: too few seeds for a claim
+On two CPU cores (no GPU was measured), JAX 0.12.0:
+
+  VARIANT   seeds  time    setting and result
+  mnist     12     12 min  6,000 images of MNIST, 8 epochs; best rates sgd 0.3, momentum 0.1,
+                           nesterov 0.03, rmsprop 0.003, adagrad 0.1, adam and adamw 0.003, at
+                           which accuracies differ by less than a point (beside other work)
+  full      12     not run all of MNIST, 10 epochs
+  smoke     2      20 s    digits, 2 epochs, two optimizers with four rates: no claim
 """
 
 from ml_collections import ConfigDict
