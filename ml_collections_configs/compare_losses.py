@@ -3,8 +3,8 @@
 python -m experiments.compare_losses \
     --config=ml_collections_configs/compare_losses.py[:VARIANT] --workdir=DIR
 
-On two CPU cores (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose images were compressed
-again as JPEG:
+On two CPU cores (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose images were
+compressed again as JPEG:
 
   VARIANT   seeds  time    test accuracy: cross-entropy, squared error, hinge, hinge on softmax
   quick     10     3 min   38.2, 37.8, 36.4, 18.6 %; the first two are equivalent within 1 point and

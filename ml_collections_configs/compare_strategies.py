@@ -3,8 +3,8 @@
 python -m experiments.compare_strategies \
     --config=ml_collections_configs/compare_strategies.py[:VARIANT] --workdir=DIR
 
-On two CPU cores (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose images were compressed
-again as JPEG:
+On two CPU cores (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose images were
+compressed again as JPEG:
 
   VARIANT   seeds  time    setting and result
   cifar10   12     13 min  5,000 images, 12 epochs, 402,250 parameters: base 36.3 %, cnn 51.9 %,
