@@ -47,12 +47,15 @@ def test_programs_take_turns_and_the_warm_up_is_not_counted():
     return step, 0
 
   programs = {"a": program("a", 1), "b": program("b", 2), "c": program("c", 3)}
-  timings, carries = timing.take_turns(programs, rounds=4, num_warm_ups=2, clock=clock)
-  assert "".join(calls) == "abc" * 6
+  timings, carries = timing.take_turns(programs, rounds=40, num_warm_ups=2, clock=clock)
+  rounds = ["".join(calls[i : i + 3]) for i in range(0, len(calls), 3)]
+  assert len(rounds) == 42
+  # Every round has every program once, and all six orders occur: none is always first.
+  assert set(rounds) == {"abc", "acb", "bac", "bca", "cab", "cba"}
   assert timings.arms == ("a", "b", "c")
-  np.testing.assert_array_equal(timings.seconds, [[1, 2, 3]] * 4)
-  np.testing.assert_array_equal(timings.of("b"), [2, 2, 2, 2])
-  assert carries == {"a": 6, "b": 6, "c": 6}
+  np.testing.assert_array_equal(timings.seconds, [[1, 2, 3]] * 40)
+  np.testing.assert_array_equal(timings.of("b"), [2] * 40)
+  assert carries == {"a": 42, "b": 42, "c": 42}
 
 
 def test_the_time_ends_when_results_are_there_and_not_in_the_next_program():
