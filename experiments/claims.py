@@ -173,7 +173,8 @@ def forest_rows(outcome: ledger.Outcome) -> list[comparison_plots.ForestRow]:
   rows = []
   for index, finding in enumerate(outcome.findings):
     verdict, scale = finding.verdict, finding.part.scale
-    label = outcome.claim.name if index == 0 else ""
+    more = "and" if outcome.claim.needs_all else "or"
+    label = outcome.claim.name if index == 0 else more
     rows.append(
       comparison_plots.ForestRow(
         label=label,

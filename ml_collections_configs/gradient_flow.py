@@ -3,10 +3,16 @@
 python -m experiments.gradient_flow \
     --config=ml_collections_configs/gradient_flow.py[:VARIANT] --workdir=DIR
 
-  VARIANT  dataset             seeds  epochs  activations x initializers x depths
-  mnist    mnist, 6,000 images    10       8  5 x 4 x (2, 5, 10)
-  full     mnist, all             12      20  5 x 6 x (2, 5, 10, 20, 40)
-  smoke    digits                  2       2  2 x 2 x (2, 3)
+On two CPU cores (no GPU was measured), JAX 0.12.0:
+
+  VARIANT  time     dataset              seeds  epochs  activations x initializers x depths
+  mnist    4.6 min  mnist, 6,000 images     10       8  5 x 4 x (2, 5, 10)
+  full     not run  mnist, all              12      20  5 x 6 x (2, 5, 10, 20, 40)
+  smoke    20 s     digits                   2       2  2 x 2 x (2, 3)
+
+Of `mnist`: through ten layers of sigmoid a gradient loses four powers of ten, through ten of ReLU
+none; a ReLU network with a third of He's initial weights never learns, with three times them it
+diverges.
 
 The optimizer is plain SGD at one learning rate for all: its step is the gradient itself, so what
 has vanished moves nothing. Adam divides each gradient by its size, and hides the difference.

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdl import experiment as experiment_lib
-from jaxdl import report, stats
+from jaxdl import figures, report, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 
@@ -23,6 +23,8 @@ FILES = {
   "members.csv",
   "curves.parquet",
   "confusion.npz",
+  "per_class.csv",
+  "tables",
   "verdicts.json",
   "report.md",
   "figures",
@@ -52,15 +54,62 @@ def workdir(tmp_path_factory, experiment, blobs, trained, verdicts):
   path = tmp_path_factory.mktemp("run") / "workdir"
   started = datetime.datetime.now(datetime.UTC)
   with report.Workdir(path, experiment) as directory:
-    directory.commit(experiment, blobs, trained, verdicts, started, ["## More\n\nof it"])
+    picture = ("own_picture", "A picture of its own.", figures.message("nothing to see"))
+    extra = report.Extra(
+      ["## More\n\nof it"], [picture], {"own_table": pd.DataFrame({"x": [1, 2]})}
+    )
+    directory.commit(experiment, blobs, trained, verdicts, started, extra)
   return path
 
 
 def test_files(workdir):
   assert {path.name for path in workdir.iterdir()} == FILES
   names = {path.name for path in (workdir / "figures").iterdir()}
-  stems = ("learning_curves", "metric_distribution", "confusion_matrices", "worst_mistakes")
+  stems = ["learning_curves", "metric_distribution", "confusion_matrices", "worst_mistakes"]
+  stems.append("own_picture")
   assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
+  assert (workdir / "tables" / "own_table.csv").read_text() == "x\n1\n2\n"
+  text = (workdir / "report.md").read_text()
+  assert "![A picture of its own.](figures/own_picture.png)" in text
+
+
+def test_classes(workdir, trained):
+  """Precision, recall and F1 of each class, by their definitions; their means are the members'."""
+  table = pd.read_csv(workdir / "per_class.csv")
+  assert list(table["class"].unique()) == list(trained.class_names)
+  for (seed, arm), rows in table.groupby(["seed", "arm"]):
+    s, a = trained.seeds.index(seed), list(trained.arms).index(arm)
+    counts = trained.confusion[s, a]
+    for c, row in enumerate(rows.itertuples()):
+      hits = counts[c, c]
+      assert row.recall == pytest.approx(hits / counts[c].sum())
+      assert row.precision == pytest.approx(hits / max(counts[:, c].sum(), 1))
+    assert rows.f1.mean() == pytest.approx(trained.metrics["f1"][s, a])
+  assert "the micro average of all three is the accuracy" in (workdir / "report.md").read_text()
+
+
+def test_a_picture_of_augmentation_and_one_of_the_rates(blobs, mlp_arm, tmp_path):
+  """Where there is something to see; tables of an earlier run do not stay behind."""
+  arms = {"a": replace(mlp_arm, rotation_range=30.0, schedule="cosine", num_epochs=2)}
+  experiment = Experiment("?", arms, dataset="blobs", num_seeds=1, margins={"test_accuracy": 0.1})
+  started = datetime.datetime.now(datetime.UTC)
+  (tmp_path / "tables").mkdir()
+  (tmp_path / "tables" / "old.csv").write_text("x")
+  with report.Workdir(tmp_path, experiment) as directory:
+    trained = experiment_lib.train(experiment, blobs)
+    directory.commit(experiment, blobs, trained, [], started)
+  names = {path.stem for path in (tmp_path / "figures").iterdir()}
+  assert {"augmentation", "learning_rates"} < names
+  assert not (tmp_path / "tables").exists()
+
+
+def test_one_run_beside_the_spread(trained):
+  values = trained.metrics["test_accuracy"][:, 0]
+  arm = next(iter(trained.arms))
+  rows = [(arm, "test_accuracy", v) for v in (values.min() - 0.1, values.min(), values.max() + 0.1)]
+  lines = report.beside_table(trained, rows).split("\n")
+  assert [line.split("|")[-2].strip() for line in lines[2:]] == ["below", "yes", "above"]
+  assert f"{100 * values.mean():.4g}%" in lines[2]
 
 
 def test_members(workdir, trained, three_arms):
