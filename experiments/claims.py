@@ -31,7 +31,7 @@ from jaxdl.experiment import Experiment
 _ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG_FILE = str(_ROOT / "ml_collections_configs" / "claims.py")
 _COLLECT = flags.DEFINE_list("collect", [], "Workdirs of finished runs to take results from.")
-_KEYS = ("runs", "num_seeds", "alpha", "num_resamples", "seed")
+_KEYS = ("runs", "num_seeds", "alpha", "num_resamples", "seed", "note")
 
 
 class Wanted(NamedTuple):
@@ -64,7 +64,7 @@ def judge_all(config: ConfigDict):
     for run in found
     for claim in CLAIMS[run.wanted.name](run.run)
   ]
-  publish(workdir, found, outcomes)
+  publish(workdir, found, outcomes, config.note)
   for _, outcome in outcomes:
     print(f"{outcome.verdict:15} {outcome.claim.sentence}")
   print(f"\nLedger: {workdir / 'CLAIMS.md'}")
@@ -145,7 +145,10 @@ def _read(wanted: Wanted, path: pathlib.Path) -> Found:
 
 
 def publish(
-  workdir: pathlib.Path, found: Sequence[Found], outcomes: Sequence[tuple[Found, ledger.Outcome]]
+  workdir: pathlib.Path,
+  found: Sequence[Found],
+  outcomes: Sequence[tuple[Found, ledger.Outcome]],
+  note: str = "",
 ):
   """Writes the ledger and its picture, all at once."""
   try:
@@ -157,7 +160,7 @@ def publish(
     rows = [row for _, outcome in outcomes for row in forest_rows(outcome)]
     (stage / "figures").mkdir()
     figures.save(comparison_plots.forest(rows), stage / "figures" / "claims")
-    (stage / "CLAIMS.md").write_text(markdown(found, outcomes), encoding="utf-8")
+    (stage / "CLAIMS.md").write_text(markdown(found, outcomes, note), encoding="utf-8")
     records = [to_json(*pair) for pair in outcomes]
     text = json.dumps(records, indent=2, allow_nan=False) + "\n"
     (stage / "claims.json").write_text(text, encoding="utf-8")
@@ -196,8 +199,10 @@ def _difference(finding: ledger.Finding) -> str:
   return f"{mean} [{low}, {high}] {part.unit}".strip()
 
 
-def markdown(found: Sequence[Found], outcomes: Sequence[tuple[Found, ledger.Outcome]]) -> str:
-  """Returns the ledger as Markdown."""
+def markdown(
+  found: Sequence[Found], outcomes: Sequence[tuple[Found, ledger.Outcome]], note: str = ""
+) -> str:
+  """Returns the ledger as Markdown, with a note on the data or the machine under the first lines."""
   counts = {
     verdict: sum(outcome.verdict == verdict for _, outcome in outcomes)
     for verdict in (ledger.HOLDS, ledger.FAILS, ledger.UNDECIDED)
@@ -213,6 +218,7 @@ def markdown(found: Sequence[Found], outcomes: Sequence[tuple[Found, ledger.Outc
       [
         "# Claims, and what is left of them",
         _INTRODUCTION,
+        *([report.escape(note)] if note else []),
         f"Of {len(outcomes)} claims: {summary}.",
         report.markdown_table(table),
         "![Every comparison that a claim rests on, in units of its margin](figures/claims.png)",

@@ -33,6 +33,7 @@ def get_config(variant: str = "quick") -> ConfigDict:
   config.alpha = 0.05
   config.num_resamples = 99_999
   config.seed = 0  # of resampling
+  config.note = ""  # on the data or the machine, shown in the ledger
 
   if variant == "smoke":
     for name in config.runs:

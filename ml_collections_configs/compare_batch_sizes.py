@@ -3,11 +3,15 @@
 python -m experiments.compare_batch_sizes \
     --config=ml_collections_configs/compare_batch_sizes.py[:VARIANT] --workdir=DIR
 
-  VARIANT   seeds  setting
-  mnist     8      the coursework's: all 60,000 training images of MNIST, 10 epochs, Adam 0.001
-  sgd       8      the same with SGD 0.01
-  digits    8      the digits of scikit-learn, 10 epochs, Adam 0.001
-  smoke     2      the same, 2 epochs, fewer rounds of timing: takes seconds
+On two CPU cores (no GPU was measured), JAX 0.12.0:
+
+  VARIANT   seeds  time     setting and result
+  mnist     8      14 min   the coursework's: all 60,000 training images of MNIST, 10 epochs, Adam
+                            0.001. Batch 70.6 % in 3.3 s, stochastic 97.0 % in 88 s, mini-batch
+                            97.8 % in 9.5 s, 28 epochs of batch 87.8 % in 9.9 s (one run alone)
+  sgd       8      not run  the same with SGD 0.01
+  digits    8      not run  the digits of scikit-learn, 10 epochs, Adam 0.001
+  smoke     2      20 s     the same, 2 epochs, fewer rounds of timing
 """
 
 from ml_collections import ConfigDict
