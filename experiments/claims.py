@@ -202,7 +202,7 @@ def _difference(finding: ledger.Finding) -> str:
 def markdown(
   found: Sequence[Found], outcomes: Sequence[tuple[Found, ledger.Outcome]], note: str = ""
 ) -> str:
-  """Returns the ledger as Markdown, with a note on the data or the machine under the first lines."""
+  """Returns the ledger as Markdown, a note on the data or the machine among its first lines."""
   counts = {
     verdict: sum(outcome.verdict == verdict for _, outcome in outcomes)
     for verdict in (ledger.HOLDS, ledger.FAILS, ledger.UNDECIDED)
