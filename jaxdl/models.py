@@ -21,7 +21,7 @@ _ACTIVATIONS = {
 ACTIVATIONS = tuple(_ACTIVATIONS)
 # Those that never decrease commute with a maximum, which lets a CNN pool first: an activation of a
 # quarter of the values is cheaper.
-_MONOTONE = ("leaky_relu", "relu", "sigmoid", "tanh")
+MONOTONE = ("leaky_relu", "relu", "sigmoid", "tanh")
 
 # What `MLP` sows: the inputs of every hidden layer's activation, for whoever asks for them.
 PREACTIVATIONS = "preactivations"
@@ -51,7 +51,7 @@ class CNN(nn.Module):
     activate = get_activation(self.activation)
     x = images
     for block, features in enumerate(self.features):
-      pool, first = block < self.num_pooled, self.activation in _MONOTONE
+      pool, first = block < self.num_pooled, self.activation in MONOTONE
       x = activate(Conv(features, pool=pool and first, **init)(x))
       x = max_pool_2x2(x) if pool and not first else x
     x = x.reshape(x.shape[0], -1)  # [B, D]

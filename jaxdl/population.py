@@ -594,6 +594,8 @@ def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray
 
 def _pad_epochs(curve: np.ndarray, num_epochs: int) -> np.ndarray:
   """Pads curves `[S, A, e, ...]` to `[S, A, E, ...]` with NaN: what they are after the end."""
+  if not np.issubdtype(curve.dtype, np.floating):
+    curve = curve.astype(np.float64)  # an integer cannot be missing
   padding = [(0, 0)] * curve.ndim
   padding[2] = (0, num_epochs - curve.shape[2])
   return np.pad(curve, padding, constant_values=np.nan)

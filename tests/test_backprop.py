@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import check_gradients
+from jaxdl import arm as arm_lib
 from jaxdl import backprop, gradient_check, losses, models, optimizers, train
-from jaxdl.arm import Recipe
+from jaxdl.arm import Arm, Recipe
 
 _SOURCE = ROOT / "jaxdl" / "backprop.py"
 _CELLS = list(itertools.product(models.NAMES, losses.NAMES, models.ACTIVATIONS))
@@ -164,8 +165,8 @@ def test_the_oracle_agrees_with_finite_differences(monkeypatch):
 def test_one_step_of_training_is_the_step_by_hand():
   """`train_step` itself, in float32: scaled images, dropout, two slices, a padded example."""
   recipe = Recipe(
-    model="mlp", num_outputs=3, loss="hinge", optimizer="momentum", dropout_rate=0.3,
-    batch_size=5, num_epochs=1, restore_best=False, kernel_initializers=("normal",),
+    model="mlp", num_outputs=3, losses=("hinge",), optimizer="momentum", dropout_rate=0.3,
+    batch_size=5, num_epochs=1, restore_best=False, kernel_initializers=("random_normal",),
     bias_initializers=("zeros",), slice_size=3, activation="tanh",
   )  # fmt: skip
   rng = np.random.default_rng(0)
@@ -182,8 +183,12 @@ def test_one_step_of_training_is_the_step_by_hand():
     lambda leaf: leaf[0], train.epoch_slices(recipe, train.seed_key(0, 0), jnp.int32(0), 5)
   )
   velocity = optimizers.get("momentum").init(start)
+  arm = Arm(
+    loss="hinge", kernel_initializer="random_normal", bias_initializer="zeros", num_epochs=1
+  )
+  hyper = arm_lib.hyperparams(arm, recipe, 1)
   (after, _), (loss_sum, _) = train.train_step(
-    recipe, (start, velocity), examples, 0.5, slices, 0.1
+    recipe, (start, velocity), examples, hyper, slices, 0.1
   )
 
   kept = np.asarray(slices.weights).ravel() > 0

@@ -107,13 +107,49 @@ def test_cnn_agrees_with_the_same_network_in_linen():
 
 
 @pytest.mark.parametrize("name", models.ACTIVATIONS)
-def test_activations_commute_with_pooling(name):
-  """What lets a CNN pool first; which activation a model applies is tested with its gradients."""
-  activation = {"relu": nn.relu, "sigmoid": nn.sigmoid, "tanh": nn.tanh}[name]
-  x = jax.random.normal(_KEY, (2, 6, 5, 3))
-  np.testing.assert_array_equal(
-    activation(layers.max_pool_2x2(x)), layers.max_pool_2x2(activation(x))
-  )
+def test_activations_that_commute_with_pooling(name):
+  """What lets a CNN pool first; GELU, which falls before it rises, does not."""
+  activation = models.get_activation(name)
+  x = 2 * jax.random.normal(_KEY, (2, 6, 5, 3)) - 3  # windows without a positive number, too
+  first, last = activation(layers.max_pool_2x2(x)), layers.max_pool_2x2(activation(x))
+  assert np.array_equal(first, last) == (name in models.MONOTONE) == (name != "gelu")
+
+
+def test_a_cnn_pools_after_an_activation_that_is_not_monotone():
+  """The model with GELU against its layers one by one."""
+  x = jax.random.uniform(_KEY, (2, 10, 10, 1))
+  model = models.create("cnn_binary", "gelu", num_outputs=1, dropout_rate=0.0, **_INIT)
+  params = model.init(_KEY, x)["params"]
+  hidden = x
+  for index, features in enumerate((32, 64)):
+    conv = layers.Conv(features, pool=False, **_INIT)
+    hidden = conv.apply({"params": params[f"Conv_{index}"]}, hidden)
+    hidden = layers.max_pool_2x2(nn.gelu(hidden, approximate=False))
+  expected = nn.Dense(1).apply({"params": params["Dense_0"]}, hidden.reshape(2, -1))
+  np.testing.assert_allclose(model.apply({"params": params}, x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("spec", "shape", "num_outputs", "expected"),
+  [
+    ("cnn_mnist", (28, 28, 1), 10, 515_146),
+    ("cifar_mlp", (32, 32, 3), 10, 1_707_274),
+    ("mlp", (28, 28, 1), 10, 109_386),
+    ("mlp(16, 8)", (2, 2, 1), 3, (4 * 16 + 16) + (16 * 8 + 8) + (8 * 3 + 3)),
+  ],
+)
+def test_sizes(spec, shape, num_outputs, expected):
+  model = models.create(spec, num_outputs=num_outputs, dropout_rate=0.0, **_INIT)
+  params = jax.eval_shape(model.init, _KEY, jnp.zeros((1, *shape)))["params"]
+  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
+
+
+@pytest.mark.parametrize(
+  "spec", ["mlp()", "mlp(0)", "mlp(64,)", "mlp(64;64)", "cnn_mnist(3)", "mlp(1e9)"]
+)
+def test_layer_sizes_that_are_none_are_refused(spec):
+  with pytest.raises(InputError):
+    models.parse(spec)
 
 
 def test_unknown_names_are_refused():
