@@ -3,7 +3,7 @@
 python -m experiments.claims --config=ml_collections_configs/claims.py[:VARIANT] --workdir=DIR
 
 On two CPU cores (no GPU was measured) `quick` takes about an hour and a half with the 56 minutes of
-compare_initializers, and gave docs/CLAIMS.md. `smoke` takes about two minutes.
+compare_initializers, and gave docs/CLAIMS.md. `smoke` has the smallest run of each.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ On two CPU cores (no GPU was measured), JAX 0.12.0:
                             97.8 % in 9.5 s, 28 epochs of batch 87.8 % in 9.9 s (one run alone)
   sgd       8      not run  the same with SGD 0.01
   digits    8      not run  the digits of scikit-learn, 10 epochs, Adam 0.001
-  smoke     2      ~20 s    300 of them, 2 epochs, fewer rounds of timing
+  smoke     2      seconds  300 of them, 2 epochs, fewer rounds of timing
 """
 
 from ml_collections import ConfigDict

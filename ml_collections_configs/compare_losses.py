@@ -9,8 +9,8 @@ compressed again as JPEG:
   VARIANT   seeds  time    test accuracy: cross-entropy, squared error, hinge, hinge on softmax
   quick     10     3 min   38.2, 37.8, 36.4, 18.6 %; the first two are equivalent within 1 point and
                            better than the hinges
-  notebook  4      not run: about 10 hours by the time of an epoch
-  smoke     2      15 s    digits; too few seeds: no claim
+  notebook  4      not run
+  smoke     2      seconds digits; too few seeds: no claim
 """
 
 from ml_collections import ConfigDict

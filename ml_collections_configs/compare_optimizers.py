@@ -10,7 +10,7 @@ On two CPU cores (no GPU was measured), JAX 0.12.0:
                            nesterov 0.03, rmsprop 0.003, adagrad 0.1, adam and adamw 0.003, at
                            which accuracies differ by less than a point (beside other work)
   full      12     not run all of MNIST, 10 epochs
-  smoke     2      20 s    digits, 2 epochs, two optimizers with four rates: no claim
+  smoke     2      seconds digits, 2 epochs, two optimizers with four rates: no claim
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,7 @@ compressed again as JPEG:
                            one_cycle 39.0 %, dropout 32.0 %, two networks together 38.2 % (beside
                            other work)
   notebook  12     not run all images, 50 epochs, the coursework's 1,707,274 parameters
-  smoke     2      20 s    digits, 2 epochs, base and four strategies: no claim
+  smoke     2      seconds digits, 2 epochs, base and four strategies: no claim
 """
 
 from ml_collections import ConfigDict
