@@ -13,7 +13,7 @@ On two CPU cores (no GPU was measured), JAX 0.12.0:
   VARIANT   seeds  time     result
   quick     6      not run
   notebook  4      not run  about 130 s an epoch for two seeds of both arms, by the first epoch
-  digits    6      not run
+  digits    6      2.5 min  97.6 and 98.1 %: equivalent within 2 points
   smoke     2      seconds  too few seeds: no claim
 """
 
