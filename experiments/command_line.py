@@ -29,7 +29,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.")
 DATA_DIR = flags.DEFINE_string(
-  "data_dir", None, "Where TFDS datasets are (default: $TFDSDATA_DIR)."
+  "data_dir", None, "Where TFDS datasets are (default: $TFDS_DATA_DIR)."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a run of another config in the workdir.")
 

@@ -72,7 +72,7 @@ def _scores(metric: str, table: pd.DataFrame, arms, higher_is_better: bool) -> s
     values=table[list(arms)].to_numpy(float),
     seeds=tuple(int(seed) for seed in table.index),
     arms=tuple(arms),
-    axes=("seed", "arm"),
+    axes=stats.AXES,
     higher_is_better=higher_is_better,
   )
 

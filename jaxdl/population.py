@@ -97,7 +97,7 @@ class Population:
       values=np.where(diverged, np.nan, values),
       seeds=self.seeds,
       arms=tuple(self.arms),
-      axes=("seed", "arm"),
+      axes=stats.AXES,
       higher_is_better=higher_is_better(metric),
     )
 

@@ -145,11 +145,12 @@ class Workdir:
       shown: the part of the population that pictures and tables of the report show; None: all.
     """
     stage = self._staging
-    for folder in (_FIGURES, _TABLES):
-      (stage / folder).mkdir()
+    (stage / _FIGURES).mkdir()
     pictures = [*_pictures(experiment, shown or trained, dataset), *extra.pictures]
     for name, _, figure in pictures:
       figures.save(figure, stage / _FIGURES / name)
+    if extra.tables:
+      (stage / _TABLES).mkdir()
     for name, table in extra.tables.items():
       table.to_csv(stage / _TABLES / f"{name}.csv", index=False, lineterminator="\n")
     origin = provenance(dataset, trained, started, self._source)
@@ -171,11 +172,8 @@ class Workdir:
     (self.path / CONFIG_FILE).unlink(missing_ok=True)
     for folder in (_FIGURES, _TABLES):
       shutil.rmtree(self.path / folder, ignore_errors=True)
-    if not any((self._staging / _TABLES).iterdir()):
-      (self._staging / _TABLES).rmdir()
-    for name in (_FIGURES, _TABLES, *_FILES, CONFIG_FILE):
-      if name == _TABLES and not (self._staging / _TABLES).exists():
-        continue
+    results = {path.name for path in self._staging.iterdir()} - {CONFIG_FILE}
+    for name in (*sorted(results), CONFIG_FILE):
       os.replace(self._staging / name, self.path / name)
 
 
