@@ -16,7 +16,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxdl import data, devices, report
+from jaxdl import data, report
 from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
@@ -246,13 +246,12 @@ def _missing_key(argv: Sequence[str]) -> InputError | None:
 
 
 def _configure_jax():
-  """Gives JAX every CPU core as a device of its own, a cache of programs, and quiet logs."""
+  """Gives JAX a cache of programs, and quiet logs."""
   logger = logging.getLogger("jaxdl")
   logger.setLevel(logging.INFO)
   logger.addHandler(logging.StreamHandler())  # plain lines, without absl's prefix
   logger.propagate = False
   logging.getLogger("jax").setLevel(logging.WARNING)
-  devices.use_every_core()
   cache = data.cache_root()
   if cache is not None:
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))

@@ -187,7 +187,7 @@ def group_by_recipe(
   arms: Mapping[str, Arm],
   num_classes: int,
   num_examples: int,
-  slice_size: Callable[[str, int], int],
+  slice_size: Callable[[str], int],
 ) -> dict[Recipe, list[str]]:
   """Groups arms that can share one compiled program.
 
@@ -195,7 +195,7 @@ def group_by_recipe(
     arms: name -> arm.
     num_classes: C of the dataset.
     num_examples: N of the training set; a larger batch size means the whole set.
-    slice_size: `(model, number of arms) -> most examples that pass through it at once`.
+    slice_size: `model -> most examples that pass through it at once`.
 
   Returns:
     Recipe -> names of its arms, both in the order in which they come.
@@ -257,7 +257,7 @@ def _weight_decay(arm: Arm) -> float:
   return arm.weight_decay
 
 
-def _complete(recipe: Recipe, arms: list[Arm], slice_size: Callable[[str, int], int]) -> Recipe:
+def _complete(recipe: Recipe, arms: list[Arm], slice_size: Callable[[str], int]) -> Recipe:
   """Fills in what depends on all arms of a program."""
   kernels = {initializers.parse(arm.kernel_initializer, min_ndim=2)[0] for arm in arms}
   biases = {initializers.parse(arm.bias_initializer)[0] for arm in arms}
@@ -265,7 +265,7 @@ def _complete(recipe: Recipe, arms: list[Arm], slice_size: Callable[[str, int], 
     recipe,
     kernel_initializers=tuple(sorted(kernels)),
     bias_initializers=tuple(sorted(biases)),
-    slice_size=slice_size(recipe.model, len(arms)),
+    slice_size=slice_size(recipe.model),
     losses=tuple(sorted({arm.loss for arm in arms})),
     label_smoothing=any(arm.label_smoothing > 0 for arm in arms),
     l2=any(arm.l2 > 0 for arm in arms),

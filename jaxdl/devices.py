@@ -18,11 +18,15 @@ def num_cores() -> int:
     return affinity or 1
 
 
-def use_every_core():
-  """Shows JAX every CPU core as a device of its own, so that members train on all of them.
+def workers() -> list[jax.Device]:
+  """Returns the device of every worker that can train at the same time as the others.
 
-  One member's small arrays do not keep several cores busy, members on cores of their own do. Has
-  to be called before JAX is first used, and raises RuntimeError after. On an accelerator it changes
-  nothing.
+  Each accelerator is one. A CPU is one per core: one member's small arrays do not keep several
+  cores busy, members on cores of their own do. They are threads that share one device, because
+  programs that one thread gives to several CPU devices run one after the other (measured with JAX
+  0.12), and each device would have to compile them again.
   """
-  jax.config.update("jax_num_cpu_devices", num_cores())
+  local = jax.local_devices()
+  if local[0].platform != "cpu":
+    return local
+  return [local[place % len(local)] for place in range(max(num_cores(), len(local)))]

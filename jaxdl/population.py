@@ -1,14 +1,16 @@
 """Populations: the functions of `jaxdl.train` mapped over seeds and arms.
 
-Arms are grouped by recipe, one compiled program each. A program trains a chunk of seeds with all
-arms of its group at a time, axes [S, A], and local devices share the chunk's seeds between them,
-without ever talking to each other.
+Arms are grouped by recipe, one compiled program each, and the members of a group, axes [S, A], are
+cut into chunks that train at the same time. Workers take chunks off one list: a thread per
+accelerator, or per core of a CPU, none of which ever waits for another.
 """
 
 import concurrent.futures
 import dataclasses
 import functools
+import itertools
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,10 +18,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdl import arm as arm_lib
-from jaxdl import chunks, losses, metrics, stats, train
+from jaxdl import chunks, devices, losses, metrics, stats, train
 from jaxdl.arm import Arm, Hyperparams, Recipe
 from jaxdl.errors import InputError, check_integer, unknown_name
 from jaxdl.progress import Progress
@@ -55,7 +56,8 @@ class Population:
     confusion: `[S, A, C, C]` int, rows true, columns predicted, at the arm's threshold.
     confusion_at_half: the same at threshold 0.5; None where no model has a threshold.
     mean_probabilities: `[A, N, C]`, over the seeds that did not diverge.
-    train_seconds: `[S, A]`, the chunk's time shared between its members, without compiling.
+    train_seconds: `[S, A]`, a worker's time for a chunk shared between its members, without
+      compiling. Workers work at the same time, so their sum is more than what passed.
     compile_seconds: of all programs.
     chunks: one plan per program.
     observations: name -> arm -> `[S, E + 1, ...]`, what was observed at initialisation and after
@@ -131,12 +133,13 @@ class Population:
 
 
 class ChunkPlan(NamedTuple):
-  """How one program's seeds are cut into chunks; only at equal widths are bits equal."""
+  """How one program's members are cut into chunks; only at equal widths are bits equal."""
 
   arms: tuple[str, ...]
-  chunk_size: int  # seeds trained at a time, over all devices
+  chunk_size: int  # seeds that train at a time, on one worker
+  chunk_arms: int  # arms that train with each of them: all of the program, or one
   num_chunks: int
-  num_devices: int
+  num_workers: int
   batch_size: int  # examples per step, at most all there are
   slice_size: int  # examples that pass through the model at once
 
@@ -170,7 +173,7 @@ def train_population(
   root_seed: int = 0,
   chunk_size: int | None = None,
   slice_size: int | None = None,
-  devices: Sequence[jax.Device] | None = None,
+  workers: Sequence[jax.Device] | None = None,
   progress: Progress | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
@@ -183,9 +186,11 @@ def train_population(
     seeds: S replications per arm: how many, or which ones (16 means 0, 1, ... 15). A replication
       is the same whatever S and A are.
     root_seed: of all randomness.
-    chunk_size: seeds trained at a time; None chooses by the size of the model and the memory.
+    chunk_size: seeds that train at a time on a worker, with all arms of their program; None chooses
+      by model, backend and memory.
     slice_size: examples that pass through a model at once; None chooses by model and backend.
-    devices: devices that share the seeds; None takes all local ones.
+    workers: the device of every worker; a CPU can have several, each a core of it. None: all
+      there are.
     progress: told about every epoch.
     observe: what else to record of every member along its training; see `Observer`.
     keep_logits: keep every member's logits of the test set, S * A * N * C numbers.
@@ -198,31 +203,21 @@ def train_population(
   """
   seeds = _check_seeds(seeds, root_seed)
   _check(dataset, arms, chunk_size, slice_size)
-  devices = tuple(jax.local_devices() if devices is None else devices)
+  workers = tuple(devices.workers() if workers is None else workers)
 
-  def choose_slice_size(model: str, num_arms: int) -> int:
-    return slice_size or chunks.default_slice_size(model, num_arms, devices[0].platform)
+  def choose_slice_size(model: str) -> int:
+    return slice_size or chunks.default_slice_size(model, workers[0].platform)
 
   num_examples = len(dataset.train)
-  groups = arm_lib.group_by_recipe(arms, dataset.num_classes, num_examples, choose_slice_size)
+  recipes = arm_lib.group_by_recipe(arms, dataset.num_classes, num_examples, choose_slice_size)
+  groups = [
+    _plan_group(dataset, recipe, {n: arms[n] for n in names}, seeds, root_seed, chunk_size, workers)
+    for recipe, names in recipes.items()
+  ]
   progress = progress or Progress()
   progress.start(len(arms) * len(seeds), sum(arm.num_epochs for arm in arms.values()) * len(seeds))
   try:
-    trained = [
-      _train_group(
-        dataset,
-        recipe,
-        {n: arms[n] for n in names},
-        seeds,
-        root_seed,
-        chunk_size,
-        devices,
-        progress,
-        observe,
-        keep_logits,
-      )
-      for recipe, names in groups.items()
-    ]
+    trained = _train_groups(dataset, groups, workers, observe or _nothing, keep_logits, progress)
   finally:
     progress.close()
   return _assemble(dataset, arms, seeds, trained)
@@ -272,6 +267,28 @@ def _check(dataset, arms, chunk_size, slice_size):
 
 
 class _Group(NamedTuple):
+  """The arms of one program and how their members are cut into chunks."""
+
+  recipe: Recipe
+  plan: ChunkPlan
+  hyper: Hyperparams  # [A, ...], on the host
+  keys: np.ndarray  # [s * number of chunks along the seeds] keys, the last one repeated
+  num_seeds: int
+  num_params: int
+
+  def chunks(self) -> list[tuple[int, int]]:
+    """Returns where each chunk starts, `(seed, arm)`, arms innermost."""
+    seeds = range(0, self.num_seeds, self.plan.chunk_size)
+    return list(itertools.product(seeds, range(0, len(self.plan.arms), self.plan.chunk_arms)))
+
+  def arguments(self, chunk: tuple[int, int]) -> tuple[jax.Array, Hyperparams]:
+    """Returns a chunk's keys `[s]` and settings `[a, ...]`."""
+    seed, arm = chunk
+    hyper = jax.tree.map(lambda leaf: leaf[arm : arm + self.plan.chunk_arms], self.hyper)
+    return self.keys[seed : seed + self.plan.chunk_size], hyper
+
+
+class _Trained(NamedTuple):
   """What the training of one program gives, S and A being its own."""
 
   plan: ChunkPlan
@@ -282,25 +299,14 @@ class _Group(NamedTuple):
   predicted: np.ndarray  # [S, A, N]
   predicted_at_half: np.ndarray  # [S, A, N]
   mean_probabilities: np.ndarray  # [A, N, C]
-  observations: dict[str, np.ndarray]  # [S, A, e + 1, ...]
+  observations: dict[str, np.ndarray]  # [S, A, E + 1, ...]
   logits: np.ndarray | None  # [S, A, N, C]
   train_seconds: np.ndarray  # [S, A]
   compile_seconds: float
 
 
-def _train_group(
-  dataset,
-  recipe,
-  arms,
-  seeds,
-  root_seed,
-  chunk_size,
-  devices,
-  progress,
-  observe,
-  keep_logits,
-) -> _Group:
-  """Trains the arms of one recipe, chunk by chunk."""
+def _plan_group(dataset, recipe, arms, seeds, root_seed, chunk_size, workers) -> _Group:
+  """Decides how the members of one program are cut into chunks."""
   num_steps = -(-len(dataset.train) // recipe.batch_size)
   hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
@@ -310,42 +316,35 @@ def _train_group(
     lambda: train.create_member(recipe, train.seed_key(0, 0), first, image_shape)
   )
   if chunk_size is None:
-    per_device = chunks.default_chunk_size(
-      recipe, len(arms), member, first, image_shape, devices[0]
+    num_devices = len(set(workers))
+    size, chunk_arms = chunks.default_chunk(
+      recipe, len(seeds), len(arms), member, first, image_shape, workers[0], num_devices
     )
-    chunk_size = len(devices) * per_device
-  size, num_chunks, devices_used = chunks.plan_chunks(len(seeds), chunk_size, len(devices))
-  mesh = Mesh(np.array(devices[:devices_used]), ("seed",))
-  everywhere, by_seed = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("seed",)))
-
-  put = functools.partial(jax.device_put, device=everywhere)
-  hyper = put(hyper)
-  splits = [put(_examples(s)) for s in (dataset.train, dataset.validation, dataset.test)]
-  padded = np.array([*seeds] + [seeds[-1]] * (size * num_chunks - len(seeds)), np.uint32)
-  keys = jax.vmap(functools.partial(train.seed_key, root_seed))(padded)
-  key_chunks = [jax.device_put(keys[i : i + size], by_seed) for i in range(0, len(padded), size)]
-
-  progress.compiling()
-  start = time.perf_counter()
-  shapes = (_abstract(x) for x in (key_chunks[0], hyper, *splits))
-  programs = _compile(recipe, mesh, observe or _nothing, *shapes)
-  compile_seconds = time.perf_counter() - start
-
-  results = []
-  for index, chunk_keys in enumerate(key_chunks):
-    report = functools.partial(progress.update, f"{index + 1}/{num_chunks}")
-    real = min(size, len(seeds) - index * size)
-    chunk = _train_chunk(programs, recipe, chunk_keys, hyper, splits, real, put, report)
-    results.append(chunk if keep_logits else chunk._replace(logits=None))
+  else:
+    size, chunk_arms = chunks.even_size(len(seeds), chunk_size), len(arms)
+  num_blocks = -(-len(seeds) // size)
+  padded = np.array([*seeds] + [seeds[-1]] * (size * num_blocks - len(seeds)), np.uint32)
   plan = ChunkPlan(
-    tuple(arms), size, num_chunks, devices_used, recipe.batch_size, recipe.slice_size
+    arms=tuple(arms),
+    chunk_size=size,
+    chunk_arms=chunk_arms,
+    num_chunks=num_blocks * -(-len(arms) // chunk_arms),
+    num_workers=len(workers),
+    batch_size=recipe.batch_size,
+    slice_size=recipe.slice_size,
   )
-  num_params = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(member.params))
-  return _gather(plan, num_params, compile_seconds, results)
+  return _Group(
+    recipe=recipe,
+    plan=plan,
+    hyper=hyper,
+    keys=jax.vmap(functools.partial(train.seed_key, root_seed))(padded),
+    num_seeds=len(seeds),
+    num_params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(member.params)),
+  )
 
 
 class _Chunk(NamedTuple):
-  """What the training of one chunk gives, on the host; as in _Group."""
+  """What the training of one chunk gives, on the host; as in _Trained."""
 
   state: train.MemberState
   curves: train.EpochMetrics
@@ -355,19 +354,119 @@ class _Chunk(NamedTuple):
   sum_probabilities: np.ndarray  # [A, N, C], over the seeds that did not diverge
   observations: dict[str, np.ndarray]
   logits: np.ndarray | None
-  seconds: float
+  train_seconds: np.ndarray
 
 
-def _train_chunk(programs, recipe, keys, hyper, splits, num_real, put, report) -> _Chunk:
+def _train_groups(dataset, groups, workers, observe, keep_logits, progress) -> list[_Trained]:
+  """Trains all chunks of all groups; programs are compiled ahead, while others train."""
+  splits = {
+    device: [jax.device_put(_examples(s), device) for s in dataset.splits] for device in workers
+  }
+  jobs = [(index, chunk) for index, group in enumerate(groups) for chunk in group.chunks()]
+  progress.compiling()
+
+  def compile_group(index, device):
+    start = time.perf_counter()
+    keys, hyper = jax.device_put(groups[index].arguments((0, 0)), device)
+    shapes = (_abstract(x) for x in (keys, hyper, *splits[device]))
+    programs = _compile(groups[index].recipe, observe, *shapes)
+    return programs, time.perf_counter() - start
+
+  with concurrent.futures.ThreadPoolExecutor(max_workers=len(splits)) as compiler:
+    compiled = {
+      (index, device): compiler.submit(compile_group, index, device)
+      for index in range(len(groups))
+      for device in splits
+    }
+
+    def train_job(job, device, check):
+      index, chunk = job
+      group = groups[index]
+      programs, _ = compiled[index, device].result()
+      place = group.chunks().index(chunk) + 1
+
+      def report(*counts):
+        check()
+        progress.update(f"{place}/{group.plan.num_chunks}", *counts)
+
+      num_real = min(group.plan.chunk_size, group.num_seeds - chunk[0])
+      arguments = group.arguments(chunk)
+      done = _train_chunk(
+        programs, group.recipe, arguments, splits[device], num_real, device, report
+      )
+      return done if keep_logits else done._replace(logits=None)
+
+    try:
+      done = _share(jobs, workers, train_job)
+    finally:
+      compiler.shutdown(cancel_futures=True)
+  seconds = [0.0] * len(groups)
+  for (index, _), future in compiled.items():
+    seconds[index] += 0.0 if future.cancelled() else future.result()[1]
+  return [
+    _gather(
+      group, [c for c, (of, _) in zip(done, jobs, strict=True) if of == index], seconds[index]
+    )
+    for index, group in enumerate(groups)
+  ]
+
+
+class _StoppedError(Exception):
+  """Another worker failed, or the user wants to stop."""
+
+
+def _share(jobs: list, workers: Sequence[jax.Device], train_job: Callable) -> list:
+  """Has workers take jobs off one list, in order, until it is empty.
+
+  Args:
+    jobs: what there is to do.
+    workers: the device of each worker.
+    train_job: `(job, device, check) -> result`; it calls `check` often, which raises once there is
+      nothing left to work for.
+
+  Returns:
+    The results, in the order of the jobs.
+  """
+  results, stop = [None] * len(jobs), threading.Event()
+  waiting, lock = iter(range(len(jobs))), threading.Lock()
+
+  def check():
+    if stop.is_set():
+      raise _StoppedError
+
+  def work(device):
+    while True:
+      with lock:
+        index = next(waiting, None)
+      if index is None:
+        return
+      check()
+      results[index] = train_job(jobs[index], device, check)
+
+  busy = workers[: len(jobs)]
+  with concurrent.futures.ThreadPoolExecutor(len(busy)) as pool:
+    threads = [pool.submit(work, device) for device in busy]
+    try:
+      # As each ends: what went wrong first is what the user has to know.
+      for thread in concurrent.futures.as_completed(threads):
+        thread.result()
+    except BaseException:
+      stop.set()
+      raise
+  return results
+
+
+def _train_chunk(programs, recipe, arguments, splits, num_real, device, report) -> _Chunk:
   """Trains one chunk until its last member stops, then tests it. Drops what pads it."""
   start = time.perf_counter()
   train_set, validation, test_set = splits
+  keys, hyper = jax.device_put(arguments, device)
   state = programs.create(keys, hyper)
   observed = [jax.device_get(programs.observe(state.params, hyper, *splits))]
   rows = []
-  running = np.ones((num_real, hyper.patience.shape[0]), bool)  # [S, A]
+  running = np.ones((num_real, len(hyper.patience)), bool)  # [S, A]
   for epoch in range(recipe.num_epochs):
-    index = put(np.int32(epoch))
+    index = jax.device_put(np.int32(epoch), device)
     state, row = programs.train_epoch(state, keys, hyper, train_set, validation, index)
     rows.append(jax.device_get(row))
     observed.append(jax.device_get(programs.observe(state.params, hyper, *splits)))
@@ -383,10 +482,8 @@ def _train_chunk(programs, recipe, keys, hyper, splits, num_real, put, report) -
   seconds = time.perf_counter() - start
 
   state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
-  curves, observations = (
-    jax.tree.map(lambda *epochs: np.stack(epochs, axis=2)[:num_real], *along)  # [S, A, e, ...]
-    for along in (rows, observed)
-  )
+  curves = _along_epochs(rows, num_real, recipe.num_epochs)
+  observations = _along_epochs(observed, num_real, recipe.num_epochs + 1)
   # The last update may have been the one too many, and with it nothing but the test shows that.
   finite = np.isfinite(tested.loss) & np.isfinite(tested.logits).all(axis=(-2, -1))  # [S, A]
   state = state._replace(status=np.where(finite, state.status, train.DIVERGED))
@@ -401,37 +498,45 @@ def _train_chunk(programs, recipe, keys, hyper, splits, num_real, put, report) -
     sum_probabilities=probabilities.sum(axis=0),
     observations=observations,
     logits=tested.logits,
-    seconds=seconds,
+    train_seconds=np.full(finite.shape, seconds / finite.size),
   )
 
 
-def _gather(plan, num_params, compile_seconds, chunks: list[_Chunk]) -> _Group:
-  """Joins the chunks of one program along the seeds."""
-  num_epochs = max(chunk.curves.train_loss.shape[-1] for chunk in chunks)
+def _gather(group: _Group, done: list[_Chunk], compile_seconds: float) -> _Trained:
+  """Joins the chunks of one program along the seeds and the arms."""
+  across = -(-len(group.plan.arms) // group.plan.chunk_arms)
+  grid = [done[start : start + across] for start in range(0, len(done), across)]
 
-  def join(*leaves):
-    return np.concatenate(leaves)
+  def join(get):  # of each chunk [s, a, ...] -> [S, A, ...]
+    rows = [[get(chunk) for chunk in row] for row in grid]
+    return jax.tree.map(
+      lambda *leaves: np.concatenate(
+        [
+          np.concatenate(leaves[start : start + across], axis=1)
+          for start in range(0, len(leaves), across)
+        ]
+      ),
+      *itertools.chain(*rows),
+    )
 
-  def join_curves(*leaves, length=num_epochs):
-    return join(*(_pad_epochs(leaf, length) for leaf in leaves))
-
-  state = jax.tree.map(join, *(chunk.state for chunk in chunks))
+  state = join(lambda chunk: chunk.state)
   num_valid = np.maximum((state.status != train.DIVERGED).sum(axis=0), 1)  # [A]
-  seconds = [np.full(c.state.status.shape, c.seconds / c.state.status.size) for c in chunks]
-  return _Group(
-    plan=plan,
+  sums = [np.concatenate([chunk.sum_probabilities for chunk in row]) for row in grid]  # [A, N, C]
+  longest = int(state.num_epochs.max())
+  return _Trained(
+    plan=group.plan,
     state=state,
-    num_params=num_params,
-    curves=jax.tree.map(join_curves, *(chunk.curves for chunk in chunks)),
-    test_loss=join(*(chunk.test_loss for chunk in chunks)),
-    predicted=join(*(chunk.predicted for chunk in chunks)),
-    predicted_at_half=join(*(chunk.predicted_at_half for chunk in chunks)),
-    mean_probabilities=sum(c.sum_probabilities for c in chunks) / num_valid[:, None, None],
+    num_params=group.num_params,
+    curves=join(lambda chunk: chunk.curves),
+    test_loss=join(lambda chunk: chunk.test_loss),
+    predicted=join(lambda chunk: chunk.predicted),
+    predicted_at_half=join(lambda chunk: chunk.predicted_at_half),
+    mean_probabilities=sum(sums) / num_valid[:, None, None],
     observations=jax.tree.map(
-      functools.partial(join_curves, length=num_epochs + 1), *(c.observations for c in chunks)
+      lambda leaf: leaf[:, :, : longest + 1], join(lambda chunk: chunk.observations)
     ),
-    logits=None if chunks[0].logits is None else join(*(chunk.logits for chunk in chunks)),
-    train_seconds=join(*seconds),
+    logits=None if done[0].logits is None else join(lambda chunk: chunk.logits),
+    train_seconds=join(lambda chunk: chunk.train_seconds),
     compile_seconds=compile_seconds,
   )
 
@@ -442,22 +547,20 @@ def _nothing(*_) -> dict[str, jax.Array]:
 
 
 @functools.lru_cache(maxsize=64)
-def _compile(recipe, mesh, observer, keys, hyper, train_set, validation, test_set) -> _Programs:
-  """Compiles the programs of one recipe for one set of shapes, once.
+def _compile(recipe, observer, keys, hyper, train_set, validation, test_set) -> _Programs:
+  """Compiles the programs of one recipe for one set of shapes on one device, once.
 
   All arguments after `observer` are the shapes of what the programs are called with. What each
   `in_axes` says: keys belong to seeds, settings to arms, and the data to nobody, so that whatever
   depends on key and data alone is computed once for all arms of a seed.
   """
-  seed, everywhere = PartitionSpec("seed"), PartitionSpec()
+  num_seeds, num_arms = len(keys), len(hyper.patience)
 
   def population(function, over_arms, over_seeds):
-    return jax.vmap(jax.vmap(function, over_arms), over_seeds)
+    return _map(_map(function, over_arms, num_arms), over_seeds, num_seeds)
 
-  def lower(function, in_specs, *shapes, donate=()):
-    # Every device runs the same program on its own seeds: nothing is exchanged.
-    mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=seed, check_vma=False)
-    return jax.jit(mapped, donate_argnums=donate).lower(*shapes)
+  def lower(function, *shapes, donate=()):
+    return jax.jit(function, donate_argnums=donate).lower(*shapes)
 
   image_shape = train_set.images.shape[1:]
   create = population(
@@ -473,25 +576,41 @@ def _compile(recipe, mesh, observer, keys, hyper, train_set, validation, test_se
     functools.partial(observer, recipe), (0, 0, None, None, None), (0, None, None, None, None)
   )
 
-  by_seed, replicated = keys.sharding, hyper.patience.sharding
+  here = keys.sharding
   state = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=by_seed),
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
     jax.eval_shape(create, keys, hyper),
   )
-  index = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
-  epoch_specs = (seed, seed, everywhere, everywhere, everywhere, everywhere)
+  index = jax.ShapeDtypeStruct((), jnp.int32, sharding=here)
   lowered = (
-    lower(create, (seed, everywhere), keys, hyper),
-    lower(epoch, epoch_specs, state, keys, hyper, train_set, validation, index, donate=0),
-    lower(test, (seed, everywhere, everywhere), state, hyper, test_set),
-    lower(observe, (seed, *[everywhere] * 4), state.params, hyper, train_set, validation, test_set),
+    lower(create, keys, hyper),
+    lower(epoch, state, keys, hyper, train_set, validation, index, donate=0),
+    lower(test, state, hyper, test_set),
+    lower(observe, state.params, hyper, train_set, validation, test_set),
   )
   # Drawing weights takes milliseconds and is done once, but it is most of what there is to compile:
   # random bits become long code, which on CPU takes five times as long to optimise as to compile.
-  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  on_cpu = next(iter(here.device_set)).platform == "cpu"
   options = ({"xla_backend_optimization_level": 0} if on_cpu else None, None, None, None)
   with concurrent.futures.ThreadPoolExecutor() as pool:
     return _Programs(*pool.map(lambda p, o: p.compile(compiler_options=o), lowered, options))
+
+
+def _map(function: Callable, in_axes: Sequence[int | None], size: int) -> Callable:
+  """Returns `jax.vmap(function, in_axes)`, for an axis of one without mapping anything.
+
+  XLA multiplies a batch of one matrix by another way than a matrix, which on CPU took twice as long
+  for matrices that outgrow the cache.
+  """
+  if size > 1:
+    return jax.vmap(function, in_axes)
+
+  def alone(*arguments):
+    pairs = zip(arguments, in_axes, strict=True)
+    first = [x if axis is None else jax.tree.map(lambda leaf: leaf[0], x) for x, axis in pairs]
+    return jax.tree.map(lambda leaf: leaf[None], function(*first))
+
+  return alone
 
 
 def _test_member(
@@ -508,9 +627,9 @@ def _test_member(
   )
 
 
-def _assemble(dataset, arms, seeds, groups: list[_Group]) -> Population:
+def _assemble(dataset, arms, seeds, groups: list[_Trained]) -> Population:
   """Puts the arms of all groups side by side, in the order in which they were given."""
-  num_epochs = max(group.curves.train_loss.shape[-1] for group in groups)
+  num_epochs = max(int(group.state.num_epochs.max()) for group in groups)
   order = [name for group in groups for name in group.plan.arms]
   places = [order.index(name) for name in arms]
 
@@ -566,7 +685,7 @@ def _assemble(dataset, arms, seeds, groups: list[_Group]) -> Population:
 
 
 def _per_arm(
-  arms: Mapping[str, Arm], groups: list[_Group], values: Callable[[_Group], np.ndarray]
+  arms: Mapping[str, Arm], groups: list[_Trained], values: Callable[[_Trained], np.ndarray]
 ) -> dict[str, np.ndarray]:
   """Returns values `[S, a, ...]` of all groups arm by arm, `[S, ...]`, the arms in their order."""
   found = {
@@ -592,8 +711,16 @@ def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray
   return dict(zip(CURVES, values, strict=True))
 
 
+def _along_epochs(epochs: list, num_real: int, length: int) -> Any:
+  """Stacks trees of `[s, a, ...]` along epochs, `[S, A, length, ...]`, without what pads them."""
+  return jax.tree.map(
+    lambda *leaves: _pad_epochs(np.stack(leaves, axis=2)[:num_real], length), *epochs
+  )
+
+
 def _pad_epochs(curve: np.ndarray, num_epochs: int) -> np.ndarray:
-  """Pads curves `[S, A, e, ...]` to `[S, A, E, ...]` with NaN: what they are after the end."""
+  """Cuts or pads curves `[S, A, e, ...]` to `[S, A, E, ...]`, with NaN after their end."""
+  curve = curve[:, :, :num_epochs]
   if not np.issubdtype(curve.dtype, np.floating):
     curve = curve.astype(np.float64)  # an integer cannot be missing
   padding = [(0, 0)] * curve.ndim

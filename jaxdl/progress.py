@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 import time
 from typing import TextIO
 
@@ -14,6 +15,7 @@ class Progress:
   """Counts member-epochs (one member trained for one epoch) and says how long the rest will take.
 
   The total shrinks when members stop early, so the time left is an upper bound that comes down.
+  Several workers may report at the same time.
   """
 
   def __init__(self, stream: TextIO | None = None):
@@ -21,6 +23,7 @@ class Progress:
     self._stream = sys.stderr if stream is None else stream
     self._on_terminal = self._stream.isatty()
     self._bar = None
+    self._lock = threading.Lock()
 
   def start(self, num_members: int, num_member_epochs: int):
     """Begins to count towards `num_member_epochs`, the most that `num_members` can train."""
@@ -46,21 +49,22 @@ class Progress:
       skipped: member-epochs that will not be trained, because members stopped.
       finished: members that trained for the last time.
     """
-    self._trained += trained
-    self._total -= skipped
-    self._done += finished
-    if self._bar is not None:
-      self._bar.total = self._total
-      self._bar.set_description(f"chunk {chunk}, epoch {epoch}")
-      self._bar.set_postfix_str(f"{self._done}/{self._num_members} members done", refresh=False)
-      self._bar.update(trained)
-      return
-    rate = self._trained / max(time.monotonic() - self._start, 1e-9)
-    left = tqdm.tqdm.format_interval((self._total - self._trained) / rate) if rate else "unknown"
-    _LOGGER.info(
-      "chunk %s, epoch %s: %d/%d members done, %.2f member-epochs/s, %s left",
-      *(chunk, epoch, self._done, self._num_members, rate, left),
-    )
+    with self._lock:
+      self._trained += trained
+      self._total -= skipped
+      self._done += finished
+      if self._bar is not None:
+        self._bar.total = self._total
+        self._bar.set_description(f"chunk {chunk}, epoch {epoch}")
+        self._bar.set_postfix_str(f"{self._done}/{self._num_members} members done", refresh=False)
+        self._bar.update(trained)
+        return
+      rate = self._trained / max(time.monotonic() - self._start, 1e-9)
+      left = tqdm.tqdm.format_interval((self._total - self._trained) / rate) if rate else "unknown"
+      _LOGGER.info(
+        "chunk %s, epoch %s: %d/%d members done, %.2f member-epochs/s, %s left",
+        *(chunk, epoch, self._done, self._num_members, rate, left),
+      )
 
   def close(self):
     """Ends the bar, also when training was interrupted."""

@@ -255,8 +255,8 @@ def _alone(
 ) -> tuple[Recipe, Hyperparams]:
   """Returns the recipe of an arm that shares its program with no other, and its settings."""
 
-  def choose_slice_size(model: str, num_arms: int) -> int:
-    return slice_size or chunks.default_slice_size(model, num_arms, device.platform)
+  def choose_slice_size(model: str) -> int:
+    return slice_size or chunks.default_slice_size(model, device.platform)
 
   groups = arm_lib.group_by_recipe(
     {name: arm}, dataset.num_classes, len(dataset.train), choose_slice_size

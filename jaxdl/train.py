@@ -179,15 +179,7 @@ def train_step(recipe, carry, train, hyper, slices, learning_rate):
     `(params, opt_state)` after the step, and the batch's `(loss_sum, correct_sum)`.
   """
   params, opt_state = carry
-  gradient = jax.value_and_grad(slice_loss, argnums=1, has_aux=True)
-
-  def add_slice(sums, piece):
-    (loss_sum, correct_sum), grads = gradient(recipe, params, train, hyper, piece)
-    return jax.tree.map(jnp.add, sums, (grads, loss_sum, correct_sum)), None
-
-  zeros = (jax.tree.map(jnp.zeros_like, params), jnp.float32(0), jnp.float32(0))
-  (grads, loss_sum, correct_sum), _ = lax.scan(add_slice, zeros, slices)
-  grads = jax.tree.map(lambda g: g / slices.weights.sum(), grads)
+  grads, (loss_sum, correct_sum) = batch_gradient(recipe, params, train, hyper, slices)
   if recipe.l2:
     # Of l2 * sum(kernel^2); a bias, the only parameter with one axis, is not penalised.
     grads = jax.tree.map(lambda g, p: g + 2 * hyper.l2 * p if p.ndim > 1 else g, grads, params)
@@ -196,15 +188,42 @@ def train_step(recipe, carry, train, hyper, slices, learning_rate):
   return carry, (loss_sum, correct_sum)
 
 
-def slice_loss(recipe, params, train, hyper, piece):
-  """Returns the summed loss of a slice of a batch, and how many of it are classified correctly."""
+def batch_gradient(recipe, params, train, hyper, slices):
+  """Returns the gradient of a batch's mean loss, and the batch's `(loss_sum, correct_sum)`.
+
+  A batch of one slice, the usual one but for convolutions, adds up nothing: where the parameters
+  outgrow the cache, passing over sums of gradients took as long as computing them.
+  """
+  gradient = jax.grad(slice_loss, argnums=1, has_aux=True)
+  num_examples = slices.weights.sum()
+
+  def of_slice(piece):
+    return gradient(recipe, params, train, hyper, piece, num_examples)
+
+  def add_slice(sums, piece):
+    return jax.tree.map(jnp.add, sums, of_slice(piece)), None
+
+  first = of_slice(jax.tree.map(lambda x: x[0], slices))
+  if len(slices.weights) == 1:
+    return first
+  rest = jax.tree.map(lambda x: x[1:], slices)
+  return lax.scan(add_slice, first, rest)[0]
+
+
+def slice_loss(recipe, params, train, hyper, piece, num_examples):
+  """Returns a slice's share of the mean loss of its batch, which has `num_examples`.
+
+  Beside it, the slice's summed loss, and how many of it are classified correctly.
+  """
   images, labels = scale(train.images[piece.indices]), train.labels[piece.indices]
   if piece.augmentation_keys is not None:
     images = augment.random_affine(piece.augmentation_keys, images, recipe.augmentation)
   logits = _model(recipe).apply({"params": params}, images, piece.dropout_keys)  # [b, C]
-  per_example = _loss(recipe, hyper)(logits, labels)  # [b]
+  per_example = piece.weights * _loss(recipe, hyper)(logits, labels)  # [b]
   correct = metrics.predict_class(logits, hyper.threshold) == labels  # [b]
-  return (piece.weights * per_example).sum(), (piece.weights * correct).sum()
+  sums = per_example.sum(), (piece.weights * correct).sum()
+  # Divided here, where there is a number per example, not in the gradient, a number per parameter.
+  return (per_example / num_examples).sum(), sums
 
 
 def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples: int) -> Slice:

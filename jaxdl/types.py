@@ -42,5 +42,10 @@ class Dataset:
   checksum: str  # SHA-256 (hex) of the arrays as loaded, before classes are chosen
 
   @property
+  def splits(self) -> tuple[Split, Split, Split]:
+    """Training, validation and test."""
+    return self.train, self.validation, self.test
+
+  @property
   def num_classes(self) -> int:
     return len(self.class_names)

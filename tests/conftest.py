@@ -29,8 +29,6 @@ if "JAXDL_CACHE_DIR" not in os.environ:
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("suite")
 
-# Two devices, so that what is shared between devices is tested on every machine.
-jax.config.update("jax_num_cpu_devices", 2)
 # A silent broadcast across ranks is how a loss [B] minus labels [B, 1] becomes [B, B].
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -50,7 +50,7 @@ def test_shapes_and_order(trained, three_arms):
   np.testing.assert_allclose(trained.mean_probabilities.sum(axis=-1), 1)
   assert trained.chunks[0].chunk_size == 2
   assert trained.chunks[0].num_chunks == 3
-  assert trained.chunks[0].num_devices == 2
+  assert trained.chunks[0].chunk_arms == 3
 
 
 def test_it_learns(trained):
@@ -123,13 +123,50 @@ def test_permuting_seeds_permutes_results(blobs, three_arms, trained):
   _same(trained, permuted, seeds=list(order))
 
 
-def test_width_and_devices_do_not_matter_but_for_rounding(blobs, three_arms, trained):
-  wide = train_population(
-    blobs, three_arms, seeds=5, root_seed=3, chunk_size=5, devices=jax.local_devices()[:1]
-  )
-  assert wide.chunks[0].num_devices == 1
+def test_width_does_not_matter_but_for_rounding(blobs, three_arms, trained):
+  wide = train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=5)
   assert wide.chunks[0].chunk_size == 5
+  assert wide.chunks[0].num_chunks == 1
   _same(trained, wide, exact=False)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_do_not_matter_at_all(blobs, three_arms, trained, num_workers):
+  """Not even for the bits: a chunk is the same whoever trains it, and whenever."""
+  workers = jax.local_devices()[:1] * num_workers
+  again = train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=2, workers=workers)
+  assert again.chunks[0].num_workers == num_workers
+  _same(again, trained)
+  np.testing.assert_array_equal(again.mean_probabilities, trained.mean_probabilities)
+
+
+def test_chunks_of_one_member_come_back_in_their_places(digits):
+  """Seeds and arms that train one by one, as convolutional ones do on CPU, against each alone."""
+  arm = Arm(num_epochs=2, batch_size=64, patience=None)
+  arms = {"a": arm, "b": replace(arm, learning_rate=0.01)}
+  together = train_population(digits, arms, seeds=2)
+  plan = together.chunks[0]
+  assert (plan.chunk_size, plan.chunk_arms, plan.num_chunks) == (1, 1, 4)
+  for a, name in enumerate(arms):
+    for s in range(2):
+      alone = train_population(digits, {name: arms[name]}, seeds=(s,))
+      _same(together, alone, seeds=[s], arms=[a])
+
+
+def test_what_fails_in_a_worker_is_raised_and_stops_the_others(blobs, mlp_arm):
+  class Failing(Progress):
+    updates = 0
+
+    def update(self, *counts):
+      self.updates += 1
+      if self.updates == 3:
+        raise KeyboardInterrupt
+
+  progress = Failing(io.StringIO())
+  arm = replace(mlp_arm, num_epochs=500, patience=None)
+  with pytest.raises(KeyboardInterrupt):
+    train_population(blobs, {"a": arm}, seeds=8, chunk_size=1, progress=progress)
+  assert progress.updates < 50
 
 
 def test_arms_of_a_seed_are_paired(blobs, mlp_arm):
@@ -209,18 +246,25 @@ def test_changing_values_compiles_nothing(blobs, mlp_arm):
   assert compiled == []
 
 
-def test_compiled_programs_exchange_nothing_between_devices(blobs, three_arms, monkeypatch):
-  programs = []
+def test_nothing_is_copied_between_host_and_device_inside_an_epoch(blobs, three_arms, monkeypatch):
+  guarded = []
   compile_programs = population._compile
-  monkeypatch.setattr(
-    population, "_compile", lambda *args: programs.append(compile_programs(*args)) or programs[-1]
-  )
-  train_population(blobs, three_arms, seeds=2)
-  collectives = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
-  for program in programs[0]:
-    text = program.as_text()
-    assert "HloModule" in text
-    assert not any(word in text for word in collectives)
+
+  def compile_guarded(*shapes):
+    programs = compile_programs(*shapes)
+
+    def train_epoch(*arguments):
+      guarded.append(arguments)
+      with jax.transfer_guard("disallow"):
+        return jax.block_until_ready(programs.train_epoch(*arguments))
+
+    return programs._replace(train_epoch=train_epoch)
+
+  monkeypatch.setattr(population, "_compile", compile_guarded)
+  result = train_population(blobs, three_arms, seeds=2, chunk_size=1)
+  assert len(guarded) == result.epochs.max(axis=1).sum()
+  with jax.transfer_guard("disallow"), pytest.raises(jax.errors.JaxRuntimeError, match="transfer"):
+    jax.jit(jnp.sin)(np.ones(3))  # the guard does guard
 
 
 def test_binary_thresholds(digits):
@@ -283,15 +327,14 @@ def test_restored_weights_are_what_is_tested(blobs, mlp_arm):
     np.testing.assert_allclose(kept.metrics[name], short.metrics[name], rtol=1e-5)
 
 
-@given(num_seeds=st.integers(1, 300), chunk_size=st.integers(1, 300), num_devices=st.integers(1, 9))
-def test_chunks_cover_the_seeds_and_share_the_devices(num_seeds, chunk_size, num_devices):
-  size, num_chunks, devices = chunks.plan_chunks(num_seeds, chunk_size, num_devices)
-  assert 1 <= devices <= num_devices
-  assert size % devices == 0
-  assert size <= chunk_size
-  assert (num_chunks - 1) * size < num_seeds <= num_chunks * size
-  # No more chunks than the largest chunk that the devices can share makes necessary.
-  assert num_chunks == -(-num_seeds // (chunk_size // devices * devices))
+@given(num_seeds=st.integers(1, 300), most=st.integers(1, 300))
+def test_chunks_cover_the_seeds_and_are_as_equal_as_may_be(num_seeds, most):
+  size = chunks.even_size(num_seeds, most)
+  assert 1 <= size <= most
+  num_chunks = -(-num_seeds // size)
+  assert num_chunks == -(-num_seeds // most)
+  # One seed fewer in each would not do.
+  assert (size - 1) * num_chunks < num_seeds
 
 
 def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
@@ -310,13 +353,27 @@ def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
     def memory_stats(self):
       return {"bytes_limit": self.gibibytes * 2**30}
 
-  small, large = (
-    chunks.default_chunk_size(recipe, 1, member, hyper, shape, Accelerator(g)) for g in (8, 80)
-  )
+  def default(num_arms, device, num_devices=1):
+    return chunks.default_chunk(recipe, 10_000, num_arms, member, hyper, shape, device, num_devices)
+
+  (small, _), (large, _) = (default(1, Accelerator(g)) for g in (8, 80))
   assert 1 <= small < large
   assert large == pytest.approx(10 * small, rel=0.2)
-  assert chunks.default_chunk_size(recipe, 3, member, hyper, shape, Accelerator(80)) == large // 3
-  assert chunks.default_chunk_size(recipe, 3, member, hyper, shape, jax.local_devices()[0]) == 1
+  assert default(3, Accelerator(80)) == (pytest.approx(large / 3, rel=0.1), 3)
+  # Devices share the seeds.
+  assert default(1, Accelerator(8000), num_devices=100) == (100, 1)
+
+
+@pytest.mark.parametrize(
+  ("model", "expected"), [("mlp(16)", (4, 2)), ("mlp(64,64)", (1, 1)), ("cnn_binary", (1, 1))]
+)
+def test_on_cpu_only_small_members_train_together(model, expected):
+  arm, shape = Arm(model=model), (28, 28, 1)
+  (recipe,) = arm_lib.group_by_recipe({"a": arm}, 2, 218, lambda *_: 512)
+  hyper = arm_lib.hyperparams(arm, recipe, 1)
+  member = jax.eval_shape(lambda: train.create_member(recipe, train.seed_key(0, 0), hyper, shape))
+  cpu = jax.local_devices(backend="cpu")[0]
+  assert chunks.default_chunk(recipe, 40, 2, member, hyper, shape, cpu, 1) == expected
 
 
 @pytest.mark.parametrize(
@@ -353,7 +410,9 @@ def test_scores_of_an_unknown_metric(trained):
 
 def test_progress_logs_one_line_an_epoch_where_there_is_no_terminal(blobs, three_arms, caplog):
   with caplog.at_level(logging.INFO, logger="jaxdl"):
-    result = train_population(blobs, three_arms, seeds=4, chunk_size=2)
+    result = train_population(
+      blobs, three_arms, seeds=4, chunk_size=2, workers=jax.local_devices()[:1]
+    )
   lines = [record.getMessage() for record in caplog.records]
   first, second = (result.epochs[i : i + 2].max() for i in (0, 2))
   assert len(lines) == first + second
