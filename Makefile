@@ -11,7 +11,7 @@ export PYTHON
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: help install install-prepare demo test test-prepare test-all lint format lock
+.PHONY: help install install-prepare install-peers demo test test-prepare test-all lint format lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -23,6 +23,10 @@ install:
 # one has, in the same versions, so nothing is installed twice.
 install-prepare: install
 	$(RUN) -m pip install -q -q --require-hashes --no-build-isolation -r requirements-prepare.lock
+
+# What the benchmark compares with: Keras on TensorFlow and on JAX, and PyTorch (several GB).
+install-peers:
+	@tools/install.sh .venv-peers requirements-peers.lock no-project
 
 demo: install
 	$(RUN) -m experiments.compare_initializers \
@@ -62,3 +66,5 @@ lock:
 	  --extra test --extra prepare --custom-compile-command "make lock" -o requirements-prepare.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
 	  --extra test -c requirements-prepare.lock --custom-compile-command "make lock" -o requirements.lock
+	uv pip compile requirements-peers.in --universal --python-version 3.11 --generate-hashes --quiet \
+	  --custom-compile-command "make lock" -o requirements-peers.lock

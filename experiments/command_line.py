@@ -255,6 +255,9 @@ def _configure_jax():
   cache = data.cache_root()
   if cache is not None:
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
+    # Every program, also what compiles within a second: there are many of those.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _print_result(experiment: Experiment, verdicts, path: pathlib.Path):

@@ -158,7 +158,9 @@ Observer = Callable[
 ]
 
 
-class _Programs(NamedTuple):
+class Programs(NamedTuple):
+  """What is compiled for the chunks of one group; see `compile_programs`."""
+
   create: Callable
   train_epoch: Callable
   test: Callable
@@ -211,13 +213,13 @@ def train_population(
   num_examples = len(dataset.train)
   recipes = arm_lib.group_by_recipe(arms, dataset.num_classes, num_examples, choose_slice_size)
   groups = [
-    _plan_group(dataset, recipe, {n: arms[n] for n in names}, seeds, root_seed, chunk_size, workers)
+    plan_group(dataset, recipe, {n: arms[n] for n in names}, seeds, root_seed, chunk_size, workers)
     for recipe, names in recipes.items()
   ]
-  progress = progress or Progress()
+  progress, observe = progress or Progress(), observe or observe_nothing
   progress.start(len(arms) * len(seeds), sum(arm.num_epochs for arm in arms.values()) * len(seeds))
   try:
-    trained = _train_groups(dataset, groups, workers, observe or _nothing, keep_logits, progress)
+    trained = _train_groups(dataset, groups, workers, observe, keep_logits, progress)
   finally:
     progress.close()
   return _assemble(dataset, arms, seeds, trained)
@@ -266,7 +268,7 @@ def _check(dataset, arms, chunk_size, slice_size):
       )
 
 
-class _Group(NamedTuple):
+class Group(NamedTuple):
   """The arms of one program and how their members are cut into chunks."""
 
   recipe: Recipe
@@ -305,8 +307,26 @@ class _Trained(NamedTuple):
   compile_seconds: float
 
 
-def _plan_group(dataset, recipe, arms, seeds, root_seed, chunk_size, workers) -> _Group:
-  """Decides how the members of one program are cut into chunks."""
+def plan_group(
+  dataset: Dataset,
+  recipe: Recipe,
+  arms: Mapping[str, Arm],
+  seeds: Sequence[int],
+  root_seed: int,
+  chunk_size: int | None,
+  workers: Sequence[jax.Device],
+) -> Group:
+  """Decides how the members of one program are cut into chunks.
+
+  Args:
+    dataset: what they train on.
+    recipe: the static settings.
+    arms: name -> arm, those that share the recipe.
+    seeds: S of them.
+    root_seed: of all randomness.
+    chunk_size: as `train_population` takes it.
+    workers: the device of every worker.
+  """
   num_steps = -(-len(dataset.train) // recipe.batch_size)
   hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
@@ -333,7 +353,7 @@ def _plan_group(dataset, recipe, arms, seeds, root_seed, chunk_size, workers) ->
     batch_size=recipe.batch_size,
     slice_size=recipe.slice_size,
   )
-  return _Group(
+  return Group(
     recipe=recipe,
     plan=plan,
     hyper=hyper,
@@ -369,7 +389,7 @@ def _train_groups(dataset, groups, workers, observe, keep_logits, progress) -> l
     start = time.perf_counter()
     keys, hyper = jax.device_put(groups[index].arguments((0, 0)), device)
     shapes = (_abstract(x) for x in (keys, hyper, *splits[device]))
-    programs = _compile(groups[index].recipe, observe, *shapes)
+    programs = compile_programs(groups[index].recipe, observe, *shapes)
     return programs, time.perf_counter() - start
 
   with concurrent.futures.ThreadPoolExecutor(max_workers=len(splits)) as compiler:
@@ -397,7 +417,7 @@ def _train_groups(dataset, groups, workers, observe, keep_logits, progress) -> l
       return done if keep_logits else done._replace(logits=None)
 
     try:
-      done = _share(jobs, workers, train_job)
+      done = share(jobs, workers, train_job)
     finally:
       compiler.shutdown(cancel_futures=True)
   seconds = [0.0] * len(groups)
@@ -415,7 +435,7 @@ class _StoppedError(Exception):
   """Another worker failed, or the user wants to stop."""
 
 
-def _share(jobs: list, workers: Sequence[jax.Device], train_job: Callable) -> list:
+def share(jobs: list, workers: Sequence[jax.Device], train_job: Callable) -> list:
   """Has workers take jobs off one list, in order, until it is empty.
 
   Args:
@@ -502,7 +522,7 @@ def _train_chunk(programs, recipe, arguments, splits, num_real, device, report) 
   )
 
 
-def _gather(group: _Group, done: list[_Chunk], compile_seconds: float) -> _Trained:
+def _gather(group: Group, done: list[_Chunk], compile_seconds: float) -> _Trained:
   """Joins the chunks of one program along the seeds and the arms."""
   across = -(-len(group.plan.arms) // group.plan.chunk_arms)
   grid = [done[start : start + across] for start in range(0, len(done), across)]
@@ -541,16 +561,17 @@ def _gather(group: _Group, done: list[_Chunk], compile_seconds: float) -> _Train
   )
 
 
-def _nothing(*_) -> dict[str, jax.Array]:
+def observe_nothing(*_: Any) -> dict[str, jax.Array]:
   """The observer that records nothing."""
   return {}
 
 
 @functools.lru_cache(maxsize=64)
-def _compile(recipe, observer, keys, hyper, train_set, validation, test_set) -> _Programs:
+def compile_programs(recipe, observer, keys, hyper, train_set, validation, test_set) -> Programs:
   """Compiles the programs of one recipe for one set of shapes on one device, once.
 
-  All arguments after `observer` are the shapes of what the programs are called with. What each
+  All arguments after `observer` are the shapes of what the programs are called with: a chunk's keys
+  `[s]` and settings `[a, ...]`, and the three splits. What each
   `in_axes` says: keys belong to seeds, settings to arms, and the data to nobody, so that whatever
   depends on key and data alone is computed once for all arms of a seed.
   """
@@ -593,7 +614,7 @@ def _compile(recipe, observer, keys, hyper, train_set, validation, test_set) -> 
   on_cpu = next(iter(here.device_set)).platform == "cpu"
   options = ({"xla_backend_optimization_level": 0} if on_cpu else None, None, None, None)
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    return _Programs(*pool.map(lambda p, o: p.compile(compiler_options=o), lowered, options))
+    return Programs(*pool.map(lambda p, o: p.compile(compiler_options=o), lowered, options))
 
 
 def _map(function: Callable, in_axes: Sequence[int | None], size: int) -> Callable:

@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT
 
 LOCKS = {
-  name: (ROOT / name).read_text() for name in ("requirements.lock", "requirements-prepare.lock")
+  name: (ROOT / name).read_text()
+  for name in ("requirements.lock", "requirements-prepare.lock", "requirements-peers.lock")
 }
 
 
@@ -28,7 +29,7 @@ def test_every_pin_has_a_hash_and_no_address(name):
 
 
 def test_small_lock_is_part_of_the_large_one():
-  small, large = (_pins(text) for text in LOCKS.values())
+  small, large, _ = (_pins(text) for text in LOCKS.values())
   large_by_name = {}
   for (name, _), version in large.items():
     large_by_name.setdefault(name, set()).add(version)
@@ -36,6 +37,17 @@ def test_small_lock_is_part_of_the_large_one():
     assert version in large_by_name[name]
   assert not any(name.startswith("tensorflow-cpu") for name, _ in small)
   assert any(name.startswith("tensorflow-cpu") for name, _ in large)
+
+
+def test_peers_are_locked_in_their_versions():
+  """One version each, but for those whose newest needs a newer Python than 3.11."""
+  versions = {}
+  for (name, _), version in _pins(LOCKS["requirements-peers.lock"]).items():
+    versions.setdefault(name, set()).add(version)
+  for line in (ROOT / "requirements-peers.in").read_text().splitlines():
+    if line and not line.startswith("#"):
+      name = re.match(r"[A-Za-z0-9._-]+", line)[0]
+      assert name in versions, line
 
 
 def test_every_dependency_is_locked():

@@ -248,7 +248,7 @@ def test_changing_values_compiles_nothing(blobs, mlp_arm):
 
 def test_nothing_is_copied_between_host_and_device_inside_an_epoch(blobs, three_arms, monkeypatch):
   guarded = []
-  compile_programs = population._compile
+  compile_programs = population.compile_programs
 
   def compile_guarded(*shapes):
     programs = compile_programs(*shapes)
@@ -260,7 +260,7 @@ def test_nothing_is_copied_between_host_and_device_inside_an_epoch(blobs, three_
 
     return programs._replace(train_epoch=train_epoch)
 
-  monkeypatch.setattr(population, "_compile", compile_guarded)
+  monkeypatch.setattr(population, "compile_programs", compile_guarded)
   result = train_population(blobs, three_arms, seeds=2, chunk_size=1)
   assert len(guarded) == result.epochs.max(axis=1).sum()
   with jax.transfer_guard("disallow"), pytest.raises(jax.errors.JaxRuntimeError, match="transfer"):

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Brings a virtual environment up to date with a lock file; does nothing where it already is.
-#   tools/install.sh VENV LOCK
+#   tools/install.sh VENV LOCK [no-project]
 # The environment is made anew when PYTHON=... asks for another Python than it has, or when it is broken.
 set -eu
 venv=$1
@@ -26,5 +26,5 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check -q -q "$@"; }
 awk '/^setuptools==/ {on = 1} on {print} on && !/\\$/ {exit}' "$lock" >"$venv/build.lock"
 pip install --require-hashes -r "$venv/build.lock"
 pip install --require-hashes --no-build-isolation -r "$lock"
-pip install --no-deps --no-build-isolation --editable .
+[ "${3:-}" = no-project ] || pip install --no-deps --no-build-isolation --editable .
 wanted >"$stamp"

@@ -1,0 +1,153 @@
+"""Trains a population with jaxdl, for the benchmark; the caller times it as it times the peers.
+
+  python -m experiments.jaxdl_worker SPEC.json
+
+`experiments.peers.protocol` says what the spec holds and what is said on standard input and output.
+The variant names the model: `{"name": ..., "model": ..., "activation": ...}`, and may set
+`chunk_size` and `slice_size` as `jaxdl.population` takes them. Members train as they do in any
+experiment: in chunks, which as many workers as the spec has threads take off one list.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.peers import protocol
+from experiments.peers.protocol import Data, PeerError, Spec
+from jaxdl import arm as arm_lib
+from jaxdl import chunks, population, train
+from jaxdl.arm import Arm
+from jaxdl.types import Dataset, Split
+
+
+class JaxdlWorker:
+  """Members in training; see `protocol.Worker`."""
+
+  def __init__(self, spec: Spec, data: Data):
+    """Plans, compiles and creates the members."""
+    device = jax.local_devices()[0]
+    if device.platform != spec.device:
+      raise PeerError(f"JAX runs on {device.platform} here, not on {spec.device}")
+    arm = _arm(spec)
+    dataset = _dataset(data, max(2, spec.layers[-1].features))
+    on_cpu = device.platform == "cpu"
+    self._workers = [device] * spec.threads if on_cpu else jax.local_devices()
+    sizes = {key: spec.variant.get(key) for key in ("chunk_size", "slice_size")}
+    (recipe,) = arm_lib.group_by_recipe(
+      {"arm": arm},
+      dataset.num_classes,
+      len(dataset.train),
+      lambda model: sizes["slice_size"] or chunks.default_slice_size(model, device.platform),
+    )
+    seeds = tuple(range(spec.num_members))
+    self._group = population.plan_group(
+      dataset, recipe, {"arm": arm}, seeds, spec.seed, sizes["chunk_size"], self._workers
+    )
+    if self._group.num_params != _num_params(spec, data):
+      raise PeerError("the model of the variant is not the network of the spec")
+    self._recipe, self._test_images = recipe, dataset.test.images
+    self._splits = [
+      jax.device_put(train.Examples(s.images, s.labels), device) for s in dataset.splits
+    ]
+    self._chunks, self._epoch = None, 0
+    self.num_params, self.device = self._group.num_params, str(device)
+    self.versions = {"jax": jax.__version__, "flax": version("flax")}
+
+  def train(self, num_epochs: int, num_examples: int) -> list[float]:
+    """See `protocol.Worker`."""
+    if num_examples != len(self._splits[0].labels):
+      raise PeerError("jaxdl trains on all examples; it has no variants to choose from by trial")
+    if self._chunks is None:
+      self._create()
+    first = self._epoch
+    self._epoch += num_epochs
+
+    def train_chunk(place, device, _):
+      state, keys, hyper = self._chunks[place]
+      for epoch in range(first, first + num_epochs):
+        index = jax.device_put(np.int32(epoch % self._recipe.num_epochs), device)
+        state, metrics = self._programs.train_epoch(state, keys, hyper, *self._splits[:2], index)
+      self._chunks[place] = jax.block_until_ready(state), keys, hyper
+      return np.asarray(metrics.train_loss).ravel()
+
+    losses = population.share(list(range(len(self._chunks))), self._workers, train_chunk)
+    return [float(loss) for loss in np.concatenate(losses)[: self._group.num_seeds]]
+
+  def _create(self):
+    arguments = [
+      jax.device_put(self._group.arguments(chunk), self._workers[0])
+      for chunk in self._group.chunks()
+    ]
+    shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      (*arguments[0], *self._splits),
+    )
+    self._programs = population.compile_programs(self._recipe, population.observe_nothing, *shapes)
+    self._chunks = [(self._programs.create(*pair), *pair) for pair in arguments]
+
+  def predictor(self, batch_size: int, num_images: int) -> Callable[[], np.ndarray]:
+    """See `protocol.Worker`; the first member predicts, a batch in one call."""
+    if self._chunks is None:
+      self._create()
+    params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][0].params)
+    limit = chunks.default_slice_size(self._recipe.model, self._workers[0].platform)
+    recipe = dataclasses.replace(self._recipe, slice_size=min(batch_size, limit))
+    predict = jax.jit(lambda params, images: train.predict(recipe, params, images))
+    images = jnp.asarray(self._test_images[:num_images])
+    batches = [images[i : i + batch_size] for i in range(0, num_images, batch_size)]
+    return lambda: np.concatenate([np.asarray(predict(params, batch)) for batch in batches])
+
+
+def _arm(spec: Spec) -> Arm:
+  dropout = [layer.rate for layer in spec.layers if layer.kind == "dropout"]
+  augmentation = {}
+  if spec.augmentation is not None:
+    augmentation = {
+      name: getattr(spec.augmentation, name)
+      for name in ("rotation_range", "shift_range", "horizontal_flip")
+    }
+  return Arm(
+    model=spec.variant["model"],
+    activation=spec.variant.get("activation", "relu"),
+    loss=spec.loss,
+    optimizer=spec.optimizer,
+    learning_rate=spec.learning_rate,
+    batch_size=spec.batch_size,
+    dropout_rate=dropout[0] if dropout else 0.0,
+    num_epochs=1000,
+    patience=None,
+    **augmentation,
+  )
+
+
+def _dataset(data: Data, num_classes: int) -> Dataset:
+  def split(images, labels):
+    return Split(np.rint(images * 255).astype(np.uint8), labels)
+
+  train_split = split(data.train_images, data.train_labels)
+  return Dataset(
+    name="benchmark",
+    train=train_split,
+    validation=Split(train_split.images[:0], train_split.labels[:0]),
+    test=split(data.test_images, data.test_labels),
+    class_names=tuple(map(str, range(num_classes))),
+    checksum="",
+  )
+
+
+def _num_params(spec: Spec, data: Data) -> int:
+  total = 0
+  for layer, shape in protocol.input_shapes(spec.layers, data.train_images.shape[1:]):
+    if layer.kind in ("conv", "dense"):
+      total += (layer.size**2 if layer.kind == "conv" else 1) * shape[-1] * layer.features
+      total += layer.features
+  return total
+
+
+if __name__ == "__main__":
+  sys.exit(protocol.main(sys.argv, JaxdlWorker))

@@ -1,0 +1,114 @@
+"""The caller's side of `protocol`: workers as processes that take their orders line by line."""
+
+import contextlib
+import json
+import pathlib
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class WorkerError(RuntimeError):
+  """A worker that said what is wrong, or ended without a word. The message is one line."""
+
+
+class Worker:
+  """One process that has a network in training."""
+
+  def __init__(self, python: str, module: str, spec: Mapping[str, Any], root: pathlib.Path):
+    """Starts the process and waits until it is ready.
+
+    Args:
+      python: interpreter of the environment that has the framework.
+      module: of the worker, e.g. "experiments.peers.torch_peer".
+      spec: fields of `protocol.Spec`.
+      root: folder that `module` is found in.
+
+    Raises:
+      WorkerError: what it asks for cannot be had.
+    """
+    self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
+    path = pathlib.Path(self._folder.name)
+    (path / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    self._log = (path / "log").open("w+", encoding="utf-8", errors="replace")
+    start = time.perf_counter()
+    self._process = subprocess.Popen(
+      [python, "-m", module, str(path / "spec.json")],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=self._log,
+      cwd=root,
+      text=True,
+    )
+    try:
+      self.ready = self.read()
+    except BaseException:
+      self.close()
+      raise
+    self.start_seconds = time.perf_counter() - start
+
+  def send(self, command: str, **fields: Any):
+    """Sends an order without waiting for its answer. Raises WorkerError."""
+    try:
+      self._process.stdin.write(json.dumps({"command": command, **fields}) + "\n")
+      self._process.stdin.flush()
+    except OSError as error:
+      raise WorkerError(f"the worker has ended: {self._last_words()}") from error
+
+  def read(self) -> dict[str, Any]:
+    """Waits for the answer to an order. Raises WorkerError."""
+    line = self._process.stdout.readline()
+    if not line:
+      raise WorkerError(f"the worker has ended: {self._last_words()}")
+    answer = json.loads(line)
+    if "error" in answer:
+      raise WorkerError(answer["error"])
+    return answer
+
+  def close(self):
+    """Ends the process, whatever it is doing."""
+    self._process.kill()
+    self._process.wait()
+    for stream in (self._process.stdin, self._process.stdout, self._log):
+      with contextlib.suppress(OSError):
+        stream.close()
+    self._folder.cleanup()
+
+  def _last_words(self) -> str:
+    self._log.seek(0)
+    lines = [line.strip() for line in self._log.read().splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it left no message"
+
+
+class Team:
+  """Workers that do the same at the same time, such as one on each core."""
+
+  def __init__(self, python: str, module: str, specs: Sequence[Mapping[str, Any]], root):
+    """Starts a worker for each spec; see `Worker`."""
+    self._stack = contextlib.ExitStack()
+    with contextlib.ExitStack() as stack:
+      self.workers = []
+      for spec in specs:
+        worker = Worker(python, module, spec, root)
+        stack.callback(worker.close)
+        self.workers.append(worker)
+      self._stack = stack.pop_all()
+
+  def ask(self, command: str, **fields: Any) -> tuple[float, list[dict[str, Any]]]:
+    """Has all workers carry out an order; returns seconds until the last is done, and all answers.
+
+    The time is the worker's own if there is one, without the talk.
+    """
+    start = time.perf_counter()
+    for worker in self.workers:
+      worker.send(command, **fields)
+    answers = [worker.read() for worker in self.workers]
+    seconds = time.perf_counter() - start
+    own = answers[0].get("seconds")
+    return (own if len(answers) == 1 and isinstance(own, float) else seconds), answers
+
+  def close(self):
+    """Ends all workers."""
+    self._stack.close()

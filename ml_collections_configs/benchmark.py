@@ -1,0 +1,117 @@
+"""How fast is jaxdl beside Keras and PyTorch, on the same work and the same machine?
+
+make install-peers
+python -m experiments.benchmark --config=ml_collections_configs/benchmark.py[:VARIANT] --workdir=DIR
+
+  VARIANT  what
+  full     every workload as the coursework has it
+  quick    the same with a tenth of the examples, and fewer peers' variants to choose from
+  smoke    two tiny workloads on the digits of scikit-learn, no peer needed: seconds
+  gpu      64 members and more on a GPU (none was measured)
+
+TIMES_AND_RESULTS
+"""
+
+from ml_collections import ConfigDict
+
+from jaxdl.errors import unknown_name
+
+VARIANTS = ("full", "quick", "smoke", "gpu")
+
+# What every workload has; those below say where they differ.
+_DEFAULTS = {
+  "dataset": "mnist",
+  "classes": (),  # empty: all
+  "num_train": 0,  # of the training images, after classes are chosen; 0: all
+  "model": "mlp",  # as `jaxdl.models.parse` reads it
+  "activation": "relu",
+  "dropout_rate": 0.0,
+  "loss": "categorical_cross_entropy",
+  "optimizer": "adam",
+  "learning_rate": 0.001,
+  "batch_size": 32,
+  "rotation_range": 0.0,
+  "shift_range": 0.0,
+  "horizontal_flip": False,
+}
+_CIFAR = {"dataset": "cifar10", "model": "cifar_mlp", "batch_size": 64}
+_WORKLOADS = {
+  "cnn_binary": {
+    "classes": (3, 7),
+    "num_train": 9_916,
+    "model": "cnn_binary",
+    "dropout_rate": 0.5,
+    "loss": "binary_cross_entropy",
+    "batch_size": 512,
+  },
+  "cnn_mnist": {"num_train": 54_000, "model": "cnn_mnist"},
+  "mlp_minibatch": {},
+  "mlp_stochastic": {"num_train": 6_000, "batch_size": 1},
+  "mlp_full_batch": {"batch_size": 60_000},
+  "cifar_mlp": _CIFAR,
+  "cifar_mlp_augmented": {
+    **_CIFAR,
+    "rotation_range": 15.0,
+    "shift_range": 0.1,
+    "horizontal_flip": True,
+  },
+}
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+  """Returns the config of a variant; see above."""
+  if variant not in VARIANTS:
+    raise unknown_name("variant", variant, VARIANTS)
+  config = ConfigDict()
+  config.workloads = ConfigDict(
+    {name: ConfigDict({**_DEFAULTS, **own}) for name, own in _WORKLOADS.items()}, sort_keys=False
+  )
+  # What is measured: training of every workload; inference, with the models of some; populations of
+  # some; and the start, with a full and an empty cache of programs.
+  config.train = tuple(_WORKLOADS)
+  config.inference = ("cnn_binary", "cnn_mnist", "mlp_minibatch", "cifar_mlp")
+  config.population = ("cnn_binary", "mlp_minibatch", "cifar_mlp")
+  config.cold_start = ("cnn_binary",)
+  config.population_sizes = (1, 2, 4, 8)
+
+  config.rounds = 5
+  config.num_members = 4  # of jaxdl in training; their spread is that between seeds
+  config.seed = 0
+  config.device = "cpu"
+  config.threads = 0  # of every peer, and workers of jaxdl; 0: as many as there are cores
+  config.peers = ("keras-tensorflow", "keras-jax", "torch")
+  config.peers_python = ".venv-peers/bin/python"
+  # Variants of each peer that a short trial chooses from; empty: all there are, which takes long.
+  config.variants = ConfigDict(
+    {"keras-tensorflow": (), "keras-jax": (), "torch": ()}, sort_keys=False
+  )
+  # Also the fastest whole-epoch program written by hand around a peer's layers, in a row of its own
+  # that is not compared with: nobody gets it from the peer.
+  config.loops_by_hand = True
+
+  if variant == "quick":
+    config.variants["keras-tensorflow"] = ("fit_steps", "fit_tf_data_steps", "fit_steps_jit")
+    config.variants["keras-jax"] = ("fit",)
+    config.variants.torch = ("eager", "eager_channels_last", "compile_step")
+    config.loops_by_hand = False
+    config.population_sizes = (1, 2, 4)
+    for workload in config.workloads.values():
+      workload.num_train = {9_916: 2_048, 6_000: 1_000}.get(workload.num_train, 6_400)
+      workload.batch_size = min(workload.batch_size, 6_400)
+  if variant == "smoke":
+    small = {**_DEFAULTS, "dataset": "digits", "num_train": 200, "model": "mlp(16)"}
+    config.workloads = ConfigDict({"mlp": ConfigDict(small)})
+    config.workloads.cnn = ConfigDict({**small, "model": "cnn_binary", "batch_size": 100})
+    config.train = ("mlp", "cnn")
+    config.inference = config.population = ("mlp",)
+    config.population_sizes = (1, 2)
+    config.cold_start = ()
+    config.rounds, config.num_members = 2, 2
+    config.peers = ()
+  if variant == "gpu":
+    config.device = "gpu"
+    config.train = config.inference = config.population = ("cnn_binary", "mlp_minibatch")
+    config.cold_start = ()
+    config.num_members = 64
+    config.population_sizes = (1, 4, 16, 64, 256)
+  return config
