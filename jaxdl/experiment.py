@@ -29,7 +29,7 @@ class Experiment:
     validation_fraction: the last part of the training set that is kept for validation, in [0, 1).
     num_seeds: S, replications of every arm.
     seed: root of all randomness.
-    chunk_size: seeds trained at a time; None: chosen by model and memory.
+    chunk_size: seeds that train at a time on a worker; None: chosen by model and memory.
     slice_size: examples that pass through a model at once; None: chosen by model and backend.
     margins: metric -> largest difference that counts as none. These are the metrics that are
       compared; the first is what the answer is about.

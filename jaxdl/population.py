@@ -61,7 +61,8 @@ class Population:
     compile_seconds: of all programs.
     chunks: one plan per program.
     observations: name -> arm -> `[S, E + 1, ...]`, what was observed at initialisation and after
-      every epoch, of the weights as they were then; NaN once all members of a chunk have stopped.
+      every epoch, of the weights as they were then; NaN some time after a member has stopped, at
+      the latest once all members of a chunk have.
     logits: arm -> `[S, N, C]` on the test set; None unless they were to be kept.
   """
 
@@ -385,10 +386,11 @@ def _train_groups(dataset, groups, workers, observe, keep_logits, progress) -> l
   jobs = [(index, chunk) for index, group in enumerate(groups) for chunk in group.chunks()]
   progress.compiling()
 
-  def compile_group(index, device):
+  def compile_group(index, device, size=None):
+    """Returns the programs for chunks of so many seeds, and the seconds that it took."""
     start = time.perf_counter()
     keys, hyper = jax.device_put(groups[index].arguments((0, 0)), device)
-    shapes = (_abstract(x) for x in (keys, hyper, *splits[device]))
+    shapes = (_abstract(x) for x in (keys[:size], hyper, *splits[device]))
     programs = compile_programs(groups[index].recipe, observe, *shapes)
     return programs, time.perf_counter() - start
 
@@ -402,18 +404,18 @@ def _train_groups(dataset, groups, workers, observe, keep_logits, progress) -> l
     def train_job(job, device, check):
       index, chunk = job
       group = groups[index]
-      programs, _ = compiled[index, device].result()
       place = group.chunks().index(chunk) + 1
 
       def report(*counts):
         check()
         progress.update(f"{place}/{group.plan.num_chunks}", *counts)
 
-      num_real = min(group.plan.chunk_size, group.num_seeds - chunk[0])
-      arguments = group.arguments(chunk)
-      done = _train_chunk(
-        programs, group.recipe, arguments, splits[device], num_real, device, report
-      )
+      def compiled_for(size):
+        if size == group.plan.chunk_size:
+          return compiled[index, device].result()
+        return compile_group(index, device, size)
+
+      done = _train_chunk(compiled_for, group, chunk, splits[device], device, report)
       return done if keep_logits else done._replace(logits=None)
 
     try:
@@ -476,30 +478,48 @@ def share(jobs: list, workers: Sequence[jax.Device], train_job: Callable) -> lis
   return results
 
 
-def _train_chunk(programs, recipe, arguments, splits, num_real, device, report) -> _Chunk:
+def _train_chunk(compiled_for, group, chunk, splits, device, report) -> _Chunk:
   """Trains one chunk until its last member stops, then tests it. Drops what pads it."""
-  start = time.perf_counter()
-  train_set, validation, test_set = splits
-  keys, hyper = jax.device_put(arguments, device)
+  start, compile_seconds = time.perf_counter(), 0.0
+  recipe, (train_set, validation, test_set) = group.recipe, splits
+  num_real = min(group.plan.chunk_size, group.num_seeds - chunk[0])
+  keys, hyper = jax.device_put(group.arguments(chunk), device)
+  size, num_arms = len(keys), len(hyper.patience)
+  programs, _ = compiled_for(size)
+  all_programs, all_keys, everyone = programs, keys, None
   state = programs.create(keys, hyper)
+  places = np.arange(size)  # in the chunk, of the seeds that `state` holds
   observed = [jax.device_get(programs.observe(state.params, hyper, *splits))]
   rows = []
-  running = np.ones((num_real, len(hyper.patience)), bool)  # [S, A]
+  running = np.ones((num_real, num_arms), bool)  # [S, A]
   for epoch in range(recipe.num_epochs):
     index = jax.device_put(np.int32(epoch), device)
     state, row = programs.train_epoch(state, keys, hyper, train_set, validation, index)
-    rows.append(jax.device_get(row))
-    observed.append(jax.device_get(programs.observe(state.params, hyper, *splits)))
-    still_running = np.asarray(state.status)[:num_real] == train.RUNNING
+    rows.append(_spread_seeds(jax.device_get(row), places, size))
+    seen = jax.device_get(programs.observe(state.params, hyper, *splits))
+    observed.append(_spread_seeds(seen, places, size))
+    still_running = np.zeros((size, num_arms), bool)
+    still_running[places] = np.asarray(state.status) == train.RUNNING
+    still_running = still_running[:num_real]
     stopped = int(running.sum() - still_running.sum())
     left = recipe.num_epochs - epoch - 1
     report(f"{epoch + 1}/{recipe.num_epochs}", int(running.sum()), stopped * left, stopped)
     running = still_running
     if not running.any():
       break
-  tested = jax.device_get(programs.test(state, hyper, test_set))
+    kept = np.flatnonzero(running.any(axis=1))
+    member_work = 6 * group.num_params * len(train_set.labels) * left
+    smaller = chunks.compacted_size(len(kept), len(places), num_arms * member_work, device.platform)
+    if smaller < len(places):
+      everyone = _put_seeds(everyone, places, state)
+      places = np.resize(kept, smaller)  # filled up with copies
+      state, keys = _take_seeds((everyone, all_keys), places)
+      programs, seconds = compiled_for(smaller)
+      compile_seconds += seconds
+  state = _put_seeds(everyone, places, state)
+  tested = jax.device_get(all_programs.test(state, hyper, test_set))
   state = jax.device_get(state._replace(params={}, opt_state=(), best_params={}))
-  seconds = time.perf_counter() - start
+  seconds = time.perf_counter() - start - compile_seconds
 
   state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
   curves = _along_epochs(rows, num_real, recipe.num_epochs)
@@ -520,6 +540,30 @@ def _train_chunk(programs, recipe, arguments, splits, num_real, device, report) 
     logits=tested.logits,
     train_seconds=np.full(finite.shape, seconds / finite.size),
   )
+
+
+def _spread_seeds(tree: Any, places: np.ndarray, size: int) -> Any:
+  """Returns arrays `[s, ...]` of some seeds as those of all, `[size, ...]`, NaN elsewhere."""
+  if len(places) == size:
+    return tree
+
+  def spread(leaf):
+    whole = np.full((size, *leaf.shape[1:]), np.nan)
+    whole[places] = leaf
+    return whole.astype(leaf.dtype if np.issubdtype(leaf.dtype, np.floating) else float)
+
+  return jax.tree.map(spread, tree)
+
+
+def _take_seeds(tree: Any, places: np.ndarray) -> Any:
+  return jax.tree.map(lambda leaf: leaf[places], tree)
+
+
+def _put_seeds(everyone: Any, places: np.ndarray, some: Any) -> Any:
+  """Returns the state of all seeds of a chunk, `some` at their places; all of them if None."""
+  if everyone is None:
+    return some
+  return jax.tree.map(lambda whole, part: whole.at[places].set(part), everyone, some)
 
 
 def _gather(group: Group, done: list[_Chunk], compile_seconds: float) -> _Trained:

@@ -63,7 +63,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
   config.inference_rounds = 20
   config.timing_margin = 0.05
 
-  config.chunk_size = 0  # seeds trained at a time; 0: automatic
+  config.chunk_size = 0  # seeds that train at a time on a worker; 0: automatic
   config.slice_size = 0  # images that pass through the model at once; 0: automatic
 
   if variant == "sgd":

@@ -212,6 +212,40 @@ def test_early_stopping_is_each_member_s_own(blobs, three_arms):
       _same(together, alone, seeds=[s], arms=[a], exact=False)
 
 
+def test_stopped_seeds_are_left_out_of_the_rest_of_their_chunk(blobs, three_arms, monkeypatch):
+  """Compacting changes nothing but the rounding, wherever in the chunk the others stand."""
+  eager = {
+    name: replace(arm, patience=0, num_epochs=25, learning_rate=0.01)
+    for name, arm in list(three_arms.items())[:2]
+  }
+  arguments = {"seeds": 7, "chunk_size": 7, "observe": _observe}
+  monkeypatch.setattr(chunks, "compacted_size", lambda num_running, size, *_: size)
+  whole = train_population(blobs, eager, **arguments)
+  widths = []
+
+  def compact(num_running, size, *_):
+    widths.append(2 ** int(np.ceil(np.log2(num_running))))
+    return min(widths[-1], size)
+
+  monkeypatch.setattr(chunks, "compacted_size", compact)
+  compacted = train_population(blobs, eager, **arguments)
+  assert min(widths) < 7
+  _same(whole, compacted, exact=False)
+  np.testing.assert_allclose(compacted.mean_probabilities, whole.mean_probabilities, atol=1e-3)
+  for arm in eager:
+    a, b = (p.observations["bias"][arm] for p in (whole, compacted))
+    for s, epochs in enumerate(whole.epochs[:, list(eager).index(arm)]):
+      np.testing.assert_allclose(a[s, : epochs + 1], b[s, : epochs + 1], rtol=2e-3, atol=1e-4)
+
+
+def test_compacting_has_to_pay():
+  assert chunks.compacted_size(3, 8, 1e12, "cpu") == 4
+  assert chunks.compacted_size(5, 8, 1e12, "cpu") == 8  # it would save no half
+  assert chunks.compacted_size(3, 8, 1e9, "cpu") == 8  # compiling would take longer
+  assert chunks.compacted_size(1, 64, 1e13, "gpu") == 1
+  assert chunks.compacted_size(1, 1, 1e13, "cpu") == 1
+
+
 def test_arms_of_several_recipes_come_back_in_order(blobs, mlp_arm):
   """Groups are trained one after the other; results stand where their arms stood."""
   arms = {
