@@ -480,12 +480,12 @@ def share(jobs: list, workers: Sequence[jax.Device], train_job: Callable) -> lis
 
 def _train_chunk(compiled_for, group, chunk, splits, device, report) -> _Chunk:
   """Trains one chunk until its last member stops, then tests it. Drops what pads it."""
+  programs, _ = compiled_for(group.plan.chunk_size)
   start, compile_seconds = time.perf_counter(), 0.0
   recipe, (train_set, validation, test_set) = group.recipe, splits
   num_real = min(group.plan.chunk_size, group.num_seeds - chunk[0])
   keys, hyper = jax.device_put(group.arguments(chunk), device)
   size, num_arms = len(keys), len(hyper.patience)
-  programs, _ = compiled_for(size)
   all_programs, all_keys, everyone = programs, keys, None
   state = programs.create(keys, hyper)
   places = np.arange(size)  # in the chunk, of the seeds that `state` holds
@@ -520,10 +520,14 @@ def _train_chunk(compiled_for, group, chunk, splits, device, report) -> _Chunk:
   tested = jax.device_get(all_programs.test(state, hyper, test_set))
   state = jax.device_get(state._replace(params={}, opt_state=(), best_params={}))
   seconds = time.perf_counter() - start - compile_seconds
-
   state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
   curves = _along_epochs(rows, num_real, recipe.num_epochs)
   observations = _along_epochs(observed, num_real, recipe.num_epochs + 1)
+  return _sum_up(state, curves, tested, observations, seconds)
+
+
+def _sum_up(state, curves, tested: _TestResult, observations, seconds: float) -> _Chunk:
+  """Returns a chunk's results, all on the host, with those that diverged at the very end marked."""
   # The last update may have been the one too many, and with it nothing but the test shows that.
   finite = np.isfinite(tested.loss) & np.isfinite(tested.logits).all(axis=(-2, -1))  # [S, A]
   state = state._replace(status=np.where(finite, state.status, train.DIVERGED))

@@ -557,7 +557,7 @@ def _provenance_text(origin: dict[str, Any]) -> str:
     f"source: {revision}, {clean}",
     f"device: {origin['device_count']} x {origin['device_kind']} ({origin['machine']})",
     f"time: {origin['total_seconds']:.0f} s in all, {origin['compile_seconds']:.0f} s compiling, "
-    f"{origin['train_seconds']:.0f} s training and testing",
+    f"{origin['train_seconds']:.0f} s training and testing, the sum over workers",
     f"data: {origin['dataset']['name']}, SHA-256 {origin['dataset']['checksum']}",
     f"Python {origin['python']}, {versions}",
   ]

@@ -5,7 +5,8 @@ python -m experiments.benchmark --config=ml_collections_configs/benchmark.py[:VA
 
   VARIANT  what
   full     every workload as the coursework has it
-  quick    the same with a tenth of the examples, and fewer peers' variants to choose from
+  quick    the CNNs and CIFAR-10 with a tenth to a half of the examples, and fewer of the peers'
+           variants to choose from
   smoke    two tiny workloads on the digits of scikit-learn, no peer needed: seconds
   gpu      64 members and more on a GPU (none was measured)
 
@@ -90,14 +91,18 @@ def get_config(variant: str = "full") -> ConfigDict:
   config.loops_by_hand = True
 
   if variant == "quick":
-    config.variants["keras-tensorflow"] = ("fit_steps", "fit_tf_data_steps", "fit_steps_jit")
-    config.variants["keras-jax"] = ("fit",)
+    augmented = ("fit_generator", "fit_tf_data")
+    config.variants["keras-tensorflow"] = ("fit_steps", "fit_steps_jit", *augmented)
+    config.variants["keras-jax"] = ("fit", *augmented)
     config.variants.torch = ("eager", "eager_channels_last", "compile_step")
-    config.loops_by_hand = False
     config.population_sizes = (1, 2, 4)
-    for workload in config.workloads.values():
-      workload.num_train = {9_916: 2_048, 6_000: 1_000}.get(workload.num_train, 6_400)
-      workload.batch_size = min(workload.batch_size, 6_400)
+    for name, num_train in {
+      "cnn_binary": 4_096,
+      "cnn_mnist": 6_400,
+      "cifar_mlp": 6_400,
+      "cifar_mlp_augmented": 6_400,
+    }.items():
+      config.workloads[name].num_train = num_train
   if variant == "smoke":
     small = {**_DEFAULTS, "dataset": "digits", "num_train": 200, "model": "mlp(16)"}
     config.workloads = ConfigDict({"mlp": ConfigDict(small)})
