@@ -1,6 +1,7 @@
-"""Progress of a population: a bar on a terminal, one log line per epoch elsewhere."""
+"""Progress of a population: a bar on a terminal, log lines elsewhere, at most one a second."""
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -9,6 +10,7 @@ from typing import TextIO
 import tqdm
 
 _LOGGER = logging.getLogger("jaxdl")
+_SECONDS_BETWEEN_LINES = 1.0
 
 
 class Progress:
@@ -28,7 +30,7 @@ class Progress:
   def start(self, num_members: int, num_member_epochs: int):
     """Begins to count towards `num_member_epochs`, the most that `num_members` can train."""
     self._num_members, self._total, self._trained, self._done = num_members, num_member_epochs, 0, 0
-    self._start = time.monotonic()
+    self._start, self._logged = time.monotonic(), -math.inf
     if self._on_terminal:
       self._bar = tqdm.tqdm(
         total=num_member_epochs, file=self._stream, unit=" member-epochs", dynamic_ncols=True
@@ -59,7 +61,11 @@ class Progress:
         self._bar.set_postfix_str(f"{self._done}/{self._num_members} members done", refresh=False)
         self._bar.update(trained)
         return
-      rate = self._trained / max(time.monotonic() - self._start, 1e-9)
+      now = time.monotonic()
+      if now - self._logged < _SECONDS_BETWEEN_LINES and self._done < self._num_members:
+        return
+      self._logged = now
+      rate = self._trained / max(now - self._start, 1e-9)
       left = tqdm.tqdm.format_interval((self._total - self._trained) / rate) if rate else "unknown"
       _LOGGER.info(
         "chunk %s, epoch %s: %d/%d members done, %.2f member-epochs/s, %s left",

@@ -8,8 +8,6 @@ code has Glorot. Its test accuracy was 99.07 %.
 
 On two CPU cores (no GPU was measured), JAX 0.12.0:
 
-On two CPU cores (no GPU was measured), JAX 0.12.0:
-
   VARIANT   seeds  time     result
   quick     6      not run
   notebook  4      not run  about 130 s an epoch for two seeds of both arms, by the first epoch

@@ -83,7 +83,7 @@ def test_every_arm_is_the_base_with_one_change(variant):
 
 def test_what_is_traced_shares_one_program():
   arms = compare_strategies.create_experiment(configs.get_config()).arms
-  groups = list(arm_lib.group_by_recipe(arms, 10, 4_500, lambda model, num_arms: 64).values())
+  groups = list(arm_lib.group_by_recipe(arms, 10, 4_500, lambda model: 64).values())
   shared = ["base", "step_decay", "cosine", "reduce_on_plateau", "warmup", "one_cycle", "l2"]
   alone = [["early_stopping"], ["dropout"], ["augmentation"], ["cnn"]]
   assert groups[0] == [*shared, "label_smoothing"]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdl import arm as arm_lib
-from jaxdl import chunks, losses, metrics, population, train
+from jaxdl import chunks, losses, metrics, population, progress, train
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.population import train_population
@@ -162,11 +162,11 @@ def test_what_fails_in_a_worker_is_raised_and_stops_the_others(blobs, mlp_arm):
       if self.updates == 3:
         raise KeyboardInterrupt
 
-  progress = Failing(io.StringIO())
+  failing = Failing(io.StringIO())
   arm = replace(mlp_arm, num_epochs=500, patience=None)
   with pytest.raises(KeyboardInterrupt):
-    train_population(blobs, {"a": arm}, seeds=8, chunk_size=1, progress=progress)
-  assert progress.updates < 50
+    train_population(blobs, {"a": arm}, seeds=8, chunk_size=1, progress=failing)
+  assert failing.updates < 50
 
 
 def test_arms_of_a_seed_are_paired(blobs, mlp_arm):
@@ -442,14 +442,19 @@ def test_scores_of_an_unknown_metric(trained):
   assert trained.scores("test_accuracy").higher_is_better is True
 
 
-def test_progress_logs_one_line_an_epoch_where_there_is_no_terminal(blobs, three_arms, caplog):
+@pytest.mark.parametrize("seconds", [0.0, 1000.0])
+def test_progress_logs_lines_where_there_is_no_terminal(
+  blobs, three_arms, caplog, monkeypatch, seconds
+):
+  """One an epoch, or so many seconds apart; the first and the last in any case."""
+  monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", seconds)
   with caplog.at_level(logging.INFO, logger="jaxdl"):
     result = train_population(
       blobs, three_arms, seeds=4, chunk_size=2, workers=jax.local_devices()[:1]
     )
   lines = [record.getMessage() for record in caplog.records]
   first, second = (result.epochs[i : i + 2].max() for i in (0, 2))
-  assert len(lines) == first + second
+  assert len(lines) == (2 if seconds else first + second)
   assert lines[0].startswith("chunk 1/2, epoch 1/6: 0/12 members done")
   assert "chunk 2/2" in lines[-1]
   assert "12/12 members done" in lines[-1]

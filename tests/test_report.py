@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +13,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxdl import devices, figures, report, stats
 from jaxdl import experiment as experiment_lib
-from jaxdl import figures, report, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 
@@ -191,7 +192,8 @@ def test_config_is_complete(workdir, experiment):
 def test_provenance(workdir, blobs):
   origin = json.loads((workdir / "provenance.json").read_text())
   assert origin["dataset"]["checksum"] == blobs.checksum
-  assert origin["device_count"] == 2
+  assert origin["device_count"] == len(jax.local_devices())
+  assert origin["programs"][0]["num_workers"] == len(devices.workers())
   assert origin["chunk_size"] == 2
   assert origin["programs"][0]["num_chunks"] == 3
   assert re.fullmatch(r"\d+\.\d+\.\d+\S*", origin["versions"]["jax"])
