@@ -92,7 +92,7 @@ class Benchmark:
     self.config, self.workdir, self._data_dir = config, workdir, data_dir
     self.threads = config.threads or devices.num_cores()
     self._python, self.missing, self.versions = _find_peers(config)
-    self._chosen: dict[tuple[str, str], list[str]] = {}
+    self._chosen: dict[str, list[System]] = {}
     self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
     self.results: list[dict[str, Any]] = []
     self.peak = matmul_peak()
@@ -182,6 +182,11 @@ class Benchmark:
 
   def peers(self, name: str) -> list[System]:
     """Returns each peer in its fastest variant, and with a loop by hand if that is asked for."""
+    if name not in self._chosen:
+      self._chosen[name] = self._choose(name)
+    return self._chosen[name]
+
+  def _choose(self, name: str) -> list[System]:
     systems = []
     for peer in self.config.peers:
       if peer in self.missing:
