@@ -42,7 +42,7 @@ class JaxdlWorker:
       {"arm": arm},
       dataset.num_classes,
       len(dataset.train),
-      lambda model: sizes["slice_size"] or chunks.default_slice_size(model, device.platform),
+      chunks.slice_sizes(sizes["slice_size"], device.platform),
     )
     seeds = tuple(range(spec.num_members))
     self._group = population.plan_group(
@@ -51,9 +51,7 @@ class JaxdlWorker:
     if self._group.num_params != _num_params(spec, data):
       raise PeerError("the model of the variant is not the network of the spec")
     self._recipe, self._test_images = recipe, dataset.test.images
-    self._splits = [
-      jax.device_put(train.Examples(s.images, s.labels), device) for s in dataset.splits
-    ]
+    self._splits = train.put_splits(dataset, device)
     self._chunks, self._epoch = None, 0
     self.num_params, self.device = self._group.num_params, str(device)
     self.versions = {"jax": jax.__version__, "flax": version("flax")}
@@ -79,15 +77,11 @@ class JaxdlWorker:
     return [float(loss) for loss in np.concatenate(losses)[: self._group.num_seeds]]
 
   def _create(self):
+    device = self._workers[0]
     arguments = [
-      jax.device_put(self._group.arguments(chunk), self._workers[0])
-      for chunk in self._group.chunks()
+      jax.device_put(self._group.arguments(chunk), device) for chunk in self._group.chunks()
     ]
-    shapes = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      (*arguments[0], *self._splits),
-    )
-    self._programs = population.compile_programs(self._recipe, population.observe_nothing, *shapes)
+    self._programs = population.compile_group(self._group, self._splits, device)
     self._chunks = [(self._programs.create(*pair), *pair) for pair in arguments]
 
   def predictor(self, batch_size: int, num_images: int) -> Callable[[], np.ndarray]:

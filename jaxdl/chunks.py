@@ -1,6 +1,7 @@
 """How much of a population trains at a time: slices of a batch, chunks of the seeds."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,8 +22,8 @@ _CPU_CHUNKS = 8
 
 # What a device computes while a program compiles for it: about three seconds of one CPU core at a
 # rate that it reaches; elsewhere ten seconds at a rate that small networks reach.
-_COMPILE_FLOPS = {"cpu": 1e11}
-_ACCELERATOR_FLOPS = 3e13
+_CPU_COMPILE_FLOPS = 1e11
+_ACCELERATOR_COMPILE_FLOPS = 3e13
 
 
 def default_slice_size(model: str, platform: str) -> int:
@@ -39,6 +40,16 @@ def default_slice_size(model: str, platform: str) -> int:
   if platform == "cpu":
     return 8 if models.is_convolutional(model) else 512
   return 512 if models.is_convolutional(model) else 4096
+
+
+def slice_sizes(chosen: int | None, platform: str) -> Callable[[str], int]:
+  """Returns model -> examples that pass through it at once, as `arm.group_by_recipe` takes it.
+
+  Args:
+    chosen: what the user wants for every model; None: `default_slice_size`.
+    platform: of the devices.
+  """
+  return lambda model: chosen or default_slice_size(model, platform)
 
 
 def default_chunk(
@@ -70,14 +81,13 @@ def default_chunk(
   if device.platform == "cpu":
     if models.is_convolutional(recipe.model) or state_bytes > _CPU_SMALL_BYTES:
       return 1, 1
-    members = min(_CPU_MAX_MEMBERS, _CPU_STATE_BYTES // state_bytes)
-    num_devices = _CPU_CHUNKS
+    members, num_parts = min(_CPU_MAX_MEMBERS, _CPU_STATE_BYTES // state_bytes), _CPU_CHUNKS
   else:
     memory = (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
     # State, its update and its gradient; and activations.
     member_bytes = 3 * state_bytes + _activation_bytes(recipe, member, hyper, image_shape)
-    members = memory // 2 // member_bytes
-  most = min(max(1, members // num_arms), math.ceil(num_seeds / num_devices))
+    members, num_parts = memory // 2 // member_bytes, num_devices
+  most = min(max(1, members // num_arms), math.ceil(num_seeds / num_parts))
   return even_size(num_seeds, most), num_arms
 
 
@@ -99,8 +109,8 @@ def compacted_size(num_running: int, size: int, seed_work: float, platform: str)
   """
   smaller = 2 ** math.ceil(math.log2(num_running))
   saved = (size - smaller) * seed_work
-  worth_it = 2 * smaller <= size and saved > _COMPILE_FLOPS.get(platform, _ACCELERATOR_FLOPS)
-  return smaller if worth_it else size
+  cost = _CPU_COMPILE_FLOPS if platform == "cpu" else _ACCELERATOR_COMPILE_FLOPS
+  return smaller if 2 * smaller <= size and saved > cost else size
 
 
 def even_size(num_seeds: int, most: int) -> int:

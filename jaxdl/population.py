@@ -24,7 +24,7 @@ from jaxdl import chunks, devices, losses, metrics, stats, train
 from jaxdl.arm import Arm, Hyperparams, Recipe
 from jaxdl.errors import InputError, check_integer, unknown_name
 from jaxdl.progress import Progress
-from jaxdl.types import Dataset, Split
+from jaxdl.types import Dataset
 
 CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 _TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
@@ -160,12 +160,12 @@ Observer = Callable[
 
 
 class Programs(NamedTuple):
-  """What is compiled for the chunks of one group; see `compile_programs`."""
+  """What trains the chunks of one group; see `compile_programs`."""
 
   create: Callable
   train_epoch: Callable
   test: Callable
-  observe: Callable
+  observe: Callable = lambda *_: {}  # without an observer nothing is compiled, nor run
 
 
 def train_population(
@@ -207,17 +207,13 @@ def train_population(
   seeds = _check_seeds(seeds, root_seed)
   _check(dataset, arms, chunk_size, slice_size)
   workers = tuple(devices.workers() if workers is None else workers)
-
-  def choose_slice_size(model: str) -> int:
-    return slice_size or chunks.default_slice_size(model, workers[0].platform)
-
-  num_examples = len(dataset.train)
-  recipes = arm_lib.group_by_recipe(arms, dataset.num_classes, num_examples, choose_slice_size)
+  sizes = chunks.slice_sizes(slice_size, workers[0].platform)
+  recipes = arm_lib.group_by_recipe(arms, dataset.num_classes, len(dataset.train), sizes)
   groups = [
     plan_group(dataset, recipe, {n: arms[n] for n in names}, seeds, root_seed, chunk_size, workers)
     for recipe, names in recipes.items()
   ]
-  progress, observe = progress or Progress(), observe or observe_nothing
+  progress = progress or Progress()
   progress.start(len(arms) * len(seeds), sum(arm.num_epochs for arm in arms.values()) * len(seeds))
   try:
     trained = _train_groups(dataset, groups, workers, observe, keep_logits, progress)
@@ -275,7 +271,7 @@ class Group(NamedTuple):
   recipe: Recipe
   plan: ChunkPlan
   hyper: Hyperparams  # [A, ...], on the host
-  keys: np.ndarray  # [s * number of chunks along the seeds] keys, the last one repeated
+  keys: jax.Array  # [s * number of chunks along the seeds] keys, the last one repeated
   num_seeds: int
   num_params: int
 
@@ -380,31 +376,29 @@ class _Chunk(NamedTuple):
 
 def _train_groups(dataset, groups, workers, observe, keep_logits, progress) -> list[_Trained]:
   """Trains all chunks of all groups; programs are compiled ahead, while others train."""
-  splits = {
-    device: [jax.device_put(_examples(s), device) for s in dataset.splits] for device in workers
-  }
-  jobs = [(index, chunk) for index, group in enumerate(groups) for chunk in group.chunks()]
+  splits = {device: train.put_splits(dataset, device) for device in set(workers)}
+  jobs = [
+    (index, place, chunk)
+    for index, group in enumerate(groups)
+    for place, chunk in enumerate(group.chunks(), 1)
+  ]
   progress.compiling()
 
-  def compile_group(index, device, size=None):
-    """Returns the programs for chunks of so many seeds, and the seconds that it took."""
+  def compile_timed(index, device, size=None):
     start = time.perf_counter()
-    keys, hyper = jax.device_put(groups[index].arguments((0, 0)), device)
-    shapes = (_abstract(x) for x in (keys[:size], hyper, *splits[device]))
-    programs = compile_programs(groups[index].recipe, observe, *shapes)
+    programs = compile_group(groups[index], splits[device], device, observe, size)
     return programs, time.perf_counter() - start
 
   with concurrent.futures.ThreadPoolExecutor(max_workers=len(splits)) as compiler:
     compiled = {
-      (index, device): compiler.submit(compile_group, index, device)
+      (index, device): compiler.submit(compile_timed, index, device)
       for index in range(len(groups))
       for device in splits
     }
 
     def train_job(job, device, check):
-      index, chunk = job
+      index, place, chunk = job
       group = groups[index]
-      place = group.chunks().index(chunk) + 1
 
       def report(*counts):
         check()
@@ -413,7 +407,7 @@ def _train_groups(dataset, groups, workers, observe, keep_logits, progress) -> l
       def compiled_for(size):
         if size == group.plan.chunk_size:
           return compiled[index, device].result()
-        return compile_group(index, device, size)
+        return compile_timed(index, device, size)
 
       done = _train_chunk(compiled_for, group, chunk, splits[device], device, report)
       return done if keep_logits else done._replace(logits=None)
@@ -427,7 +421,7 @@ def _train_groups(dataset, groups, workers, observe, keep_logits, progress) -> l
     seconds[index] += 0.0 if future.cancelled() else future.result()[1]
   return [
     _gather(
-      group, [c for c, (of, _) in zip(done, jobs, strict=True) if of == index], seconds[index]
+      group, [c for c, job in zip(done, jobs, strict=True) if job[0] == index], seconds[index]
     )
     for index, group in enumerate(groups)
   ]
@@ -552,9 +546,10 @@ def _spread_seeds(tree: Any, places: np.ndarray, size: int) -> Any:
     return tree
 
   def spread(leaf):
-    whole = np.full((size, *leaf.shape[1:]), np.nan)
+    leaf = _as_float(leaf)
+    whole = np.full((size, *leaf.shape[1:]), np.nan, leaf.dtype)
     whole[places] = leaf
-    return whole.astype(leaf.dtype if np.issubdtype(leaf.dtype, np.floating) else float)
+    return whole
 
   return jax.tree.map(spread, tree)
 
@@ -609,9 +604,25 @@ def _gather(group: Group, done: list[_Chunk], compile_seconds: float) -> _Traine
   )
 
 
-def observe_nothing(*_: Any) -> dict[str, jax.Array]:
-  """The observer that records nothing."""
-  return {}
+def compile_group(
+  group: Group,
+  splits: Sequence[train.Examples],
+  device: jax.Device,
+  observe: Observer | None = None,
+  size: int | None = None,
+) -> Programs:
+  """Returns the programs that train the chunks of a group on a device.
+
+  Args:
+    group: of `plan_group`.
+    splits: training, validation and test examples, on the device.
+    device: where.
+    observe: as `train_population` takes it.
+    size: seeds in a chunk; None: as many as planned.
+  """
+  keys, hyper = jax.device_put(group.arguments((0, 0)), device)
+  shapes = (_abstract(x) for x in (keys[:size], hyper, *splits))
+  return compile_programs(group.recipe, observe, *shapes)
 
 
 @functools.lru_cache(maxsize=64)
@@ -619,9 +630,9 @@ def compile_programs(recipe, observer, keys, hyper, train_set, validation, test_
   """Compiles the programs of one recipe for one set of shapes on one device, once.
 
   All arguments after `observer` are the shapes of what the programs are called with: a chunk's keys
-  `[s]` and settings `[a, ...]`, and the three splits. What each
-  `in_axes` says: keys belong to seeds, settings to arms, and the data to nobody, so that whatever
-  depends on key and data alone is computed once for all arms of a seed.
+  `[s]` and settings `[a, ...]`, and the three splits. What each `in_axes` says: keys belong to
+  seeds, settings to arms, and the data to nobody, so that whatever depends on key and data alone is
+  computed once for all arms of a seed.
   """
   num_seeds, num_arms = len(keys), len(hyper.patience)
 
@@ -641,9 +652,6 @@ def compile_programs(recipe, observer, keys, hyper, train_set, validation, test_
     (0, 0, None, None, None, None),
   )
   test = population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, None))
-  observe = population(
-    functools.partial(observer, recipe), (0, 0, None, None, None), (0, None, None, None, None)
-  )
 
   here = keys.sharding
   state = jax.tree.map(
@@ -651,16 +659,20 @@ def compile_programs(recipe, observer, keys, hyper, train_set, validation, test_
     jax.eval_shape(create, keys, hyper),
   )
   index = jax.ShapeDtypeStruct((), jnp.int32, sharding=here)
-  lowered = (
+  lowered = [
     lower(create, keys, hyper),
     lower(epoch, state, keys, hyper, train_set, validation, index, donate=0),
     lower(test, state, hyper, test_set),
-    lower(observe, state.params, hyper, train_set, validation, test_set),
-  )
+  ]
+  if observer is not None:
+    observe = population(
+      functools.partial(observer, recipe), (0, 0, None, None, None), (0, None, None, None, None)
+    )
+    lowered.append(lower(observe, state.params, hyper, train_set, validation, test_set))
   # Drawing weights takes milliseconds and is done once, but it is most of what there is to compile:
   # random bits become long code, which on CPU takes five times as long to optimise as to compile.
   on_cpu = next(iter(here.device_set)).platform == "cpu"
-  options = ({"xla_backend_optimization_level": 0} if on_cpu else None, None, None, None)
+  options = [{"xla_backend_optimization_level": 0} if on_cpu else None, *[None] * 3]
   with concurrent.futures.ThreadPoolExecutor() as pool:
     return Programs(*pool.map(lambda p, o: p.compile(compiler_options=o), lowered, options))
 
@@ -787,11 +799,14 @@ def _along_epochs(epochs: list, num_real: int, length: int) -> Any:
   )
 
 
+def _as_float(values: np.ndarray) -> np.ndarray:
+  """Returns floats as they are and other numbers as floats: an integer cannot be missing."""
+  return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
+
+
 def _pad_epochs(curve: np.ndarray, num_epochs: int) -> np.ndarray:
   """Cuts or pads curves `[S, A, e, ...]` to `[S, A, E, ...]`, with NaN after their end."""
-  curve = curve[:, :, :num_epochs]
-  if not np.issubdtype(curve.dtype, np.floating):
-    curve = curve.astype(np.float64)  # an integer cannot be missing
+  curve = _as_float(curve[:, :, :num_epochs])
   padding = [(0, 0)] * curve.ndim
   padding[2] = (0, num_epochs - curve.shape[2])
   return np.pad(curve, padding, constant_values=np.nan)
@@ -817,10 +832,6 @@ def _test_metrics(confusion: np.ndarray, at_half: np.ndarray | None) -> dict[str
 def _confusion_metrics(confusion: np.ndarray) -> dict[str, np.ndarray]:
   rates = (metrics.accuracy(confusion), *metrics.precision_recall_f1(confusion))
   return dict(zip(_TEST_RATES, rates, strict=True))
-
-
-def _examples(split: Split) -> train.Examples:
-  return train.Examples(split.images, split.labels)
 
 
 def _abstract(tree: Any) -> Any:

@@ -8,7 +8,7 @@ repetition is kept: a single time says nothing about how far it can be trusted.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -58,6 +58,17 @@ class MemberTimings:
 Step = Callable[[Any], tuple[Any, Any]]
 
 
+def draw_orders(names: Sequence[str], rounds: int, seed: int = 0) -> Iterator[list[str]]:
+  """Yields the order of each round, in which every name comes once.
+
+  Drawn anew: always first, or always after the same other, one and the same program was measured 7%
+  slower than elsewhere in the round.
+  """
+  rng = np.random.default_rng(seed)
+  for _ in range(rounds):
+    yield [names[place] for place in rng.permutation(len(names))]
+
+
 def take_turns(
   programs: Mapping[str, tuple[Step, Any]],
   rounds: int,
@@ -66,9 +77,7 @@ def take_turns(
 ) -> tuple[Timings, dict[str, Any]]:
   """Times programs in rounds, in each of which every program runs once.
 
-  In an order that is drawn for each round: always first, or always after the same other, one and
-  the same program was measured 7% slower than elsewhere in the round. A program's time ends when
-  all that it returns is computed.
+  In an order of `draw_orders`. A program's time ends when all that it returns is computed.
 
   Args:
     programs: name -> (compiled step, its first carry), A of them. The step may donate its carry.
@@ -87,15 +96,14 @@ def take_turns(
   # What a program computes on its first call must not have to wait for its inputs.
   carries = {name: jax.block_until_ready(carry) for name, (_, carry) in programs.items()}
   seconds = np.zeros((num_warm_ups + rounds, len(programs)))  # [w + R, A]
-  names, rng = tuple(programs), np.random.default_rng(0)
-  for row in seconds:
-    for place in rng.permutation(len(names)):
-      name = names[place]
+  names = tuple(programs)
+  for row, order in zip(seconds, draw_orders(names, len(seconds)), strict=True):
+    for name in order:
       step, _ = programs[name]
       start = clock()
       # A device works on after the call has returned.
       carries[name], _ = jax.block_until_ready(step(carries[name]))
-      row[place] = clock() - start
+      row[names.index(name)] = clock() - start
   return Timings(names, seconds[num_warm_ups:]), carries
 
 
@@ -130,10 +138,7 @@ def time_members(
   check_integer("train_rounds", train_rounds, 1)
   check_integer("inference_rounds", inference_rounds, 1)
   device = jax.local_devices()[0] if device is None else device
-  train_set, validation, test_set = (
-    jax.device_put(train.Examples(split.images, split.labels), device)
-    for split in (dataset.train, dataset.validation, dataset.test)
-  )
+  train_set, validation, test_set = train.put_splits(dataset, device)
   training, compile_seconds, recipes = {}, {}, {}
   for name, arm in arms.items():
     recipe, hyper = _alone(name, arm, dataset, slice_size, device)
@@ -254,13 +259,8 @@ def _alone(
   name: str, arm: Arm, dataset: Dataset, slice_size: int | None, device: jax.Device
 ) -> tuple[Recipe, Hyperparams]:
   """Returns the recipe of an arm that shares its program with no other, and its settings."""
-
-  def choose_slice_size(model: str) -> int:
-    return slice_size or chunks.default_slice_size(model, device.platform)
-
-  groups = arm_lib.group_by_recipe(
-    {name: arm}, dataset.num_classes, len(dataset.train), choose_slice_size
-  )
+  sizes = chunks.slice_sizes(slice_size, device.platform)
+  groups = arm_lib.group_by_recipe({name: arm}, dataset.num_classes, len(dataset.train), sizes)
   (recipe,) = groups
   num_steps = -(-len(dataset.train) // recipe.batch_size)
   hyper = jax.tree.map(jnp.asarray, arm_lib.hyperparams(arm, recipe, num_steps))

@@ -19,6 +19,7 @@ from jax import lax
 
 from jaxdl import augment, initializers, losses, metrics, models, optimizers, schedules
 from jaxdl.arm import Hyperparams, Recipe
+from jaxdl.types import Dataset
 
 # Streams of random numbers of one member.
 _INIT, _DATA_ORDER, _DROPOUT, _AUGMENTATION = range(4)
@@ -33,6 +34,12 @@ class Examples(NamedTuple):
 
   images: jax.Array  # [N, H, W, D] uint8
   labels: jax.Array  # [N] int32
+
+
+def put_splits(dataset: Dataset, device: jax.Device) -> tuple[Examples, Examples, Examples]:
+  """Returns the training, validation and test examples of a dataset, on a device."""
+  splits = (Examples(split.images, split.labels) for split in dataset.splits)
+  return tuple(jax.device_put(split, device) for split in splits)
 
 
 class MemberState(NamedTuple):
