@@ -5,7 +5,9 @@ A config is read once, here, into the frozen `Experiment`, which rejects what it
 
 import dataclasses
 import datetime
+import functools
 import logging
+import os
 import pathlib
 import re
 import sys
@@ -16,12 +18,13 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxdl import data, report
+from jaxdl import data, devices, executors, interrupts, report
 from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.population import Observer, Population
+from jaxdl.population import Population
+from jaxdl.programs import Observer
 from jaxdl.types import Dataset
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -31,7 +34,19 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.")
 DATA_DIR = flags.DEFINE_string(
   "data_dir", None, "Where TFDS datasets are (default: $TFDS_DATA_DIR)."
 )
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a run of another config in the workdir.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Start anew, whatever run is in the workdir.")
+_RESUME_ANYWAY = flags.DEFINE_bool(
+  "resume_anyway", False, "Go on with the run in the workdir although something differs."
+)
+_PARTIAL = flags.DEFINE_bool(
+  "partial", False, "Train nothing: report what is trained so far, in the folder partial."
+)
+_CHECKPOINT_EVERY = flags.DEFINE_integer(
+  "checkpoint_every",
+  0,
+  "Epochs from one checkpoint of a chunk to the next; 0: as often as costs little.",
+  lower_bound=0,
+)
 
 # Keys that are not a setting of an arm but of the whole experiment.
 _EXPERIMENT_KEYS = (
@@ -85,6 +100,12 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
       function(_CONFIG.value)
     except InputError as error:
       _fail(error)
+    except interrupts.Interrupted as signal:
+      print(f"interrupted by {signal}; the same command goes on from here", file=sys.stderr)
+      sys.stdout.flush()
+      sys.stderr.flush()
+      # A worker may be in the middle of an epoch, which nothing but the end of its process ends.
+      os._exit(interrupts.EXIT_STATUS)
 
   if default_config is not None and not _config_file(sys.argv):
     # As if it had been typed, so that mistakes in other flags are explained the same way.
@@ -95,11 +116,18 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
 def run_experiment(script: Script, experiment: Experiment):
   """Trains, compares and reports; prints the verdicts and where the report is."""
   started = datetime.datetime.now(datetime.UTC)
-  with report.Workdir(WORKDIR.value, experiment, OVERWRITE.value) as workdir:
+  with (
+    report.Workdir(
+      WORKDIR.value,
+      experiment,
+      overwrite=OVERWRITE.value,
+      resume_anyway=_RESUME_ANYWAY.value,
+      partial=_PARTIAL.value,
+    ) as workdir,
+    interrupts.interruptible(),
+  ):
     dataset = experiment_lib.load_dataset(experiment, DATA_DIR.value)
-    trained = experiment_lib.train(
-      experiment, dataset, observe=script.observe, keep_logits=script.keep_logits
-    )
+    trained = _train(script, experiment, dataset, workdir)
     shown = trained if script.choose is None else script.choose(experiment, trained)
     verdicts = experiment_lib.compare(experiment, shown)
     extra = report.Extra()
@@ -107,6 +135,33 @@ def run_experiment(script: Script, experiment: Experiment):
       extra = script.analyze(experiment, dataset, trained)
     workdir.commit(experiment, dataset, trained, verdicts, started, extra, shown)
   _print_result(experiment, verdicts, workdir.path)
+  if trained.missing_seeds:
+    print(f"{len(trained.missing_seeds)} seeds are missing; the report says why", file=sys.stderr)
+  if trained.failures:
+    sys.exit(1)
+
+
+def _train(
+  script: Script, experiment: Experiment, dataset: Dataset, workdir: report.Workdir
+) -> Population:
+  """Trains what is not trained yet, wherever the flags say."""
+  store = workdir.store
+  workers = devices.workers()
+  kind, execute = devices.kind_of(workers[0]), None
+  if _PARTIAL.value:
+    execute = functools.partial(executors.read_committed, store)
+  workdir.claim(dataset, experiment_lib.plan(experiment, dataset, kind), kind)
+  return experiment_lib.train(
+    experiment,
+    dataset,
+    workers=workers,
+    device=kind,
+    observe=script.observe,
+    keep_logits=script.keep_logits,
+    store=store,
+    checkpoint_every=_CHECKPOINT_EVERY.value or None,
+    execute=execute,
+  )
 
 
 def create_arm(config: ConfigDict, **settings: Any) -> Arm:

@@ -19,8 +19,7 @@ import numpy as np
 
 from experiments.peers import protocol
 from experiments.peers.protocol import Data, PeerError, Spec
-from jaxdl import arm as arm_lib
-from jaxdl import chunks, population, train
+from jaxdl import chunks, devices, executors, plan, programs, train
 from jaxdl.arm import Arm
 from jaxdl.types import Dataset, Split
 
@@ -38,19 +37,12 @@ class JaxdlWorker:
     on_cpu = device.platform == "cpu"
     self._workers = [device] * spec.threads if on_cpu else jax.local_devices()
     sizes = {key: spec.variant.get(key) for key in ("chunk_size", "slice_size")}
-    (recipe,) = arm_lib.group_by_recipe(
-      {"arm": arm},
-      dataset.num_classes,
-      len(dataset.train),
-      chunks.slice_sizes(sizes["slice_size"], device.platform),
-    )
     seeds = tuple(range(spec.num_members))
-    self._group = population.plan_group(
-      dataset, recipe, {"arm": arm}, seeds, spec.seed, sizes["chunk_size"], self._workers
-    )
+    kind = devices.kind_of(device)
+    (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
     if self._group.num_params != _num_params(spec, data):
       raise PeerError("the model of the variant is not the network of the spec")
-    self._recipe, self._test_images = recipe, dataset.test.images
+    self._recipe, self._test_images = self._group.recipe, dataset.test.images
     self._splits = train.put_splits(dataset, device)
     self._chunks, self._epoch = None, 0
     self.num_params, self.device = self._group.num_params, str(device)
@@ -73,7 +65,7 @@ class JaxdlWorker:
       self._chunks[place] = jax.block_until_ready(state), keys, hyper
       return np.asarray(metrics.train_loss).ravel()
 
-    losses = population.share(list(range(len(self._chunks))), self._workers, train_chunk)
+    losses = executors.share(list(range(len(self._chunks))), self._workers, train_chunk)
     return [float(loss) for loss in np.concatenate(losses)[: self._group.num_seeds]]
 
   def _create(self):
@@ -81,7 +73,7 @@ class JaxdlWorker:
     arguments = [
       jax.device_put(self._group.arguments(chunk), device) for chunk in self._group.chunks()
     ]
-    self._programs = population.compile_group(self._group, self._splits, device)
+    self._programs = programs.compile_group(self._group, self._splits, device)
     self._chunks = [(self._programs.create(*pair), *pair) for pair in arguments]
 
   def predictor(self, batch_size: int, num_images: int) -> Callable[[], np.ndarray]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxdl import models, train
 from jaxdl.arm import Hyperparams, Recipe
+from jaxdl.devices import DeviceKind
 
 # On CPU members train one by one, each on a core, unless they are so small that what XLA spends on
 # starting an operation outweighs it: measured on networks with 13 to 110 thousand parameters, up to
@@ -19,6 +20,10 @@ _CPU_MAX_MEMBERS = 8
 # No more chunks than these are needed to keep workers busy; not the number of workers itself, on
 # which results would then depend.
 _CPU_CHUNKS = 8
+
+# More members at a time than this keep no accelerator busier, so it is rather chunks that other
+# devices can take. Not measured.
+_ACCELERATOR_MAX_MEMBERS = 128
 
 # What a device computes while a program compiles for it: about three seconds of one CPU core at a
 # rate that it reaches; elsewhere ten seconds at a rate that small networks reach.
@@ -59,8 +64,7 @@ def default_chunk(
   member: train.MemberState,
   hyper: Hyperparams,
   image_shape: tuple[int, int, int],
-  device: jax.Device,
-  num_devices: int,
+  device: DeviceKind,
 ) -> tuple[int, int]:
   """Returns how many members a worker trains at a time, as `(seeds, arms)`.
 
@@ -71,11 +75,10 @@ def default_chunk(
     member: the shapes of one member.
     hyper: the settings of one arm.
     image_shape: `(H, W, D)`.
-    device: the kind of device.
-    num_devices: devices that share the seeds.
+    device: what they train on.
 
   On CPU one, unless they are small. Elsewhere all arms, with as many seeds as half of the device's
-  memory holds, shared between the devices.
+  memory holds, up to a limit. The number of devices has no say: results would depend on it.
   """
   state_bytes = _num_bytes(member)
   if device.platform == "cpu":
@@ -83,10 +86,10 @@ def default_chunk(
       return 1, 1
     members, num_parts = min(_CPU_MAX_MEMBERS, _CPU_STATE_BYTES // state_bytes), _CPU_CHUNKS
   else:
-    memory = (device.memory_stats() or {}).get("bytes_limit", 8 * 2**30)
+    memory = device.memory_bytes or 8 * 2**30
     # State, its update and its gradient; and activations.
     member_bytes = 3 * state_bytes + _activation_bytes(recipe, member, hyper, image_shape)
-    members, num_parts = memory // 2 // member_bytes, num_devices
+    members, num_parts = min(_ACCELERATOR_MAX_MEMBERS, memory // 2 // member_bytes), 1
   most = min(max(1, members // num_arms), math.ceil(num_seeds / num_parts))
   return even_size(num_seeds, most), num_arms
 

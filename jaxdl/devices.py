@@ -3,8 +3,23 @@
 import math
 import os
 import pathlib
+from typing import NamedTuple
 
 import jax
+
+
+class DeviceKind(NamedTuple):
+  """What a device is, as far as results and plans depend on it; also of another machine's."""
+
+  platform: str  # as JAX calls it, e.g. "cpu"
+  name: str  # of the model
+  memory_bytes: int | None  # None: it does not say
+
+
+def kind_of(device: jax.Device) -> DeviceKind:
+  """Returns what a device is."""
+  memory = (device.memory_stats() or {}).get("bytes_limit")
+  return DeviceKind(device.platform, device.device_kind, memory)
 
 
 def num_cores() -> int:

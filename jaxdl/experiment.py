@@ -9,9 +9,10 @@ import numpy as np
 
 from jaxdl import data, population, stats
 from jaxdl.arm import Arm
+from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError, check_integer, unknown_name
-from jaxdl.population import Observer, Population
-from jaxdl.progress import Progress
+from jaxdl.plan import Group
+from jaxdl.population import Population
 from jaxdl.types import Dataset
 
 
@@ -116,31 +117,37 @@ def load_dataset(experiment: Experiment, data_dir: str | None = None) -> Dataset
   return data.split_validation(dataset, experiment.validation_fraction)
 
 
-def train(
-  experiment: Experiment,
-  dataset: Dataset,
-  progress: Progress | None = None,
-  observe: Observer | None = None,
-  keep_logits: bool = False,
-) -> Population:
+def plan(experiment: Experiment, dataset: Dataset, device: DeviceKind) -> list[Group]:
+  """Returns how the population of an experiment is cut into chunks for a kind of device.
+
+  Raises:
+    InputError: for settings that do not fit.
+  """
+  _check_margins(experiment, dataset)
+  return population.plan_population(
+    dataset,
+    experiment.arms,
+    population.check_seeds(experiment.num_seeds, experiment.seed),
+    experiment.seed,
+    device,
+    experiment.chunk_size,
+    experiment.slice_size,
+  )
+
+
+def train(experiment: Experiment, dataset: Dataset, **options: Any) -> Population:
   """Trains the population of an experiment.
 
   Args:
     experiment: what to train.
     dataset: of `load_dataset`.
-    progress: as `train_population` takes it, like the two that follow.
-    observe: what else to record along the training.
-    keep_logits: whether to keep every member's logits of the test set.
+    **options: those of `jaxdl.population.train_population` that no result depends on, and what else
+      to record: progress, observe, keep_logits, store, checkpoint_every, execute, ...
 
   Raises:
     InputError: for settings that do not fit.
   """
-  known = population.metric_names(experiment.arms, dataset)
-  if experiment.target_loss is not None:
-    known = (*known, population.EPOCHS_TO_TARGET)
-  for metric in experiment.margins:
-    if metric not in known:
-      raise unknown_name("metric in margins", metric, known)
+  _check_margins(experiment, dataset)
   trained = population.train_population(
     dataset,
     experiment.arms,
@@ -148,9 +155,7 @@ def train(
     root_seed=experiment.seed,
     chunk_size=experiment.chunk_size,
     slice_size=experiment.slice_size,
-    progress=progress,
-    observe=observe,
-    keep_logits=keep_logits,
+    **options,
   )
   if experiment.target_loss is None:
     return trained
@@ -158,6 +163,15 @@ def train(
   return dataclasses.replace(
     trained, metrics={**trained.metrics, population.EPOCHS_TO_TARGET: epochs}
   )
+
+
+def _check_margins(experiment: Experiment, dataset: Dataset):
+  known = population.metric_names(experiment.arms, dataset)
+  if experiment.target_loss is not None:
+    known = (*known, population.EPOCHS_TO_TARGET)
+  for metric in experiment.margins:
+    if metric not in known:
+      raise unknown_name("metric in margins", metric, known)
 
 
 def epochs_to(trained: Population, target_loss: float) -> np.ndarray:

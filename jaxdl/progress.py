@@ -30,6 +30,7 @@ class Progress:
   def start(self, num_members: int, num_member_epochs: int):
     """Begins to count towards `num_member_epochs`, the most that `num_members` can train."""
     self._num_members, self._total, self._trained, self._done = num_members, num_member_epochs, 0, 0
+    self._earlier = 0
     self._start, self._logged = time.monotonic(), -math.inf
     if self._on_terminal:
       self._bar = tqdm.tqdm(
@@ -40,6 +41,25 @@ class Progress:
     """Says that a program is being compiled, which can take a while before the first epoch."""
     if self._bar is not None:
       self._bar.set_description("compiling")
+
+  def resume(self, trained: int, skipped: int, finished: int):
+    """Counts what an earlier process has done, as far as this one does not do it again.
+
+    Args:
+      trained: member-epochs that were trained.
+      skipped: member-epochs that will not be, because members stopped.
+      finished: members that trained for the last time.
+    """
+    with self._lock:
+      self._trained += trained
+      self._earlier += trained
+      self._total -= skipped
+      self._done += finished
+      if self._bar is not None:
+        self._bar.total = self._total
+        self._bar.initial += trained
+        self._bar.n += trained
+        self._bar.refresh()
 
   def update(self, chunk: str, epoch: str, trained: int, skipped: int, finished: int):
     """Reports one epoch of one chunk.
@@ -65,7 +85,7 @@ class Progress:
       if now - self._logged < _SECONDS_BETWEEN_LINES and self._done < self._num_members:
         return
       self._logged = now
-      rate = self._trained / max(now - self._start, 1e-9)
+      rate = (self._trained - self._earlier) / max(now - self._start, 1e-9)
       left = tqdm.tqdm.format_interval((self._total - self._trained) / rate) if rate else "unknown"
       _LOGGER.info(
         "chunk %s, epoch %s: %d/%d members done, %.2f member-epochs/s, %s left",

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,16 +18,23 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxdl import augment, comparison_plots, figures, metrics, plots, stats, train
+from jaxdl import augment, comparison_plots, figures, files, metrics, plots, stats, train
 from jaxdl import experiment as experiment_lib
+from jaxdl import store as store_lib
 from jaxdl.arm import Arm
+from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.figures import Figure
+from jaxdl.plan import Group
 from jaxdl.population import RATES, Population
 from jaxdl.types import Dataset
 
 CONFIG_FILE = "config.json"
+# The folder of what `jaxdl.store` keeps of the run.
+RUN = "run"
+_PARTIAL = "partial"
+_REFUSE = "choose another workdir, or replace what is there with --overwrite"
 _FILES = (
   "provenance.json",
   "members.csv",
@@ -63,65 +69,119 @@ class Extra(NamedTuple):
 
 
 class Workdir:
-  """The directory of one run, claimed before the training and filled after it, all at once."""
+  """The directory of one run: claimed before the training, and filled after it, all at once."""
 
-  def __init__(self, path: str | os.PathLike, experiment: Experiment, overwrite: bool = False):
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    experiment: Experiment,
+    *,
+    overwrite: bool = False,
+    resume_anyway: bool = False,
+    partial: bool = False,
+  ):
     """Claims the directory, creating it where it is not there.
 
     Args:
       path: the directory.
-      experiment: what is about to run. A finished run of the same experiment is replaced by it.
-      overwrite: replace a run of another experiment too.
+      experiment: what is about to run. A run of the same experiment goes on where it was.
+      overwrite: start anew, whatever is there.
+      resume_anyway: go on with the run that is there although it was another config, another width,
+        or another JAX; what differs is recorded.
+      partial: report what is trained so far, in a folder `partial` of its own, also while another
+        process trains on.
 
     Raises:
-      InputError: where the directory cannot be written, or holds another run.
+      InputError: where the directory cannot be written, is in use, or holds another run.
     """
     self.path = pathlib.Path(path)
     if not str(path):
       raise InputError("workdir is empty")
     self._config = json.loads(json.dumps(experiment.to_json()))
-    if not overwrite:
-      self._check_config()
+    self._resume_anyway = resume_anyway
+    self.resumed_anyway: list[str] = []  # in what the run that is there differs
     # Now, not when the run is over: the source may be edited while it runs.
     self._source = _source_revision()
-    self._created = [p for p in (self.path, *self.path.parents) if not p.exists()]
+    self.store, self._partial = store_lib.Store(self.path / RUN), partial
+    if partial:
+      if self.store.read_identity() is None:
+        raise InputError(f"no run has begun in workdir {str(self.path)!r}: nothing to report")
+      self.path /= _PARTIAL
+    self._lock = files.Lock(self.path)
     try:
-      self.path.mkdir(parents=True, exist_ok=True)
-      # Results are written here and moved when they are complete; finding out that this is not
-      # possible costs nothing now and hours later.
-      self._staging = pathlib.Path(tempfile.mkdtemp(prefix=".staging-", dir=self.path))
-    except OSError as error:
-      raise InputError(f"cannot write to workdir {str(self.path)!r}: {error.strerror}") from error
+      if overwrite and not partial:
+        with files.naming(self.path):
+          shutil.rmtree(self.path / RUN, ignore_errors=True)
+      else:
+        self._check_config()
+    except BaseException:
+      self._lock.release()
+      raise
 
   def _check_config(self):
+    running = self.store.read_identity()
+    if running is not None:
+      there = {"config": running.get("config")}
+      self._refuse_differences(there, {"config": self._config})
+      return
     file = self.path / CONFIG_FILE
-    refuse = "choose another workdir, or replace what is there with --overwrite"
     if not file.exists():
       strangers = [name for name in _FILES if (self.path / name).exists()]
       if strangers:
         raise InputError(
-          f"workdir {str(self.path)!r} holds a {strangers[0]} of no known run; {refuse}"
+          f"workdir {str(self.path)!r} holds a {strangers[0]} of no known run; {_REFUSE}"
         )
       return
     try:
       there = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-      raise InputError(f"cannot read {str(file)!r}: {error}; {refuse}") from error
+    except (OSError, ValueError, RecursionError) as error:
+      raise InputError(f"cannot read {str(file)!r}: {error}; {_REFUSE}") from error
     for name, old, new in _differences(there, self._config):
       raise InputError(
         f"workdir {str(self.path)!r} holds a run of another config ({name}: {old!r} there, {new!r} "
-        f"now); {refuse}"
+        f"now); {_REFUSE}"
       )
+
+  def claim(self, dataset: Dataset, groups: Sequence[Group], device: DeviceKind):
+    """Says what is about to train here, before anything of it does.
+
+    Args:
+      dataset: as it will be trained on.
+      groups: how its members are cut into chunks.
+      device: what they train on.
+
+    Raises:
+      InputError: the run that is there is another one.
+    """
+    identity = {
+      "config": self._config,
+      "dataset_checksum": dataset.checksum,
+      "jax": ".".join(jax.__version__.split(".")[:2]),  # so long as its major version is 0
+      "device_kind": device.name,
+      "programs": {str(group.index): group.plan._asdict() for group in groups},
+    }
+    there = self.store.read_identity() if self._partial else self.store.claim(identity)
+    self._refuse_differences(there, json.loads(json.dumps(identity)))
+
+  def _refuse_differences(self, there: dict[str, Any], now: dict[str, Any]):
+    found = [
+      f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
+      for name, old, new in _differences(there, now)
+    ]
+    if found and not self._resume_anyway:
+      what = "of another config" if there["config"] != now["config"] else "that differs"
+      raise InputError(
+        f"workdir {str(self.path)!r} holds a run {what} ({found[0]:.300}); choose another workdir, "
+        "start anew with --overwrite, or go on with what is there with --resume_anyway"
+      )
+    self.resumed_anyway += [text for text in found if text not in self.resumed_anyway]
 
   def __enter__(self) -> "Workdir":
     return self
 
   def __exit__(self, *_):
-    shutil.rmtree(self._staging, ignore_errors=True)
-    for folder in self._created:  # innermost first
-      if any(folder.iterdir()):
-        break
-      folder.rmdir()
+    self.store.close()
+    self._lock.release()
 
   def commit(
     self,
@@ -144,9 +204,15 @@ class Workdir:
       extra: what this kind of experiment adds.
       shown: the part of the population that pictures and tables of the report show; None: all.
     """
-    stage = self._staging
+    # Without its config a directory is no run, so one that is interrupted while the files move is
+    # not taken for one.
+    replaces = (CONFIG_FILE, _FIGURES, _TABLES)
+    with files.staging(self.path, replaces, last=(CONFIG_FILE,)) as stage:
+      self._write(stage, experiment, dataset, trained, verdicts, started, extra, shown or trained)
+
+  def _write(self, stage, experiment, dataset, trained, verdicts, started, extra, shown):
     (stage / _FIGURES).mkdir()
-    pictures = [*_pictures(experiment, shown or trained, dataset), *extra.pictures]
+    pictures = [*_pictures(experiment, shown, dataset), *extra.pictures]
     for name, _, figure in pictures:
       figures.save(figure, stage / _FIGURES / name)
     if extra.tables:
@@ -154,8 +220,10 @@ class Workdir:
     for name, table in extra.tables.items():
       table.to_csv(stage / _TABLES / f"{name}.csv", index=False, lineterminator="\n")
     origin = provenance(dataset, trained, started, self._source)
+    if self.resumed_anyway:
+      origin["resumed_anyway"] = self.resumed_anyway
     captions = [(name, caption) for name, caption, _ in pictures]
-    text = markdown(experiment, shown or trained, verdicts, origin, captions, extra.sections)
+    text = markdown(experiment, shown, verdicts, origin, captions, extra.sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
     _write_json(stage / "provenance.json", origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
@@ -164,17 +232,6 @@ class Workdir:
     curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
     np.savez(stage / "confusion.npz", **_confusion_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
-    self._publish()
-
-  def _publish(self):
-    # Without its config a directory is no run, so one that is interrupted here is not taken for
-    # one.
-    (self.path / CONFIG_FILE).unlink(missing_ok=True)
-    for folder in (_FIGURES, _TABLES):
-      shutil.rmtree(self.path / folder, ignore_errors=True)
-    results = {path.name for path in self._staging.iterdir()} - {CONFIG_FILE}
-    for name in (*sorted(results), CONFIG_FILE):
-      os.replace(self._staging / name, self.path / name)
 
 
 def beside_table(trained: Population, evidence: Sequence[tuple[str, str, float]]) -> str:
@@ -303,7 +360,11 @@ def provenance(
     "total_seconds": round((finished - started).total_seconds(), 3),
     "compile_seconds": round(trained.compile_seconds, 3),
     "train_seconds": round(float(trained.train_seconds.sum()), 3),
+    "num_workers": trained.num_workers,
     "programs": [plan._asdict() for plan in trained.chunks],
+    "halved_chunks": list(trained.split_chunks),
+    "missing_seeds": list(trained.missing_seeds),
+    "failures": dict(trained.failures),
     "chunk_size": trained.chunks[0].chunk_size if len(trained.chunks) == 1 else None,
   }
 
@@ -395,6 +456,7 @@ def markdown(
   data = origin["dataset"]
   parts = [
     f"# {escape(experiment.question)}",
+    _partial_text(trained),
     f"**{escape(experiment_lib.answer(list(verdicts), primary))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
     f"{escape(data['name'])}, classes {escape(', '.join(trained.class_names))}: "
@@ -417,6 +479,24 @@ def markdown(
     _provenance_text(origin),
   ]
   return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _partial_text(trained: Population) -> str:
+  """Says what is missing; nothing where nothing is."""
+  if not trained.missing_seeds:
+    return ""
+  planned = len(trained.seeds) + len(trained.missing_seeds)
+  missing = ", ".join(map(str, trained.missing_seeds[:20]))
+  more = ", ..." if len(trained.missing_seeds) > 20 else ""
+  lines = [
+    f"**Partial: {len(trained.seeds)} of {planned} seeds have finished with all of their arms.** "
+    f"Missing: {missing}{more}."
+  ]
+  lines += [
+    f"- Chunk {escape(name)} failed: {escape(reason[:200])} (`{RUN}/failures/{name}.txt`)"
+    for name, reason in trained.failures.items()
+  ]
+  return "\n\n".join([lines[0], "\n".join(lines[1:])]).strip()
 
 
 _VERDICT_NOTE = (

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdl import arm as arm_lib
-from jaxdl import chunks, losses, metrics, population, progress, train
+from jaxdl import chunks, losses, metrics, population, programs, progress, train
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.population import train_population
@@ -135,7 +135,7 @@ def test_workers_do_not_matter_at_all(blobs, three_arms, trained, num_workers):
   """Not even for the bits: a chunk is the same whoever trains it, and whenever."""
   workers = jax.local_devices()[:1] * num_workers
   again = train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=2, workers=workers)
-  assert again.chunks[0].num_workers == num_workers
+  assert again.num_workers == num_workers
   _same(again, trained)
   np.testing.assert_array_equal(again.mean_probabilities, trained.mean_probabilities)
 
@@ -282,19 +282,19 @@ def test_changing_values_compiles_nothing(blobs, mlp_arm):
 
 def test_nothing_is_copied_between_host_and_device_inside_an_epoch(blobs, three_arms, monkeypatch):
   guarded = []
-  compile_programs = population.compile_programs
+  compile_programs = programs.compile_programs
 
   def compile_guarded(*shapes):
-    programs = compile_programs(*shapes)
+    compiled = compile_programs(*shapes)
 
     def train_epoch(*arguments):
       guarded.append(arguments)
       with jax.transfer_guard("disallow"):
-        return jax.block_until_ready(programs.train_epoch(*arguments))
+        return jax.block_until_ready(compiled.train_epoch(*arguments))
 
-    return programs._replace(train_epoch=train_epoch)
+    return compiled._replace(train_epoch=train_epoch)
 
-  monkeypatch.setattr(population, "compile_programs", compile_guarded)
+  monkeypatch.setattr(programs, "compile_programs", compile_guarded)
   result = train_population(blobs, three_arms, seeds=2, chunk_size=1)
   assert len(guarded) == result.epochs.max(axis=1).sum()
   with jax.transfer_guard("disallow"), pytest.raises(jax.errors.JaxRuntimeError, match="transfer"):
