@@ -63,8 +63,8 @@ format: install
 # small lock is the part of the large one that runs and tests need.
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
-	  --extra test --extra prepare --custom-compile-command "make lock" -o requirements-prepare.lock
+	  --extra test --extra cluster --extra prepare --custom-compile-command "make lock" -o requirements-prepare.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
-	  --extra test -c requirements-prepare.lock --custom-compile-command "make lock" -o requirements.lock
+	  --extra test --extra cluster -c requirements-prepare.lock --custom-compile-command "make lock" -o requirements.lock
 	uv pip compile requirements-peers.in --universal --python-version 3.11 --generate-hashes --quiet \
 	  --custom-compile-command "make lock" -o requirements-peers.lock

@@ -3,9 +3,11 @@
 A config is read once, here, into the frozen `Experiment`, which rejects what it does not know.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import functools
+import json
 import logging
 import os
 import pathlib
@@ -46,6 +48,15 @@ _CHECKPOINT_EVERY = flags.DEFINE_integer(
   0,
   "Epochs from one checkpoint of a chunk to the next; 0: as often as costs little.",
   lower_bound=0,
+)
+_EXECUTOR = flags.DEFINE_enum(
+  "executor", "local", ["local", "dask"], "What trains: this process, or workers of Dask."
+)
+_SCHEDULER = flags.DEFINE_string(
+  "scheduler", None, "Address of the Dask scheduler; default: a cluster on this machine."
+)
+_SCHEDULER_FILE = flags.DEFINE_string(
+  "scheduler_file", None, "File that the Dask scheduler wrote, instead of its address."
 )
 
 # Keys that are not a setting of an arm but of the whole experiment.
@@ -145,23 +156,35 @@ def _train(
   script: Script, experiment: Experiment, dataset: Dataset, workdir: report.Workdir
 ) -> Population:
   """Trains what is not trained yet, wherever the flags say."""
-  store = workdir.store
-  workers = devices.workers()
-  kind, execute = devices.kind_of(workers[0]), None
-  if _PARTIAL.value:
-    execute = functools.partial(executors.read_committed, store)
-  workdir.claim(dataset, experiment_lib.plan(experiment, dataset, kind), kind)
-  return experiment_lib.train(
-    experiment,
-    dataset,
-    workers=workers,
-    device=kind,
-    observe=script.observe,
-    keep_logits=script.keep_logits,
-    store=store,
-    checkpoint_every=_CHECKPOINT_EVERY.value or None,
-    execute=execute,
-  )
+  options = {
+    "observe": script.observe,
+    "keep_logits": script.keep_logits,
+    "checkpoint_every": _CHECKPOINT_EVERY.value or None,
+  }
+  with contextlib.ExitStack() as stack:
+    execute = None
+    if _EXECUTOR.value == "dask" and not _PARTIAL.value:
+      from jaxdl import cluster  # imported here because Dask is optional
+
+      dask = stack.enter_context(cluster.connect(_SCHEDULER.value, _SCHEDULER_FILE.value))
+      run = cluster.Run(
+        config=json.dumps(experiment.to_json()),
+        data_dir=None if DATA_DIR.value is None else os.path.abspath(DATA_DIR.value),
+        dataset_checksum=dataset.checksum,
+        device=dask.device,
+        folder=str(workdir.store.folder.absolute()),
+        pinned=dask.is_own,
+        **options,
+      )
+      kind, execute = dask.device, functools.partial(dask.train, run)
+    else:
+      kind = devices.kind_of(devices.workers()[0])
+    if _PARTIAL.value:
+      execute = functools.partial(executors.read_committed, workdir.store)
+    workdir.claim(dataset, experiment_lib.plan(experiment, dataset, kind), kind)
+    return experiment_lib.train(
+      experiment, dataset, device=kind, store=workdir.store, execute=execute, **options
+    )
 
 
 def create_arm(config: ConfigDict, **settings: Any) -> Arm:
@@ -242,6 +265,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     _fail(_explain(error, argv))
   if len(rest) > 1:
     _fail(f"unknown argument {rest[1]!r}; settings are given as --name=value")
+  if _EXECUTOR.value != "dask" and (_SCHEDULER.value or _SCHEDULER_FILE.value):
+    _fail("--scheduler and --scheduler_file are for --executor=dask")
   for flag in (_CONFIG, WORKDIR):
     if flag.value is None:
       _fail(f"--{flag.name} is missing")

@@ -78,7 +78,7 @@ def train_here(
       except Exception as error:
         if store is None:
           raise
-        failures[chunk] = note_failure(store, chunk, attempt, error)
+        failures[chunk] = note_failure(store, chunk, error, f"attempt {attempt} of {ATTEMPTS}")
     return None
 
   try:
@@ -100,15 +100,12 @@ def read_committed(
   return Outcome(results, split_chunks=store.split_chunks())
 
 
-def note_failure(store: Store, chunk: Chunk, attempt: int, error: BaseException) -> str:
+def note_failure(store: Store, chunk: Chunk, error: BaseException, attempt: str) -> str:
   """Keeps the traceback of a chunk that failed, warns, and returns what happened in one line."""
-  lines = [f"chunk {chunk.name}, attempt {attempt} of {ATTEMPTS}\n"]
-  file = store.write_failure(chunk.name, "".join([*lines, *traceback.format_exception(error)]))
+  text = f"chunk {chunk.name}, {attempt}\n" + "".join(traceback.format_exception(error))
+  file = store.write_failure(chunk.name, text)
   reason = f"{type(error).__name__}: {error}".splitlines()[0]
-  _LOGGER.warning(
-    "chunk %s failed (attempt %d of %d): %.200s; see %s",
-    *(chunk.name, attempt, ATTEMPTS, reason, file),
-  )
+  _LOGGER.warning("chunk %s failed (%s): %.200s; see %s", chunk.name, attempt, reason, file)
   return reason
 
 

@@ -96,6 +96,19 @@ def _remove(path: pathlib.Path):
     path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def exclusive(file: pathlib.Path) -> Iterator[None]:
+  """Waits until no other process is in here with the same file, created where it is not there."""
+  with naming(file.parent):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(descriptor)
+
+
 class Lock:
   """A folder that is this process's own until it is released, or the process dies."""
 

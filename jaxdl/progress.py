@@ -20,12 +20,19 @@ class Progress:
   Several workers may report at the same time.
   """
 
-  def __init__(self, stream: TextIO | None = None):
-    """Shows a bar on `stream` (default: standard error) if that is a terminal, else logs."""
+  def __init__(self, stream: TextIO | None = None, quiet: bool = False):
+    """Shows a bar on `stream` (default: standard error) if that is a terminal, else logs.
+
+    Args:
+      stream: where.
+      quiet: show nothing, log nothing.
+    """
     self._stream = sys.stderr if stream is None else stream
-    self._on_terminal = self._stream.isatty()
+    self._on_terminal, self._quiet = not quiet and self._stream.isatty(), quiet
     self._bar = None
     self._lock = threading.Lock()
+    self._trained = self._earlier = self._total = self._done = self._num_members = 0
+    self._start, self._logged = time.monotonic(), -math.inf
 
   def start(self, num_members: int, num_member_epochs: int):
     """Begins to count towards `num_member_epochs`, the most that `num_members` can train."""
@@ -82,6 +89,8 @@ class Progress:
         self._bar.update(trained)
         return
       now = time.monotonic()
+      if self._quiet:
+        return
       if now - self._logged < _SECONDS_BETWEEN_LINES and self._done < self._num_members:
         return
       self._logged = now

@@ -128,7 +128,11 @@ class Store:
 
   def _sweep(self):
     """Deletes what processes that were killed have left half-written."""
-    for path in [*self.folder.glob("checkpoints/*/*orbax*"), *self.folder.glob("*/.*")]:
+    for path in [
+      *self.folder.glob("*/.*"),
+      *self.folder.glob("checkpoints/*/.*"),
+      *self.folder.glob("checkpoints/*/*.orbax*"),
+    ]:
       if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
       else:
@@ -155,7 +159,7 @@ class Store:
     self._write(self._chunk_file(name), pack(arrays))
     self._saver.drop(name)
     shutil.rmtree(self._checkpoint_folder(name), ignore_errors=True)
-    (self.folder / "failures" / f"{name}.txt").unlink(missing_ok=True)
+    self.failure_file(name).unlink(missing_ok=True)
 
   def read_chunk(self, name: str) -> dict[str, np.ndarray] | None:
     """Returns the results of a chunk; None, with a warning where they are damaged, if it has none.
@@ -261,9 +265,13 @@ class Store:
 
   def write_failure(self, name: str, text: str) -> pathlib.Path:
     """Notes why a chunk failed, and returns where."""
-    file = self.folder / "failures" / f"{name}.txt"
+    file = self.failure_file(name)
     self._write(file, text)
     return file
+
+  def failure_file(self, name: str) -> pathlib.Path:
+    """Returns where it is noted why a chunk failed."""
+    return self.folder / "failures" / f"{name}.txt"
 
   def _write(self, file: pathlib.Path, content: str | bytes):
     with files.naming(self.folder):
