@@ -93,7 +93,8 @@ class Experiment:
       if not isinstance(getattr(self, key), str):
         raise InputError(f"{key} must be text, not {show(getattr(self, key))}")
     for label in self.classes:
-      if not isinstance(label, str | numbers.Integral) or isinstance(label, bool):
+      number = isinstance(label, numbers.Integral) and not isinstance(label, bool)
+      if not isinstance(label, str) and not (number and abs(label) < 2**31):
         raise InputError(f"a class is an index or a name, not {show(label)}")
     data.check_fraction(self.validation_fraction)
 
