@@ -294,7 +294,7 @@ def test_damaged_files_are_no_run_of_an_experiment(tmp_path_factory, content):
 
 # Imports once, then handles each line of arguments (as JSON) in a process of its own.
 _DRIVER = """
-import json, os, sys, tempfile
+import json, os, sys, tempfile, traceback
 from experiments import command_line, compare_initializers, compare_optimizers
 
 for line in sys.stdin:
@@ -304,20 +304,29 @@ for line in sys.stdin:
       os.dup2(stderr.fileno(), 2)
       arguments = json.loads(line)
       script = compare_optimizers if "optimizers" in arguments[0] else compare_initializers
-      sys.argv = [script.__file__, *map(os.fsdecode, map(os.fsencode, arguments))]
-      command_line.main(lambda config: print(end=str(script.create_experiment(config))[:0]))
-      os._exit(0)
+      sys.argv = [script.__file__, *arguments]
+      status = 1
+      try:
+        command_line.main(lambda config: script.create_experiment(config) and None)
+        status = 0
+      except SystemExit as error:
+        status = error.code or 0
+      except BaseException:
+        traceback.print_exc()
+      sys.stderr.flush()
+      os._exit(status)  # at once: a regular exit takes a second
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     stderr.seek(0)
     print(json.dumps([status, stderr.read()]))
 """
 
 
-def _overrides(num):
-  """Overrides of config keys: each key with some values that do not fit, then values at random."""
-  config = importlib.import_module("ml_collections_configs.compare_initializers").get_config()
+def _overrides(script, num):
+  """Yields overrides of the keys of a script's config with values that mostly do not fit."""
+  config = importlib.import_module(f"ml_collections_configs.{script}").get_config()
   keys = [*config, *(f"margins.{metric}" for metric in config.margins), "margins.x", "x", "seed.x"]
   texts = [t for t in HOSTILE if "\x00" not in t and "\ud800" not in t and len(t) < 20_000]
+  texts.append("\udcff")  # a byte that is no text, as Python has it from the command line
   texts += ["9" * 5000, "1e999", "nan", "-1", "()", "(1,", "None", "0x" + "f" * 5000, "mlp(1 2)"]
   texts += ["[" * 500, "(0x" + "f" * 5000 + ",)", "'a'", "{}", "1,2", "True"]
   rng = np.random.default_rng(0)
@@ -326,8 +335,11 @@ def _overrides(num):
 
 
 def test_settings_on_the_command_line():
-  file = "--config=ml_collections_configs/compare_initializers.py:smoke"
-  lines = [json.dumps([file, "--workdir=x", text]) for text in _overrides(10 * EXAMPLES)]
+  lines = [
+    json.dumps([f"--config=ml_collections_configs/{script}.py:smoke", "--workdir=x", text])
+    for script in ("compare_initializers", "compare_optimizers")
+    for text in _overrides(script, 40 * EXAMPLES)
+  ]
   result = subprocess.run(
     [sys.executable, "-W", "ignore", "-c", _DRIVER],
     input="\n".join(lines),
