@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from experiments import command_line
 from experiments.coursework_claims import CLAIMS, Run
 from jaxdl import comparison_plots, figures, ledger, report, stats
-from jaxdl.errors import InputError, check_integer, unknown_name
+from jaxdl.errors import InputError, check_integer, one_line, unknown_name
 from jaxdl.experiment import Experiment
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -64,7 +64,7 @@ def judge_all(config: ConfigDict):
   publish(workdir, found, outcomes, config.note)
   for _, outcome in outcomes:
     print(f"{outcome.verdict:15} {outcome.claim.sentence}")
-  print(f"\nLedger: {workdir / 'CLAIMS.md'}")
+  print(f"\nLedger: {one_line(workdir / 'CLAIMS.md')}")
 
 
 def read_runs(config: ConfigDict) -> dict[str, str]:
