@@ -21,7 +21,7 @@ import jax
 from absl import flags
 
 from jaxdl import gradient_check, report
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, one_line
 from jaxdl.gradient_check import TOLERANCE, Row
 
 _TITLES = {
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"{summary(rows)} ({seconds:.0f} s)")
     if workdir is not None:
       _write(workdir, rows)
-      print(f"\nReport: {workdir / 'report.md'}")
+      print(f"\nReport: {one_line(workdir / 'report.md')}")
   except InputError as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2

@@ -19,14 +19,18 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import flags
 
 from jaxdl import figures, graph_plots, report, worksheet
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, one_line
 from jaxdl.worksheet import CheckedWorksheet
 
-_WORKSHEET = flags.DEFINE_multi_string("worksheet", None, "File of a worksheet; may be repeated.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.")
+# Flags of its own, as a config is not needed here.
+_FLAGS = flags.FlagValues()
+_WORKSHEET = flags.DEFINE_multi_string(
+  "worksheet", None, "File of a worksheet; may be repeated.", flag_values=_FLAGS
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.", flag_values=_FLAGS)
 
 _JSON, _SUMMARY_JSON, _REPORT, _GRAPH = "worksheet.json", "summary.json", "report.md", "graph"
 
@@ -64,13 +68,7 @@ def _status(result: CheckedWorksheet | InputError) -> int:
 
 
 def _complain(error: object):
-  print(f"error: {_one_line(error)}", file=sys.stderr)
-
-
-def _one_line(text: object) -> str:
-  """Returns text without line breaks and what else a terminal would obey."""
-  line = " ".join(str(text).split())
-  return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+  print(f"error: {one_line(error)}", file=sys.stderr)
 
 
 # --- In the terminal ---
@@ -78,21 +76,17 @@ def _one_line(text: object) -> str:
 
 def _print_results(results: Results):
   if len(results) > 1:
-    print(report.text_table(_printable(_summary_rows(results))))
+    print(report.text_table(_summary_rows(results)))
     for file, result in results:
       if isinstance(result, CheckedWorksheet) and result.first_wrong is not None:
-        print(_one_line(f"\n{file}: {worksheet.first_slip(result)}"))
+        print(one_line(f"\n{file}: {worksheet.first_slip(result)}"))
   elif isinstance(results[0][1], CheckedWorksheet):
     checked = results[0][1]
-    print(_one_line(checked.title) + "\n")
-    print(report.text_table(_printable(worksheet.rows(checked))))
+    print(one_line(checked.title) + "\n")
+    print(report.text_table(worksheet.rows(checked)))
     print()
     for line in (worksheet.first_slip(checked), *_remarks(checked)):
-      print(_one_line(line))
-
-
-def _printable(rows: Sequence[Sequence[str]]) -> list[list[str]]:
-  return [[_one_line(cell) for cell in row] for row in rows]
+      print(one_line(line))
 
 
 def _remarks(checked: CheckedWorksheet) -> list[str]:
@@ -142,7 +136,7 @@ def _write_results(results: Results, workdir: pathlib.Path):
       _publish(stage, workdir)
   except OSError as error:
     raise InputError(f"cannot write to workdir {str(workdir)!r}: {error.strerror}") from error
-  print(f"\nReport: {_one_line(workdir / _REPORT)}")
+  print(f"\nReport: {one_line(workdir / _REPORT)}")
 
 
 def _publish(stage: pathlib.Path, workdir: pathlib.Path):
@@ -252,9 +246,10 @@ def _write_json(file: pathlib.Path, value: object):
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses flags; a mistake in them is bad input like any other."""
   if {"--help", "-h", "--helpfull"} & set(argv):
-    return app.parse_flags_with_usage(argv)
+    print(__doc__)
+    sys.exit(0)
   try:
-    rest = flags.FLAGS(argv)
+    rest = _FLAGS(argv)
     if len(rest) > 1:
       raise InputError(f"unknown argument {rest[1]!r}; a file is given as --worksheet=FILE")
     if not _WORKSHEET.value:
@@ -268,7 +263,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 def run(entry: Callable[[Sequence[str]], None] = main):
   """Runs from the command line."""
-  app.run(entry, flags_parser=_parse_flags)
+  entry(_parse_flags(sys.argv))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ run that is finished already, there or in a workdir that `--collect` names, is t
 has the same config. `CLAIMS.md`, `claims.json` and a picture are written to DIR.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -15,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -25,7 +26,7 @@ from ml_collections import ConfigDict
 from experiments import command_line
 from experiments.coursework_claims import CLAIMS, Run
 from jaxdl import comparison_plots, figures, ledger, report, stats
-from jaxdl.errors import InputError, check_integer, unknown_name
+from jaxdl.errors import InputError, check_integer, one_line, unknown_name
 from jaxdl.experiment import Experiment
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -59,15 +60,11 @@ def judge_all(config: ConfigDict):
   workdir = pathlib.Path(command_line.WORKDIR.value)
   places = [workdir / "runs" / run.name for run in wanted]
   found = [obtain(run, place) for run, place in zip(wanted, places, strict=True)]
-  outcomes = [
-    (run, ledger.judge(claim, config.alpha, config.num_resamples, config.seed))
-    for run in found
-    for claim in CLAIMS[run.wanted.name](run.run)
-  ]
+  outcomes = [(run, outcome) for run in found for outcome in _judge_run(run, config)]
   publish(workdir, found, outcomes, config.note)
   for _, outcome in outcomes:
     print(f"{outcome.verdict:15} {outcome.claim.sentence}")
-  print(f"\nLedger: {workdir / 'CLAIMS.md'}")
+  print(f"\nLedger: {one_line(workdir / 'CLAIMS.md')}")
 
 
 def read_runs(config: ConfigDict) -> dict[str, str]:
@@ -130,7 +127,7 @@ def is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
   try:
     config = json.loads((path / report.CONFIG_FILE).read_text(encoding="utf-8"))
     return type(experiment).from_json(config) == experiment
-  except (OSError, ValueError, InputError):
+  except (OSError, ValueError, RecursionError):  # an InputError is a ValueError
     return False
 
 
@@ -139,9 +136,34 @@ def _read(wanted: Wanted, path: pathlib.Path) -> Found:
     members = pd.read_csv(path / "members.csv")
     tables = {file.stem: pd.read_csv(file) for file in sorted((path / "tables").glob("*.csv"))}
     provenance = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise InputError(f"cannot read the run in {str(path)!r}: {error}") from error
   return Found(wanted, Run(wanted.name, wanted.experiment, members, tables), path, provenance)
+
+
+def _judge_run(found: Found, config: ConfigDict) -> list[ledger.Outcome]:
+  """Judges the claims that rest on a run.
+
+  Raises:
+    InputError: its tables lack something, or have what they should not.
+  """
+  with _damage_in(found.path):
+    return [
+      ledger.judge(claim, config.alpha, config.num_resamples, config.seed)
+      for claim in CLAIMS[found.wanted.name](found.run)
+    ]
+
+
+@contextlib.contextmanager
+def _damage_in(path: pathlib.Path) -> Iterator[None]:
+  """Turns what a damaged table or provenance raises, many kinds, into an InputError."""
+  try:
+    yield
+  except InputError:
+    raise
+  except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    reason = f"{type(error).__name__}: {error}"
+    raise InputError(f"the run in {str(path)!r} is damaged: {reason}") from error
 
 
 def publish(
@@ -277,19 +299,23 @@ def _claim_text(found: Found, outcome: ledger.Outcome) -> str:
 
 
 def _run_text(found: Found) -> str:
+  command = f"python -m experiments.{found.wanted.name} {' '.join(found.wanted.arguments)}"
+  with _damage_in(found.path):
+    origin = report.escape(_origin_text(found))
+  return f"**{found.wanted.name}**: {origin}\n\n```sh\n{command} --workdir=DIR\n```"
+
+
+def _origin_text(found: Found) -> str:
   origin, experiment = found.provenance, found.wanted.experiment
   data = origin["dataset"]
-  command = f"python -m experiments.{found.wanted.name} {' '.join(found.wanted.arguments)}"
-  versions = origin["versions"]
   return (
-    f"**{found.wanted.name}**: {report.escape(experiment.question)} {report.escape(data['name'])}, "
-    f"{data['num_train']:,} training, {data['num_validation']:,} validation and "
-    f"{data['num_test']:,} test images; {experiment.num_seeds} seeds of {len(experiment.arms)} "
-    f"arms; {origin['total_seconds'] / 60:.1f} minutes on {origin['device_count']} x "
-    f"{report.escape(origin['device_kind'])} ({report.escape(origin['machine'])}), JAX "
-    f"{versions['jax']}, source {(origin['source']['revision'] or 'unknown')[:12]}, finished "
-    f"{origin['finished'][:10]}; data SHA-256 {data['checksum'][:16]}.\n\n"
-    f"```sh\n{command} --workdir=DIR\n```"
+    f"{experiment.question} {data['name']}, {data['num_train']:,} training, "
+    f"{data['num_validation']:,} validation and {data['num_test']:,} test images; "
+    f"{experiment.num_seeds} seeds of {len(experiment.arms)} arms; "
+    f"{origin['total_seconds'] / 60:.1f} minutes on {origin['device_count']} x "
+    f"{origin['device_kind']} ({origin['machine']}), JAX {origin['versions']['jax']}, source "
+    f"{(origin['source']['revision'] or 'unknown')[:12]}, finished {origin['finished'][:10]}; "
+    f"data SHA-256 {data['checksum'][:16]}."
   )
 
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from experiments import command_line
 from jaxdl import comparison_plots, report, stats, timing, train
 from jaxdl.arm import Arm
-from jaxdl.errors import InputError, check_integer
+from jaxdl.errors import InputError, check_integer, show
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
 from jaxdl.timing import MemberTimings
@@ -59,8 +59,8 @@ class TimedExperiment(Experiment):
     super().__post_init__()
     check_integer("timing_rounds", self.timing_rounds, 1)
     check_integer("inference_rounds", self.inference_rounds, 1)
-    if not 0 < self.timing_margin < 1:
-      raise InputError(f"timing_margin must be in (0, 1), not {self.timing_margin!r}")
+    if not isinstance(self.timing_margin, int | float) or not 0 < self.timing_margin < 1:
+      raise InputError(f"timing_margin must be in (0, 1), not {show(self.timing_margin)}")
 
 
 def create_experiment(config: ConfigDict) -> TimedExperiment:

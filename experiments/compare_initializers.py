@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from experiments import command_line
 from jaxdl import report
 from jaxdl.arm import Arm
+from jaxdl.errors import show
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
 from jaxdl.types import Dataset
@@ -40,7 +41,8 @@ def create_experiment(config: ConfigDict) -> Experiment:
     arms[spec] = command_line.create_arm(
       config, kernel_initializer=kernel, bias_initializer=bias or kernel
     )
-  classes = " from ".join(str(label) for label in config.get("classes", ())) or "all classes"
+  labels = (label if isinstance(label, str) else show(label) for label in config.get("classes", ()))
+  classes = " from ".join(labels) or "all classes"
   question = (
     f"Does the weight initializer matter for telling {classes} in {config.get('dataset', 'mnist')}?"
   )

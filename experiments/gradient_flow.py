@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from experiments import command_line
 from jaxdl import comparison_plots, diagnostics, models, population, report, stats
 from jaxdl.arm import Arm
-from jaxdl.errors import InputError, check_integer
+from jaxdl.errors import InputError, check_integer, show
 from jaxdl.experiment import Experiment
 from jaxdl.figures import Figure
 from jaxdl.population import Population
@@ -59,7 +59,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   depths = _values("depths", config.depths)
   for depth in depths:
     # The first hidden layer is held against the last.
-    check_integer("each of the depths", depth, 2)
+    check_integer("each of the depths", depth, 2, models.MAX_LAYERS)
   arms = {}
   for depth in depths:
     for activation in _values("activations", config.activations):
@@ -85,7 +85,7 @@ def _values(key: str, given: Iterable) -> list:
     values += [text.strip() if isinstance(text, str) else text for text in texts]
   for value in values:
     if values.count(value) > 1:
-      raise InputError(f"{key} has {value!r} twice")
+      raise InputError(f"{key} has {show(value)} twice")
   if not values:
     raise InputError(f"{key} is empty")
   return values

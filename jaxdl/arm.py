@@ -14,11 +14,13 @@ import numpy as np
 
 from jaxdl import initializers, losses, models, optimizers, schedules
 from jaxdl.augment import Augmentation
-from jaxdl.errors import InputError, check_integer, unknown_name
+from jaxdl.errors import InputError, check_integer, show, unknown_name
 
 # Stands for "never stop early" in a traced integer.
 _NO_PATIENCE = np.iinfo(np.int32).max
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+# Every member has a curve that long.
+_MAX_EPOCHS = 10**6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +104,13 @@ class Arm:
     _check_number("min_delta", self.min_delta, ">= 0", lambda value: value >= 0)
     _check_number("threshold", self.threshold, "in (0, 1)", lambda value: 0 < value < 1)
     check_integer("batch_size", self.batch_size, 1)
-    check_integer("num_epochs", self.num_epochs, 1)
+    check_integer("num_epochs", self.num_epochs, 1, _MAX_EPOCHS)
     check_integer("plateau_cooldown", self.plateau_cooldown, 0)
     for name in ("patience", "plateau_patience"):
       if getattr(self, name) is not None:
         check_integer(name, getattr(self, name), 0)
+    if not isinstance(self.restore_best, bool):
+      raise InputError(f"restore_best must be True or False, not {show(self.restore_best)}")
     self._check_schedule()
     self._check_regularization()
 
@@ -277,4 +281,4 @@ def _check_number(name: str, value: Any, range_text: str, in_range: Callable[[fl
   number = isinstance(value, int | float) and not isinstance(value, bool)
   # As the float32 that it becomes: 1e-60 is no learning rate, it is zero.
   if not number or not abs(value) < _FLOAT32_MAX or not in_range(float(np.float32(value))):
-    raise InputError(f"{name} must be a finite number {range_text}, not {value!r}")
+    raise InputError(f"{name} must be a finite number {range_text}, not {show(value)}")

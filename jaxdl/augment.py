@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +34,13 @@ class Augmentation:
 
   def __post_init__(self):
     if not _is_number(self.rotation_range) or not 0 <= self.rotation_range <= 180:
-      raise InputError(f"rotation_range must be a number in [0, 180], not {self.rotation_range!r}")
+      raise InputError(
+        f"rotation_range must be a number in [0, 180], not {show(self.rotation_range)}"
+      )
     if not _is_number(self.shift_range) or not 0 <= self.shift_range < 1:
-      raise InputError(f"shift_range must be a number in [0, 1), not {self.shift_range!r}")
+      raise InputError(f"shift_range must be a number in [0, 1), not {show(self.shift_range)}")
     if not isinstance(self.horizontal_flip, bool):
-      raise InputError(f"horizontal_flip must be True or False, not {self.horizontal_flip!r}")
+      raise InputError(f"horizontal_flip must be True or False, not {show(self.horizontal_flip)}")
 
   @property
   def is_identity(self) -> bool:

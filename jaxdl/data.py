@@ -23,6 +23,7 @@ import pathlib
 import re
 import uuid
 import warnings
+import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -35,6 +36,7 @@ from jaxdl.types import Dataset, Split
 _INFO_FILE = "dataset_info.json"
 _FEATURES_FILE = "features.json"
 _VERSION = r"\d+\.\d+\.\d+"
+_CONFIG = r"\w[\w.\-]*"  # no path, for it becomes the name of a folder
 # Records decoded at a time: bounds the memory that encoded records take beside the arrays.
 _BATCH = 4096
 # Part of every fingerprint; change it with whatever changes the arrays or the layout of the file.
@@ -101,7 +103,7 @@ def select_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
       twice, or fewer than two classes.
   """
   if isinstance(classes, str) or not isinstance(classes, Sequence | np.ndarray):
-    raise errors.InputError(f"classes must be a list of classes, not {classes!r}")
+    raise errors.InputError(f"classes must be a list of classes, not {errors.show(classes)}")
   indices = [_class_index(dataset, name) for name in classes]
   if len(indices) < 2:
     raise errors.InputError(f"select two or more classes, not {len(indices)}")
@@ -158,11 +160,7 @@ def split_validation(dataset: Dataset, fraction: float) -> Dataset:
     InputError: the fraction is out of range or leaves one of the two parts without an example, or
       the dataset has a validation set already.
   """
-  is_number = isinstance(fraction, numbers.Real) and not isinstance(fraction, bool)
-  if not is_number or not 0 <= fraction < 1:
-    raise errors.InputError(
-      f"the validation fraction must be 0 or more and less than 1, not {fraction!r}"
-    )
+  check_fraction(fraction)
   if fraction == 0:
     return dataset
   if len(dataset.validation):
@@ -181,6 +179,15 @@ def split_validation(dataset: Dataset, fraction: float) -> Dataset:
   )
 
 
+def check_fraction(fraction: float):
+  """Raises InputError unless the fraction is one that `split_validation` takes."""
+  is_number = isinstance(fraction, numbers.Real) and not isinstance(fraction, bool)
+  if not is_number or not 0 <= fraction < 1:
+    raise errors.InputError(
+      f"the validation fraction must be 0 or more and less than 1, not {errors.show(fraction)}"
+    )
+
+
 def _class_index(dataset: Dataset, name: int | str) -> int:
   """Returns the index of a class given by its index or its name."""
   if isinstance(name, str):
@@ -188,10 +195,10 @@ def _class_index(dataset: Dataset, name: int | str) -> int:
       raise errors.unknown_name(f"class of {dataset.name}", name, dataset.class_names)
     return dataset.class_names.index(name)
   if not isinstance(name, numbers.Integral) or isinstance(name, bool):
-    raise errors.InputError(f"a class is an index or a name, not {name!r}")
+    raise errors.InputError(f"a class is an index or a name, not {errors.show(name)}")
   if not 0 <= name < dataset.num_classes:
     known = ", ".join(f"{index} ({known})" for index, known in enumerate(dataset.class_names))
-    raise errors.InputError(f"{dataset.name} has no class {name}; known: {known}")
+    raise errors.InputError(f"{dataset.name} has no class {errors.show(name)}; known: {known}")
   return operator.index(name)
 
 
@@ -200,11 +207,12 @@ def _parse_name(name: str) -> tuple[str, str | None, str | None]:
 
   The parts become folder names, so this is also what keeps a name from leaving `data_dir`.
   """
-  pattern = rf"([\w\-]+)(?:/(?!{_VERSION}$)(\w[\w.\-]*))?(?:[:/]({_VERSION}))?"
+  pattern = rf"([\w\-]+)(?:/(?!{_VERSION}$)({_CONFIG}))?(?:[:/]({_VERSION}))?"
   match = re.fullmatch(pattern, name, re.ASCII) if isinstance(name, str) else None
   if match is None:
     raise errors.InputError(
-      f"a dataset is named NAME, NAME/CONFIG or NAME:VERSION (mnist, emnist/letters), not {name!r}"
+      "a dataset is named NAME, NAME/CONFIG or NAME:VERSION (mnist, emnist/letters), not "
+      f"{errors.show(name)}"
     )
   if match[1] == "digits" and match[0] != "digits":
     raise errors.InputError(f"digits has neither configs nor versions, so there is no {name!r}")
@@ -280,8 +288,10 @@ def _find_prepared(
   default_config = folder / ".config" / "metadata.json"
   if config is None and os.path.isfile(default_config):
     config = _read_json(default_config).get("default_config_name")
+    if config and not (isinstance(config, str) and re.fullmatch(_CONFIG, config, re.ASCII)):
+      raise errors.InputError(f"{default_config} is damaged: {errors.show(config)} is no config")
   if config:
-    folder = folder / str(config)
+    folder = folder / config
   versions = [
     path
     for path in folder.glob(version or "*.*.*")
@@ -370,7 +380,7 @@ def _read_prepared(folder: pathlib.Path, name: str) -> Dataset:
 def _read_info(tfds: Any, folder: pathlib.Path) -> Any:
   """Returns TFDS's DatasetInfo of a prepared copy, from its files and not from TFDS's own code."""
   metadata = _read_json(folder / _INFO_FILE)
-  _read_json(folder / _FEATURES_FILE)
+  features = _read_json(folder / _FEATURES_FILE)
   file_format = metadata.get("fileFormat", "tfrecord")
   if file_format != "array_record":
     raise errors.InputError(
@@ -382,9 +392,29 @@ def _read_info(tfds: Any, folder: pathlib.Path) -> Any:
       f"{folder / _INFO_FILE} is damaged: it says version {metadata.get('version')!r}"
     )
   with _damage_in(folder / _FEATURES_FILE):
+    for name in _named_classes(features):
+      # TFDS imports whatever module is named there, and importing is running.
+      if not name.startswith("tensorflow_datasets."):
+        raise ValueError(f"it names a class that is not of TFDS: {errors.show(name)}")
     tfds.features.FeatureConnector.from_config(os.fspath(folder))
   with _damage_in(folder / _INFO_FILE):
     return tfds.builder_from_directory(os.fspath(folder)).info
+
+
+def _named_classes(value: Any) -> Iterator[str]:
+  """Yields the names of Python classes in a `features.json`, also in JSON text inside of it."""
+  if isinstance(value, str):
+    with contextlib.suppress(ValueError):
+      value = json.loads(value)
+  if isinstance(value, dict):
+    for key, inner in value.items():
+      if key in ("pythonClassName", "python_class_name", "type") and isinstance(inner, str):
+        yield inner
+      else:
+        yield from _named_classes(inner)
+  elif isinstance(value, list):
+    for inner in value:
+      yield from _named_classes(inner)
 
 
 def _supervised_keys(tfds: Any, info: Any) -> tuple[str, str]:
@@ -600,7 +630,7 @@ def _cache_file(
 
 def _read_cache(file: pathlib.Path | None, fingerprint: str, name: str) -> Dataset | None:
   """Returns the cached dataset; None where it is not there, of another source, or damaged."""
-  if file is None:
+  if file is None or not os.path.isfile(file):
     return None
   try:
     with open(file, "rb") as stream:
@@ -618,6 +648,8 @@ def _parse_cache(stream: BinaryIO, fingerprint: str, name: str) -> Dataset | Non
     # numpy only warns of a header that it should not trust.
     warnings.simplefilter("error", UserWarning)
     with np.load(stream, allow_pickle=False) as arrays:
+      if any(part.compress_type != zipfile.ZIP_STORED for part in arrays.zip.infolist()):
+        raise ValueError("it is compressed")  # so a small file could fill the memory
       meta = arrays["meta"].tobytes()
       if hashlib.sha256(meta[32:]).digest() != meta[:32]:
         raise ValueError("wrong checksum of its description")
@@ -626,6 +658,9 @@ def _parse_cache(stream: BinaryIO, fingerprint: str, name: str) -> Dataset | Non
         return None
       train = Split(arrays["train_images"], arrays["train_labels"])
       test = Split(arrays["test_images"], arrays["test_labels"])
+  for split in (train, test):
+    if (split.images.dtype, split.images.ndim) != (np.uint8, 4) or split.labels.dtype != np.int32:
+      raise ValueError("arrays of wrong types or shapes")
   dataset = _dataset(name, train, test, meta["class_names"])
   if dataset.checksum != meta["checksum"]:
     raise ValueError("wrong checksum of its arrays")

@@ -3,13 +3,41 @@
 import difflib
 from collections.abc import Iterable
 
+_MAX_MESSAGE = 2000
+
 
 class InputError(ValueError):
   """Bad input: a setting, a name, a file. The message is one line for the person who gave it.
 
   The command line prints the message on standard error and exits with status 2; anything else that
   is raised is a bug in this project and keeps its traceback.
+
+  Whatever the input was, the message stays one line that a terminal can show: it is made so here,
+  because messages quote names, values and other people's messages.
   """
+
+  def __init__(self, message: object = ""):
+    text = str(message)
+    if len(text) > _MAX_MESSAGE:
+      text = f"{text[: _MAX_MESSAGE // 2]} ... {text[-_MAX_MESSAGE // 2 :]}"
+    super().__init__(one_line(text))
+
+
+def one_line(text: object) -> str:
+  """Returns text without line breaks; what a terminal would obey, or cannot show, is escaped."""
+  line = " ".join(str(text).split())
+  if line.isprintable():
+    return line
+  return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
+def show(value: object) -> str:
+  """Returns how a value is written, no longer than an error message can bear."""
+  try:
+    text = repr(value)
+  except (ValueError, RecursionError):  # an integer of thousands of digits, a list of lists of ...
+    return f"a huge {type(value).__name__}"
+  return text if len(text) <= 200 else f"{text[:100]} ... {text[-97:]}"
 
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> InputError:
@@ -21,14 +49,16 @@ def unknown_name(what: str, name: object, known: Iterable[str]) -> InputError:
     known: the names there are.
   """
   known = sorted(known)
-  nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.4)
+  given = name if isinstance(name, str) else show(name)
+  # Comparing long text takes long, and is in vain.
+  nearest = difflib.get_close_matches(given[:200], known, n=1, cutoff=0.4)
   hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-  return InputError(f"unknown {what} {name!r}; {hint}known: {', '.join(known)}")
+  return InputError(f"unknown {what} {show(name)}; {hint}known: {', '.join(known)}")
 
 
 def check_integer(name: str, value: object, least: int, most: int = 2**31 - 1):
   """Raises InputError unless the setting `name` is an integer from `least` to `most`."""
   if isinstance(value, bool) or not isinstance(value, int) or value < least:
-    raise InputError(f"{name} must be an integer >= {least}, not {value!r}")
+    raise InputError(f"{name} must be an integer >= {least}, not {show(value)}")
   if value > most:
-    raise InputError(f"{name} must be an integer <= {most}, not {value!r}")
+    raise InputError(f"{name} must be an integer <= {most}, not {show(value)}")

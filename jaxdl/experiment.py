@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import numbers
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +12,14 @@ import numpy as np
 from jaxdl import data, population, stats
 from jaxdl.arm import Arm
 from jaxdl.devices import DeviceKind
-from jaxdl.errors import InputError, check_integer, unknown_name
+from jaxdl.errors import InputError, check_integer, show, unknown_name
 from jaxdl.plan import Group
 from jaxdl.population import Population
 from jaxdl.types import Dataset
+
+# Every member has a place in several tables.
+_MAX_SEEDS = 10**6
+_FLOAT64_MAX = sys.float_info.max
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +64,7 @@ class Experiment:
 
   def __post_init__(self):
     # All that would be refused later is refused before anything is loaded or trained.
-    if not self.arms:
-      raise InputError("there is no arm to train")
+    self._check_names()
     if not self.margins:
       raise InputError("margins name no metric to compare")
     for metric, margin in self.margins.items():
@@ -68,7 +73,7 @@ class Experiment:
       _check_positive("target_loss", self.target_loss)
     if self.reference is not None and self.reference not in self.arms:
       raise unknown_name("reference arm", self.reference, self.arms)
-    check_integer("num_seeds", self.num_seeds, 1)
+    check_integer("num_seeds", self.num_seeds, 1, _MAX_SEEDS)
     check_integer("seed", self.seed, 0, 2**32 - 1)
     for name in ("chunk_size", "slice_size", "num_train"):
       if getattr(self, name) is not None:
@@ -76,6 +81,22 @@ class Experiment:
     others = len(self.arms) - 1
     num_comparisons = math.comb(len(self.arms), 2) if self.reference is None else others
     stats.check_settings(self.num_seeds, num_comparisons, self.alpha, self.num_resamples)
+
+  def _check_names(self):
+    if not self.arms:
+      raise InputError("there is no arm to train")
+    for name in self.arms:
+      # Tables and pictures that name it are files, and a line of a report is one line.
+      if not isinstance(name, str) or not name.isprintable():
+        raise InputError(f"the name of an arm must be printable text, not {show(name)}")
+    for key in ("question", "dataset"):
+      if not isinstance(getattr(self, key), str):
+        raise InputError(f"{key} must be text, not {show(getattr(self, key))}")
+    for label in self.classes:
+      number = isinstance(label, numbers.Integral) and not isinstance(label, bool)
+      if not isinstance(label, str) and not (number and abs(label) < 2**31):
+        raise InputError(f"a class is an index or a name, not {show(label)}")
+    data.check_fraction(self.validation_fraction)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the effective config: every setting of every arm, as `json` takes it."""
@@ -99,8 +120,8 @@ class Experiment:
 
 def _check_positive(name: str, value: Any):
   number = isinstance(value, int | float) and not isinstance(value, bool)
-  if not number or not 0 < value < math.inf:
-    raise InputError(f"{name} must be a finite number > 0, not {value!r}")
+  if not number or not 0 < value <= _FLOAT64_MAX:  # of an int, infinity is no bound
+    raise InputError(f"{name} must be a finite number > 0, not {show(value)}")
 
 
 def load_dataset(experiment: Experiment, data_dir: str | None = None) -> Dataset:

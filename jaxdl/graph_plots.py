@@ -88,7 +88,7 @@ def _wrong_claims(checked: CheckedWorksheet) -> dict[tuple[str, str], list[Check
 def _wrong_text(wrong, name: str, user: str = "") -> list[str]:
   """Returns the wrong claims of a name's own place, or of its edge to a user."""
   claims = [*wrong.get((user, name), ())]
-  return [f"✗ {claim.of} = {claim.claimed}" for claim in claims]
+  return [figures.plain(f"✗ {claim.of} = {claim.claimed}") for claim in claims]
 
 
 def _value_text(checked: CheckedWorksheet, name: str) -> str:

@@ -92,7 +92,7 @@ _FAMILIES = {
   "zeros": _Family(lambda key, shape, _: jnp.zeros(shape), None),
 }
 NAMES = tuple(_FAMILIES)
-_SPEC = re.compile(r"\s*(\w+)\s*(?:\(\s*([^()\s]+)\s*\))?\s*")
+_SPEC = re.compile(r"(\w+)\s*(?:\(\s*([^()\s]+)\s*\))?")
 
 
 def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
@@ -111,7 +111,7 @@ def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
     InputError: for an unknown name, a parameter that is no finite number, or an initializer that
       needs more dimensions.
   """
-  match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
+  match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
   if match is None or match[1] not in _FAMILIES:
     raise unknown_name("initializer", match[1] if match else spec, NAMES)
   name, written = match[1], match[2]

@@ -1,13 +1,15 @@
 """Models: name -> linen module that maps images `[B, H, W, D]` in [0, 1] to logits `[B, C]`."""
 
 import functools
+import itertools
+import math
 import re
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import InputError, show, unknown_name
 from jaxdl.layers import Conv, Dropout, max_pool_2x2
 
 # Keras's definitions: leaky ReLU with slope 0.2, GELU with the error function itself.
@@ -98,8 +100,10 @@ _MODELS = {
   "mlp": MLP,
 }
 NAMES = tuple(_MODELS)
-_SPEC = re.compile(r"\s*(\w+)\s*(?:\(([\d,\s]*)\))?\s*")
-_MAX_LAYERS, _MAX_UNITS = 200, 2**16
+_SPEC = re.compile(r"(\w+)\s*(?:\(([\d,\s]*)\))?")
+MAX_LAYERS, _MAX_UNITS = 200, 2**16
+# Between hidden layers, in all: a gigabyte. More is a slip, to be told before it is allocated.
+_MAX_WEIGHTS = 2**28
 
 
 def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
@@ -114,18 +118,24 @@ def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
   Raises:
     InputError: for an unknown name, or sizes that are none.
   """
-  match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
+  match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
   if match is None or match[1] not in _MODELS:
     raise unknown_name("model", match[1] if match else spec, _MODELS)
   name, written = match[1], match[2]
   if written is None:
     return name, None
   if name != "mlp":
-    raise InputError(f"model {name!r} takes no layer sizes, but {spec!r} gives some")
-  sizes = [int(size) if size.strip() else 0 for size in written.split(",")]
-  if len(sizes) > _MAX_LAYERS or not all(0 < size <= _MAX_UNITS for size in sizes):
+    raise InputError(f"model {name!r} takes no layer sizes, but {show(spec)} gives some")
+  texts = [text.strip() for text in written.split(",")]
+  # Not `int` of whatever there is: of thousands of digits it raises, and so it does of "1 2".
+  sizes = [int(text) if re.fullmatch(r"\d{1,9}", text) else 0 for text in texts]
+  if len(sizes) > MAX_LAYERS or not all(0 < size <= _MAX_UNITS for size in sizes):
     raise InputError(
-      f"model {spec!r} needs 1 to {_MAX_LAYERS} sizes of hidden layers, each 1 to {_MAX_UNITS:,}"
+      f"model {show(spec)} needs 1 to {MAX_LAYERS} sizes of hidden layers, each 1 to {_MAX_UNITS:,}"
+    )
+  if sum(map(math.prod, itertools.pairwise(sizes))) > _MAX_WEIGHTS:
+    raise InputError(
+      f"model {show(spec)} has more than {_MAX_WEIGHTS:,} weights between its hidden layers"
     )
   return name, tuple(sizes)
 

@@ -23,7 +23,7 @@ from jaxdl import experiment as experiment_lib
 from jaxdl import store as store_lib
 from jaxdl.arm import Arm
 from jaxdl.devices import DeviceKind
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, one_line
 from jaxdl.experiment import Experiment
 from jaxdl.figures import Figure
 from jaxdl.plan import Group
@@ -534,7 +534,8 @@ def _verdict_row(v: stats.Verdict) -> list[str]:
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-  """Returns rows, header first, aligned for a terminal."""
+  """Returns rows, header first, aligned for a terminal, which obeys none of what is in them."""
+  rows = [[one_line(cell) for cell in row] for row in rows]
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
   return "\n".join(
@@ -548,12 +549,20 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
   return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
-def escape(text: str) -> str:
-  """Makes text from a config or a dataset safe to stand in a line of Markdown or a table cell."""
-  text = html.escape(" ".join(str(text).split()), quote=False)
-  # An underscore inside a word is plain text, and names are easier to read and to search without
-  # it.
-  return re.sub(r"[\\`*\[\]|]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match[0], text)
+# What is markup anywhere ($ begins a formula, ~ strikes out), between words, and in front. A single
+# underscore inside a word is plain text, and names are easier to read and to search without it.
+_MARKUP = r"[\\`*\[\]|$~]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|^[-+](?= )|^-(?=[ -]*-[ -]*-[ -]*$)"
+
+
+def escape(text: object) -> str:
+  """Makes text from a config or a dataset safe to stand in a line of Markdown or a table cell.
+
+  It is shown as it is, but for characters that cannot be seen, as those that turn the direction of
+  writing: they become escape sequences.
+  """
+  text = html.escape(one_line(text), quote=False)
+  text = re.sub(_MARKUP, r"\\\g<0>", text)
+  return re.sub(r"^(\d{1,9})([.)])(?= |$)", r"\1\\\2", text)  # a numbered list
 
 
 def _verdict_table(verdicts: Sequence[stats.Verdict]) -> str:

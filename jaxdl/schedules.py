@@ -108,7 +108,9 @@ _SCHEDULES = {
   "warmup_cosine": (_warmup_cosine, (_EPOCHS, _FINAL)),
 }
 NAMES = tuple(_SCHEDULES)
-_SPEC = re.compile(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*")
+_SPEC = re.compile(r"(\w+)\s*(?:\(([^()]*)\))?")
+# More would not fit in memory.
+_MAX_STEPS = 10**8
 
 
 def parse(spec: str) -> tuple[str, tuple[float, ...]]:
@@ -132,7 +134,7 @@ def parse(spec: str) -> tuple[str, tuple[float, ...]]:
   Raises:
     InputError: for an unknown name, too few or too many arguments, or one that is out of range.
   """
-  match = _SPEC.fullmatch(spec) if isinstance(spec, str) else None
+  match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
   if match is None or match[1] not in _SCHEDULES:
     raise unknown_name("schedule", match[1] if match else spec, NAMES)
   name, written = match[1], match[2]
@@ -190,6 +192,10 @@ def learning_rates(spec: str, learning_rate: float, num_epochs: int, num_steps: 
       whose learning rates are not finite in float32.
   """
   name, arguments = parse(spec)
+  if num_epochs * num_steps > _MAX_STEPS:
+    raise InputError(
+      f"{num_epochs:,} epochs of {num_steps:,} steps are too many: more than {_MAX_STEPS:,} steps"
+    )
   factors = _SCHEDULES[name][0](num_epochs, num_steps, *arguments)
   with np.errstate(over="ignore", invalid="ignore"):
     rates = (learning_rate * factors).astype(np.float32).reshape(num_epochs, num_steps)

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.stats
 from statsmodels.stats.power import TTestPower
 
-from jaxdl.errors import InputError, check_integer, unknown_name
+from jaxdl.errors import InputError, check_integer, show, unknown_name
 
 AXES = ("seed", "arm")
 
@@ -709,7 +709,7 @@ def _check_margin(margin: float) -> None:
 
 def _check_alpha(alpha: float) -> None:
   if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 0.5:
-    raise InputError(f"alpha must be between 0 and 0.5, not {alpha!r}")
+    raise InputError(f"alpha must be between 0 and 0.5, not {show(alpha)}")
 
 
 def _check_num_resamples(num_resamples: int) -> None:
@@ -737,5 +737,5 @@ def _check_resolution(num_resamples: int, num_comparisons: int, alpha: float) ->
   if num_comparisons / (1 + num_resamples) >= alpha:
     raise InputError(
       f"num_resamples {num_resamples} is too small for {num_comparisons} pairs of arms at alpha "
-      f"{alpha}: give at least {math.floor(num_comparisons / alpha)}"
+      f"{alpha}: give at least {num_comparisons / alpha:.0f}"
     )

@@ -407,8 +407,9 @@ _QUANTITY = re.compile(r"d\s*(?P<of>\w+)\s*/\s*d\s*(?P<by>\w+)|(?P<updated>\w+)\
 
 
 def _parse_quantity(text: str, sheet: Worksheet) -> Quantity:
-  match = _QUANTITY.fullmatch(text.translate({ord("′"): "'", ord("’"): "'"}).strip())  # noqa: RUF001
-  if match is None or len(text) > 200:
+  plain = text.translate({ord("′"): "'", ord("’"): "'"}).strip()  # noqa: RUF001
+  match = _QUANTITY.fullmatch(plain) if len(text) <= 200 else None
+  if match is None:
     raise InputError("a claim is of a node (a1), a derivative (dL/da) or an updated value (w7')")
   if match["of"]:
     quantity = Derivative(match["of"], match["by"])
@@ -456,6 +457,8 @@ def parse_number(text: str) -> tuple[Fraction, Fraction]:
   Raises:
     InputError: when it is none, or out of the range of float64.
   """  # noqa: RUF002
+  if len(text) > 500:  # before it is matched, which takes time
+    raise InputError(f"value: {excerpt(text)} is longer than any number")
   plain = text.strip().translate(_NUMBER_SPELLINGS)
   plain = re.sub("10([⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+)$", lambda m: f"10^{m[1].translate(_SUPERSCRIPTS)}", plain)
   match = _NUMBER.fullmatch(plain)
