@@ -23,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 from jaxdl import data, devices, executors, interrupts, report
 from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import InputError, one_line, show, unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
 from jaxdl.programs import Observer
@@ -214,11 +214,15 @@ def read_names(config: ConfigDict, key: str, kind: str) -> list[str]:
   if key not in config:
     raise InputError(f"the config has no key {key!r}")
   given = (config[key],) if isinstance(config[key], str) else config[key]
-  names = [name.strip() for spec in given for name in _split(str(spec)) if name.strip()]
+  names = [name.strip() for spec in given for name in _split(_text(spec)) if name.strip()]
   for name in names:
     if names.count(name) > 1:
       raise InputError(f"{kind} {name!r} is named twice")
   return names
+
+
+def _text(spec: Any) -> str:
+  return spec if isinstance(spec, str) else show(spec)
 
 
 def _split(names: str) -> list[str]:
@@ -342,14 +346,14 @@ def _configure_jax():
 
 def _print_result(experiment: Experiment, verdicts, path: pathlib.Path):
   primary = next(iter(experiment.margins))
-  print(f"\n{experiment.question}\n{experiment_lib.answer(verdicts, primary)}\n")
+  answer = experiment_lib.answer(verdicts, primary)
+  print(f"\n{one_line(experiment.question)}\n{one_line(answer)}\n")
   if verdicts:
     print(report.text_table(report.verdict_rows(verdicts)))
-  print(f"\nReport: {path / 'report.md'}")
+  print(f"\nReport: {one_line(path / 'report.md')}")
 
 
 def _fail(error: object):
   """Prints one line on standard error and exits with status 2."""
-  line = " ".join(str(error).split())
-  print(f"error: {line}", file=sys.stderr)
+  print(f"error: {one_line(error)}", file=sys.stderr)
   sys.exit(2)

@@ -20,6 +20,7 @@ import pathlib
 import shutil
 import threading
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,8 @@ def unpack(content: bytes) -> dict[str, np.ndarray]:
       # numpy only warns of a header that it should not trust.
       warnings.simplefilter("error")
       with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in file.zip.infolist()):
+          raise ValueError("it is compressed, and may be of any size")
         arrays = {name: file[name] for name in file.files}
     checksum = arrays.pop(_CHECKSUM).tobytes()
   except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged files

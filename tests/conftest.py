@@ -1,9 +1,12 @@
 """Settings for the whole suite, made before JAX is first used."""
 
 import atexit
+import hashlib
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 
@@ -14,6 +17,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 import hypothesis
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from jaxdl import data, population
@@ -89,3 +93,45 @@ def three_arms(mlp_arm):
 def trained(blobs, three_arms) -> population.Population:
   """Five seeds of the three arms, in chunks of two."""
   return population.train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=2)
+
+
+# A run of some seconds, in six chunks.
+SHORT_RUN = [
+  *(sys.executable, "-m", "experiments.compare_initializers"),
+  "--config=ml_collections_configs/compare_initializers.py:digits",
+  *("--config.num_seeds=3", "--config.model=mlp(8)", "--config.num_epochs=60"),
+  *("--config.chunk_size=1", "--config.patience=20", "--config.batch_size=32"),
+  *("--config.initializers=he_normal,random_normal", "--checkpoint_every=5"),
+]
+
+
+def start_run(workdir, *flags):
+  """Starts `SHORT_RUN` as a process."""
+  return subprocess.Popen(
+    [*SHORT_RUN, f"--workdir={workdir}", *flags],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=ROOT,
+  )
+
+
+def hashes(workdir):
+  """Returns hashes of all results, times apart."""
+  tables = {
+    "members.csv": pd.read_csv(workdir / "members.csv").drop(columns="train_seconds").to_csv()
+  }
+  names = ("verdicts.json", "per_class.csv", "confusion.npz", "config.json", "curves.parquet")
+  found = {name: (workdir / name).read_bytes() for name in names}
+  found |= {path.name: path.read_bytes() for path in (workdir / "figures").iterdir()}
+  found |= {name: text.encode() for name, text in tables.items()}
+  return {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+  """What `SHORT_RUN` leaves."""
+  workdir = tmp_path_factory.mktemp("finished") / "run"
+  _, error = (run := start_run(workdir)).communicate()
+  assert run.returncode == 0, error
+  return workdir

@@ -1,13 +1,11 @@
 """Runs that are cut short, damaged, or do not fit, against the same run undisturbed."""
 
-import hashlib
 import io
 import logging
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -15,7 +13,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SHORT_RUN, hashes, start_run
 
 from jaxdl import chunk_training, chunks, executors, population, store
 from jaxdl.errors import InputError
@@ -231,44 +229,6 @@ def test_results_of_no_seed_are_refused_in_one_line(arguments, tmp_path, monkeyp
 
 # --- Processes ---
 
-_COMMAND = [
-  *(sys.executable, "-m", "experiments.compare_initializers"),
-  "--config=ml_collections_configs/compare_initializers.py:digits",
-  *("--config.num_seeds=3", "--config.model=mlp(8)", "--config.num_epochs=60"),
-  *("--config.chunk_size=1", "--config.patience=20", "--config.batch_size=32"),
-  *("--config.initializers=he_normal,random_normal", "--checkpoint_every=5"),
-]
-
-
-def _start(workdir, *flags):
-  return subprocess.Popen(
-    [*_COMMAND, f"--workdir={workdir}", *flags],
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    text=True,
-    cwd=ROOT,
-  )
-
-
-def _hashes(workdir):
-  """Returns hashes of all results, times apart."""
-  tables = {
-    "members.csv": pd.read_csv(workdir / "members.csv").drop(columns="train_seconds").to_csv()
-  }
-  names = ("verdicts.json", "per_class.csv", "confusion.npz", "config.json", "curves.parquet")
-  found = {name: (workdir / name).read_bytes() for name in names}
-  found |= {path.name: path.read_bytes() for path in (workdir / "figures").iterdir()}
-  found |= {name: text.encode() for name, text in tables.items()}
-  return {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp("finished") / "run"
-  _, error = (run := _start(workdir)).communicate()
-  assert run.returncode == 0, error
-  return workdir
-
 
 def _is_clean(workdir):
   names = {p.name for p in workdir.rglob("*") if "tmp" in p.name or p.name.startswith(".")}
@@ -279,7 +239,7 @@ def test_killed_at_random_moments_it_ends_the_same(finished, tmp_path):
   """SIGKILL, which nothing can prepare for. JAXDL_LONG_TESTS=1: twenty times."""
   workdir, rng, kills, most = tmp_path / "run", random.Random(0), 0, 20 if _LONG else 2
   while kills < most:
-    run = _start(workdir)
+    run = start_run(workdir)
     # From the first checkpoint on; before it a run has nothing to lose.
     while run.poll() is None and not list(workdir.glob("run/checkpoints/*/[0-9]*")):
       time.sleep(0.01)
@@ -287,17 +247,17 @@ def test_killed_at_random_moments_it_ends_the_same(finished, tmp_path):
     run.kill()
     run.communicate()
     kills += 1
-  _, error = (run := _start(workdir)).communicate()
+  _, error = (run := start_run(workdir)).communicate()
   assert run.returncode == 0, error
   assert "going on with the run in" in error
-  assert _hashes(workdir) == _hashes(finished)
+  assert hashes(workdir) == hashes(finished)
   assert _is_clean(workdir)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, *([signal.SIGINT] if _LONG else [])])
 def test_asked_to_stop_it_saves_and_says_so(finished, tmp_path, number):
   workdir = tmp_path / "run"
-  run = _start(workdir, "--checkpoint_every=1000")
+  run = start_run(workdir, "--checkpoint_every=1000")
   for line in run.stderr:
     if "epoch" in line:
       break
@@ -311,19 +271,19 @@ def test_asked_to_stop_it_saves_and_says_so(finished, tmp_path, number):
   assert not (workdir / "report.md").exists()
   assert not (workdir / ".lock").exists()
   assert list((workdir / "run" / "checkpoints").glob("*/[0-9]*"))
-  second = _start(workdir)
+  second = start_run(workdir)
   _, error = second.communicate()
   assert second.returncode == 0, error
-  assert _hashes(workdir) == _hashes(finished)
+  assert hashes(workdir) == hashes(finished)
 
 
 def test_a_second_process_is_refused_and_a_second_signal_ends_it_at_once(tmp_path):
   workdir = tmp_path / "run"
-  first = _start(workdir)
+  first = start_run(workdir)
   for line in first.stderr:
     if "epoch" in line:
       break
-  second = _start(workdir)
+  second = start_run(workdir)
   _, error = second.communicate()
   assert second.returncode == 2
   assert f"is in use by process {first.pid}" in error
@@ -338,33 +298,33 @@ def test_a_second_process_is_refused_and_a_second_signal_ends_it_at_once(tmp_pat
 
 def test_another_run_is_refused_unless_told_otherwise(finished, tmp_path):
   def run(*flags):
-    process = _start(finished, *flags)
+    process = start_run(finished, *flags)
     _, error = process.communicate()
     return process.returncode, error.splitlines()
 
-  before = _hashes(finished)
+  before = hashes(finished)
   status, lines = run("--config.num_seeds=4")
   assert status == 2
   assert len(lines) == 1
   assert "holds a run of another config (num_seeds: 3 there, 4 now)" in lines[0]
-  assert _hashes(finished) == before
+  assert hashes(finished) == before
   status, lines = run("--config.alpha=0.04", "--resume_anyway")
   assert status == 0
   origin = pd.read_json(finished / "provenance.json", typ="series")
   assert origin["resumed_anyway"] == ["alpha: 0.05 there, 0.04 now"]
   assert run()[0] == 0  # nothing is trained, and everything is as it was
-  assert _hashes(finished) == before
+  assert hashes(finished) == before
 
 
 def test_a_partial_report_can_be_made_at_any_time(finished, tmp_path):
-  process = _start(finished, "--partial")
+  process = start_run(finished, "--partial")
   _, error = process.communicate()
   assert process.returncode == 0, error
   assert "Partial" not in (finished / "partial" / "report.md").read_text()
   removed = sorted((finished / "run" / "chunks").iterdir())[-1]
   content = removed.read_bytes()
   removed.unlink()
-  process = _start(finished, "--partial")
+  process = start_run(finished, "--partial")
   _, error = process.communicate()
   removed.write_bytes(content)
   assert process.returncode == 0, error
@@ -382,9 +342,9 @@ def test_an_odd_environment_changes_nothing(finished, tmp_path):
   environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "LANG")}
   environment |= {"LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati", "PYTHONPATH": str(ROOT)}
   command = [part.replace("ml_collections_configs", f"{ROOT}/ml_collections_configs", 1)
-             if part.startswith("--config=") else part for part in _COMMAND]  # fmt: skip
+             if part.startswith("--config=") else part for part in SHORT_RUN]  # fmt: skip
   run = subprocess.run(
     [*command, "--workdir=run"], capture_output=True, text=True, cwd=tmp_path, env=environment
   )
   assert run.returncode == 0, run.stderr
-  assert _hashes(tmp_path / "run") == _hashes(finished)
+  assert hashes(tmp_path / "run") == hashes(finished)
