@@ -31,7 +31,17 @@ from ml_collections import ConfigDict
 
 from experiments import command_line
 from experiments.peers import keras_peer, process, torch_peer
-from jaxdl import benchmark_plots, comparison_plots, data, devices, figures, losses, models, report
+from jaxdl import (
+  benchmark_plots,
+  comparison_plots,
+  data,
+  devices,
+  figures,
+  files,
+  losses,
+  models,
+  report,
+)
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.types import Dataset
@@ -120,7 +130,7 @@ class Benchmark:
     for row in self.results:
       flops = row.get("model_flops_per_second")
       row["fraction_of_matmul_peak"] = None if flops is None else flops / self.peak
-    _write(self.workdir / "benchmark.json", json.dumps(self.to_json(), indent=2) + "\n")
+    files.write(self.workdir / "benchmark.json", json.dumps(self.to_json(), indent=2) + "\n")
 
   def to_json(self) -> dict[str, Any]:
     """Returns all that was measured and on what."""
@@ -625,15 +635,6 @@ def _remove_programs(cache: str):
 # --- What is written ---
 
 
-def _write(path: pathlib.Path, text: str):
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-  try:
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
-
-
 def _seconds(row: Mapping[str, Any]) -> dict[str, float]:
   kinds = ("seconds_per_member_epoch", "seconds_per_pass", "seconds_to_first_epoch")
   return next(row[kind] for kind in kinds if kind in row)
@@ -745,15 +746,13 @@ def main(config: ConfigDict):
   workdir = pathlib.Path(command_line.WORKDIR.value)
   if (workdir / "benchmark.json").exists() and not command_line.OVERWRITE.value:
     raise InputError(f"workdir {str(workdir)!r} holds a benchmark; replace it with --overwrite")
-  try:
+  with files.naming(workdir):
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise InputError(f"cannot write to workdir {str(workdir)!r}: {error.strerror}") from error
   benchmark = Benchmark(config, workdir, command_line.DATA_DIR.value)
   benchmark.run()
   for name, figure in pictures(benchmark.results).items():
     figures.save(figure, workdir / "figures" / name)
-  _write(workdir / "benchmark.md", markdown(benchmark.to_json()))
+  files.write(workdir / "benchmark.md", markdown(benchmark.to_json()))
   print(report.text_table(table(benchmark.results)))
   print(f"\nReport: {workdir / 'benchmark.md'}")
 

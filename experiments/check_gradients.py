@@ -10,17 +10,15 @@ With --workdir also `gradients.json` and `report.md`.
 
 import json
 import math
-import os
 import pathlib
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 
 import jax
 from absl import flags
 
-from jaxdl import gradient_check, report
+from jaxdl import files, gradient_check, report
 from jaxdl.errors import InputError, one_line
 from jaxdl.gradient_check import TOLERANCE, Row
 
@@ -50,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
       _write(workdir, rows)
       print(f"\nReport: {one_line(workdir / 'report.md')}")
   except InputError as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     return 2
   return 0 if all(row.passed for row in rows) else 1
 
@@ -109,18 +107,14 @@ def _parse(argv: Sequence[str]) -> pathlib.Path | None:
 
 def _claim(workdir: pathlib.Path):
   """Makes the directory before anything is computed; refuses to replace another run's report."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=workdir):
-      pass
-  except OSError as error:
-    raise InputError(f"cannot write to workdir {str(workdir)!r}: {error.strerror}") from error
+  with files.staging(workdir):
+    pass
   if (workdir / "report.md").exists() and not (workdir / "gradients.json").exists():
     raise InputError(f"workdir {str(workdir)!r} holds the report of another run; choose another")
 
 
 def _write(workdir: pathlib.Path, rows: Sequence[Row]):
-  """Writes both files under temporary names and moves them to their places."""
+  """Writes both files, complete or not at all."""
   content = {
     "tolerance": TOLERANCE,
     "passed": all(row.passed for row in rows),
@@ -128,14 +122,9 @@ def _write(workdir: pathlib.Path, rows: Sequence[Row]):
     "checks": [_to_json(row) for row in rows],
   }
   texts = (json.dumps(content, indent=2, allow_nan=False) + "\n", markdown(rows))
-  for name, text in zip(_FILES, texts, strict=True):
-    temporary = workdir / f".{name}.{os.getpid()}"
-    try:
-      temporary.write_text(text, encoding="utf-8")
-      os.replace(temporary, workdir / name)
-    except OSError as error:
-      temporary.unlink(missing_ok=True)
-      raise InputError(f"cannot write {str(workdir / name)!r}: {error.strerror}") from error
+  with files.staging(workdir) as stage:
+    for name, text in zip(_FILES, texts, strict=True):
+      (stage / name).write_text(text, encoding="utf-8")
 
 
 def _to_json(row: Row) -> dict:

@@ -11,17 +11,14 @@ if there is a slip or a claim that contradicts what was given, 2 if a file is no
 
 import json
 import logging
-import os
 import pathlib
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from jaxdl import figures, graph_plots, report, worksheet
+from jaxdl import figures, files, graph_plots, report, worksheet
 from jaxdl.errors import InputError, one_line
 from jaxdl.worksheet import CheckedWorksheet
 
@@ -125,29 +122,13 @@ def _write_results(results: Results, workdir: pathlib.Path):
     raise InputError(
       f"workdir {str(workdir)!r} holds a {_REPORT} of something else; choose another workdir"
     )
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".staging-", dir=workdir) as name:
-      stage = pathlib.Path(name)
-      if len(results) == 1:
-        _write_worksheet(stage, checked[0][1])
-      else:
-        _write_summary(stage, results)
-      _publish(stage, workdir)
-  except OSError as error:
-    raise InputError(f"cannot write to workdir {str(workdir)!r}: {error.strerror}") from error
+  # What no longer describes this directory goes.
+  with files.staging(workdir, replaces=(_JSON, _SUMMARY_JSON)) as stage:
+    if len(results) == 1:
+      _write_worksheet(stage, checked[0][1])
+    else:
+      _write_summary(stage, results)
   print(f"\nReport: {one_line(workdir / _REPORT)}")
-
-
-def _publish(stage: pathlib.Path, workdir: pathlib.Path):
-  """Moves what is complete to its place, and removes what no longer describes this directory."""
-  for name in (_JSON, _SUMMARY_JSON):
-    (workdir / name).unlink(missing_ok=True)
-  for path in sorted(stage.iterdir()):
-    target = workdir / path.name
-    if path.is_dir() and target.is_dir():
-      shutil.rmtree(target)
-    os.replace(path, target)
 
 
 def _write_worksheet(folder: pathlib.Path, checked: CheckedWorksheet):

@@ -10,12 +10,9 @@ has the same config. `CLAIMS.md`, `claims.json` and a picture are written to DIR
 import contextlib
 import importlib
 import json
-import os
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,9 +22,10 @@ from ml_collections import ConfigDict
 
 from experiments import command_line
 from experiments.coursework_claims import CLAIMS, Run
-from jaxdl import comparison_plots, figures, ledger, report, stats
+from jaxdl import comparison_plots, figures, files, interrupts, ledger, report, stats
 from jaxdl.errors import InputError, check_integer, one_line, unknown_name
 from jaxdl.experiment import Experiment
+from jaxdl.store import Store
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG_FILE = str(_ROOT / "ml_collections_configs" / "claims.py")
@@ -110,16 +108,27 @@ def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
       print(f"{wanted.name}: collected from {path}", file=sys.stderr)
       return _read(wanted, path)
   print(f"{wanted.name}: running", file=sys.stderr)
-  arguments = [*wanted.arguments, f"--workdir={place.resolve()}", "--overwrite"]
+  arguments = [*wanted.arguments, f"--workdir={place.resolve()}"]
+  if not is_begun(wanted.experiment, place):
+    arguments.append("--overwrite")
   if command_line.DATA_DIR.value is not None:
     arguments.append(f"--data_dir={pathlib.Path(command_line.DATA_DIR.value).resolve()}")
   command = [sys.executable, "-m", f"experiments.{wanted.name}", *arguments]
   status = subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL).returncode
-  if status == 2:
-    sys.exit(2)  # the run has said why in its one line
+  if status in (2, interrupts.EXIT_STATUS):
+    sys.exit(status)  # the run has said why in its one line
   if status:
     raise InputError(f"the run of {wanted.name} failed with exit status {status}; see above")
   return _read(wanted, place)
+
+
+def is_begun(experiment: Experiment, path: pathlib.Path) -> bool:
+  """Whether a workdir holds an unfinished run of this experiment, which then goes on."""
+  try:
+    identity = Store(path / report.RUN).read_identity()
+    return identity is not None and Experiment.from_json(identity["config"]) == experiment
+  except InputError:
+    return False
 
 
 def is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
@@ -173,12 +182,7 @@ def publish(
   note: str = "",
 ):
   """Writes the ledger and its picture, all at once."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    stage = pathlib.Path(tempfile.mkdtemp(prefix=".staging-", dir=workdir))
-  except OSError as error:
-    raise InputError(f"cannot write to workdir {str(workdir)!r}: {error.strerror}") from error
-  try:
+  with files.staging(workdir, last=("CLAIMS.md",)) as stage:
     rows = [row for _, outcome in outcomes for row in forest_rows(outcome)]
     (stage / "figures").mkdir()
     figures.save(comparison_plots.forest(rows), stage / "figures" / "claims")
@@ -186,11 +190,6 @@ def publish(
     records = [to_json(*pair) for pair in outcomes]
     text = json.dumps(records, indent=2, allow_nan=False) + "\n"
     (stage / "claims.json").write_text(text, encoding="utf-8")
-    shutil.rmtree(workdir / "figures", ignore_errors=True)
-    for name in ("figures", "claims.json", "CLAIMS.md"):
-      os.replace(stage / name, workdir / name)
-  finally:
-    shutil.rmtree(stage, ignore_errors=True)
 
 
 def forest_rows(outcome: ledger.Outcome) -> list[comparison_plots.ForestRow]:

@@ -106,7 +106,7 @@ class Workdir:
     if partial:
       if self.store.read_identity() is None:
         raise InputError(f"no run has begun in workdir {str(self.path)!r}: nothing to report")
-      self.path /= _PARTIAL
+      self.path /= _PARTIAL  # the report's own folder, and lock
     self._lock = files.Lock(self.path)
     try:
       if overwrite and not partial:
