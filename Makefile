@@ -11,7 +11,7 @@ export PYTHON
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: help install install-prepare install-peers demo test test-prepare test-all lint format lock
+.PHONY: help install install-prepare install-peers demo test test-long test-prepare test-all lint format lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -39,6 +39,10 @@ test: install
 test-prepare:
 	@tools/install.sh .venv-prepare requirements-prepare.lock
 	.venv-prepare/bin/python -m pytest tests/test_data.py
+
+# Runs killed at twenty random moments instead of two, and the scaling measurements in small.
+test-long: install
+	JAXDL_LONG_TESTS=1 $(RUN) -m pytest tests/test_survival.py tests/test_measure_scaling.py
 
 # The tests on every supported Python that is there.
 test-all:

@@ -195,16 +195,19 @@ class Cluster:
     """Yields each chunk with what the function returns, or the exception that it raises in the end.
 
     In the order in which they are done. What raises is tried again, as often as `executors` does.
+
+    Raises:
+      InputError: the scheduler is gone.
     """
     from distributed import as_completed
 
     futures = self._client.map(function, chunks, pure=False, retries=executors.ATTEMPTS - 1)
     places = {future.key: chunk for future, chunk in zip(futures, chunks, strict=True)}
     try:
-      for future, result in as_completed(futures, with_results=True, raise_errors=False):
-        if future.status == "error":
-          result = future.exception()
-        yield places[future.key], result
+      for future in as_completed(futures):
+        if future.status not in ("finished", "error"):
+          raise InputError("the Dask cluster has gone; once it is back the same command goes on")
+        yield places[future.key], future.exception() or future.result()
     finally:
       self._client.cancel(futures)
 
@@ -214,12 +217,17 @@ def _reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def connect(scheduler: str | None = None, scheduler_file: str | None = None) -> Iterator[Cluster]:
+def connect(
+  scheduler: str | None = None,
+  scheduler_file: str | None = None,
+  num_workers: int | None = None,
+) -> Iterator[Cluster]:
   """Connects to a scheduler; without one, starts a cluster on this machine's loopback interface.
 
   Args:
     scheduler: its address, e.g. "tcp://10.0.0.1:8786" or "tls://...".
     scheduler_file: the file that it wrote with `--scheduler-file`.
+    num_workers: to wait for, or to start here; None: one, or one per device or core there is.
 
   Raises:
     InputError: Dask is not installed, the scheduler is not there or has no worker.
@@ -235,12 +243,12 @@ def connect(scheduler: str | None = None, scheduler_file: str | None = None) -> 
     is_own = scheduler is None and scheduler_file is None
     try:
       if is_own:
-        where = stack.enter_context(_local_cluster(distributed, stack))
+        where = stack.enter_context(_local_cluster(distributed, stack, num_workers))
         client = distributed.Client(where)
       else:
         client = _connect(distributed, scheduler, scheduler_file)
       stack.enter_context(client)
-      client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
+      client.wait_for_workers(num_workers or 1, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
       where = scheduler or scheduler_file or "this machine"
       raise InputError(f"no Dask cluster with workers at {where}: {_reason(error)}") from error
@@ -255,10 +263,10 @@ def _connect(distributed: Any, scheduler: str | None, scheduler_file: str | None
   return distributed.Client(scheduler_file=scheduler_file, timeout=_CONNECT_SECONDS)
 
 
-def _local_cluster(distributed: Any, stack: contextlib.ExitStack) -> Any:
-  """Returns a cluster that only this machine can reach, with a worker per device or core."""
+def _local_cluster(distributed: Any, stack: contextlib.ExitStack, num_workers: int | None) -> Any:
+  """Returns a cluster that only this machine can reach."""
   return distributed.LocalCluster(
-    n_workers=len(_accelerators()) or devices.num_cores(),
+    n_workers=num_workers or len(_accelerators()) or devices.num_cores(),
     threads_per_worker=1,
     host="127.0.0.1",
     dashboard_address="127.0.0.1:0",

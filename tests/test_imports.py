@@ -48,7 +48,7 @@ LAYERS = (
     "plots",
     "sweeps",
   },
-  {"report"},
+  {"cluster", "report"},
 )
 MODULES = sorted((ROOT / "jaxdl").glob("*.py"))
 

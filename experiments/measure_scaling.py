@@ -1,0 +1,266 @@
+"""Measures what checkpoints cost, and how a run spreads over workers; fits a model of its cost.
+
+  python -m experiments.measure_scaling \
+    --config=ml_collections_configs/measure_scaling.py --workdir=DIR
+
+leaves scaling.json and scaling.md. Workers are those of a local Dask cluster, each with a core of
+its own and one thread. What is compared takes turns, and every repetition is kept.
+"""
+
+import contextlib
+import json
+import pathlib
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.optimize
+from ml_collections import ConfigDict
+
+from experiments import command_line
+from jaxdl import cluster, devices, files, plan, population, report, store, timing
+from jaxdl import experiment as experiment_lib
+from jaxdl.arm import Arm
+from jaxdl.cluster import Cluster
+from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
+from jaxdl.progress import Progress
+
+_MILLION = 1_000_000
+_FILES = ("scaling.json", "scaling.md")
+
+
+class Size(NamedTuple):
+  """How large a run is."""
+
+  members: int
+  epochs: int
+  examples: int  # to train on
+
+
+class CostModel(NamedTuple):
+  """What the seconds of a run are made of.
+
+  start + members / devices * (member + epochs * (epoch + examples * example)), each term 0 or
+  more, fitted by least squares of relative errors.
+  """
+
+  start: float
+  member: float
+  epoch: float
+  example: float
+
+  def seconds(self, size: Size, num_devices: int) -> float:
+    """Returns how long a run takes."""
+    return float(np.dot(_terms(size, num_devices), self))
+
+
+def fit(sizes: Sequence[Size], num_devices: int, seconds: Sequence[float]) -> CostModel:
+  """Returns the model of runs on some devices that took so many seconds."""
+  weights = 1 / np.asarray(seconds)
+  terms = np.array([_terms(size, num_devices) for size in sizes])
+  found, _ = scipy.optimize.nnls(terms * weights[:, None], np.ones(len(sizes)))
+  return CostModel(*map(float, found))
+
+
+def _terms(size: Size, num_devices: int) -> list[float]:
+  share = size.members / num_devices
+  epochs = share * size.epochs
+  return [1.0, share, epochs, epochs * size.examples]
+
+
+def main(config: ConfigDict):
+  """Measures, writes, and prints what was found."""
+  workdir = pathlib.Path(command_line.WORKDIR.value)
+  if not command_line.OVERWRITE.value and any((workdir / name).exists() for name in _FILES):
+    raise InputError(f"workdir {str(workdir)!r} holds measurements; replace them with --overwrite")
+  with files.Lock(workdir):
+    found = measure(config, command_line.DATA_DIR.value)
+    text = markdown(found)
+    with files.staging(workdir) as stage:
+      (stage / "scaling.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+      (stage / "scaling.md").write_text(text, encoding="utf-8")
+  print(text)
+
+
+def measure(config: ConfigDict, data_dir: str | None) -> dict[str, Any]:
+  """Returns everything that is measured, as `json` takes it."""
+  found = {"device": devices.workers()[0].device_kind, "num_cores": devices.num_cores()}
+  found["checkpoints"] = _measure_checkpoints(config, data_dir)
+  with cluster.connect(num_workers=1) as one, cluster.connect(num_workers=2) as two:
+    found["scaling"] = _measure_scaling(config, data_dir, {"one": one, "two": two})
+    found["empty_chunks"] = _measure_empty_chunks(config.num_empty_chunks, two)
+    found["cost_model"] = _measure_cost(config, data_dir, two)
+  return found
+
+
+def _experiment(config: ConfigDict, size: Size, train_all: bool = False) -> Experiment:
+  arm = Arm(
+    model=config.model,
+    loss="binary_cross_entropy",
+    batch_size=config.batch_size,
+    num_epochs=size.epochs,
+    patience=None,
+  )
+  return Experiment(
+    question="How long does it take?",
+    arms={"arm": arm},
+    dataset=config.dataset,
+    classes=tuple(config.classes),
+    num_train=None if train_all else size.examples,
+    validation_fraction=0.2,
+    num_seeds=size.members,
+    seed=config.seed,
+    chunk_size=1,
+  )
+
+
+@contextlib.contextmanager
+def _stored() -> Iterator[store.Store]:
+  with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
+    one = store.Store(pathlib.Path(folder))
+    one.claim({"config": {}})
+    yield one
+    one.close()
+
+
+def _measure_checkpoints(config: ConfigDict, data_dir: str | None) -> dict[str, Any]:
+  """Times the same population with a store, as experiments have one, and without."""
+  size = Size(config.checkpoint_members, config.checkpoint_epochs, 0)
+  experiment = _experiment(config, size, train_all=True)
+  dataset = experiment_lib.load_dataset(experiment, data_dir)
+
+  def train(with_store: bool) -> float:
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+      one = stack.enter_context(_stored()) if with_store else None
+      experiment_lib.train(experiment, dataset, store=one, progress=Progress(quiet=True))
+      return time.perf_counter() - start
+
+  train(True)  # what is compiled and imported once does not count
+  seconds: dict[str, list[float]] = {"with": [], "without": []}
+  for order in timing.draw_orders(list(seconds), config.rounds, config.seed):
+    for name in order:
+      seconds[name].append(train(name == "with"))
+  ratios = np.array(seconds["with"]) / seconds["without"]
+  return {**seconds, "cost": _spread(ratios - 1), "members": size.members, "epochs": size.epochs}
+
+
+def _train_on(
+  where: Cluster, experiment: Experiment, data_dir: str | None, dataset: Any
+) -> tuple[float, population.Population]:
+  """Trains on a cluster; returns the seconds, and the population."""
+  with _stored() as one:
+    run = cluster.Run(
+      config=json.dumps(experiment.to_json()),
+      data_dir=data_dir,
+      dataset_checksum=dataset.checksum,
+      device=where.device,
+      folder=str(one.folder),
+      pinned=True,
+    )
+    start = time.perf_counter()
+    trained = experiment_lib.train(
+      experiment,
+      dataset,
+      device=where.device,
+      store=one,
+      execute=lambda *arguments: where.train(run, *arguments),
+      progress=Progress(quiet=True),
+    )
+    return time.perf_counter() - start, trained
+
+
+def _measure_scaling(config, data_dir, clusters: dict[str, Cluster]) -> dict[str, Any]:
+  size = Size(config.scaling_members, config.scaling_epochs, config.scaling_train)
+  experiment = _experiment(config, size)
+  dataset = experiment_lib.load_dataset(experiment, data_dir)
+  for where in clusters.values():
+    _train_on(where, experiment, data_dir, dataset)  # compiles, on every worker
+  seconds: dict[str, list[float]] = {name: [] for name in clusters}
+  for order in timing.draw_orders(list(clusters), config.rounds, config.seed):
+    for name in order:
+      seconds[name].append(_train_on(clusters[name], experiment, data_dir, dataset)[0])
+  speedup = np.array(seconds["one"]) / seconds["two"]
+  return {**seconds, "speedup": _spread(speedup), **size._asdict()}
+
+
+def _nothing(_: plan.Chunk) -> None:
+  """What a worker does of an empty chunk."""
+
+
+def _measure_empty_chunks(num_chunks: int, where: Cluster) -> dict[str, Any]:
+  chunks = [plan.Chunk(0, seed, 0, 1, 1) for seed in range(num_chunks)]
+  start = time.perf_counter()
+  done = sum(1 for _ in where.map(_nothing, chunks))
+  seconds = time.perf_counter() - start
+  return {"num_chunks": done, "seconds": seconds, "seconds_per_chunk": seconds / done}
+
+
+def _measure_cost(config, data_dir, where: Cluster) -> dict[str, Any]:
+  """Fits the cost model to some runs on two workers, and has it predict another."""
+  sizes = [Size(*map(int, size)) for size in (*config.fitted, config.predicted)]
+  seconds = []
+  for size in sizes:
+    experiment = _experiment(config, size)
+    dataset = experiment_lib.load_dataset(experiment, data_dir)
+    times = [_train_on(where, experiment, data_dir, dataset)[0] for _ in range(3)]
+    seconds.append(min(times[1:]))  # the first compiles
+  # The validation set is part of the images that are given; what trains is the rest.
+  model = fit(sizes[:-1], 2, seconds[:-1])
+  predicted = model.seconds(sizes[-1], 2)
+  large = Size(_MILLION, 20, 12_396)
+  return {
+    "runs": [[*size, s] for size, s in zip(sizes[:-1], seconds[:-1], strict=True)],
+    "model": model._asdict(),
+    "checked_on": [*sizes[-1], seconds[-1]],
+    "predicted_seconds": predicted,
+    "relative_error": predicted / seconds[-1] - 1,
+    "million_members_hours": {
+      str(num): model.seconds(large, num) / 3600 for num in (1, 2, 100, 1000)
+    },
+  }
+
+
+def _spread(values: np.ndarray) -> dict[str, float]:
+  return {"median": float(np.median(values)), "min": float(min(values)), "max": float(max(values))}
+
+
+def markdown(found: dict[str, Any]) -> str:
+  """Returns what was measured, for people."""
+  cost, scaling = found["checkpoints"]["cost"], found["scaling"]["speedup"]
+  empty, model = found["empty_chunks"], found["cost_model"]
+  rows = [
+    ["members", "epochs", "images", "seconds"],
+    *([f"{x:g}" for x in r] for r in model["runs"]),
+  ]
+  hours = [
+    ["cores", "hours"],
+    *([n, f"{h:,.0f}"] for n, h in model["million_members_hours"].items()),
+  ]
+  terms = ", ".join(f"{name} {value:.3g} s" for name, value in model["model"].items())
+  members, epochs, examples, seconds = model["checked_on"]
+  return "\n\n".join(
+    [
+      f"{found['num_cores']} cores of {report.escape(found['device'])}.",
+      f"Checkpoints and commits: {100 * cost['median']:+.1f}% of the time "
+      f"({100 * cost['min']:+.1f} to {100 * cost['max']:+.1f}%, "
+      f"{len(found['checkpoints']['with'])} rounds).",
+      f"Two workers against one: {scaling['median']:.2f} times as fast "
+      f"({scaling['min']:.2f} to {scaling['max']:.2f}).",
+      f"{empty['num_chunks']:,} empty chunks: {empty['seconds']:.1f} s, "
+      f"{1000 * empty['seconds_per_chunk']:.2f} ms each.",
+      "Runs on two workers:",
+      report.markdown_table(rows),
+      f"Cost model: {terms}. Checked on {members} members, {epochs} epochs, {examples:,} images: "
+      f"{model['predicted_seconds']:.1f} s predicted, {seconds:.1f} s measured.",
+      "A million members, 20 epochs of 12,396 images:",
+      report.markdown_table(hours),
+    ]
+  )
+
+
+if __name__ == "__main__":
+  command_line.main(main)

@@ -1,0 +1,56 @@
+"""What do checkpoints cost, and how does a run spread over workers?
+
+python -m experiments.measure_scaling \
+    --config=ml_collections_configs/measure_scaling.py[:VARIANT] --workdir=DIR
+
+The network and the data of the comparison of initializers. `full` takes a quarter of an hour on two
+CPU cores that do nothing else; its results are in docs/scaling.md.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxdl.errors import unknown_name
+
+VARIANTS = ("full", "smoke")
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+  """Returns the config of a variant; `smoke` takes seconds."""
+  if variant not in VARIANTS:
+    raise unknown_name("variant", variant, VARIANTS)
+  config = ConfigDict()
+  config.dataset = "mnist"
+  config.classes = (3, 7)
+  config.model = "cnn_binary"
+  config.batch_size = 512
+  config.seed = 0
+  config.rounds = 5  # of what is compared, in turns
+
+  # Checkpoints: members on all cores, each for so many epochs.
+  config.checkpoint_members = 4
+  config.checkpoint_epochs = 10
+  # Strong scaling: one worker against two, each with a core of its own.
+  config.scaling_members = 8
+  config.scaling_epochs = 3
+  config.scaling_train = 4_000
+  # Chunks without content.
+  config.num_empty_chunks = 10_000
+  # The cost model: (members, epochs, training images) of the runs that it is fitted to, and of the
+  # one that it has to predict.
+  config.fitted = ((4, 2, 1_000), (4, 6, 1_000), (4, 2, 4_000), (4, 6, 4_000), (12, 2, 1_000))
+  config.predicted = (8, 5, 8_000)
+
+  if variant == "smoke":
+    config.dataset = "digits"
+    config.model = "mlp(8)"
+    config.batch_size = 32
+    config.rounds = 2
+    config.checkpoint_members = 2
+    config.checkpoint_epochs = 2
+    config.scaling_members = 2
+    config.scaling_epochs = 1
+    config.scaling_train = 100
+    config.num_empty_chunks = 100
+    config.fitted = ((2, 1, 100), (2, 3, 100), (2, 1, 200), (4, 1, 100))
+    config.predicted = (2, 2, 200)
+  return config
