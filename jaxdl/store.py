@@ -21,7 +21,7 @@ import shutil
 import threading
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,7 @@ class Store:
   def __init__(self, folder: pathlib.Path):
     """Uses a folder, in which there may be something already; nothing is written yet."""
     self.folder = folder
-    self._saver = _Saver(self._write_checkpoint)
+    self._saver = _Saver(self._write_checkpoint, str(folder))
 
   # --- Which run this is ---
 
@@ -288,8 +288,8 @@ class _Saver:
   In the place of Orbax's own background threads, of which a process can have one at a time.
   """
 
-  def __init__(self, write):
-    self._write = write
+  def __init__(self, write: Callable[[str, int, bytes], None], folder: str):
+    self._write, self._folder = write, folder
     self._pending: dict[str, tuple[int, Arrays]] = {}
     self._writing: str | None = None
     self._error: Exception | None = None
@@ -342,7 +342,7 @@ class _Saver:
       try:
         self._write(name, epoch, pack(arrays))
       except Exception as raised:  # Orbax and TensorStore raise many kinds on full disks
-        error = InputError(f"cannot write a checkpoint of chunk {name}: {_reason(raised)}")
+        error = InputError(f"cannot write a checkpoint to {self._folder!r}: {_reason(raised)}")
       with self._changed:
         self._writing = None
         self._error = self._error or error

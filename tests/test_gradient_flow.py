@@ -133,7 +133,7 @@ def test_every_variant_is_an_experiment(variant):
     ("depths", (1, 2), "each of the depths must be an integer >= 2, not 1"),
     ("depths", (3, 3), "depths has 3 twice"),
     ("depths", (), "depths is empty"),
-    ("depths", (201,), "needs 1 to 200 sizes"),
+    ("depths", (201,), "each of the depths must be an integer <= 200"),
     ("width", 0, "width must be an integer >= 1, not 0"),
     ("activations", ("relu,tnh",), "did you mean 'tanh'?"),
     ("initializers", ("he_norml",), "did you mean 'he_normal'?"),
