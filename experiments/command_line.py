@@ -141,9 +141,12 @@ def _launch(script: Script, experiment: Experiment):
       run_experiment(script, experiment)
     else:
       _follow(script, experiment)
-  except (InputError, multihost.LostError) as error:
+  except InputError as error:
     _print_error(error)
-    multihost.end(2 if isinstance(error, InputError) else 1)
+    multihost.end(2)
+  except multihost.LostError as error:
+    _print_error(error)
+    multihost.end(1, tell=False)
   except interrupts.Interrupted as signal:
     _print_interrupted(signal)
     multihost.end(interrupts.EXIT_STATUS)
@@ -314,7 +317,8 @@ def _multihost_mistake() -> str | None:
   for flag in needed:
     if flag.value is None:
       return f"--executor=multihost needs --{flag.name}"
-  if not re.fullmatch(r"(\[[^]]+\]|[^:\[\]]+):[0-9]{1,5}", _COORDINATOR.value):
+  address = re.fullmatch(r"(?:\[[^]]+\]|[^:\[\]]+):([0-9]{1,5})", _COORDINATOR.value)
+  if address is None or not 0 < int(address[1]) < 2**16:
     return f"--coordinator must be HOST:PORT, not {_COORDINATOR.value!r}"
   if _PROCESS_ID.value >= _NUM_PROCESSES.value:
     return f"--process_id must be less than --num_processes={_NUM_PROCESSES.value}"

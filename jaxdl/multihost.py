@@ -11,11 +11,13 @@ They share one fate: when one of them ends, all do. What is committed stays, and
 go on from there.
 """
 
+import contextlib
 import hashlib
 import json
-import logging
 import os
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -35,8 +37,6 @@ from jaxdl.progress import Progress
 from jaxdl.store import Store
 from jaxdl.types import Dataset
 
-_LOGGER = logging.getLogger("jaxdl")
-
 AXIS = "seeds"
 _OWN, _SHARED = PartitionSpec(AXIS), PartitionSpec()  # a part of it each; all of it each
 
@@ -44,11 +44,19 @@ _OWN, _SHARED = PartitionSpec(AXIS), PartitionSpec()  # a part of it each; all o
 # before JAX ends the others.
 _JOIN_SECONDS = 300
 _HEARTBEAT_SECONDS = 60
-# What the first process has beside it ends with it, and with that the others, by JAX and in many
-# lines; so they get the time to notice for themselves.
-_LINGER_SECONDS = 2.0
+# How long a process that has failed waits for the others to hear of it, and how long the first one
+# then stays: with it ends what JAX has beside it, and at that the others abort in many lines.
+_TELL_SECONDS = 5.0
+_LINGER_SECONDS = 1.0
 # Network file systems show a file of another host some time after it was written.
 _APPEAR_SECONDS = 60.0
+
+_JOINED = threading.Event()  # once this process is one of several
+_FAILED = -1  # what a process says in the place of a number
+_LOST = (
+  "another process of this run has ended, or cannot be reached; the same commands go on with the "
+  "chunks that are not committed"
+)
 
 
 class LostError(Exception):
@@ -67,6 +75,8 @@ def join(coordinator: str, num_processes: int, process_id: int):
     InputError: they do not find together; their hosts have unequal numbers of devices.
     LostError: another one has ended already.
   """
+  if process_id > 0:
+    _await(coordinator)
   try:
     jax.distributed.initialize(
       coordinator_address=coordinator,
@@ -80,22 +90,51 @@ def join(coordinator: str, num_processes: int, process_id: int):
   except Exception as error:
     reason = str(error).splitlines()[0]
     raise InputError(f"cannot join the processes at {coordinator}: {reason}") from error
+  _JOINED.set()
   # Also connects them, after which each knows at once when another one ends.
-  there = _gather(jax.local_device_count())
+  there = _exchange(jax.local_device_count())
   if num_devices != num_processes * jax.local_device_count():
     raise InputError(f"all processes need as many devices; they have {there.tolist()}")
 
 
-def end(status: int):
-  """Ends this process at once, without waiting for others, who may be waiting for it.
+def _await(coordinator: str):
+  """Waits until the first process is there: JAX aborts where it does not come."""
+  host, _, port = coordinator.rpartition(":")
+  last = time.monotonic() + _JOIN_SECONDS
+  while True:
+    try:
+      socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+      return
+    except OSError as error:  # also of a name that is not known yet
+      if time.monotonic() > last:
+        raise InputError(f"process 0 is not to be reached at {coordinator}: {error}") from error
+    time.sleep(0.5)
+
+
+def end(status: int, *, tell: bool = True):
+  """Ends this process at once, without waiting for the others, who may be waiting for it.
 
   Python's usual end would have JAX wait for all processes to end.
+
+  Args:
+    status: of its exit.
+    tell: have the others end too, each with a line of its own; not if it is they who ended.
   """
   sys.stdout.flush()
   sys.stderr.flush()
-  if jax.distributed.is_initialized() and jax.process_index() == 0:
-    time.sleep(_LINGER_SECONDS)
+  if _JOINED.is_set():
+    if tell:
+      teller = threading.Thread(target=_tell_failure, daemon=True)
+      teller.start()
+      teller.join(_TELL_SECONDS)
+    if jax.process_index() == 0:
+      time.sleep(_LINGER_SECONDS)
   os._exit(status)
+
+
+def _tell_failure():
+  with contextlib.suppress(LostError):
+    _gather(_FAILED)
 
 
 def train_across_hosts(
@@ -128,16 +167,15 @@ def train_across_hosts(
   """
   mesh = create_mesh()
   _check_same("another config, dataset or version", _identity(dataset, groups, settings))
-  _check_same(
-    f"another folder {str(store.folder)!r}; it must be one that all hosts share",
-    json.dumps(store.read_identity(), sort_keys=True),
-  )
+  claimed = json.dumps(store.read_identity(), sort_keys=True)
+  _check_same("another workdir (all hosts must see the same one)", claimed)
   waiting = _agree_on_waiting(store, groups, chunks, progress)
   trainer = _Trainer(dataset, groups, mesh, store, progress, **settings)
   # In a thread, as the workers of a single process, so that signals are noticed.
   executors.share(trainer.rounds(waiting), [mesh.local_devices[0]], trainer.train)
-  _gather(len(waiting))  # all chunks are committed
-  if jax.process_count() > 1:
+  _exchange(0)  # all chunks are committed
+  if _JOINED.is_set():
+    _JOINED.clear()
     jax.distributed.shutdown()
   outcome = Outcome({}, num_workers=mesh.size, compile_seconds=trainer.compile_seconds)
   if jax.process_index() != 0:
@@ -150,6 +188,12 @@ def create_mesh() -> Mesh:
   return Mesh(np.array(jax.devices()), (AXIS,))
 
 
+def put_splits(dataset: Dataset, mesh: Mesh) -> tuple[train.Examples, ...]:
+  """Returns the training, validation and test examples of a dataset, on every device of a mesh."""
+  examples = (train.Examples(split.images, split.labels) for split in dataset.splits)
+  return tuple(_replicate(split, mesh) for split in examples)
+
+
 def compile_on_mesh(
   group: Group, splits: Sequence[train.Examples], mesh: Mesh, observe: Observer | None = None
 ) -> Programs:
@@ -157,7 +201,7 @@ def compile_on_mesh(
 
   Args:
     group: of `jaxdl.plan.plan_groups`.
-    splits: training, validation and test examples, on every device.
+    splits: of `put_splits`.
     mesh: D devices.
     observe: as `jaxdl.population.train_population` takes it.
 
@@ -205,8 +249,7 @@ class _Trainer:
     self._dataset, self._groups, self._mesh = dataset, groups, mesh
     self._store, self._progress = store, progress
     self._observe, self._keep_logits = observe, keep_logits
-    examples = (train.Examples(split.images, split.labels) for split in dataset.splits)
-    self._splits = tuple(_replicate(split, mesh) for split in examples)
+    self._splits = put_splits(dataset, mesh)
     self._programs: dict[int, Programs] = {}
     self.compile_seconds = 0.0
 
@@ -225,10 +268,10 @@ class _Trainer:
     try:
       run = _Round(group, chunks, self._mesh, self._programs_of(group), self._splits)
       run.begin()
-      running = int(_gather(run.num_running).sum())
+      running = int(_exchange(run.num_running).sum())
       while running:
         run.train_epoch()
-        before, running = running, int(_gather(run.num_running).sum())
+        before, running = running, int(_exchange(run.num_running).sum())
         stopped = before - running
         if jax.process_index() == 0:
           label = f"{chunks[0].name} and {len(chunks) - 1} more" if chunks[1:] else chunks[0].name
@@ -360,7 +403,7 @@ def _assemble(trees, mesh, spec, shape_of):
   return jax.tree.map(whole, *placed)
 
 
-def _gather(value: int | Sequence[int] | np.ndarray) -> np.ndarray:
+def _gather(value: int | np.ndarray) -> np.ndarray:
   """Returns what each process calls this with, `[P, ...]` int32; all wait for the last of them.
 
   Raises:
@@ -369,18 +412,27 @@ def _gather(value: int | Sequence[int] | np.ndarray) -> np.ndarray:
   try:
     return multihost_utils.process_allgather(np.asarray(value, np.int32))
   except Exception as error:
-    _LOGGER.debug("lost: %s", error)
-    raise LostError(
-      "another process of this run has ended, or cannot be reached; the same commands go on with "
-      "the chunks that are not committed"
-    ) from error
+    raise LostError(_LOST) from error
+
+
+def _exchange(number: int) -> np.ndarray:
+  """Returns the number that each process calls this with, `[P]`; as `_gather`.
+
+  Raises:
+    LostError: one of them has failed, or will not come.
+  """
+  numbers = _gather(number)
+  if (numbers == _FAILED).any():
+    raise LostError(_LOST)
+  return numbers
 
 
 def _check_same(what: str, text: str):
   """Raises InputError, in all processes, if one has another text than the first process."""
-  digests = _gather(np.frombuffer(hashlib.sha256(text.encode()).digest(), np.int32))
-  for process, digest in enumerate(digests):
-    if (digest != digests[0]).any():
+  digest = hashlib.sha256(text.encode()).digest()
+  numbers = _exchange(int.from_bytes(digest[:4], "big") >> 1)
+  for process, number in enumerate(numbers):
+    if number != numbers[0]:
       raise InputError(f"process {process} of this run has {what} than process 0")
 
 
