@@ -3,11 +3,9 @@
 import io
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -23,16 +21,35 @@ from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError
 from ml_collections_configs import compare_initializers as configs
 
-# Three chunks, so that two processes train twice, the second time long enough to be killed.
+# Three chunks, so that two processes train twice, the second time with a device to spare.
 _SETTINGS = {
   "initializers": ("glorot_uniform", "random_normal"),
   "num_seeds": 3,
   "chunk_size": 1,
-  "model": "mlp",
-  "num_epochs": 400,
-  "patience": -1,
+  "model": "mlp(16)",
+  "num_epochs": 4,
   "num_resamples": 999,
 }
+
+# Two processes that agree on something again and again, until something happens to one of them.
+_FATE = """
+import os, signal, sys
+from jaxdl import multihost
+
+coordinator, place, event = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+multihost.join(coordinator, 2, place)
+assert multihost._exchange(place).tolist() == [0, 1]
+if (event, place) == ("killed", 1):
+  os.kill(os.getpid(), signal.SIGKILL)
+if (event, place) == ("failed", 0):
+  multihost.end(2)
+try:
+  while True:
+    multihost._exchange(0)
+except multihost.LostError as error:
+  print("error:", error, file=sys.stderr)
+  multihost.end(1, tell=False)
+"""
 
 # Chunks of one member each on three devices of one process: devices have different arms, the last
 # round is not full, members stop at different epochs, and one chunk is there already.
@@ -101,47 +118,48 @@ def test_devices_train_chunks_as_workers_do_and_never_talk(tmp_path):
   assert result.returncode == 0, result.stderr
 
 
-def _start(folder):
-  """Starts two processes over loopback; returns them and the files of what they print."""
+def _run_two(folder, *command):
+  """Runs two processes over loopback until both end.
+
+  Args:
+    folder: for the files of what they print.
+    *command: the arguments of Python; in each, COORDINATOR and PLACE stand for what they say.
+
+  Returns:
+    The statuses and what they printed.
+  """
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  arguments = [
-    f"--config={ROOT}/ml_collections_configs/compare_initializers.py:smoke",
-    f"--workdir={folder / 'run'}",
-    *(f"--config.{name}={value}" for name, value in _SETTINGS.items()),
-    *("--executor=multihost", f"--coordinator=127.0.0.1:{port}", "--num_processes=2"),
-  ]
-  command = [sys.executable, "-m", "experiments.compare_initializers", *arguments]
+    coordinator = f"127.0.0.1:{free.getsockname()[1]}"
   processes, logs = [], [folder / f"process{place}.log" for place in (0, 1)]
   for place, log in enumerate(logs):
+    mine = [a.replace("COORDINATOR", coordinator).replace("PLACE", str(place)) for a in command]
     with log.open("w", encoding="utf-8") as stream:
-      mine = [*command, f"--process_id={place}"]
       processes.append(
-        subprocess.Popen(mine, stdout=stream, stderr=stream, cwd=ROOT, env=_environment())
+        subprocess.Popen(
+          [sys.executable, *mine], stdout=stream, stderr=stream, cwd=ROOT, env=_environment()
+        )
       )
-  return processes, logs
+  try:
+    statuses = [process.wait(timeout=300) for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  return statuses, [log.read_text(encoding="utf-8") for log in logs]
 
 
-def test_two_processes_share_one_fate_and_leave_what_one_leaves(tmp_path):
-  """One is killed and the other ends; the same commands go on, to the bits of a single process."""
+def test_two_processes_leave_what_one_leaves(tmp_path):
+  """Verdicts, members and curves, bit for bit; the first process alone reports."""
   run = tmp_path / "run"
-  processes, logs = _start(tmp_path)
-  while len(list(run.glob("run/chunks/g*.npz"))) < 2:
-    assert [process.poll() for process in processes] == [None, None], logs[0].read_text()
-    time.sleep(0.02)
-  processes[1].kill()
-  assert processes[0].wait(timeout=30) == 1
-  (line,) = (line for line in logs[0].read_text().splitlines() if line.startswith("error: "))
-  assert "another process of this run has ended" in line
-  assert processes[1].wait() == -signal.SIGKILL
-  assert not (run / "report.md").exists()
-
-  processes, logs = _start(tmp_path)
-  statuses = [process.wait() for process in processes]
-  first, second = (log.read_text() for log in logs)
+  statuses, (first, second) = _run_two(
+    tmp_path,
+    *("-m", "experiments.compare_initializers", f"--workdir={run}"),
+    f"--config={ROOT}/ml_collections_configs/compare_initializers.py:smoke",
+    *(f"--config.{name}={value}" for name, value in _SETTINGS.items()),
+    *("--executor=multihost", "--coordinator=COORDINATOR"),
+    *("--num_processes=2", "--process_id=PLACE"),
+  )
   assert statuses == [0, 0], first + second
-  assert "2 of 3 chunks are done" in first
   assert "Report: " in first
   assert "Report: " not in second
   assert json.loads((run / "provenance.json").read_text())["num_workers"] == 2
@@ -152,15 +170,23 @@ def test_two_processes_share_one_fate_and_leave_what_one_leaves(tmp_path):
   dataset = experiment_lib.load_dataset(experiment)
   trained = experiment_lib.train(experiment, dataset)
   verdicts = [stats.to_json(verdict) for verdict in experiment_lib.compare(experiment, trained)]
-  assert json.loads((run / "verdicts.json").read_text()) == verdicts
-  table = pd.read_csv(io.StringIO(report.members_table(trained).to_csv(index=False)))
+  assert json.loads((run / "verdicts.json").read_text()) == json.loads(json.dumps(verdicts))
+  members = pd.read_csv(io.StringIO(report.members_table(trained).to_csv(index=False)))
   for expected, found in (
-    (table, pd.read_csv(run / "members.csv")),
+    (members.drop(columns="train_seconds"), pd.read_csv(run / "members.csv")),
     (report.curves_table(trained), pd.read_parquet(run / "curves.parquet")),
   ):
-    times = [name for name in expected if name == "train_seconds"]
-    pd.testing.assert_frame_equal(found.drop(columns=times), expected.drop(columns=times))
-    np.testing.assert_array_equal(found.train_loss, expected.train_loss)
+    pd.testing.assert_frame_equal(found[list(expected)], expected, check_exact=True)
+
+
+@pytest.mark.parametrize(("event", "expected"), [("killed", [1, -9]), ("failed", [2, 1])])
+def test_what_happens_to_one_process_ends_the_others_with_a_line(tmp_path, event, expected):
+  statuses, printed = _run_two(tmp_path, "-c", _FATE, "COORDINATOR", "PLACE", event)
+  assert statuses == expected, printed
+  text = printed[expected.index(1)]
+  assert text.count("error: another process of this run has ended") == 1
+  assert "Traceback" not in text
+  assert "Terminating" not in text
 
 
 def test_processes_notice_what_is_wrong(monkeypatch):
