@@ -54,8 +54,8 @@ _APPEAR_SECONDS = 60.0
 _JOINED = threading.Event()  # once this process is one of several
 _FAILED = -1  # what a process says in the place of a number
 _LOST = (
-  "another process of this run has ended, or cannot be reached; the same commands go on with the "
-  "chunks that are not committed"
+  "another process of this run has ended, or cannot be reached: see what it printed; the same "
+  "commands go on with the chunks that are not committed"
 )
 
 
