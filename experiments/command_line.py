@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,8 +21,9 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxdl import data, devices, executors, interrupts, report
+from jaxdl import data, devices, executors, interrupts, multihost, plan, progress, report
 from jaxdl import experiment as experiment_lib
+from jaxdl import store as store_lib
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, one_line, show, unknown_name
 from jaxdl.experiment import Experiment
@@ -50,13 +52,25 @@ _CHECKPOINT_EVERY = flags.DEFINE_integer(
   lower_bound=0,
 )
 _EXECUTOR = flags.DEFINE_enum(
-  "executor", "local", ["local", "dask"], "What trains: this process, or workers of Dask."
+  "executor",
+  "local",
+  ["local", "dask", "multihost"],
+  "What trains: this process, workers of Dask, or this and other processes as one.",
 )
 _SCHEDULER = flags.DEFINE_string(
   "scheduler", None, "Address of the Dask scheduler; default: a cluster on this machine."
 )
 _SCHEDULER_FILE = flags.DEFINE_string(
   "scheduler_file", None, "File that the Dask scheduler wrote, instead of its address."
+)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "HOST:PORT of process 0, with --executor=multihost."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", None, "How many processes there are, with --executor=multihost.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", None, "Which of them this is, from 0; process 0 reports.", lower_bound=0
 )
 
 # Keys that are not a setting of an arm but of the whole experiment.
@@ -94,7 +108,7 @@ class Script(NamedTuple):
 
 def run(script: Script):
   """Runs an experiment from the command line and exits; see `main`."""
-  main(lambda config: run_experiment(script, script.create_experiment(config)))
+  main(lambda config: _launch(script, script.create_experiment(config)))
 
 
 def main(function: Callable[[ConfigDict], None], default_config: str | None = None):
@@ -112,7 +126,7 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
     except InputError as error:
       _fail(error)
     except interrupts.Interrupted as signal:
-      print(f"interrupted by {signal}; the same command goes on from here", file=sys.stderr)
+      _print_interrupted(signal)
       sys.stdout.flush()
       sys.stderr.flush()
       # A worker may be in the middle of an epoch, which nothing but the end of its process ends.
@@ -122,6 +136,42 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
     # As if it had been typed, so that mistakes in other flags are explained the same way.
     sys.argv.insert(1, f"--{_CONFIG.name}={default_config}")
   app.run(call, flags_parser=_parse_flags)
+
+
+def _launch(script: Script, experiment: Experiment):
+  """Runs an experiment in this process, or in several, of which this is one."""
+  if _EXECUTOR.value != "multihost":
+    run_experiment(script, experiment)
+    return
+  try:
+    multihost.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if _PROCESS_ID.value == 0:
+      run_experiment(script, experiment)
+    else:
+      _follow(script, experiment)
+  except InputError as error:
+    _print_error(error)
+    multihost.end(2)
+  except multihost.LostError as error:
+    _print_error(error)
+    multihost.end(1, tell=False)
+  except interrupts.Interrupted as signal:
+    _print_interrupted(signal)
+    multihost.end(interrupts.EXIT_STATUS)
+  except Exception:
+    traceback.print_exc()
+    multihost.end(1)
+
+
+def _follow(script: Script, experiment: Experiment):
+  """Trains this process's part; process 0 claims the workdir and reports."""
+  with interrupts.interruptible():
+    dataset = experiment_lib.load_dataset(experiment, DATA_DIR.value)
+    groups = experiment_lib.plan(experiment, dataset, devices.kind_of(jax.local_devices()[0]))
+    store = store_lib.Store(pathlib.Path(WORKDIR.value) / report.RUN)
+    settings = {"observe": script.observe, "keep_logits": script.keep_logits}
+    chunks = plan.all_chunks(groups)
+    multihost.train_across_hosts(dataset, store, settings, groups, chunks, progress.Progress())
 
 
 def run_experiment(script: Script, experiment: Experiment):
@@ -161,30 +211,45 @@ def _train(
     "keep_logits": script.keep_logits,
     "checkpoint_every": _CHECKPOINT_EVERY.value or None,
   }
+  store, executor = workdir.store, "partial" if _PARTIAL.value else _EXECUTOR.value
   with contextlib.ExitStack() as stack:
-    execute = None
-    if _EXECUTOR.value == "dask" and not _PARTIAL.value:
-      from jaxdl import cluster  # imported here because Dask is optional
-
-      dask = stack.enter_context(cluster.connect(_SCHEDULER.value, _SCHEDULER_FILE.value))
-      run = cluster.Run(
-        config=json.dumps(experiment.to_json()),
-        data_dir=None if DATA_DIR.value is None else os.path.abspath(DATA_DIR.value),
-        dataset_checksum=dataset.checksum,
-        device=dask.device,
-        folder=str(workdir.store.folder.absolute()),
-        pinned=dask.is_own,
-        **options,
-      )
-      kind, execute = dask.device, functools.partial(dask.train, run)
+    if executor == "dask":
+      kind, execute = _connect(stack, experiment, dataset, store, options)
     else:
-      kind = devices.kind_of(devices.workers()[0])
-    if _PARTIAL.value:
-      execute = functools.partial(executors.read_committed, workdir.store)
+      kind = devices.kind_of(jax.local_devices()[0])
+      settings = {name: options[name] for name in ("observe", "keep_logits")}
+      execute = {
+        "local": None,
+        "partial": functools.partial(executors.read_committed, store),
+        "multihost": functools.partial(multihost.train_across_hosts, dataset, store, settings),
+      }[executor]
     workdir.claim(dataset, experiment_lib.plan(experiment, dataset, kind), kind)
     return experiment_lib.train(
-      experiment, dataset, device=kind, store=workdir.store, execute=execute, **options
+      experiment, dataset, device=kind, store=store, execute=execute, **options
     )
+
+
+def _connect(
+  stack: contextlib.ExitStack,
+  experiment: Experiment,
+  dataset: Dataset,
+  store: store_lib.Store,
+  options: Mapping[str, Any],
+) -> tuple[devices.DeviceKind, executors.Execute]:
+  """Returns what the workers of Dask have, and what trains on them while the stack is open."""
+  from jaxdl import cluster  # imported here because Dask is optional
+
+  dask = stack.enter_context(cluster.connect(_SCHEDULER.value, _SCHEDULER_FILE.value))
+  run = cluster.Run(
+    config=json.dumps(experiment.to_json()),
+    data_dir=None if DATA_DIR.value is None else os.path.abspath(DATA_DIR.value),
+    dataset_checksum=dataset.checksum,
+    device=dask.device,
+    folder=str(store.folder.absolute()),
+    pinned=dask.is_own,
+    **options,
+  )
+  return dask.device, functools.partial(dask.train, run)
 
 
 def create_arm(config: ConfigDict, **settings: Any) -> Arm:
@@ -274,8 +339,32 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   for flag in (_CONFIG, WORKDIR):
     if flag.value is None:
       _fail(f"--{flag.name} is missing")
+  mistake = _multihost_mistake()
+  if mistake is not None:
+    _fail(mistake)
   _configure_jax()
   return rest
+
+
+def _multihost_mistake() -> str | None:
+  """Returns what is wrong with the flags of `--executor=multihost`, in one line."""
+  needed = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
+  if _EXECUTOR.value != "multihost":
+    given = [flag.name for flag in needed if flag.value is not None]
+    return f"--{given[0]} goes with --executor=multihost only" if given else None
+  for flag in needed:
+    if flag.value is None:
+      return f"--executor=multihost needs --{flag.name}"
+  address = re.fullmatch(r"(?:\[[^]]+\]|[^:\[\]]+):([0-9]{1,5})", _COORDINATOR.value)
+  if address is None or not 0 < int(address[1]) < 2**16:
+    return f"--coordinator must be HOST:PORT, not {_COORDINATOR.value!r}"
+  if _PROCESS_ID.value >= _NUM_PROCESSES.value:
+    return f"--process_id must be less than --num_processes={_NUM_PROCESSES.value}"
+  if _PARTIAL.value:
+    return "--partial trains nothing, so it needs no --executor=multihost"
+  if _CHECKPOINT_EVERY.value:
+    return "--executor=multihost saves no checkpoints, so there is no --checkpoint_every"
+  return None
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:
@@ -355,5 +444,13 @@ def _print_result(experiment: Experiment, verdicts, path: pathlib.Path):
 
 def _fail(error: object):
   """Prints one line on standard error and exits with status 2."""
-  print(f"error: {one_line(error)}", file=sys.stderr)
+  _print_error(error)
   sys.exit(2)
+
+
+def _print_error(error: object):
+  print(f"error: {one_line(error)}", file=sys.stderr)
+
+
+def _print_interrupted(signal: interrupts.Interrupted):
+  print(f"interrupted by {signal}; the same command goes on from here", file=sys.stderr)

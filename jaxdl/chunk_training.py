@@ -102,6 +102,12 @@ def read_chunk(store: Store, group: Group, chunk: Chunk) -> ChunkResult | None:
   return result
 
 
+def progress_of(group: Group, result: ChunkResult) -> tuple[int, int, int]:
+  """Returns what `Progress.resume` wants to know of a chunk that is trained."""
+  most = group.recipe.num_epochs
+  return int(result.num_epochs.sum()), int((most - result.num_epochs).sum()), result.status.size
+
+
 class Trainer:
   """Trains chunks of one population, on any worker of this process."""
 
@@ -175,7 +181,7 @@ class Trainer:
     if self._store is not None:
       stored = read_chunk(self._store, self._groups[chunk.group], chunk)
     if stored is not None:
-      self._progress.resume(*self._progress_of(chunk, stored))
+      self._progress.resume(*progress_of(self._groups[chunk.group], stored))
       return stored
     result = None
     if not self._is_split(chunk):
@@ -194,10 +200,6 @@ class Trainer:
       for half in chunk.halves():
         self._store.delete_chunk(half.name)
     return result
-
-  def _progress_of(self, chunk: Chunk, result: ChunkResult) -> tuple[int, int, int]:
-    most = self._groups[chunk.group].recipe.num_epochs
-    return int(result.num_epochs.sum()), int((most - result.num_epochs).sum()), result.status.size
 
   def _is_split(self, chunk: Chunk) -> bool:
     return self._store is not None and self._store.is_split(chunk.name)
@@ -408,20 +410,40 @@ class _Run:
   def results(self, dataset: Dataset, keep_logits: bool) -> ChunkResult:
     """Tests the members, and returns the results of all but those that fill up the chunk."""
     start = time.perf_counter()
-    num_epochs, num_real = self.group.recipe.num_epochs, self._num_real
     state = self._whole()
     tested = jax.device_get(self._all_programs.test(state, self._hyper, self._splits[2]))
     state = jax.device_get(state._replace(params={}, opt_state=(), best_params={}))
-    state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
-    curves = _along_epochs(self._rows, num_real, num_epochs)
-    observations = _along_epochs(self._observed, num_real, num_epochs + 1)
     seconds = self._seconds + time.perf_counter() - start
-    result = _sum_up(dataset, state, curves, tested, observations, seconds)
+    result = sum_up(
+      dataset, self.group, self.chunk, state, self._rows, self._observed, tested, seconds
+    )
     return result if keep_logits else result._replace(logits=None)
 
 
-def _sum_up(dataset, state, curves, tested: TestResult, observations, seconds) -> ChunkResult:
-  """Returns a chunk's results, all on the host, with those that diverged at the very end marked."""
+def sum_up(
+  dataset: Dataset,
+  group: Group,
+  chunk: Chunk,
+  state: train.MemberState,
+  rows: Sequence[train.EpochMetrics],
+  observed: Sequence[dict[str, np.ndarray]],
+  tested: TestResult,
+  seconds: float,
+) -> ChunkResult:
+  """Returns the results of a chunk's members, but for those that fill it up.
+
+  Args:
+    dataset: what they trained on.
+    group: of the chunk.
+    chunk: which.
+    state: `[s, a]` after the last epoch, on the host like all that follows; no parameters needed.
+    rows: metrics `[s, a]` of each epoch.
+    observed: at initialisation and after each epoch, `[s, a, ...]`.
+    tested: `[s, a, ...]`. Members that diverged at the very end are marked so.
+    seconds: that all of it took.
+  """
+  num_epochs, num_real = group.recipe.num_epochs, group.num_real(chunk)
+  state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
   # The last update may have been the one too many, and with it nothing but the test shows that.
   finite = np.isfinite(tested.loss) & np.isfinite(tested.logits).all(axis=(-2, -1))  # [S, A]
   status = np.where(finite, state.status, train.DIVERGED)
@@ -436,12 +458,12 @@ def _sum_up(dataset, state, curves, tested: TestResult, observations, seconds) -
     status=status,
     num_epochs=state.num_epochs,
     best_epoch=state.best_epoch,
-    curves=curves,
+    curves=_along_epochs(rows, num_real, num_epochs),
     test_loss=tested.loss,
     confusion=count(tested.predicted),
     confusion_at_half=count(tested.predicted_at_half),
     sum_probabilities=probabilities.sum(axis=0),
-    observations=observations,
+    observations=_along_epochs(observed, num_real, num_epochs + 1),
     logits=tested.logits,
     train_seconds=np.full(finite.shape, seconds / finite.size),
   )
@@ -475,7 +497,7 @@ def _spread_seeds(tree: Any, places: np.ndarray, size: int) -> Any:
   return jax.tree.map(spread, tree)
 
 
-def _along_epochs(epochs: list, num_real: int, length: int) -> Any:
+def _along_epochs(epochs: Sequence, num_real: int, length: int) -> Any:
   """Stacks trees of `[s, a, ...]` along epochs, `[S, A, length, ...]`, without what pads them."""
   return jax.tree.map(
     lambda *leaves: pad_epochs(np.stack(leaves, axis=2)[:num_real], length), *epochs

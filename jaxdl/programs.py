@@ -29,6 +29,15 @@ Observer = Callable[
 ]
 
 
+class Functions(NamedTuple):
+  """The functions of `jaxdl.train` over the seeds `[s]` and arms `[a]` of a chunk."""
+
+  create: Callable  # keys [s], settings [a, ...] -> state [s, a, ...]
+  train_epoch: Callable  # state, keys, settings, train, validation, epoch -> state, metrics [s, a]
+  test: Callable  # state, settings, test -> TestResult [s, a, ...]
+  observe: Callable | None  # params, settings, train, validation, test -> {name: [s, a, ...]}
+
+
 class Programs(NamedTuple):
   """What trains the chunks of one group; see `compile_programs`."""
 
@@ -59,7 +68,7 @@ def compile_group(
   """
   size = num_seeds or group.plan.chunk_size, num_arms or group.plan.chunk_arms
   arguments = jax.device_put(group.arguments(Chunk(group.index, 0, 0, *size)), device)
-  return compile_programs(group.recipe, observe, *map(_abstract, (*arguments, *splits)))
+  return compile_programs(group.recipe, observe, *map(abstract, (*arguments, *splits)))
 
 
 @functools.lru_cache(maxsize=64)
@@ -67,48 +76,78 @@ def compile_programs(recipe, observer, keys, hyper, train_set, validation, test_
   """Compiles the programs of one recipe for one set of shapes on one device, once.
 
   All arguments after `observer` are the shapes of what the programs are called with: a chunk's keys
-  `[s]` and settings `[a, ...]`, and the three splits. What each `in_axes` says: keys belong to
-  seeds, settings to arms, and the data to nobody, so that whatever depends on key and data alone is
-  computed once for all arms of a seed.
+  `[s]` and settings `[a, ...]`, and the three splits.
   """
-  num_seeds, num_arms = len(keys), len(hyper.patience)
+  image_shape = train_set.images.shape[1:]
+  functions = map_functions(recipe, observer, len(keys), len(hyper.patience), image_shape)
+  index = jax.ShapeDtypeStruct((), jnp.int32, sharding=keys.sharding)
+  return compile_functions(functions, keys, hyper, (train_set, validation, test_set), index)
+
+
+def map_functions(
+  recipe: Recipe,
+  observer: Observer | None,
+  num_seeds: int,
+  num_arms: int,
+  image_shape: tuple[int, int, int],
+) -> Functions:
+  """Maps the functions of one member over the seeds and arms of a chunk.
+
+  What each `in_axes` says: keys belong to seeds, settings to arms, and the data to nobody, so that
+  whatever depends on key and data alone is computed once for all arms of a seed.
+  """
 
   def population(function, over_arms, over_seeds):
     return _map(_map(function, over_arms, num_arms), over_seeds, num_seeds)
 
-  def lower(function, *shapes, donate=()):
-    return jax.jit(function, donate_argnums=donate).lower(*shapes)
-
-  image_shape = train_set.images.shape[1:]
-  create = population(
-    lambda key, hyper: train.create_member(recipe, key, hyper, image_shape), (None, 0), (0, None)
-  )
-  epoch = population(
-    functools.partial(train.train_epoch, recipe),
-    (0, None, 0, None, None, None),
-    (0, 0, None, None, None, None),
-  )
-  test = population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, None))
-
-  here = keys.sharding
-  state = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
-    jax.eval_shape(create, keys, hyper),
-  )
-  index = jax.ShapeDtypeStruct((), jnp.int32, sharding=here)
-  lowered = [
-    lower(create, keys, hyper),
-    lower(epoch, state, keys, hyper, train_set, validation, index, donate=0),
-    lower(test, state, hyper, test_set),
-  ]
+  observe = None
   if observer is not None:
     observe = population(
       functools.partial(observer, recipe), (0, 0, None, None, None), (0, None, None, None, None)
     )
-    lowered.append(lower(observe, state.params, hyper, train_set, validation, test_set))
+  return Functions(
+    create=population(
+      lambda key, hyper: train.create_member(recipe, key, hyper, image_shape), (None, 0), (0, None)
+    ),
+    train_epoch=population(
+      functools.partial(train.train_epoch, recipe),
+      (0, None, 0, None, None, None),
+      (0, 0, None, None, None, None),
+    ),
+    test=population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, None)),
+    observe=observe,
+  )
+
+
+def compile_functions(functions: Functions, keys, hyper, splits, index) -> Programs:
+  """Compiles functions for the shapes, and the places, of what they will be called with.
+
+  Args:
+    functions: of `map_functions`, or those over several devices.
+    keys: of the members, which the members' state lies with.
+    hyper: their settings.
+    splits: training, validation and test examples.
+    index: of the epoch.
+  """
+  train_set, validation, test_set = splits
+
+  def lower(function, *shapes, donate=()):
+    return jax.jit(function, donate_argnums=donate).lower(*shapes)
+
+  state = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=keys.sharding),
+    jax.eval_shape(functions.create, keys, hyper),
+  )
+  lowered = [
+    lower(functions.create, keys, hyper),
+    lower(functions.train_epoch, state, keys, hyper, train_set, validation, index, donate=0),
+    lower(functions.test, state, hyper, test_set),
+  ]
+  if functions.observe is not None:
+    lowered.append(lower(functions.observe, state.params, hyper, *splits))
   # Drawing weights takes milliseconds and is done once, but it is most of what there is to compile:
   # random bits become long code, which on CPU takes five times as long to optimise as to compile.
-  on_cpu = next(iter(here.device_set)).platform == "cpu"
+  on_cpu = next(iter(keys.sharding.device_set)).platform == "cpu"
   options = [{"xla_backend_optimization_level": 0} if on_cpu else None, *[None] * 3]
   with concurrent.futures.ThreadPoolExecutor() as pool:
     return Programs(state, *pool.map(lambda p, o: p.compile(compiler_options=o), lowered, options))
@@ -145,5 +184,6 @@ def _test_member(
   )
 
 
-def _abstract(tree: Any) -> Any:
+def abstract(tree: Any) -> Any:
+  """Returns the shapes of arrays, and where they are."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

@@ -32,6 +32,10 @@ for line in sys.stdin:
 """
 
 _SMOKE = f"--config={_CONFIG}:smoke"
+_SECOND_OF_TWO = (
+  *(_SMOKE, "--executor=multihost", "--coordinator=host:1234"),
+  *("--num_processes=2", "--process_id=1"),
+)
 # Arguments, apart from --workdir, and what the line on standard error has to say.
 _MISTAKES = [
   ([_SMOKE, "--config.nun_seeds=3"], "unknown config key 'nun_seeds'; did you mean 'num_seeds'?"),
@@ -63,6 +67,13 @@ _MISTAKES = [
   ([], "--config is missing"),
   ([_SMOKE, "--wrokdir=x"], "Unknown command line flag 'wrokdir'. Did you mean: workdir ?"),
   ([_SMOKE, "num_seeds=3"], "unknown argument 'num_seeds=3'"),
+  ([_SMOKE, "--process_id=0"], "--process_id goes with --executor=multihost only"),
+  ([_SMOKE, "--executor=multihost"], "--executor=multihost needs --coordinator"),
+  ([*_SECOND_OF_TWO, "--coordinator=host"], "--coordinator must be HOST:PORT, not 'host'"),
+  ([*_SECOND_OF_TWO, "--coordinator=host:65536"], "must be HOST:PORT, not 'host:65536'"),
+  ([*_SECOND_OF_TWO, "--process_id=2"], "--process_id must be less than --num_processes=2"),
+  ([*_SECOND_OF_TWO, "--partial"], "--partial trains nothing"),
+  ([*_SECOND_OF_TWO, "--checkpoint_every=1"], "--executor=multihost saves no checkpoints"),
 ]
 
 

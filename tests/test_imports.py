@@ -37,7 +37,7 @@ LAYERS = (
   {"programs"},
   {"chunk_training"},
   {"executors"},
-  {"population"},
+  {"multihost", "population"},
   {
     "benchmark_plots",
     "comparison_plots",
