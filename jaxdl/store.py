@@ -130,11 +130,13 @@ class Store:
     return identity
 
   def _sweep(self):
-    """Deletes what processes that were killed have left half-written."""
+    """Deletes what processes that were killed have left half-written, or not yet deleted."""
     for path in [
+      *self.folder.glob(".*"),
       *self.folder.glob("*/.*"),
       *self.folder.glob("checkpoints/*/.*"),
       *self.folder.glob("checkpoints/*/*.orbax*"),
+      *(p for p in self.folder.glob("checkpoints/*") if self.has_chunk(p.name)),
     ]:
       if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

@@ -3,8 +3,8 @@
 python -m experiments.measure_scaling \
     --config=ml_collections_configs/measure_scaling.py[:VARIANT] --workdir=DIR
 
-The network and the data of the comparison of initializers. `full` takes a quarter of an hour on two
-CPU cores that do nothing else; its results are in docs/scaling.md.
+The network and the data of the comparison of initializers. `full` takes half an hour on two CPU
+cores that do nothing else; its results are in docs/scaling.md.
 """
 
 from ml_collections import ConfigDict

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jaxdl import arm as arm_lib
 from jaxdl import chunks, losses, metrics, population, programs, progress, train
 from jaxdl.arm import Arm
+from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError
 from jaxdl.population import train_population
 from jaxdl.progress import Progress
@@ -378,24 +379,15 @@ def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
   shape = (28, 28, 1)
   member = jax.eval_shape(lambda: train.create_member(recipe, train.seed_key(0, 0), hyper, shape))
 
-  class Accelerator:
-    platform = "gpu"
+  def default(num_arms, gibibytes):
+    device = DeviceKind("gpu", "a GPU", gibibytes * 2**30)
+    return chunks.default_chunk(recipe, 10_000, num_arms, member, hyper, shape, device)
 
-    def __init__(self, gibibytes):
-      self.gibibytes = gibibytes
-
-    def memory_stats(self):
-      return {"bytes_limit": self.gibibytes * 2**30}
-
-  def default(num_arms, device, num_devices=1):
-    return chunks.default_chunk(recipe, 10_000, num_arms, member, hyper, shape, device, num_devices)
-
-  (small, _), (large, _) = (default(1, Accelerator(g)) for g in (8, 80))
+  (small, _), (large, _) = (default(1, gibibytes) for gibibytes in (6, 60))
   assert 1 <= small < large
   assert large == pytest.approx(10 * small, rel=0.2)
-  assert default(3, Accelerator(80)) == (pytest.approx(large / 3, rel=0.1), 3)
-  # Devices share the seeds.
-  assert default(1, Accelerator(8000), num_devices=100) == (100, 1)
+  assert default(3, 60) == (pytest.approx(large / 3, rel=0.1), 3)
+  assert default(1, 8000) == (127, 1)  # 79 chunks of at most 128
 
 
 @pytest.mark.parametrize(
@@ -406,8 +398,8 @@ def test_on_cpu_only_small_members_train_together(model, expected):
   (recipe,) = arm_lib.group_by_recipe({"a": arm}, 2, 218, lambda *_: 512)
   hyper = arm_lib.hyperparams(arm, recipe, 1)
   member = jax.eval_shape(lambda: train.create_member(recipe, train.seed_key(0, 0), hyper, shape))
-  cpu = jax.local_devices(backend="cpu")[0]
-  assert chunks.default_chunk(recipe, 40, 2, member, hyper, shape, cpu, 1) == expected
+  cpu = DeviceKind("cpu", "a CPU", None)
+  assert chunks.default_chunk(recipe, 40, 2, member, hyper, shape, cpu) == expected
 
 
 @pytest.mark.parametrize(

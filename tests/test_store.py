@@ -163,7 +163,10 @@ def test_what_killed_processes_left_is_swept_away(saved):
     one.folder / "checkpoints" / "c" / "4.orbax-checkpoint-tmp",
     one.folder / "checkpoints" / "c" / ".1",
     one.folder / "chunks" / ".c.npz.0.tmp",
+    one.folder / ".run.json.0.tmp",
+    one.folder / "checkpoints" / "d" / "1",  # of a chunk that is committed
   ]
+  one.commit_chunk("d", {"x": np.zeros(1)})
   for path in litter:
     path.mkdir(parents=True)
   one.claim({"config": {}})

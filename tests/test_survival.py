@@ -240,10 +240,19 @@ def test_killed_at_random_moments_it_ends_the_same(finished, tmp_path):
   workdir, rng, kills, most = tmp_path / "run", random.Random(0), 0, 20 if _LONG else 2
   while kills < most:
     run = start_run(workdir)
-    # From the first checkpoint on; before it a run has nothing to lose.
+    # From the first checkpoint on: before it a run has nothing to lose.
     while run.poll() is None and not list(workdir.glob("run/checkpoints/*/[0-9]*")):
       time.sleep(0.01)
     time.sleep(rng.uniform(0, 0.3))
+    # Every other time in the middle of the writing of a checkpoint or a chunk.
+    while (
+      kills % 2
+      and run.poll() is None
+      and not (
+        list(workdir.glob("run/checkpoints/*/*.orbax*")) or list(workdir.glob("run/chunks/.*"))
+      )
+    ):
+      pass
     run.kill()
     run.communicate()
     kills += 1
