@@ -36,6 +36,16 @@ hypothesis.settings.load_profile("suite")
 # A silent broadcast across ranks is how a loss [B] minus labels [B, 1] becomes [B, B].
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Of the command line, for experiments that run in the tests' own process.
+DEFAULT_FLAGS = {
+  "data_dir": "",
+  "overwrite": "false",
+  "resume_anyway": "false",
+  "partial": "false",
+  "checkpoint_every": "0",
+  "executor": "local",
+}
+
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 

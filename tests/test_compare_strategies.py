@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import flagsaver
+from conftest import DEFAULT_FLAGS
 
 from experiments import command_line, compare_strategies
 from jaxdl import arm as arm_lib
@@ -27,7 +28,7 @@ def smoke(tmp_path_factory):
 
 def _run(workdir):
   experiment = compare_strategies.create_experiment(configs.get_config("smoke"))
-  with flagsaver.as_parsed(workdir=str(workdir), overwrite="false", data_dir=""):
+  with flagsaver.as_parsed(workdir=str(workdir), **DEFAULT_FLAGS):
     command_line.run_experiment(compare_strategies.SCRIPT, experiment)
 
 

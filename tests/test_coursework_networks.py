@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import flagsaver
+from conftest import DEFAULT_FLAGS
 
 from experiments import command_line
 from jaxdl import arm as arm_lib
@@ -26,7 +27,7 @@ def _experiment(name, variant, **settings):
 
 def _run(name, workdir):
   script = importlib.import_module(f"experiments.{name}").SCRIPT
-  with flagsaver.as_parsed(workdir=str(workdir), overwrite="false", data_dir=""):
+  with flagsaver.as_parsed(workdir=str(workdir), **DEFAULT_FLAGS):
     command_line.run_experiment(script, _experiment(name, "smoke"))
 
 
