@@ -223,9 +223,10 @@ def _train(
         "partial": functools.partial(executors.read_committed, store),
         "multihost": functools.partial(multihost.train_across_hosts, dataset, store, settings),
       }[executor]
-    workdir.claim(dataset, experiment_lib.plan(experiment, dataset, kind), kind)
+    groups = experiment_lib.plan(experiment, dataset, kind)
+    workdir.claim(dataset, groups, kind)
     return experiment_lib.train(
-      experiment, dataset, device=kind, store=store, execute=execute, **options
+      experiment, dataset, groups=groups, store=store, execute=execute, **options
     )
 
 

@@ -165,7 +165,7 @@ def _train_on(
     trained = experiment_lib.train(
       experiment,
       dataset,
-      device=where.device,
+      groups=experiment_lib.plan(experiment, dataset, where.device),
       store=one,
       execute=lambda *arguments: where.train(run, *arguments),
       progress=Progress(quiet=True),

@@ -24,7 +24,7 @@ from jaxdl import devices, executors, files
 from jaxdl import experiment as experiment_lib
 from jaxdl.chunk_training import Trainer
 from jaxdl.devices import DeviceKind
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, brief
 from jaxdl.executors import Outcome
 from jaxdl.experiment import Experiment
 from jaxdl.plan import Chunk, Group
@@ -179,7 +179,7 @@ class Cluster:
       if isinstance(result, InputError):
         raise result
       if isinstance(result, BaseException):
-        failures[chunk] = _reason(result)
+        failures[chunk] = brief(result)
         if not store.failure_file(chunk.name).exists():
           executors.note_failure(store, chunk, result, "with its workers")
         continue
@@ -210,10 +210,6 @@ class Cluster:
         yield places[future.key], future.exception() or future.result()
     finally:
       self._client.cancel(futures)
-
-
-def _reason(error: BaseException) -> str:
-  return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 @contextlib.contextmanager
@@ -251,7 +247,7 @@ def connect(
       client.wait_for_workers(num_workers or 1, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
       where = scheduler or scheduler_file or "this machine"
-      raise InputError(f"no Dask cluster with workers at {where}: {_reason(error)}") from error
+      raise InputError(f"no Dask cluster with workers at {where}: {brief(error)}") from error
     yield Cluster(client, is_own)
 
 

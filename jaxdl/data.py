@@ -21,7 +21,6 @@ import operator
 import os
 import pathlib
 import re
-import uuid
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from absl import logging
 
-from jaxdl import errors
+from jaxdl import errors, files
 from jaxdl.types import Dataset, Split
 
 _INFO_FILE = "dataset_info.json"
@@ -331,7 +330,9 @@ def _prepare(
   except errors.InputError:
     raise
   except Exception as error:  # A network, a disk, a checksum, a manual download, ...
-    raise errors.InputError(f"TFDS cannot prepare {name} in {root}: {_line(error)}") from error
+    raise errors.InputError(
+      f"TFDS cannot prepare {name} in {root}: {errors.brief(error)}"
+    ) from error
   return pathlib.Path(builder.data_dir)
 
 
@@ -349,7 +350,7 @@ def _check_tfds_name(tfds: Any, builder_name: str, config: str | None) -> None:
   try:
     configs = tfds.builder_cls(builder_name).builder_configs
   except ImportError as error:
-    raise errors.InputError(f"TFDS cannot build {builder_name}: {_line(error)}") from error
+    raise errors.InputError(f"TFDS cannot build {builder_name}: {errors.brief(error)}") from error
   if config is not None and not configs:
     raise errors.InputError(f"{builder_name} has no configs, so there is no {config!r}")
   if config is not None and config not in configs:
@@ -530,7 +531,7 @@ def _damage_in(path: os.PathLike) -> Iterator[None]:
   except (errors.InputError, MemoryError):
     raise
   except Exception as error:
-    raise errors.InputError(f"{path} is damaged: {_line(error)}") from error
+    raise errors.InputError(f"{path} is damaged: {errors.brief(error)}") from error
 
 
 @contextlib.contextmanager
@@ -551,16 +552,10 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
   try:
     content = json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError, RecursionError) as error:
-    raise errors.InputError(f"{path} is missing or damaged: {_line(error)}") from error
+    raise errors.InputError(f"{path} is missing or damaged: {errors.brief(error)}") from error
   if not isinstance(content, dict):
     raise errors.InputError(f"{path} is damaged: it holds no JSON object")
   return content
-
-
-def _line(error: BaseException) -> str:
-  """Returns the kind and the first line of an error."""
-  lines = str(error).strip().splitlines()
-  return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _dataset(name: str, train: Split, test: Split, class_names: Sequence[str]) -> Dataset:
@@ -590,7 +585,7 @@ def _fingerprint(folder: pathlib.Path) -> str:
   try:
     stats = {path.name: path.stat() for path in folder.iterdir()}
   except OSError as error:
-    raise errors.InputError(f"{folder} cannot be read: {_line(error)}") from error
+    raise errors.InputError(f"{folder} cannot be read: {errors.brief(error)}") from error
   files = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats.items())
   source = [_CACHE_FORMAT, os.fspath(folder.resolve()), files]
   return hashlib.sha256(json.dumps(source).encode()).hexdigest()
@@ -612,7 +607,7 @@ def cache_root(cache_dir: str | os.PathLike | None = None) -> pathlib.Path | Non
       return pathlib.Path(xdg, "jaxdl")
     return pathlib.Path.home() / ".cache" / "jaxdl"
   except RuntimeError as error:
-    _warn_once(f"nothing is cached, set JAXDL_CACHE_DIR: {_line(error)}")
+    _warn_once(f"nothing is cached, set JAXDL_CACHE_DIR: {errors.brief(error)}")
     return None
 
 
@@ -638,7 +633,7 @@ def _read_cache(file: pathlib.Path | None, fingerprint: str, name: str) -> Datas
   except (FileNotFoundError, NotADirectoryError, PermissionError):
     return None  # Writing it says what is wrong, if anything is.
   except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged files.
-    logging.warning("rebuilding the damaged cache file %s: %s", file, _line(error))
+    logging.warning("rebuilding the damaged cache file %s: %s", file, errors.brief(error))
     return None
 
 
@@ -678,10 +673,9 @@ def _write_cache(file: pathlib.Path | None, fingerprint: str, dataset: Dataset) 
       "class_names": dataset.class_names,
     }
   ).encode()
-  temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(temporary, "xb") as stream:
+    with files.writing(file) as stream:
       np.savez(
         stream,
         train_images=dataset.train.images,
@@ -690,16 +684,10 @@ def _write_cache(file: pathlib.Path | None, fingerprint: str, dataset: Dataset) 
         test_labels=dataset.test.labels,
         meta=np.frombuffer(hashlib.sha256(meta).digest() + meta, np.uint8),
       )
-      stream.flush()
-      os.fsync(stream.fileno())
-    os.replace(temporary, file)
   except (OSError, ValueError) as error:  # zipfile closes with a ValueError on a full disk.
     # Not all of an OSError: the name of the temporary file differs each time.
-    reason = getattr(error, "strerror", None) or _line(error)
+    reason = getattr(error, "strerror", None) or errors.brief(error)
     _warn_once(f"{dataset.name} is not cached in {file.parent}: {reason}")
-  finally:
-    with contextlib.suppress(OSError):
-      temporary.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -31,6 +31,12 @@ def one_line(text: object) -> str:
   return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
+def brief(error: BaseException) -> str:
+  """Returns the kind and the first line of an error."""
+  lines = str(error).strip().splitlines()
+  return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def show(value: object) -> str:
   """Returns how a value is written, no longer than an error message can bear."""
   try:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from jaxdl.chunk_training import ChunkResult, StoppedError, Trainer, read_chunk
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, brief
 from jaxdl.plan import Chunk, Group
 from jaxdl.progress import Progress
 from jaxdl.store import Store
@@ -104,7 +104,7 @@ def note_failure(store: Store, chunk: Chunk, error: BaseException, attempt: str)
   """Keeps the traceback of a chunk that failed, warns, and returns what happened in one line."""
   text = f"chunk {chunk.name}, {attempt}\n" + "".join(traceback.format_exception(error))
   file = store.write_failure(chunk.name, text)
-  reason = f"{type(error).__name__}: {error}".splitlines()[0]
+  reason = brief(error)
   _LOGGER.warning("chunk %s failed (%s): %.200s; see %s", chunk.name, attempt, reason, file)
   return reason
 

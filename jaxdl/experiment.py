@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxdl import data, population, stats
+from jaxdl import plan as plan_lib
 from jaxdl.arm import Arm
 from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError, check_integer, show, unknown_name
@@ -145,7 +146,7 @@ def plan(experiment: Experiment, dataset: Dataset, device: DeviceKind) -> list[G
     InputError: for settings that do not fit.
   """
   _check_margins(experiment, dataset)
-  return population.plan_population(
+  return plan_lib.plan_groups(
     dataset,
     experiment.arms,
     population.check_seeds(experiment.num_seeds, experiment.seed),
@@ -163,7 +164,7 @@ def train(experiment: Experiment, dataset: Dataset, **options: Any) -> Populatio
     experiment: what to train.
     dataset: of `load_dataset`.
     **options: those of `jaxdl.population.train_population` that no result depends on, and what else
-      to record: progress, observe, keep_logits, store, checkpoint_every, execute, ...
+      to record: groups, progress, observe, keep_logits, store, execute, ...
 
   Raises:
     InputError: for settings that do not fit.

@@ -9,7 +9,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from jaxdl.errors import InputError
 
@@ -27,16 +27,22 @@ def naming(folder: pathlib.Path, doing: str = "write to workdir") -> Iterator[No
 
 
 def write(file: pathlib.Path, content: str | bytes):
-  """Writes a file under a temporary name, flushes it to the disk, and renames it.
+  """Writes a file as `writing` does."""
+  with writing(file) as stream:
+    stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def writing(file: pathlib.Path) -> Iterator[BinaryIO]:
+  """Yields a stream to a file under a temporary name, then flushes it to the disk and renames it.
 
   Raises:
     OSError: it cannot be written; what was there before is still there, and nothing else.
   """
-  content = content.encode() if isinstance(content, str) else content
   temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
   try:
     with open(temporary, "xb") as stream:
-      stream.write(content)
+      yield stream
       stream.flush()
       os.fsync(stream.fileno())
     os.replace(temporary, file)

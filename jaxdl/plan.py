@@ -17,6 +17,7 @@ from jaxdl import arm as arm_lib
 from jaxdl import chunks, train
 from jaxdl.arm import Arm, Hyperparams, Recipe
 from jaxdl.devices import DeviceKind
+from jaxdl.errors import InputError, check_integer
 from jaxdl.types import Dataset
 
 
@@ -108,7 +109,11 @@ def plan_groups(
     device: what they train on.
     chunk_size: as `jaxdl.population.train_population` takes it, like the one that follows.
     slice_size: examples that pass through a model at once.
+
+  Raises:
+    InputError: for settings that do not fit the dataset or are out of range.
   """
+  _check(dataset, arms, chunk_size, slice_size)
   sizes = chunks.slice_sizes(slice_size, device.platform)
   recipes = arm_lib.group_by_recipe(arms, dataset.num_classes, len(dataset.train), sizes)
   keys = functools.partial(_keys, root_seed, seeds)
@@ -118,6 +123,22 @@ def plan_groups(
     )
     for index, (recipe, names) in enumerate(recipes.items())
   ]
+
+
+def _check(dataset, arms, chunk_size, slice_size):
+  for name, value in (("chunk_size", chunk_size), ("slice_size", slice_size)):
+    if value is not None:
+      check_integer(name, value, 1)
+  if not arms:
+    raise InputError("there is no arm to train")
+  for name, arm in arms.items():
+    if len(dataset.validation) == 0 and arm.needs_validation:
+      raise InputError(
+        f"arm {name!r} needs a validation set (patience={arm.patience}, plateau_patience="
+        f"{arm.plateau_patience}, restore_best={arm.restore_best}), but no part of the training "
+        "set is kept for it; set a validation fraction, or patience=None and "
+        "plateau_patience=None (-1 in a config) and restore_best=False"
+      )
 
 
 def all_chunks(groups: Sequence[Group]) -> list[Chunk]:

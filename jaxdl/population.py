@@ -16,7 +16,6 @@ import numpy as np
 from jaxdl import chunk_training, devices, executors, losses, metrics, plan, stats, train
 from jaxdl.arm import Arm
 from jaxdl.chunk_training import ChunkResult
-from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError, check_integer, unknown_name
 from jaxdl.executors import Execute, Outcome
 from jaxdl.plan import Chunk, ChunkPlan, Group
@@ -149,7 +148,7 @@ def train_population(
   chunk_size: int | None = None,
   slice_size: int | None = None,
   workers: Sequence[jax.Device] | None = None,
-  device: DeviceKind | None = None,
+  groups: Sequence[Group] | None = None,
   progress: Progress | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
@@ -170,7 +169,7 @@ def train_population(
     slice_size: examples that pass through a model at once; None chooses by model and backend.
     workers: the device of every worker; a CPU can have several, each a core of it. None: all
       there are.
-    device: what the chunks are planned for, where it is not the first worker's.
+    groups: of `jaxdl.plan.plan_groups` for the same arguments; None: planned for the first worker.
     progress: told about every epoch.
     observe: what else to record of every member along its training; see `Observer`.
     keep_logits: keep every member's logits of the test set, S * A * N * C numbers.
@@ -192,8 +191,9 @@ def train_population(
   if checkpoint_every is not None:
     check_integer("checkpoint_every", checkpoint_every, 1)
   workers = tuple(devices.workers() if workers is None else workers)
-  kind = devices.kind_of(workers[0]) if device is None else device
-  groups = plan_population(dataset, arms, seeds, root_seed, kind, chunk_size, slice_size)
+  if groups is None:
+    kind = devices.kind_of(workers[0])
+    groups = plan.plan_groups(dataset, arms, seeds, root_seed, kind, chunk_size, slice_size)
   progress = progress or Progress()
   progress.start(len(arms) * len(seeds), sum(arm.num_epochs for arm in arms.values()) * len(seeds))
   progress.compiling()
@@ -212,24 +212,6 @@ def train_population(
   finally:
     progress.close()
   return assemble(dataset, arms, seeds, groups, outcome)
-
-
-def plan_population(
-  dataset: Dataset,
-  arms: Mapping[str, Arm],
-  seeds: Sequence[int],
-  root_seed: int,
-  device: DeviceKind,
-  chunk_size: int | None = None,
-  slice_size: int | None = None,
-) -> list[Group]:
-  """Returns how a population is cut into chunks; arguments as of `train_population`.
-
-  Raises:
-    InputError: for settings that do not fit the dataset or are out of range.
-  """
-  _check(dataset, arms, chunk_size, slice_size)
-  return plan.plan_groups(dataset, arms, seeds, root_seed, device, chunk_size, slice_size)
 
 
 def higher_is_better(metric: str) -> bool:
@@ -261,22 +243,6 @@ def check_seeds(seeds: int | Sequence[int], root_seed: int) -> tuple[int, ...]:
   for name, value in (("root_seed", root_seed), *(("a seed", seed) for seed in seeds)):
     check_integer(name, value, 0, 2**32 - 1)
   return seeds
-
-
-def _check(dataset, arms, chunk_size, slice_size):
-  for name, value in (("chunk_size", chunk_size), ("slice_size", slice_size)):
-    if value is not None:
-      check_integer(name, value, 1)
-  if not arms:
-    raise InputError("there is no arm to train")
-  for name, arm in arms.items():
-    if len(dataset.validation) == 0 and arm.needs_validation:
-      raise InputError(
-        f"arm {name!r} needs a validation set (patience={arm.patience}, plateau_patience="
-        f"{arm.plateau_patience}, restore_best={arm.restore_best}), but no part of the training "
-        "set is kept for it; set a validation fraction, or patience=None and "
-        "plateau_patience=None (-1 in a config) and restore_best=False"
-      )
 
 
 class _Trained(NamedTuple):
@@ -323,7 +289,7 @@ def assemble(
     dataset: as it was trained on.
     arms: name -> arm, in their order.
     seeds: S of them, as planned.
-    groups: of `plan_population`.
+    groups: of `jaxdl.plan.plan_groups`.
     outcome: what became of their chunks.
 
   Raises:

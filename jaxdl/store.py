@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from jaxdl import files
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, brief
 
 _LOGGER = logging.getLogger("jaxdl")
 _CHECKSUM = "sha256"
@@ -65,7 +65,7 @@ def unpack(content: bytes) -> dict[str, np.ndarray]:
         arrays = {name: file[name] for name in file.files}
     checksum = arrays.pop(_CHECKSUM).tobytes()
   except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged files
-    raise ValueError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+    raise ValueError(brief(error)) from error
   if checksum != _digest(arrays):
     raise ValueError("wrong checksum")
   return arrays
@@ -359,7 +359,7 @@ def _reason(error: Exception) -> str:
   for known in ("No space left on device", "File too large", "Permission denied", "Read-only"):
     if known in text:
       return known
-  return getattr(error, "strerror", None) or f"{type(error).__name__}: {text}".splitlines()[0]
+  return getattr(error, "strerror", None) or brief(error)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from conftest import ROOT
 # Each module may import from the layers before its own, not from its own.
 LAYERS = (
   {"errors", "types"},
+  {"files"},
   {
     "augment",
     "backprop",
@@ -17,7 +18,6 @@ LAYERS = (
     "devices",
     "expressions",
     "figures",
-    "files",
     "graph_layout",
     "initializers",
     "interrupts",

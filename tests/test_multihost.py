@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 
 from experiments import compare_initializers
 from jaxdl import experiment as experiment_lib
-from jaxdl import multihost, population, report, stats
+from jaxdl import multihost, plan, report, stats
 from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError
 from ml_collections_configs import compare_initializers as configs
@@ -73,7 +73,7 @@ blobs, arm = blobs.__wrapped__(), mlp_arm.__wrapped__()
 arm = replace(arm, model="mlp(256,256)", patience=1)
 arms = {name: replace(arm, kernel_initializer=name) for name in ("glorot_uniform", "random_normal")}
 settings = {"observe": observe, "keep_logits": True}
-groups = population.plan_population(blobs, arms, range(4), 0, DeviceKind("cpu", "cpu", None))
+groups = plan.plan_groups(blobs, arms, range(4), 0, DeviceKind("cpu", "cpu", None))
 chunks = plan.all_chunks(groups)
 assert [(c.num_seeds, c.num_arms) for c in chunks] == [(1, 1)] * 8
 
@@ -217,7 +217,7 @@ def test_identity_of_a_run_is_all_that_its_programs_depend_on(blobs, mlp_arm):
 
   def identity(dataset=blobs, root_seed=0, seeds=(0, 1), keep_logits=False, **settings):
     arms = {"a": replace(mlp_arm, **settings)}
-    groups = population.plan_population(dataset, arms, seeds, root_seed, cpu)
+    groups = plan.plan_groups(dataset, arms, seeds, root_seed, cpu)
     return multihost._identity(dataset, groups, {"keep_logits": keep_logits})
 
   images = blobs.test.images.copy()
