@@ -29,22 +29,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command_line
+from experiments import benchmark_report, command_line, workloads
 from experiments.peers import keras_peer, process, torch_peer
-from jaxdl import (
-  benchmark_plots,
-  comparison_plots,
-  data,
-  devices,
-  figures,
-  files,
-  losses,
-  models,
-  report,
-)
+from experiments.workloads import Workload
+from jaxdl import devices, figures, files, models, report, timing
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
-from jaxdl.types import Dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
 _LOGGER = logging.getLogger("jaxdl")
@@ -60,7 +50,7 @@ _BY_HAND = "epoch_function"
 _DEVIATIONS, _SHARE = 4, 0.1
 # Of the scripts that are started to see how long that takes.
 _COLD_VARIANTS = {"compare_initializers": "mnist", "mnist_cnn": "notebook"}
-_COLUMNS = ("workload", "system", "variant", "members", "s per member and epoch", "ratio", "peak")
+_EMPTY_CACHE = "jaxdl, empty cache"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +92,7 @@ class Benchmark:
     self.config, self.workdir, self._data_dir = config, workdir, data_dir
     self.threads = config.threads or devices.num_cores()
     self._python, self.missing, self.versions = _find_peers(config)
+    self._workloads: dict[str, Workload] = {}
     self._chosen: dict[str, list[System]] = {}
     self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
     self.results: list[dict[str, Any]] = []
@@ -146,33 +137,20 @@ class Benchmark:
       "results": self.results,
     }
 
-  # --- Workloads ---
+  # --- Systems ---
+
+  def workload(self, name: str) -> Workload:
+    """Returns a workload, which is loaded once."""
+    if name not in self._workloads:
+      folder = pathlib.Path(self._folder.name)
+      config = self.config.workloads[name]
+      self._workloads[name] = workloads.load(name, config, self._data_dir, folder)
+    return self._workloads[name]
 
   def spec(self, name: str) -> dict[str, Any]:
-    """Returns a workload as `experiments.peers.protocol.Spec` has it, with its data in a file."""
-    workload = self.config.workloads[name]
-    dataset = _load(workload, self._data_dir)
-    path = pathlib.Path(self._folder.name) / f"{name}.npz"
-    if not path.exists():
-      np.savez(
-        path,
-        train_images=dataset.train.images,
-        train_labels=dataset.train.labels,
-        test_images=dataset.test.images,
-        test_labels=dataset.test.labels,
-      )
-    changes = ("rotation_range", "shift_range", "horizontal_flip")
-    augmentation = {key: workload[key] for key in changes}
-    return {
-      "data": str(path),
-      "layers": layers(workload, dataset.num_classes),
-      **{key: workload[key] for key in ("loss", "optimizer", "learning_rate")},
-      "batch_size": min(workload.batch_size, len(dataset.train)),
-      "augmentation": augmentation if any(augmentation.values()) else None,
-      "seed": self.config.seed,
-      "threads": self.threads,
-      "device": self.config.device,
-    }
+    """Returns a workload as `experiments.peers.protocol.Spec` has it, but for its variant."""
+    own = {"seed": self.config.seed, "threads": self.threads, "device": self.config.device}
+    return {**self.workload(name).spec, **own}
 
   def jaxdl(self, name: str, num_members: int, suffix: str = "") -> System:
     """Returns this project's system for a workload."""
@@ -196,6 +174,10 @@ class Benchmark:
       self._chosen[name] = self._choose(name)
     return self._chosen[name]
 
+  def offered(self, name: str) -> list[System]:
+    """Returns each peer in its fastest variant."""
+    return [system for system in self.peers(name) if system.is_peer]
+
   def _choose(self, name: str) -> list[System]:
     systems = []
     for peer in self.config.peers:
@@ -209,264 +191,201 @@ class Benchmark:
       if models.is_convolutional(self.config.workloads[name].model):
         by_hand = []  # XLA's convolutions are ten times slower inside a loop
       for group in (offered, by_hand):
-        chosen = self._fastest(peer, name, [known[variant] for variant in group])
+        chosen = self._fastest(name, [self.peer(peer, name, known[variant]) for variant in group])
         systems += [chosen] if chosen is not None else []
     return systems
 
-  def _fastest(self, peer: str, name: str, variants: Sequence[Mapping[str, Any]]) -> System | None:
-    """Returns a peer in the variant that trains a part of the examples fastest."""
-    systems = [self.peer(peer, name, variant) for variant in variants]
+  def _fastest(self, name: str, systems: Sequence[System]) -> System | None:
+    """Returns the system that trains a part of the examples fastest; None: none of them trains."""
     if len(systems) < 2:
       return systems[0] if systems else None
+    size = _trial_size(self.workload(name))
     seconds = {}
     for system in systems:
-      spec = system.specs[0]
-      num_train = len(np.load(spec["data"], allow_pickle=False)["train_labels"])
-      batch = spec["batch_size"]
-      size = num_train if batch > 1000 else max(1, min(num_train // 2, 2000) // batch) * batch
-      with self._started({system.name: system}) as teams:
-        if not teams:
-          continue
-        team = teams[system.name]
-        try:
-          times = [team.ask("train", num_epochs=1, num_examples=size)[0] for _ in range(3)]
-        except process.WorkerError as error:
-          _LOGGER.info("%s: %s, %s: %s", name, peer, system.variant, error)
-          continue
-      seconds[system.variant] = min(times[1:])
+      with self._started([system]) as teams:
+        for team in teams.values():
+          try:
+            times = [team.ask("train", num_epochs=1, num_examples=size)[0] for _ in range(3)]
+            seconds[system.variant] = min(times[1:])
+          except process.WorkerError as error:
+            _LOGGER.info("%s: %s, %s: %s", name, system.name, system.variant, error)
+    peer = systems[0].name
     _LOGGER.info("%s: %s: %s", name, peer, ", ".join(f"{v} {s:.3g} s" for v, s in seconds.items()))
     best = min(seconds, key=seconds.get, default=None)
     return next((system for system in systems if system.variant == best), None)
 
   @contextlib.contextmanager
-  def _started(self, systems: Mapping[str, System]) -> Iterator[dict[str, process.Team]]:
+  def _started(self, systems: Sequence[System]) -> Iterator[dict[str, process.Team]]:
     """Starts systems and ends them; those that do not start are named and left out."""
     with contextlib.ExitStack() as stack:
       teams = {}
-      for name, system in systems.items():
+      for system in systems:
         try:
-          teams[name] = system.start()
-          stack.callback(teams[name].close)
+          teams[system.name] = system.start()
+          stack.callback(teams[system.name].close)
         except process.WorkerError as error:
-          _LOGGER.info("%s (%s) does not start: %s", name, system.variant, error)
+          _LOGGER.info("%s (%s) does not start: %s", system.name, system.variant, error)
       yield teams
+
+  def _rounds(self, label: str, names: Sequence[str]) -> Iterator[str]:
+    """Yields every name once a round, in an order drawn for each."""
+    orders = timing.draw_orders(list(names), self.config.rounds, self.config.seed)
+    for number, order in enumerate(orders, 1):
+      yield from order
+      _LOGGER.info("%s: round %d of %d", label, number, self.config.rounds)
 
   # --- What is measured ---
 
   def _train(self, name: str):
-    systems = {s.name: s for s in [self.jaxdl(name, self.config.num_members), *self.peers(name)]}
-    self.results += self._take_turns(name, systems)
+    systems = [self.jaxdl(name, self.config.num_members), *self.peers(name)]
+    self.results += self._take_turns(name, name, systems)
 
   def _populate(self, name: str):
     """Members against their number: a population, torch.func, and peers one after the other."""
     sizes = self.config.population_sizes
-    systems = {f"jaxdl of {n}": self.jaxdl(name, n, f" of {n}") for n in sizes}
-    for system in self.peers(name):
-      if not system.is_peer:
-        continue
-      systems[system.name] = dataclasses.replace(system, name=f"{system.name}, one by one")
-      specs = tuple({**system.specs[0], "threads": 1, "seed": i} for i in range(self.threads))
-      label = f"{system.name}, one per core"
+    systems = [self.jaxdl(name, n, f" of {n}") for n in sizes]
+    for system in self.offered(name):
+      systems.append(dataclasses.replace(system, name=f"{system.name}, one by one"))
       if self.config.device == "cpu":
-        systems[label] = dataclasses.replace(
-          system, name=label, specs=specs, num_members=len(specs)
-        )
+        specs = tuple({**system.specs[0], "threads": 1, "seed": i} for i in range(self.threads))
+        changes = {"name": f"{system.name}, one per core", "specs": specs}
+        systems.append(dataclasses.replace(system, num_members=len(specs), **changes))
     if "torch" in self.config.peers and "torch" not in self.missing:
       for size in sizes[1:]:
-        spec = {**self.spec(name), "num_members": size}
         # The plain one: compiled, it took half to twice the time and minutes to compile.
-        variant = torch_peer.variants(spec)[0]
+        variant = torch_peer.variants({**self.spec(name), "num_members": size})[0]
         system = self.peer("torch", name, variant, num_members=size)
-        label = f"torch.func of {size}"
-        systems[label] = dataclasses.replace(system, name=label)
-    self.results += self._take_turns(f"population of {name}", systems, workload=name)
+        systems.append(dataclasses.replace(system, name=f"torch.func of {size}"))
+    self.results += self._take_turns(name, f"population of {name}", systems)
 
   def _take_turns(
-    self, label: str, systems: Mapping[str, System], workload: str | None = None
+    self, workload: str, label: str, systems: Sequence[System]
   ) -> list[dict[str, Any]]:
     """Has systems train an epoch each, in rounds, and returns a row for each."""
-    name = workload or label
     with self._started(systems) as teams:
-      first, times = {}, {key: [] for key in teams}
-      for key, team in list(teams.items()):
+      first = {}
+      for name, team in list(teams.items()):
         try:
-          first[key], _ = team.ask("train", num_epochs=1, num_examples=None)
+          first[name], _ = team.ask("train", num_epochs=1, num_examples=None)
         except process.WorkerError as error:
-          _LOGGER.info("%s: %s: %s", label, key, error)
-          del teams[key]
-      answers, rng = {}, np.random.default_rng(self.config.seed)
-      for number in range(self.config.rounds):
-        for place in rng.permutation(len(teams)):
-          key = list(teams)[place]
-          seconds, answers[key] = teams[key].ask("train", num_epochs=1, num_examples=None)
-          times[key].append(seconds / systems[key].num_members)
-        _LOGGER.info("%s: round %d of %d", label, number + 1, self.config.rounds)
-      rows = []
-      for key, team in teams.items():
-        start = max(worker.start_seconds for worker in team.workers)
-        rows.append(
-          {
-            "workload": label,
-            "system": systems[key].name,
-            "variant": systems[key].variant,
-            "device": team.workers[0].ready["device"],
-            "num_members": systems[key].num_members,
-            "num_processes": len(team.workers),
-            "batch_size": systems[key].specs[0]["batch_size"],
-            "seconds_per_member_epoch": _summary(times[key]),
-            "seconds_of_rounds": times[key],
-            "start_seconds": start,
-            "first_epoch_seconds": first[key],
-            "compile_seconds": max(
-              0.0, first[key] - float(np.median(times[key])) * systems[key].num_members
-            ),
-            "peak_memory_mb": sum(answer["peak_memory_mb"] for answer in answers[key]),
-            "train_loss": [loss for answer in answers[key] for loss in answer["train_loss"]],
-            "is_peer": systems[key].is_peer,
-          }
-        )
-    return self._complete(name, rows)
-
-  def _complete(self, name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Adds to the rows of one workload what follows from them together."""
-    workload = self.config.workloads[name]
-    dataset = _load(workload, self._data_dir)
-    shape = dataset.train.images.shape[1:]
-    flops = training_flops(layers(workload, dataset.num_classes), shape)
-    peers = [row for row in rows if row["is_peer"]]
-    best = min(peers, key=lambda row: row["seconds_per_member_epoch"]["median"], default=None)
-    # Of the most members, whose spread is known best.
-    ours = max((r["train_loss"] for r in rows if r["system"].startswith("jaxdl")), key=len)
-    for row in rows:
-      per_second = len(dataset.train) / row["seconds_per_member_epoch"]["median"]
-      row["examples_per_second"] = per_second
-      row["model_flops_per_second"] = per_second * flops
-      row |= _ratio(best, row)
-      row["loss_agrees"] = bool(_agrees(row["train_loss"], ours))
-    return rows
+          _LOGGER.info("%s: %s: %s", label, name, error)
+          del teams[name]
+      times, answers = {name: [] for name in teams}, {}
+      for name in self._rounds(label, list(teams)):
+        seconds, answers[name] = teams[name].ask("train", num_epochs=1, num_examples=None)
+        times[name].append(seconds)
+      rows = [
+        _training_row(label, system, teams[system.name], first, times, answers)
+        for system in systems
+        if system.name in teams
+      ]
+    return _compare(_add_rates(self.workload(workload), rows))
 
   def _infer(self, name: str):
     """Latency of one image and throughput of the test set."""
-    systems = {s.name: s for s in [self.jaxdl(name, 1), *self.peers(name)]}
-    systems = {key: system for key, system in systems.items() if not key.endswith("by hand")}
-    num_test = len(_load(self.config.workloads[name], self._data_dir).test)
+    systems = {s.name: s for s in [self.jaxdl(name, 1), *self.offered(name)]}
+    num_test = len(self.workload(name).dataset.test)
     kinds = {"latency": (1, 1, 50), "throughput": (min(1000, num_test), num_test, 1)}
-    with self._started(systems) as teams:
+    with self._started(list(systems.values())) as teams:
       times = {(kind, key): [] for kind in kinds for key in teams}
-      rng = np.random.default_rng(self.config.seed)
-      for _ in range(self.config.rounds):
-        for place in rng.permutation(len(teams)):
-          key = list(teams)[place]
-          for kind, (batch_size, num_images, repeats) in kinds.items():
-            order = {"batch_size": batch_size, "num_images": num_images, "repeats": repeats}
-            (answer,) = teams[key].ask("predict", **order)[1]
-            times[kind, key].append(float(np.median(answer["seconds"])))
+      for key in self._rounds(f"inference of {name}", list(teams)):
+        for kind, (batch_size, num_images, repeats) in kinds.items():
+          order = {"batch_size": batch_size, "num_images": num_images, "repeats": repeats}
+          (answer,) = teams[key].ask("predict", **order)[1]
+          times[kind, key].append(float(np.median(answer["seconds"])))
       for kind, (_, num_images, _) in kinds.items():
-        rows = []
-        for key, team in teams.items():
-          summary = _summary(times[kind, key])
-          rows.append(
-            {
-              "workload": f"{kind} of {name}",
-              "system": key,
-              "variant": systems[key].variant,
-              "device": team.workers[0].ready["device"],
-              "num_members": 1,
-              "seconds_per_pass": summary,
-              "seconds_of_rounds": times[kind, key],
-              "examples_per_second": num_images / summary["median"],
-              "is_peer": systems[key].is_peer,
-            }
-          )
-        peers = [row for row in rows if row["is_peer"]]
-        best = min(peers, key=lambda row: row["seconds_per_pass"]["median"], default=None)
-        self.results += [row | _ratio(best, row) for row in rows]
+        rows = [
+          {
+            "workload": f"{kind} of {name}",
+            "system": key,
+            "variant": systems[key].variant,
+            "device": team.workers[0].ready["device"],
+            "num_members": 1,
+            "seconds_per_pass": _summary(times[kind, key]),
+            "seconds_of_rounds": times[kind, key],
+            "examples_per_second": num_images / float(np.median(times[kind, key])),
+            "is_peer": systems[key].is_peer,
+          }
+          for key, team in teams.items()
+        ]
+        self.results += _compare(rows)
 
   def _start_cold(self, name: str):
     """From the start of a process to the end of its first epoch."""
-    times: dict[str, list[float]] = {}
-    systems = [system for system in self.peers(name) if system.is_peer]
+    workload, peers = self.config.workloads[name], {s.name: s for s in self.offered(name)}
+
+    def start(label: str, cache: str) -> float:
+      if label == _EMPTY_CACHE:
+        _remove_programs(cache)
+      if label not in peers:
+        return _seconds_to_first_epoch(workload, self._data_dir, cache)
+      begin = time.perf_counter()
+      with self._started([peers[label]]) as teams:
+        teams[label].ask("train", num_epochs=1, num_examples=None)
+        return time.perf_counter() - begin
+
+    times = {label: [] for label in ("jaxdl", _EMPTY_CACHE, *peers)}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
-      _seconds_to_first_epoch(self.config.workloads[name], self._data_dir, cache)  # reads the data
-      for _ in range(self.config.rounds):
-        for label, empty in (("jaxdl, empty cache", True), ("jaxdl", False)):
-          if empty:
-            _remove_programs(cache)
-          seconds = _seconds_to_first_epoch(self.config.workloads[name], self._data_dir, cache)
-          times.setdefault(label, []).append(seconds)
-        for system in systems:
-          start = time.perf_counter()
-          with self._started({system.name: system}) as teams:
-            teams[system.name].ask("train", num_epochs=1, num_examples=None)
-            times.setdefault(system.name, []).append(time.perf_counter() - start)
+      start("jaxdl", cache)  # fills the cache of programs, and that of the data
+      for label in self._rounds(f"cold start of {name}", list(times)):
+        times[label].append(start(label, cache))
     rows = [
       {
         "workload": f"cold start of {name}",
-        "system": key,
+        "system": label,
         "num_members": 1,
         "seconds_to_first_epoch": _summary(seconds),
         "seconds_of_rounds": seconds,
-        "is_peer": not key.startswith("jaxdl"),
+        "is_peer": label in peers,
       }
-      for key, seconds in times.items()
+      for label, seconds in times.items()
     ]
-    peers = [row for row in rows if row["is_peer"]]
-    best = min(peers, key=lambda row: row["seconds_to_first_epoch"]["median"], default=None)
-    self.results += [row | _ratio(best, row) for row in rows]
+    self.results += _compare(rows)
 
 
-# --- What a workload is ---
+def _trial_size(workload: Workload) -> int:
+  """Returns how many examples, of whole batches, tell which variant is fastest."""
+  num_train, batch_size = len(workload.dataset.train), workload.spec["batch_size"]
+  if batch_size > 1000:
+    return num_train
+  return max(1, min(num_train // 2, 2000) // batch_size) * batch_size
 
 
-def layers(workload: ConfigDict, num_classes: int) -> list[dict[str, Any]]:
-  """Returns the network of a workload layer by layer, as the peers build it."""
-  outputs = losses.num_outputs(workload.loss, num_classes)
-  settings = {"kernel_init": None, "bias_init": None, "dropout_rate": workload.dropout_rate}
-  model = models.create(workload.model, workload.activation, num_outputs=outputs, **settings)
-  names = models.hidden_activations(workload.model, workload.activation)
-  found = [
-    {
-      "kind": "conv",
-      "features": features,
-      "size": 3,
-      "pool": block < model.num_pooled,
-      "activation": workload.activation,
-    }
-    for block, features in enumerate(getattr(model, "features", ()))
-  ]
-  found.append({"kind": "flatten"})
-  for features, name in zip(model.hidden, names, strict=True):
-    found.append({"kind": "dense", "features": features, "activation": name})
-  if workload.dropout_rate > 0:
-    found.append({"kind": "dropout", "rate": workload.dropout_rate})
-  return [*found, {"kind": "dense", "features": outputs, "activation": None}]
+def _training_row(label, system: System, team: process.Team, first, times, answers):
+  """Returns what is known of a system by itself; `first`, `times`, `answers` are by its name."""
+  name, seconds = system.name, np.array(times[system.name])
+  return {
+    "workload": label,
+    "system": name,
+    "variant": system.variant,
+    "device": team.workers[0].ready["device"],
+    "num_members": system.num_members,
+    "num_processes": len(team.workers),
+    "batch_size": system.specs[0]["batch_size"],
+    "seconds_per_member_epoch": _summary(seconds / system.num_members),
+    "seconds_of_rounds": (seconds / system.num_members).tolist(),
+    "start_seconds": max(worker.start_seconds for worker in team.workers),
+    "first_epoch_seconds": first[name],
+    "compile_seconds": max(0.0, first[name] - float(np.median(seconds))),
+    "peak_memory_mb": sum(answer["peak_memory_mb"] for answer in answers[name]),
+    "train_loss": [loss for answer in answers[name] for loss in answer["train_loss"]],
+    "is_peer": system.is_peer,
+  }
 
 
-def training_flops(network: Sequence[Mapping[str, Any]], image_shape: Sequence[int]) -> int:
-  """Returns the floating-point operations of matrix products that one example takes in training.
+def _add_rates(workload: Workload, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Adds what follows from the size of the workload, and whether the losses agree."""
+  # Of the most members, whose spread is known best.
+  ours = max((r["train_loss"] for r in rows if r["system"].startswith("jaxdl")), key=len)
+  for row in rows:
+    rate = len(workload.dataset.train) / row["seconds_per_member_epoch"]["median"]
+    row["examples_per_second"] = rate
+    row["model_flops_per_second"] = rate * workload.flops
+    row["loss_agrees"] = bool(_agrees(row["train_loss"], ours))
+  return rows
 
-  Two for each weight and place it is used at: forward, for the weights' gradient, and for that of
-  the input, which the first layer needs not. Outputs that pooling drops are not counted, nor is
-  anything but products.
-  """
-  total, shape, first = 0, tuple(image_shape), True
-  for layer in network:
-    if layer["kind"] == "conv":
-      height, width = (side - layer["size"] + 1 for side in shape[:2])
-      if layer["pool"]:
-        height, width = height // 2 * 2, width // 2 * 2
-      weights = layer["size"] ** 2 * shape[2] * layer["features"]
-      products = height * width * weights
-      halve = 2 if layer["pool"] else 1
-      shape = (height // halve, width // halve, layer["features"])
-    elif layer["kind"] == "dense":
-      products = int(np.prod(shape)) * layer["features"]
-      shape = (layer["features"],)
-    else:
-      continue
-    total += 2 * products * (2 if first else 3)
-    first = False
-  return total
+
+# --- The machine, and what is on it ---
 
 
 def matmul_peak(size: int = 2048, seconds: float = 2.0) -> float:
@@ -480,15 +399,6 @@ def matmul_peak(size: int = 2048, seconds: float = 2.0) -> float:
     jax.block_until_ready(product(a))
     best = max(best, 2 * size**3 / (time.perf_counter() - start))
   return best
-
-
-def _load(workload: ConfigDict, data_dir: str | None) -> Dataset:
-  dataset = data.load(workload.dataset, data_dir=data_dir)
-  if workload.classes:
-    dataset = data.select_classes(dataset, tuple(workload.classes))
-  if workload.num_train:
-    dataset = data.take_train(dataset, workload.num_train)
-  return dataset
 
 
 def _check(config: ConfigDict):
@@ -561,7 +471,7 @@ def _machine() -> str:
 # --- Numbers ---
 
 
-def _summary(seconds: Sequence[float]) -> dict[str, float]:
+def _summary(seconds: Sequence[float] | np.ndarray) -> dict[str, float]:
   return {
     "median": float(np.median(seconds)),
     "min": float(np.min(seconds)),
@@ -569,16 +479,19 @@ def _summary(seconds: Sequence[float]) -> dict[str, float]:
   }
 
 
-def _ratio(best: Mapping[str, Any] | None, row: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns how many times as fast a row is as the best peer: the median over rounds, the range."""
-  if best is None:
-    return {"ratio_to_best_peer": None, "ratio_range": None, "best_peer": None}
-  ratios = np.array(best["seconds_of_rounds"]) / np.array(row["seconds_of_rounds"])
-  return {
-    "ratio_to_best_peer": float(np.median(ratios)),
-    "ratio_range": [float(ratios.min()), float(ratios.max())],
-    "best_peer": best["system"],
-  }
+def _compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Adds how many times as fast each is as the best peer: the median over rounds, the range."""
+  peers = [row for row in rows if row["is_peer"]]
+  best = min(peers, key=lambda row: benchmark_report.seconds(row)["median"], default=None)
+  for row in rows:
+    if best is None:
+      row |= {"ratio_to_best_peer": None, "ratio_range": None, "best_peer": None}
+      continue
+    ratios = np.array(best["seconds_of_rounds"]) / np.array(row["seconds_of_rounds"])
+    row["ratio_to_best_peer"] = float(np.median(ratios))
+    row["ratio_range"] = [float(ratios.min()), float(ratios.max())]
+    row["best_peer"] = best["system"]
+  return rows
 
 
 def _agrees(loss: Sequence[float], ours: Sequence[float]) -> bool:
@@ -632,115 +545,6 @@ def _remove_programs(cache: str):
     path.unlink()
 
 
-# --- What is written ---
-
-
-def _seconds(row: Mapping[str, Any]) -> dict[str, float]:
-  kinds = ("seconds_per_member_epoch", "seconds_per_pass", "seconds_to_first_epoch")
-  return next(row[kind] for kind in kinds if kind in row)
-
-
-def table(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-  """Returns the results as rows of text, header first."""
-  rows = [list(_COLUMNS)]
-  for row in results:
-    summary, ratio = _seconds(row), row["ratio_to_best_peer"]
-    spread = row["ratio_range"]
-    share = row.get("fraction_of_matmul_peak")
-    rows.append(
-      [
-        row["workload"],
-        row["system"],
-        row.get("variant", ""),
-        str(row["num_members"]),
-        f"{summary['median']:.3g} ({summary['min']:.3g} to {summary['max']:.3g})",
-        "" if ratio is None else f"{ratio:.2f} ({spread[0]:.2f} to {spread[1]:.2f})",
-        "" if share is None else f"{share:.0%}",
-      ]
-    )
-  return rows
-
-
-def pictures(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Returns the pictures, file name without suffix -> figure."""
-
-  def triple(values):
-    return values["median"], values["min"], values["max"]
-
-  ours = [r for r in results if r["system"] == "jaxdl" and r["ratio_to_best_peer"] is not None]
-  members: dict[str, dict[str, list]] = {}
-  batches: dict[str, list] = {}
-  for row in results:
-    if row["workload"].startswith("population of "):
-      panel = members.setdefault(row["workload"].removeprefix("population of "), {})
-      system = row["system"].split(" of ")[0]
-      point = triple(row["seconds_per_member_epoch"])
-      panel.setdefault(system, []).append((row["num_members"], *point))
-    elif row["workload"].startswith("mlp_"):
-      scale = row["examples_per_second"] * row["seconds_per_member_epoch"]["median"]
-      point = (1e6 * value / scale for value in triple(row["seconds_per_member_epoch"]))
-      batches.setdefault(row["system"], []).append((row["batch_size"], *point))
-  for panel in members.values():  # one after the other takes as long for each, however many
-    most = max((point[0] for line in panel.values() for point in line), default=1)
-    for line in panel.values():
-      if len(line) == 1 and line[0][0] < most:
-        line.append((most, *line[0][1:]))
-  peak = {
-    f"{r['workload']}: {r['system']}": np.array([r["fraction_of_matmul_peak"]])
-    for r in results
-    if r.get("fraction_of_matmul_peak") and "population" not in r["workload"]
-  }
-  return {
-    "ratios": benchmark_plots.ratios(
-      {r["workload"]: (r["ratio_to_best_peer"], *r["ratio_range"]) for r in ours},
-      x_label="times as fast as the fastest peer, per member",
-    ),
-    "members": benchmark_plots.against_size(
-      members, x_label="members", y_label="seconds per member and epoch"
-    ),
-    "batch_size": benchmark_plots.against_size(
-      {"MLP 784-128-64-10": batches}, x_label="batch size", y_label="microseconds per example"
-    ),
-    "matmul_peak": comparison_plots.timings(peak, x_label="share of the measured matmul peak"),
-  }
-
-
-def markdown(benchmark: Mapping[str, Any]) -> str:
-  """Returns the report."""
-  missing = [f"{name}: {why}" for name, why in benchmark["missing"].items()]
-  disagree = [
-    f"{row['workload']}: {row['system']}"
-    for row in benchmark["results"]
-    if row.get("loss_agrees") is False
-  ]
-  versions = ", ".join(f"{name} {version}" for name, version in benchmark["versions"].items())
-  peak = benchmark["matmul_peak_flops_per_second"] / 1e9
-  lines = [
-    "# Benchmark",
-    f"{report.escape(benchmark['machine'])}; {benchmark['threads']} threads; {benchmark['date']}; "
-    f"float32 matmul peak {peak:.0f} GFLOP/s; {report.escape(versions)}.",
-    "Medians (min to max) of interleaved rounds, after a first epoch that compiles. `ratio` is how "
-    "many times as fast a system is as the fastest peer, per member, within rounds. `loop by hand` "
-    "is a whole-epoch program written around a peer's layers, which is not what a peer offers and "
-    "is not compared with. `peak` is the share of the measured matmul peak.",
-    "Missing: " + ("; ".join(map(report.escape, missing)) if missing else "nothing") + ".",
-    "Training losses outside of the spread between seeds: "
-    + ("; ".join(map(report.escape, disagree)) if disagree else "none")
-    + ".",
-    report.markdown_table(table(benchmark["results"])),
-    *(
-      f"![{caption}](figures/{name}.png)"
-      for name, caption in {
-        "ratios": "Ratio to the best peer",
-        "members": "Time per member against the number of members",
-        "batch_size": "Time against batch size",
-        "matmul_peak": "Share of the matmul peak",
-      }.items()
-    ),
-  ]
-  return "\n\n".join(lines) + "\n"
-
-
 def main(config: ConfigDict):
   """Measures, writes, and prints the table."""
   workdir = pathlib.Path(command_line.WORKDIR.value)
@@ -750,10 +554,10 @@ def main(config: ConfigDict):
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
   benchmark = Benchmark(config, workdir, command_line.DATA_DIR.value)
   benchmark.run()
-  for name, figure in pictures(benchmark.results).items():
+  for name, figure in benchmark_report.pictures(benchmark.results).items():
     figures.save(figure, workdir / "figures" / name)
-  files.write(workdir / "benchmark.md", markdown(benchmark.to_json()))
-  print(report.text_table(table(benchmark.results)))
+  files.write(workdir / "benchmark.md", benchmark_report.markdown(benchmark.to_json()))
+  print(report.text_table(benchmark_report.table(benchmark.results)))
   print(f"\nReport: {workdir / 'benchmark.md'}")
 
 

@@ -10,19 +10,22 @@ mini-batches take. Then it times one run of each arm alone. The config's docstri
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import comparison_plots, report, stats, timing, train
+from jaxdl import report, stats, timing, train
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, check_integer, show
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
 from jaxdl.timing import MemberTimings
 from jaxdl.types import Dataset
+
+if TYPE_CHECKING:
+  import pandas as pd
 
 # What the coursework that asked the question got, one run each: batch size, test accuracy, training
 # time (s), inference time (s, test set).
@@ -113,6 +116,8 @@ def observe(recipe, params, hyper, train_set, validation, test) -> dict:
 
 def analyze(timed: TimedExperiment, dataset: Dataset, trained: Population) -> report.Extra:
   """Times one run of each arm alone, and shows accuracy against what it took."""
+  import pandas as pd
+
   # The weights that are timed have nothing to do with the results, so one seed will do.
   measured = timing.time_members(
     dataset,
@@ -261,6 +266,8 @@ def _inference_records(verdicts: Sequence[stats.Verdict]) -> list[dict]:
 
 def _pictures(dataset: Dataset, trained: Population, measured: MemberTimings) -> list[tuple]:
   """Returns accuracy against wall time and examples seen, and the times themselves."""
+  from jaxdl import comparison_plots
+
   by_time, by_examples = accuracy_curves(dataset, trained, measured.train_epoch)
   note = "Nothing was chosen by these curves."
   return [
@@ -285,6 +292,8 @@ def _pictures(dataset: Dataset, trained: Population, measured: MemberTimings) ->
 
 
 def _draw(timings: timing.Timings, what: str):
+  from jaxdl import comparison_plots
+
   rows = {arm: timings.of(arm) for arm in timings.arms}
   return comparison_plots.timings(rows, x_label=f"seconds per {what}")
 
@@ -319,8 +328,10 @@ def accuracy_curves(
 
 def curves_table(
   dataset: Dataset, trained: Population, epoch_timings: timing.Timings
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
   """Returns a row per member and epoch: what `accuracy_curves` returns, as a table."""
+  import pandas as pd
+
   by_time, by_examples = accuracy_curves(dataset, trained, epoch_timings)
   parts = []
   for name, (seconds, accuracy) in by_time.items():

@@ -11,16 +11,19 @@ how many epochs it reaches a training loss. The config's docstring has the varia
 """
 
 import math
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import comparison_plots, plots, report, stats, sweeps
+from jaxdl import report, stats, sweeps
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import EPOCHS_TO_TARGET, Population
 from jaxdl.types import Dataset
+
+if TYPE_CHECKING:
+  import pandas as pd
 
 _CHOSEN_ON = "val_accuracy"
 
@@ -133,6 +136,8 @@ def _rate_text(experiment: Experiment, arm: str | None) -> str:
 
 
 def _pictures(experiment: Experiment, trained: Population, best: dict[str, sweeps.BestArm]):
+  from jaxdl import comparison_plots, plots
+
   pictures = [
     (
       "rates_test_accuracy",
@@ -186,8 +191,10 @@ def _lines(experiment: Experiment, trained: Population, metric: str):
 
 def _best_rates_table(
   experiment: Experiment, trained: Population, best: dict[str, sweeps.BestArm]
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
   """Returns a row per optimizer: its best rate, how sure that is, and what it gives."""
+  import pandas as pd
+
   rates = _rates_table(experiment, trained).set_index("arm")
   rows = [
     {
@@ -204,8 +211,10 @@ def _best_rates_table(
   return pd.DataFrame(rows)
 
 
-def _rates_table(experiment: Experiment, trained: Population) -> pd.DataFrame:
+def _rates_table(experiment: Experiment, trained: Population) -> "pd.DataFrame":
   """Returns a row per arm: n, divergence, means over seeds and their 95% intervals."""
+  import pandas as pd
+
   metrics = ["test_accuracy", _CHOSEN_ON]
   metrics += [EPOCHS_TO_TARGET] if EPOCHS_TO_TARGET in trained.metrics else []
   summaries = {metric: stats.summarize(trained.scores(metric)) for metric in metrics}

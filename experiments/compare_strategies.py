@@ -9,17 +9,20 @@ own members. The config's docstring has the variants.
 """
 
 import dataclasses
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import comparison_plots, ensembles, report, stats
+from jaxdl import ensembles, report, stats
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.population import Population
 from jaxdl.types import Dataset
+
+if TYPE_CHECKING:
+  import pandas as pd
 
 BASE = "base"
 # Where the experiment has no margin for accuracies.
@@ -54,6 +57,8 @@ def create_experiment(config: ConfigDict) -> Experiment:
 
 def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
   """Returns what each strategy changes, and the ensembles of every arm."""
+  from jaxdl import comparison_plots
+
   of_arms = {name: _ensembles(trained, name) for name in trained.arms}
   pictures = [
     (
@@ -155,8 +160,10 @@ def _ensemble_cells(ensemble: ensembles.Ensembles, verdict: stats.Verdict) -> li
   ]
 
 
-def _ensembles_table(of_arms: dict[str, list[ensembles.Ensembles]]) -> pd.DataFrame:
+def _ensembles_table(of_arms: dict[str, list[ensembles.Ensembles]]) -> "pd.DataFrame":
   """Returns a row per arm, size and group."""
+  import pandas as pd
+
   rows = [
     (name, ensemble.size, group, accuracy, of_members)
     for name, of_arm in of_arms.items()

@@ -12,20 +12,23 @@ The answer compares the reference arm with those that differ from it in one of t
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import comparison_plots, diagnostics, models, population, report, stats
+from jaxdl import diagnostics, models, population, report, stats
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, check_integer, show
 from jaxdl.experiment import Experiment
-from jaxdl.figures import Figure
 from jaxdl.population import Population
 from jaxdl.types import Dataset
+
+if TYPE_CHECKING:
+  import pandas as pd
+
+  from jaxdl.figures import Figure
 
 _OWN_KEYS = ("activations", "initializers", "depths", "width")
 _RATIO = "log10_gradient_ratio"
@@ -133,12 +136,14 @@ _Comparison = tuple[dict[str, Any], stats.Verdict]
 # Tables.
 
 
-def layers_table(trained: Population, cells: Mapping[str, Cell]) -> pd.DataFrame:
+def layers_table(trained: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
   """Returns a row per member, epoch (0: at initialisation) and layer, from 1; the last is output.
 
   The output has no activation, so its shares of saturated and dead units are empty. What is
   observed of a member after it diverged is left out.
   """
+  import pandas as pd
+
   parts = []
   for name, cell in cells.items():
     observed = {s: _along(trained, s, name) for s in diagnostics.STATISTICS}
@@ -169,8 +174,10 @@ def _last_epochs(trained: Population, name: str) -> np.ndarray:
   return trained.epochs[:, index] - (trained.status[:, index] == "diverged")
 
 
-def vanishing_table(trained: Population, cells: Mapping[str, Cell]) -> pd.DataFrame:
+def vanishing_table(trained: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
   """Returns a row per member: log10 of the first over the last hidden layer, at initialisation."""
+  import pandas as pd
+
   parts = [
     pd.DataFrame(
       {
@@ -250,7 +257,9 @@ def _verdicts(
   return comparisons
 
 
-def _verdicts_frame(comparisons: list[_Comparison]) -> pd.DataFrame:
+def _verdicts_frame(comparisons: list[_Comparison]) -> "pd.DataFrame":
+  import pandas as pd
+
   return pd.DataFrame([{**shared, **stats.to_json(verdict)} for shared, verdict in comparisons])
 
 
@@ -357,7 +366,9 @@ def _verdict_table(comparisons: list[_Comparison], depth: int) -> str:
 # Pictures.
 
 
-def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str, str, Figure]]:
+def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str, str, "Figure"]]:
+  from jaxdl import comparison_plots
+
   labels = {
     "gradient_norm": "gradient norm",
     "error_norm": "error norm",

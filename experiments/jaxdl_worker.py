@@ -83,7 +83,10 @@ class JaxdlWorker:
     params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][0].params)
     limit = chunks.default_slice_size(self._recipe.model, self._workers[0].platform)
     recipe = dataclasses.replace(self._recipe, slice_size=min(batch_size, limit))
-    predict = jax.jit(lambda params, images: train.predict(recipe, params, images))
+    predict = jax.jit(
+      lambda params, images: train.predict(recipe, params, images),
+      compiler_options=chunks.compile_options(self._workers[0].platform),
+    )
     images = jnp.asarray(self._test_images[:num_images])
     batches = [images[i : i + batch_size] for i in range(0, num_images, batch_size)]
     return lambda: np.concatenate([np.asarray(predict(params, batch)) for batch in batches])

@@ -1,4 +1,4 @@
-"""How much of a population trains at a time: slices of a batch, chunks of the seeds."""
+"""What is specific to a backend: how much of a population trains at a time, and how it compiles."""
 
 import math
 from collections.abc import Callable
@@ -29,6 +29,20 @@ _ACCELERATOR_MAX_MEMBERS = 128
 # rate that it reaches; elsewhere ten seconds at a rate that small networks reach.
 _CPU_COMPILE_FLOPS = 1e11
 _ACCELERATOR_COMPILE_FLOPS = 3e13
+
+
+def compile_options(platform: str) -> dict[str, Any]:
+  """Returns what XLA is told beyond its defaults when it compiles training and prediction.
+
+  Args:
+    platform: of the devices, e.g. "cpu".
+
+  On CPU to use all of a vector register; by default it stops at 256 bits. Measured on a processor
+  with registers of 512 (AMD Zen 5): steps at batch size 1, most of which is Adam, 1.6 times as
+  fast, MLPs at batch size 32 1.1 times, CNNs 1.02 to 1.05 times, and between 5% slower and 2%
+  faster with a million parameters or more, which wait for memory. Elsewhere it changes nothing.
+  """
+  return {"xla_cpu_prefer_vector_width": 512} if platform == "cpu" else {}
 
 
 def default_slice_size(model: str, platform: str) -> int:

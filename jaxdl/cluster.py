@@ -131,7 +131,11 @@ def _take_share():
     os.environ["CUDA_VISIBLE_DEVICES"] = _accelerators()[place]
   elif hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[place % len(cores)]})
+    # All threads of this process: what Dask's own take from another worker's core is not measured
+    # where it belongs, and what they start later stays here.
+    for thread in os.listdir("/proc/self/task"):
+      with contextlib.suppress(ProcessLookupError):  # it has ended since
+        os.sched_setaffinity(int(thread), {cores[place % len(cores)]})
 
 
 def _accelerators() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdl import metrics, train
+from jaxdl import chunks, metrics, train
 from jaxdl.arm import Hyperparams, Recipe
 from jaxdl.plan import Chunk, Group
 
@@ -145,12 +145,14 @@ def compile_functions(functions: Functions, keys, hyper, splits, index) -> Progr
   ]
   if functions.observe is not None:
     lowered.append(lower(functions.observe, state.params, hyper, *splits))
+  platform = next(iter(keys.sharding.device_set)).platform
+  options = chunks.compile_options(platform)
   # Drawing weights takes milliseconds and is done once, but it is most of what there is to compile:
   # random bits become long code, which on CPU takes five times as long to optimise as to compile.
-  on_cpu = next(iter(keys.sharding.device_set)).platform == "cpu"
-  options = [{"xla_backend_optimization_level": 0} if on_cpu else None, *[None] * 3]
+  create_options = {"xla_backend_optimization_level": 0} if platform == "cpu" else {}
+  pairs = zip(lowered, (create_options, *[options] * 3), strict=False)
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    return Programs(state, *pool.map(lambda p, o: p.compile(compiler_options=o), lowered, options))
+    return Programs(state, *pool.map(lambda pair: pair[0].compile(pair[1]), pairs))
 
 
 def _map(function: Callable, in_axes: Sequence[int | None], size: int) -> Callable:

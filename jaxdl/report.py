@@ -1,4 +1,8 @@
-"""What a run leaves in its working directory: tables, verdicts, pictures and a report."""
+"""What a run leaves in its working directory: tables, verdicts, pictures and a report.
+
+What draws and what makes tables is imported where it is used: it takes longer to import than JAX,
+and a run that trains first need not wait for it.
+"""
 
 import datetime
 import html
@@ -12,23 +16,26 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
-import pandas as pd
 
-from jaxdl import augment, comparison_plots, figures, files, metrics, plots, stats, train
+from jaxdl import augment, files, metrics, stats, train
 from jaxdl import experiment as experiment_lib
 from jaxdl import store as store_lib
 from jaxdl.arm import Arm
 from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError, one_line
 from jaxdl.experiment import Experiment
-from jaxdl.figures import Figure
 from jaxdl.plan import Group
 from jaxdl.population import RATES, Population
 from jaxdl.types import Dataset
+
+if TYPE_CHECKING:
+  import pandas as pd
+
+  from jaxdl.figures import Figure
 
 CONFIG_FILE = "config.json"
 # The folder of what `jaxdl.store` keeps of the run.
@@ -64,8 +71,8 @@ class Extra(NamedTuple):
   """What one kind of experiment adds to its report."""
 
   sections: Sequence[str] = ()  # Markdown, after the pictures
-  pictures: Sequence[tuple[str, str, Figure]] = ()  # (file name without suffix, caption, figure)
-  tables: Mapping[str, pd.DataFrame] = {}  # file name without suffix -> table
+  pictures: Sequence[tuple[str, str, "Figure"]] = ()  # (file name without suffix, caption, figure)
+  tables: Mapping[str, "pd.DataFrame"] = {}  # file name without suffix -> table
 
 
 class Workdir:
@@ -211,6 +218,8 @@ class Workdir:
       self._write(stage, experiment, dataset, trained, verdicts, started, extra, shown or trained)
 
   def _write(self, stage, experiment, dataset, trained, verdicts, started, extra, shown):
+    from jaxdl import figures
+
     (stage / _FIGURES).mkdir()
     pictures = [*_pictures(experiment, shown, dataset), *extra.pictures]
     for name, _, figure in pictures:
@@ -265,8 +274,10 @@ def beside_table(trained: Population, evidence: Sequence[tuple[str, str, float]]
   return markdown_table(rows)
 
 
-def members_table(trained: Population) -> pd.DataFrame:
+def members_table(trained: Population) -> "pd.DataFrame":
   """Returns a row per member, seeds outermost; what a diverged member does not have is missing."""
+  import pandas as pd
+
   num_seeds, num_arms = trained.status.shape
   diverged = (trained.status == "diverged").ravel()
   columns: dict[str, Any] = {
@@ -289,8 +300,10 @@ def members_table(trained: Population) -> pd.DataFrame:
   return pd.DataFrame(columns)
 
 
-def curves_table(trained: Population) -> pd.DataFrame:
+def curves_table(trained: Population) -> "pd.DataFrame":
   """Returns a row per member and epoch that it trained, seeds outermost, epochs from 1."""
+  import pandas as pd
+
   num_epochs = trained.curves["train_loss"].shape[-1]
   epoch = np.arange(1, num_epochs + 1)
   seed, arm, step = np.nonzero(epoch <= trained.epochs[..., None])
@@ -303,8 +316,10 @@ def curves_table(trained: Population) -> pd.DataFrame:
   return pd.DataFrame(columns)
 
 
-def per_class_table(trained: Population) -> pd.DataFrame:
+def per_class_table(trained: Population) -> "pd.DataFrame":
   """Returns a row per member and class: how many examples, precision, recall, F1."""
+  import pandas as pd
+
   num_seeds, num_arms, num_classes = trained.confusion.shape[:3]
   size = num_arms * num_classes
   scores = metrics.per_class(trained.confusion)  # [S, A, C] each
@@ -393,8 +408,10 @@ def _source_revision() -> dict[str, Any]:
 
 def _pictures(
   experiment: Experiment, trained: Population, dataset: Dataset
-) -> list[tuple[str, str, Figure]]:
+) -> list[tuple[str, str, "Figure"]]:
   """Returns (file name without suffix, caption, figure) of the pictures that every report has."""
+  from jaxdl import comparison_plots, plots
+
   metric = next(iter(experiment.margins))
   pictures = [
     (
@@ -435,8 +452,10 @@ def _changes_rate(arm: Arm) -> bool:
 
 def _augmentation_picture(
   experiment: Experiment, dataset: Dataset, arm: Arm, num_images: int = 5, num_variants: int = 7
-) -> Figure:
+) -> "Figure":
   """Draws what an arm's augmentation makes of the first training images."""
+  from jaxdl import comparison_plots
+
   originals = dataset.train.images[:num_images]  # [K, H, W, D]
   keys = jax.random.split(train.seed_key(experiment.seed, 0), (num_variants, len(originals)))
   augmented = [augment.random_affine(row, train.scale(originals), arm.augmentation) for row in keys]

@@ -6,6 +6,8 @@ number of seeds on which both arms have a score, and `P` the number of pairs of 
 
 A score is NaN where the member diverged. Such seeds leave the pairs and are counted, so a verdict
 speaks of the seeds on which both arms trained; the counts stand beside it.
+
+SciPy and statsmodels are imported where they are used: what trains need not wait for them.
 """
 
 import dataclasses
@@ -16,8 +18,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
-from statsmodels.stats.power import TTestPower
 
 from jaxdl.errors import InputError, check_integer, show, unknown_name
 
@@ -247,7 +247,9 @@ def _student_interval(x: np.ndarray, confidence: float) -> tuple[float, float]:
   n = len(x)
   if n < 2:
     return math.nan, math.nan
-  half = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1)) * _std(x) / math.sqrt(n)
+  from scipy.stats import t
+
+  half = float(t.ppf((1 + confidence) / 2, n - 1)) * _std(x) / math.sqrt(n)
   return _mean(x) - half, _mean(x) + half
 
 
@@ -377,8 +379,9 @@ def tost(differences: np.ndarray, margin: float) -> float:
   distance = abs(_mean(differences))
   if np.ptp(differences) <= _ROUNDING * np.abs(differences).max():
     return 0.0 if distance < margin * (1 - _ROUNDING) else 1.0
-  t = (margin - distance) / (_std(differences) / math.sqrt(n))
-  return float(scipy.stats.t.sf(t, n - 1))
+  from scipy.stats import t
+
+  return float(t.sf((margin - distance) / (_std(differences) / math.sqrt(n)), n - 1))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -481,7 +484,10 @@ def _num_pairs_for_power(
     return MAX_SEEDS_NEEDED
   # Beyond an effect of 10 every n >= minimum will do, and the noncentral t loses its accuracy.
   effect = min(difference / std, 10.0) if std > 0 else 10.0
-  z = scipy.stats.norm.isf(alpha) + scipy.stats.norm.ppf(power)
+  from scipy.stats import norm
+  from statsmodels.stats.power import TTestPower
+
+  z = norm.isf(alpha) + norm.ppf(power)
   approximation = (z / effect) ** 2
   if approximation >= MAX_SEEDS_NEEDED:
     return MAX_SEEDS_NEEDED

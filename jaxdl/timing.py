@@ -182,7 +182,8 @@ def compile_epoch(
   create = jax.jit(lambda key, hyper: train.create_member(recipe, key, hyper, image_shape))
   state = create(key, hyper)
   epoch = jax.jit(lambda *arguments: train.train_epoch(recipe, *arguments), donate_argnums=0)
-  program = epoch.lower(state, key, hyper, train_set, validation, jnp.int32(0)).compile()
+  lowered = epoch.lower(state, key, hyper, train_set, validation, jnp.int32(0))
+  program = lowered.compile(chunks.compile_options(key.device.platform))
 
   def step(carry):
     state, epoch = carry
@@ -196,7 +197,7 @@ def compile_epoch(
 def compile_inference(recipe: Recipe, params: dict, images: jax.Array) -> Step:
   """Compiles the logits of images `[N, H, W, D]` and returns them as a step that keeps `params`."""
   predict = jax.jit(lambda params, images: train.predict(recipe, params, images))
-  program = predict.lower(params, images).compile()
+  program = predict.lower(params, images).compile(chunks.compile_options(images.device.platform))
   return lambda params: (params, program(params, images))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from experiments import benchmark, jaxdl_worker
+from experiments import benchmark, jaxdl_worker, workloads
 from experiments.peers import keras_peer, process, protocol, torch_peer
 from jaxdl import benchmark_plots, population
 from jaxdl.arm import Arm
@@ -63,9 +63,9 @@ def spec(blobs, tmp_path):
 def test_workloads_are_the_coursework_s(name, classes, shape, num_params, products):
   """Parameters by the issue's numbers; operations by hand: two a product, no input gradient."""
   workload = config_file.get_config().workloads[name]
-  network = benchmark.layers(workload, classes)
+  network = workloads.layers(workload, classes)
   first, *others = products
-  assert benchmark.training_flops(network, shape) == 4 * first + 6 * sum(others)
+  assert workloads.training_flops(network, shape) == 4 * first + 6 * sum(others)
   layers = [protocol.build(protocol.Layer, layer, "layer") for layer in network]
   counted = 0
   for layer, at in protocol.input_shapes(layers, shape):
@@ -75,14 +75,23 @@ def test_workloads_are_the_coursework_s(name, classes, shape, num_params, produc
 
 
 def test_ratio_is_taken_within_rounds():
-  """The machine was three times slower in the last round, for both."""
-  best = {"system": "torch", "seconds_of_rounds": [2.0, 2.2, 6.0]}
-  row = {"seconds_of_rounds": [1.0, 1.0, 3.0]}
-  found = benchmark._ratio(best, row)
+  """The machine was three times slower in the last round, for all; the best peer is torch."""
+  rounds = {"torch": [2.0, 2.2, 6.0], "keras": [2.1, 2.3, 6.3], "jaxdl": [1.0, 1.0, 3.0]}
+  rows = [
+    {
+      "system": name,
+      "is_peer": name != "jaxdl",
+      "seconds_of_rounds": seconds,
+      "seconds_per_pass": benchmark._summary(seconds),
+    }
+    for name, seconds in rounds.items()
+  ]
+  *_, found = benchmark._compare(rows)
   assert found["ratio_to_best_peer"] == pytest.approx(2.0)
   assert found["ratio_range"] == pytest.approx([2.0, 2.2])
-  assert found["best_peer"] == "torch"
-  assert benchmark._ratio(None, row)["ratio_to_best_peer"] is None
+  assert {row["best_peer"] for row in rows} == {"torch"}
+  (alone,) = benchmark._compare(rows[2:])
+  assert alone["ratio_to_best_peer"] is None
 
 
 def test_losses_agree_within_the_spread_between_seeds():

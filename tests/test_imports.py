@@ -106,3 +106,14 @@ from jax._src import xla_bridge
 assert not xla_bridge.backends_are_initialized()
 """
   subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_an_experiment_trains_before_it_imports_what_it_reports_with():
+  """Tables, statistics and pictures take longer to import than all the rest."""
+  code = """
+import sys
+from experiments import cifar_mlp, compare_batch_sizes, compare_initializers, compare_losses
+from experiments import compare_optimizers, compare_strategies, gradient_flow, mnist_cnn
+assert not {"matplotlib", "pandas", "scipy.stats", "statsmodels"} & set(sys.modules)
+"""
+  subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

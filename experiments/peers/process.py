@@ -87,7 +87,6 @@ class Team:
 
   def __init__(self, python: str, module: str, specs: Sequence[Mapping[str, Any]], root):
     """Starts a worker for each spec; see `Worker`."""
-    self._stack = contextlib.ExitStack()
     with contextlib.ExitStack() as stack:
       self.workers = []
       for spec in specs:

@@ -1,0 +1,120 @@
+"""What the benchmark trains: a network, its data, and the arithmetic that it takes."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.peers import protocol
+from jaxdl import data, losses, models
+from jaxdl.types import Dataset
+
+_AUGMENTATION = ("rotation_range", "shift_range", "horizontal_flip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+  """One workload of a benchmark's config, with its data.
+
+  Attributes:
+    name: as the config has it.
+    config: its part of the config.
+    dataset: in memory.
+    path: of the npz file that workers read the same data from.
+  """
+
+  name: str
+  config: ConfigDict
+  dataset: Dataset
+  path: pathlib.Path
+
+  @property
+  def layers(self) -> list[dict[str, Any]]:
+    """The network, as `layers` returns it."""
+    return layers(self.config, self.dataset.num_classes)
+
+  @property
+  def flops(self) -> int:
+    """Floating-point operations of one example in training, as `training_flops` counts them."""
+    return training_flops(self.layers, self.dataset.train.images.shape[1:])
+
+  @property
+  def spec(self) -> dict[str, Any]:
+    """What `experiments.peers.protocol.Spec` has of it."""
+    augmentation = {key: self.config[key] for key in _AUGMENTATION}
+    return {
+      "data": str(self.path),
+      "layers": self.layers,
+      **{key: self.config[key] for key in ("loss", "optimizer", "learning_rate")},
+      "batch_size": min(self.config.batch_size, len(self.dataset.train)),
+      "augmentation": augmentation if any(augmentation.values()) else None,
+    }
+
+
+def load(name: str, config: ConfigDict, data_dir: str | None, folder: pathlib.Path) -> Workload:
+  """Loads a workload's data and writes it to a file in a folder. Raises InputError."""
+  dataset = data.load(config.dataset, data_dir=data_dir)
+  if config.classes:
+    dataset = data.select_classes(dataset, tuple(config.classes))
+  if config.num_train:
+    dataset = data.take_train(dataset, config.num_train)
+  path = folder / f"{name}.npz"
+  np.savez(
+    path,
+    train_images=dataset.train.images,
+    train_labels=dataset.train.labels,
+    test_images=dataset.test.images,
+    test_labels=dataset.test.labels,
+  )
+  return Workload(name, config, dataset, path)
+
+
+def layers(workload: ConfigDict, num_classes: int) -> list[dict[str, Any]]:
+  """Returns the network of a workload layer by layer, as `experiments.peers.protocol.Layer`."""
+  outputs = losses.num_outputs(workload.loss, num_classes)
+  settings = {"kernel_init": None, "bias_init": None, "dropout_rate": workload.dropout_rate}
+  model = models.create(workload.model, workload.activation, num_outputs=outputs, **settings)
+  names = models.hidden_activations(workload.model, workload.activation)
+  found = [
+    {
+      "kind": "conv",
+      "features": features,
+      "size": 3,
+      "pool": block < model.num_pooled,
+      "activation": workload.activation,
+    }
+    for block, features in enumerate(getattr(model, "features", ()))
+  ]
+  found.append({"kind": "flatten"})
+  for features, name in zip(model.hidden, names, strict=True):
+    found.append({"kind": "dense", "features": features, "activation": name})
+  if workload.dropout_rate > 0:
+    found.append({"kind": "dropout", "rate": workload.dropout_rate})
+  return [*found, {"kind": "dense", "features": outputs, "activation": None}]
+
+
+def training_flops(network: Sequence[Mapping[str, Any]], image_shape: Sequence[int]) -> int:
+  """Returns the floating-point operations of matrix products that one example takes in training.
+
+  Two for each weight and place it is used at: forward, for the weights' gradient, and for that of
+  the input, which the first layer needs not. Outputs that pooling drops are not counted, nor is
+  anything but products.
+  """
+  first, *others = _products(network, image_shape)
+  return 2 * (2 * first + 3 * sum(others))
+
+
+def _products(network: Sequence[Mapping[str, Any]], image_shape: Sequence[int]) -> Iterator[int]:
+  """Yields the number of products that each layer with weights takes forward."""
+  built = [protocol.build(protocol.Layer, layer, "layer") for layer in network]
+  for layer, shape in protocol.input_shapes(built, tuple(image_shape)):
+    if layer.kind == "dense":
+      yield shape[0] * layer.features
+    elif layer.kind == "conv":
+      height, width = (side - layer.size + 1 for side in shape[:2])
+      if layer.pool:
+        height, width = height // 2 * 2, width // 2 * 2
+      yield height * width * layer.size**2 * shape[2] * layer.features
