@@ -2,6 +2,7 @@
 
 import atexit
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -103,6 +104,52 @@ def three_arms(mlp_arm):
 def trained(blobs, three_arms) -> population.Population:
   """Five seeds of the three arms, in chunks of two."""
   return population.train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=2)
+
+
+# Imports once, then handles each line of arguments in a process of its own.
+_FORKS = """
+import json, os, sys, tempfile, traceback
+{imports}
+
+for line in sys.stdin:
+  with tempfile.TemporaryFile("w+") as stderr:
+    pid = os.fork()
+    if pid == 0:
+      os.dup2(stderr.fileno(), 2)
+      sys.argv = ["script", *json.loads(line)]
+      status = 0
+      try:
+        {call}
+      except SystemExit as error:
+        status = error.code or 0
+      except BaseException:
+        status = 1
+        traceback.print_exc()
+      sys.stderr.flush()
+      os._exit(status)  # at once: a regular exit takes a second
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    stderr.seek(0)
+    print(json.dumps([status, stderr.read()]))
+"""
+
+
+def call_with_each(arguments, imports, call):
+  """Makes a call once for each list of command-line arguments; returns (status, standard error)s.
+
+  Importing takes longer than most calls, and is done once; both are lines of Python.
+  """
+  result = subprocess.run(
+    [sys.executable, "-W", "ignore", "-c", _FORKS.format(imports=imports, call=call)],
+    input="\n".join(map(json.dumps, arguments)),
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    check=True,
+    timeout=1200,
+  )
+  answers = [json.loads(line) for line in result.stdout.splitlines()]
+  assert len(answers) == len(arguments)
+  return answers
 
 
 # A run of some seconds, in six chunks.

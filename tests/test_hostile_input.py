@@ -14,8 +14,6 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 import time
 import tomllib
 import xml.etree.ElementTree
@@ -25,7 +23,7 @@ from dataclasses import replace
 import markdown_it
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import call_with_each
 from drawing import make_population
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -292,35 +290,6 @@ def test_damaged_files_are_no_run_of_an_experiment(tmp_path_factory, content):
   assert isinstance(outcome(claims.is_run_of, EXPERIMENT, folder), bool)
 
 
-# Imports once, then handles each line of arguments (as JSON) in a process of its own.
-_DRIVER = """
-import json, os, sys, tempfile, traceback
-from experiments import command_line, compare_initializers, compare_optimizers
-
-for line in sys.stdin:
-  with tempfile.TemporaryFile("w+") as stderr:
-    pid = os.fork()
-    if pid == 0:
-      os.dup2(stderr.fileno(), 2)
-      arguments = json.loads(line)
-      script = compare_optimizers if "optimizers" in arguments[0] else compare_initializers
-      sys.argv = [script.__file__, *arguments]
-      status = 1
-      try:
-        command_line.main(lambda config: script.create_experiment(config) and None)
-        status = 0
-      except SystemExit as error:
-        status = error.code or 0
-      except BaseException:
-        traceback.print_exc()
-      sys.stderr.flush()
-      os._exit(status)  # at once: a regular exit takes a second
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    stderr.seek(0)
-    print(json.dumps([status, stderr.read()]))
-"""
-
-
 def _overrides(script, num):
   """Yields overrides of the keys of a script's config with values that mostly do not fit."""
   config = importlib.import_module(f"ml_collections_configs.{script}").get_config()
@@ -335,27 +304,18 @@ def _overrides(script, num):
 
 
 def test_settings_on_the_command_line():
-  lines = [
-    json.dumps([f"--config=ml_collections_configs/{script}.py:smoke", "--workdir=x", text])
-    for script in ("compare_initializers", "compare_optimizers")
-    for text in _overrides(script, 20 * EXAMPLES)
-  ]
-  result = subprocess.run(
-    [sys.executable, "-W", "ignore", "-c", _DRIVER],
-    input="\n".join(lines),
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    check=True,
-    timeout=60 * EXAMPLES,
-  )
-  answers = [json.loads(line) for line in result.stdout.splitlines()]
-  assert len(answers) == len(lines)
-  for line, (status, stderr) in zip(lines, answers, strict=True):
-    assert status in (0, 2), (line[:300], stderr)
-    assert status == 0 or stderr.startswith("error: "), (line[:300], stderr)
-    assert status == 0 or stderr.count("\n") == 1, (line[:300], stderr)
-    assert "Traceback" not in stderr, (line[:300], stderr)
+  imports = "from experiments import command_line, compare_initializers, compare_optimizers"
+  for script in ("compare_initializers", "compare_optimizers"):
+    lines = [
+      [f"--config=ml_collections_configs/{script}.py:smoke", "--workdir=x", text]
+      for text in _overrides(script, 20 * EXAMPLES)
+    ]
+    call = f"command_line.main(lambda config: {script}.create_experiment(config) and None)"
+    for line, (status, stderr) in zip(lines, call_with_each(lines, imports, call), strict=True):
+      assert status in (0, 2), (line, stderr)
+      assert status == 0 or stderr.startswith("error: "), (line, stderr)
+      assert status == 0 or stderr.count("\n") == 1, (line, stderr)
+      assert "Traceback" not in stderr, (line, stderr)
 
 
 # --- Worksheets ---
