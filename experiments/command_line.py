@@ -5,7 +5,6 @@ A config is read once, here, into the frozen `Experiment`, which rejects what it
 
 import contextlib
 import dataclasses
-import datetime
 import functools
 import json
 import logging
@@ -176,7 +175,6 @@ def _follow(script: Script, experiment: Experiment):
 
 def run_experiment(script: Script, experiment: Experiment):
   """Trains, compares and reports; prints the verdicts and where the report is."""
-  started = datetime.datetime.now(datetime.UTC)
   with (
     report.Workdir(
       WORKDIR.value,
@@ -194,7 +192,7 @@ def run_experiment(script: Script, experiment: Experiment):
     extra = report.Extra()
     if script.analyze is not None:
       extra = script.analyze(experiment, dataset, trained)
-    workdir.commit(experiment, dataset, trained, verdicts, started, extra, shown)
+    workdir.commit(experiment, dataset, trained, verdicts, extra, shown)
   _print_result(experiment, verdicts, workdir.path)
   if trained.missing_seeds:
     print(f"{len(trained.missing_seeds)} seeds are missing; the report says why", file=sys.stderr)

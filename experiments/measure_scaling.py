@@ -29,6 +29,7 @@ from jaxdl.experiment import Experiment
 from jaxdl.progress import Progress
 
 _MILLION = 1_000_000
+_VALIDATION_FRACTION = 0.2
 _FILES = ("scaling.json", "scaling.md")
 
 
@@ -37,7 +38,7 @@ class Size(NamedTuple):
 
   members: int
   epochs: int
-  examples: int  # to train on
+  examples: int  # to train and to validate on
 
 
 class CostModel(NamedTuple):
@@ -55,6 +56,16 @@ class CostModel(NamedTuple):
   def seconds(self, size: Size, num_devices: int) -> float:
     """Returns how long a run takes."""
     return float(np.dot(_terms(size, num_devices), self))
+
+
+def padded(size: Size, batch_size: int) -> Size:
+  """Returns a size with as many examples as are computed: the last batch is filled up.
+
+  Those that validate, which are not, are among the examples.
+  """
+  num_validation = round(_VALIDATION_FRACTION * size.examples)
+  num_batches = -(-(size.examples - num_validation) // batch_size)
+  return size._replace(examples=num_batches * batch_size + num_validation)
 
 
 def fit(sizes: Sequence[Size], num_devices: int, seconds: Sequence[float]) -> CostModel:
@@ -110,7 +121,7 @@ def _experiment(config: ConfigDict, size: Size, train_all: bool = False) -> Expe
     dataset=config.dataset,
     classes=tuple(config.classes),
     num_train=None if train_all else size.examples,
-    validation_fraction=0.2,
+    validation_fraction=_VALIDATION_FRACTION,
     num_seeds=size.members,
     seed=config.seed,
     chunk_size=1,
@@ -202,22 +213,27 @@ def _measure_empty_chunks(num_chunks: int, where: Cluster) -> dict[str, Any]:
 def _measure_cost(config, data_dir, where: Cluster) -> dict[str, Any]:
   """Fits the cost model to some runs on two workers, and has it predict another."""
   sizes = [Size(*map(int, size)) for size in (*config.fitted, config.predicted)]
-  seconds = []
+  runs = {}
   for size in sizes:
     experiment = _experiment(config, size)
-    dataset = experiment_lib.load_dataset(experiment, data_dir)
-    times = [_train_on(where, experiment, data_dir, dataset)[0] for _ in range(3)]
-    seconds.append(min(times[1:]))  # the first compiles
-  # The validation set is part of the images that are given; what trains is the rest.
-  model = fit(sizes[:-1], 2, seconds[:-1])
-  predicted = model.seconds(sizes[-1], 2)
-  large = Size(_MILLION, 20, 12_396)
+    runs[size] = experiment, data_dir, experiment_lib.load_dataset(experiment, data_dir)
+    _train_on(where, *runs[size])  # compiles, on every worker
+  seconds: dict[Size, list[float]] = {size: [] for size in sizes}
+  for order in timing.draw_orders(sizes, config.rounds, config.seed):
+    for size in order:
+      seconds[size].append(_train_on(where, *runs[size])[0])
+  medians = [float(np.median(seconds[size])) for size in sizes]
+  computed = [padded(size, config.batch_size) for size in sizes]
+  model = fit(computed[:-1], 2, medians[:-1])
+  predicted = model.seconds(computed[-1], 2)
+  large = padded(Size(_MILLION, 20, 12_396), config.batch_size)
   return {
-    "runs": [[*size, s] for size, s in zip(sizes[:-1], seconds[:-1], strict=True)],
+    "runs": [[*size, s] for size, s in zip(sizes[:-1], medians[:-1], strict=True)],
+    "seconds": [seconds[size] for size in sizes],
     "model": model._asdict(),
-    "checked_on": [*sizes[-1], seconds[-1]],
+    "checked_on": [*sizes[-1], medians[-1]],
     "predicted_seconds": predicted,
-    "relative_error": predicted / seconds[-1] - 1,
+    "relative_error": predicted / medians[-1] - 1,
     "million_members_hours": {
       str(num): model.seconds(large, num) / 3600 for num in (1, 2, 100, 1000)
     },

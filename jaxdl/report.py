@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -109,6 +110,8 @@ class Workdir:
     self.resumed_anyway: list[str] = []  # in what the run that is there differs
     # Now, not when the run is over: the source may be edited while it runs.
     self._source = _source_revision()
+    # The date for people; how long it takes by a clock that does not jump.
+    self._started, self._clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     self.store, self._partial = store_lib.Store(self.path / RUN), partial
     if partial:
       if self.store.read_identity() is None:
@@ -196,7 +199,6 @@ class Workdir:
     dataset: Dataset,
     trained: Population,
     verdicts: Sequence[stats.Verdict],
-    started: datetime.datetime,
     extra: Extra = Extra(),  # noqa: B008  (a tuple)
     shown: Population | None = None,
   ):
@@ -207,7 +209,6 @@ class Workdir:
       dataset: as it was trained on.
       trained: the population.
       verdicts: of `jaxdl.experiment.compare`.
-      started: when the run began, with its time zone.
       extra: what this kind of experiment adds.
       shown: the part of the population that pictures and tables of the report show; None: all.
     """
@@ -215,9 +216,19 @@ class Workdir:
     # not taken for one.
     replaces = (CONFIG_FILE, _FIGURES, _TABLES)
     with files.staging(self.path, replaces, last=(CONFIG_FILE,)) as stage:
-      self._write(stage, experiment, dataset, trained, verdicts, started, extra, shown or trained)
+      self._write(stage, experiment, dataset, trained, verdicts, extra, shown or trained)
 
-  def _write(self, stage, experiment, dataset, trained, verdicts, started, extra, shown):
+  def _provenance(self, dataset: Dataset, trained: Population) -> dict[str, Any]:
+    origin = {
+      **provenance(dataset, trained),
+      "source": self._source,
+      "started": self._started.isoformat(timespec="seconds"),
+      "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+      "total_seconds": round(time.monotonic() - self._clock, 3),
+    }
+    return origin | ({"resumed_anyway": self.resumed_anyway} if self.resumed_anyway else {})
+
+  def _write(self, stage, experiment, dataset, trained, verdicts, extra, shown):
     from jaxdl import figures
 
     (stage / _FIGURES).mkdir()
@@ -228,9 +239,7 @@ class Workdir:
       (stage / _TABLES).mkdir()
     for name, table in extra.tables.items():
       table.to_csv(stage / _TABLES / f"{name}.csv", index=False, lineterminator="\n")
-    origin = provenance(dataset, trained, started, self._source)
-    if self.resumed_anyway:
-      origin["resumed_anyway"] = self.resumed_anyway
+    origin = self._provenance(dataset, trained)
     captions = [(name, caption) for name, caption, _ in pictures]
     text = markdown(experiment, shown, verdicts, origin, captions, extra.sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
@@ -347,11 +356,8 @@ def _confusion_arrays(trained: Population) -> dict[str, np.ndarray]:
   return arrays
 
 
-def provenance(
-  dataset: Dataset, trained: Population, started: datetime.datetime, source: dict[str, Any]
-) -> dict[str, Any]:
-  """Returns where a result comes from: command, versions, devices, source, data, times, chunks."""
-  finished = datetime.datetime.now(datetime.UTC)
+def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
+  """Returns where a population comes from: command, versions, devices, data, seconds, chunks."""
   devices = jax.local_devices()
   return {
     "command": [pathlib.Path(sys.executable).name, *sys.orig_argv[1:]],
@@ -362,7 +368,6 @@ def provenance(
     "device_count": len(devices),
     "matmul_precision": jax.config.jax_default_matmul_precision or "default",
     "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
-    "source": source,
     "dataset": {
       "name": dataset.name,
       "checksum": dataset.checksum,
@@ -370,9 +375,6 @@ def provenance(
       "num_validation": len(dataset.validation),
       "num_test": len(dataset.test),
     },
-    "started": started.isoformat(timespec="seconds"),
-    "finished": finished.isoformat(timespec="seconds"),
-    "total_seconds": round((finished - started).total_seconds(), 3),
     "compile_seconds": round(trained.compile_seconds, 3),
     "train_seconds": round(float(trained.train_seconds.sum()), 3),
     "num_workers": trained.num_workers,

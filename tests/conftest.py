@@ -116,6 +116,7 @@ for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
       os.dup2(stderr.fileno(), 2)
+      os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
       sys.argv = ["script", *json.loads(line)]
       status = 0
       try:
@@ -152,7 +153,7 @@ def call_with_each(arguments, imports, call):
   return answers
 
 
-# A run of some seconds, in six chunks.
+# A run of some seconds, in three chunks of both arms.
 SHORT_RUN = [
   *(sys.executable, "-m", "experiments.compare_initializers"),
   "--config=ml_collections_configs/compare_initializers.py:digits",

@@ -22,6 +22,12 @@ def test_seconds_by_hand():
   assert model.seconds(Size(members=6, epochs=4, examples=100), 2) == pytest.approx(18.2)
 
 
+def test_the_last_batch_counts_as_a_whole_one():
+  # 9,917 train, in 20 batches of 512, and 2,479 validate.
+  assert measure_scaling.padded(Size(1, 1, 12_396), 512) == Size(1, 1, 10_240 + 2_479)
+  assert measure_scaling.padded(Size(1, 1, 1_000), 100) == Size(1, 1, 1_000)
+
+
 @given(st.tuples(_SECONDS, _SECONDS, _SECONDS, st.floats(1e-5, 1e-2)), st.integers(1, 8))
 def test_a_fit_finds_the_model_that_made_the_times(terms, num_devices):
   model = CostModel(*terms)

@@ -1,6 +1,5 @@
 """What a run leaves behind, read back by other means."""
 
-import datetime
 import json
 import re
 from dataclasses import replace
@@ -53,13 +52,12 @@ def verdicts(experiment, trained):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, experiment, blobs, trained, verdicts):
   path = tmp_path_factory.mktemp("run") / "workdir"
-  started = datetime.datetime.now(datetime.UTC)
   with report.Workdir(path, experiment) as directory:
     picture = ("own_picture", "A picture of its own.", figures.message("nothing to see"))
     extra = report.Extra(
       ["## More\n\nof it"], [picture], {"own_table": pd.DataFrame({"x": [1, 2]})}
     )
-    directory.commit(experiment, blobs, trained, verdicts, started, extra)
+    directory.commit(experiment, blobs, trained, verdicts, extra)
   return path
 
 
@@ -93,12 +91,11 @@ def test_a_picture_of_augmentation_and_one_of_the_rates(blobs, mlp_arm, tmp_path
   """Where there is something to see; tables of an earlier run do not stay behind."""
   arms = {"a": replace(mlp_arm, rotation_range=30.0, schedule="cosine", num_epochs=2)}
   experiment = Experiment("?", arms, dataset="blobs", num_seeds=1, margins={"test_accuracy": 0.1})
-  started = datetime.datetime.now(datetime.UTC)
   (tmp_path / "tables").mkdir()
   (tmp_path / "tables" / "old.csv").write_text("x")
   with report.Workdir(tmp_path, experiment) as directory:
     trained = experiment_lib.train(experiment, blobs)
-    directory.commit(experiment, blobs, trained, [], started)
+    directory.commit(experiment, blobs, trained, [])
   names = {path.stem for path in (tmp_path / "figures").iterdir()}
   assert {"augmentation", "learning_rates"} < names
   assert not (tmp_path / "tables").exists()

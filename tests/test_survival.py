@@ -1,6 +1,7 @@
 """Runs that are cut short, damaged, or do not fit, against the same run undisturbed."""
 
 import io
+import json
 import logging
 import os
 import random
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, SHORT_RUN, hashes, start_run
+from conftest import ROOT, SHORT_RUN, call_with_each, hashes, start_run
 
 from jaxdl import chunk_training, chunks, executors, population, store
 from jaxdl.errors import InputError
@@ -346,10 +347,24 @@ def test_a_partial_report_can_be_made_at_any_time(finished, tmp_path):
   )
 
 
+# Python runs it at its start: whoever asks for the time gets today, tomorrow or yesterday.
+_JUMPING_CLOCK = """
+import itertools, time
+days, now, now_ns = itertools.cycle((0, 1, -1)), time.time, time.time_ns
+time.time = lambda: now() + 86_400 * next(days)
+time.time_ns = lambda: now_ns() + 86_400 * 10**9 * next(days)
+"""
+
+
 def test_an_odd_environment_changes_nothing(finished, tmp_path):
-  """Another working directory, no HOME, an odd locale, a clock that is wrong by its time zone."""
+  """Another working directory, no HOME, an odd locale, a clock that jumps, in an odd time zone."""
+  (tmp_path / "sitecustomize.py").write_text(_JUMPING_CLOCK)
   environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "LANG")}
-  environment |= {"LC_ALL": "tr_TR.UTF-8", "TZ": "Pacific/Kiritimati", "PYTHONPATH": str(ROOT)}
+  environment |= {
+    "LC_ALL": "tr_TR.UTF-8",
+    "TZ": "Pacific/Kiritimati",
+    "PYTHONPATH": f"{tmp_path}:{ROOT}",
+  }
   command = [part.replace("ml_collections_configs", f"{ROOT}/ml_collections_configs", 1)
              if part.startswith("--config=") else part for part in SHORT_RUN]  # fmt: skip
   run = subprocess.run(
@@ -357,3 +372,42 @@ def test_an_odd_environment_changes_nothing(finished, tmp_path):
   )
   assert run.returncode == 0, run.stderr
   assert hashes(tmp_path / "run") == hashes(finished)
+  origin = json.loads((tmp_path / "run" / "provenance.json").read_text())
+  assert 0 < origin["total_seconds"] < 600
+
+
+# A chunk that fails by itself, whatever is tried.
+_BROKEN_CHUNK = """
+from experiments import command_line, compare_initializers
+from jaxdl import chunk_training
+
+train = chunk_training.Trainer.train
+
+def fail(self, chunk, *rest):
+  if chunk.seed == 1:
+    raise RuntimeError("broken")
+  return train(self, chunk, *rest)
+
+chunk_training.Trainer.train = fail
+"""
+
+
+def test_a_run_with_a_broken_chunk_reports_the_rest_and_exits_with_1(finished, tmp_path):
+  """The chunk of seed 1 is tried three times; the same command then trains only that."""
+  workdir = tmp_path / "run"
+  arguments = [*SHORT_RUN[3:], f"--workdir={workdir}"]
+  call = "command_line.run(compare_initializers.SCRIPT)"
+  ((status, error),) = call_with_each([arguments], _BROKEN_CHUNK, call)
+  assert status == 1, error
+  assert "Traceback" not in error
+  assert error.count("attempt 3 of 3): RuntimeError: broken; see ") == 1
+  assert error.strip().endswith("1 seeds are missing; the report says why")
+  (traceback,) = (workdir / "run" / "failures").iterdir()
+  assert "in fail" in traceback.read_text()
+  assert "RuntimeError: broken" in (workdir / "report.md").read_text()
+  assert set(pd.read_csv(workdir / "members.csv").seed) == {0, 2}
+  run = start_run(workdir)
+  _, error = run.communicate()
+  assert run.returncode == 0, error
+  assert "2 of 3" in error, error
+  assert hashes(workdir) == hashes(finished)
