@@ -351,7 +351,9 @@ def _trial_size(workload: Workload) -> int:
   return max(1, min(num_train // 2, 2000) // batch_size) * batch_size
 
 
-def _training_row(label, system: System, team: process.Team, first, times, answers):
+def _training_row(
+  label: str, system: System, team: process.Team, first, times, answers
+) -> dict[str, Any]:
   """Returns what is known of a system by itself; `first`, `times`, `answers` are by its name."""
   name, seconds = system.name, np.array(times[system.name])
   return {

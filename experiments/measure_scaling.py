@@ -9,6 +9,7 @@ its own and one thread. What is compared takes turns, and every repetition is ke
 
 import contextlib
 import json
+import math
 import pathlib
 import tempfile
 import time
@@ -63,9 +64,10 @@ def padded(size: Size, batch_size: int) -> Size:
 
   Those that validate, which are not, are among the examples.
   """
-  num_validation = round(_VALIDATION_FRACTION * size.examples)
-  num_batches = -(-(size.examples - num_validation) // batch_size)
-  return size._replace(examples=num_batches * batch_size + num_validation)
+  num_train = math.floor(size.examples * (1 - _VALIDATION_FRACTION))
+  batch_size = min(batch_size, num_train)
+  num_batches = -(-num_train // batch_size)
+  return size._replace(examples=num_batches * batch_size + size.examples - num_train)
 
 
 def fit(sizes: Sequence[Size], num_devices: int, seconds: Sequence[float]) -> CostModel:
@@ -271,7 +273,8 @@ def markdown(found: dict[str, Any]) -> str:
       "Runs on two workers:",
       report.markdown_table(rows),
       f"Cost model: {terms}. Checked on {members} members, {epochs} epochs, {examples:,} images: "
-      f"{model['predicted_seconds']:.1f} s predicted, {seconds:.1f} s measured.",
+      f"{model['predicted_seconds']:.1f} s predicted, {seconds:.1f} s measured. "
+      "The last batch of an epoch counts as a whole one.",
       "A million members, 20 epochs of 12,396 images:",
       report.markdown_table(hours),
     ]

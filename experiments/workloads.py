@@ -20,13 +20,11 @@ class Workload:
   """One workload of a benchmark's config, with its data.
 
   Attributes:
-    name: as the config has it.
     config: its part of the config.
     dataset: in memory.
     path: of the npz file that workers read the same data from.
   """
 
-  name: str
   config: ConfigDict
   dataset: Dataset
   path: pathlib.Path
@@ -69,7 +67,7 @@ def load(name: str, config: ConfigDict, data_dir: str | None, folder: pathlib.Pa
     test_images=dataset.test.images,
     test_labels=dataset.test.labels,
   )
-  return Workload(name, config, dataset, path)
+  return Workload(config, dataset, path)
 
 
 def layers(workload: ConfigDict, num_classes: int) -> list[dict[str, Any]]:

@@ -131,8 +131,8 @@ def _take_share():
     os.environ["CUDA_VISIBLE_DEVICES"] = _accelerators()[place]
   elif hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
-    # The threads that Dask has started already as well: pinning only this one, two workers were
-    # 1.84 times as fast as one (1.79 to 1.85, five rounds) instead of 1.87 (1.87 to 1.90).
+    # Those that Dask has started already as well: what they do belongs to this worker, not to the
+    # one on the other core.
     for thread in os.listdir("/proc/self/task"):
       with contextlib.suppress(ProcessLookupError):  # it has ended since
         os.sched_setaffinity(int(thread), {cores[place % len(cores)]})

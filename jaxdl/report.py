@@ -108,10 +108,10 @@ class Workdir:
     self._config = json.loads(json.dumps(experiment.to_json()))
     self._resume_anyway = resume_anyway
     self.resumed_anyway: list[str] = []  # in what the run that is there differs
-    # Now, not when the run is over: the source may be edited while it runs.
-    self._source = _source_revision()
     # The date for people; how long it takes by a clock that does not jump.
     self._started, self._clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+    # Now, not when the run is over: the source may be edited while it runs.
+    self._source = _source_revision()
     self.store, self._partial = store_lib.Store(self.path / RUN), partial
     if partial:
       if self.store.read_identity() is None:

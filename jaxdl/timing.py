@@ -9,7 +9,7 @@ repetition is kept: a single time says nothing about how far it can be trusted.
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +57,10 @@ class MemberTimings:
 # One repetition: `carry -> (next carry, anything else that it computes)`.
 Step = Callable[[Any], tuple[Any, Any]]
 
+Name = TypeVar("Name")
 
-def draw_orders(names: Sequence[str], rounds: int, seed: int = 0) -> Iterator[list[str]]:
+
+def draw_orders(names: Sequence[Name], rounds: int, seed: int = 0) -> Iterator[list[Name]]:
   """Yields the order of each round, in which every name comes once.
 
   Drawn anew: always first, or always after the same other, one and the same program was measured 7%

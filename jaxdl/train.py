@@ -290,9 +290,13 @@ def mean_loss(
 
 
 def predict(recipe: Recipe, params: dict, images: jax.Array) -> jax.Array:
-  """Returns logits `[N, C]` for images `[N, H, W, D]` uint8, slice by slice, without dropout."""
+  """Returns logits `[N, C]` for images `[N, H, W, D]` uint8, slice by slice, without dropout.
+
+  In slices of twice as many as in training: nothing is kept for a gradient, so as much fits the
+  cache. On CPU CNNs predict a quarter faster with 16 images at a time than with 8.
+  """
   num_images = len(images)
-  num_slices = -(-num_images // recipe.slice_size)
+  num_slices = -(-num_images // (2 * recipe.slice_size))
   slice_len = -(-num_images // num_slices)
   indices = jnp.minimum(jnp.arange(num_slices * slice_len), num_images - 1)
 

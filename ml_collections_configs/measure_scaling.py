@@ -3,8 +3,8 @@
 python -m experiments.measure_scaling \
     --config=ml_collections_configs/measure_scaling.py[:VARIANT] --workdir=DIR
 
-The network and the data of the comparison of initializers. `full` takes half an hour on two CPU
-cores that do nothing else; its results are in docs/scaling.md.
+The network and the data of the comparison of initializers. `full` takes eleven minutes on two
+CPU cores (AMD Zen 5) that do nothing else; its results are in docs/scaling.md.
 """
 
 from ml_collections import ConfigDict
@@ -35,8 +35,8 @@ def get_config(variant: str = "full") -> ConfigDict:
   config.scaling_train = 4_000
   # Chunks without content.
   config.num_empty_chunks = 10_000
-  # The cost model: (members, epochs, training images) of the runs that it is fitted to, and of the
-  # one that it has to predict.
+  # The cost model: (members, epochs, images to train and to validate on) of the runs that it is
+  # fitted to, and of the one that it has to predict.
   config.fitted = ((4, 2, 1_000), (4, 6, 1_000), (4, 2, 4_000), (4, 6, 4_000), (12, 2, 1_000))
   config.predicted = (8, 5, 8_000)
 

@@ -134,7 +134,7 @@ for line in sys.stdin:
 """
 
 
-def call_with_each(arguments, imports, call):
+def call_with_each(arguments, imports, call, timeout=1200):
   """Makes a call once for each list of command-line arguments; returns (status, standard error)s.
 
   Importing takes longer than most calls, and is done once; both are lines of Python.
@@ -146,7 +146,7 @@ def call_with_each(arguments, imports, call):
     text=True,
     cwd=ROOT,
     check=True,
-    timeout=1200,
+    timeout=timeout,
   )
   answers = [json.loads(line) for line in result.stdout.splitlines()]
   assert len(answers) == len(arguments)

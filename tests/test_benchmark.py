@@ -61,7 +61,7 @@ def spec(blobs, tmp_path):
   ],
 )
 def test_workloads_are_the_coursework_s(name, classes, shape, num_params, products):
-  """Parameters by the issue's numbers; operations by hand: two a product, no input gradient."""
+  """Parameters as the coursework has; operations by hand: two a product, no input gradient."""
   workload = config_file.get_config().workloads[name]
   network = workloads.layers(workload, classes)
   first, *others = products

@@ -11,7 +11,7 @@ from conftest import DEFAULT_FLAGS
 
 from experiments import command_line, compare_optimizers
 from jaxdl import experiment as experiment_lib
-from jaxdl import report, stats
+from jaxdl import figures, stats
 from jaxdl.errors import InputError
 from ml_collections_configs import compare_optimizers as configs
 
@@ -56,7 +56,7 @@ def test_smoke_run(smoke, monkeypatch):
     assert f"figures/{name}.png" in text
 
   before = (smoke / "verdicts.json").read_bytes()
-  monkeypatch.setattr(report.figures, "save", lambda *_: None)  # pictures take most of the time
+  monkeypatch.setattr(figures, "save", lambda *_: None)  # pictures take most of the time
   _run(smoke)
   assert (smoke / "verdicts.json").read_bytes() == before
 

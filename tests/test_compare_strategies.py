@@ -12,7 +12,7 @@ from conftest import DEFAULT_FLAGS
 
 from experiments import command_line, compare_strategies
 from jaxdl import arm as arm_lib
-from jaxdl import report, stats
+from jaxdl import figures, stats
 from jaxdl.errors import InputError
 from jaxdl.population import train_population
 from ml_collections_configs import compare_strategies as configs
@@ -53,7 +53,7 @@ def test_smoke_run(smoke, monkeypatch):
   assert "| too few groups |" in text
 
   before = (smoke / "verdicts.json").read_bytes()
-  monkeypatch.setattr(report.figures, "save", lambda *_: None)  # pictures take most of the time
+  monkeypatch.setattr(figures, "save", lambda *_: None)  # pictures take most of the time
   _run(smoke)
   assert (smoke / "verdicts.json").read_bytes() == before
 

@@ -12,7 +12,7 @@ from conftest import DEFAULT_FLAGS
 from experiments import command_line
 from jaxdl import arm as arm_lib
 from jaxdl import experiment as experiment_lib
-from jaxdl import models, report
+from jaxdl import figures, models
 from jaxdl.errors import InputError
 from jaxdl.train import create_member, seed_key
 
@@ -54,7 +54,7 @@ def test_smoke_run(name, tmp_path, monkeypatch):
   assert ("augmentation" in pictures) == ("learning_rates" in pictures) == augmented
 
   before = (tmp_path / "verdicts.json").read_bytes()
-  monkeypatch.setattr(report.figures, "save", lambda *_: None)  # pictures take most of the time
+  monkeypatch.setattr(figures, "save", lambda *_: None)  # pictures take most of the time
   _run(name, tmp_path)
   assert (tmp_path / "verdicts.json").read_bytes() == before
 

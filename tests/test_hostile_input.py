@@ -310,8 +310,11 @@ def test_settings_on_the_command_line():
       [f"--config=ml_collections_configs/{script}.py:smoke", "--workdir=x", text]
       for text in _overrides(script, 20 * EXAMPLES)
     ]
+    timeout = max(1200, 60 * EXAMPLES)
     call = f"command_line.main(lambda config: {script}.create_experiment(config) and None)"
-    for line, (status, stderr) in zip(lines, call_with_each(lines, imports, call), strict=True):
+    for line, (status, stderr) in zip(
+      lines, call_with_each(lines, imports, call, timeout), strict=True
+    ):
       assert status in (0, 2), (line, stderr)
       assert status == 0 or stderr.startswith("error: "), (line, stderr)
       assert status == 0 or stderr.count("\n") == 1, (line, stderr)
@@ -733,8 +736,8 @@ def test_hostile_names_in_the_report_of_a_run(blobs):
   population = make_population(num_classes=3, class_names=names, arm_names=["a|b", "$x$"])
   dataset = replace(blobs, class_names=names, name=names[0])
   experiment = Experiment(" ".join(names), population.arms, margins={"test_accuracy": 0.01})
-  now = report.datetime.datetime.now(report.datetime.UTC)
-  origin = report.provenance(dataset, population, now, {"revision": names[0], "clean": None})
+  origin = report.provenance(dataset, population)
+  origin |= {"source": {"revision": names[0], "clean": None}, "total_seconds": 1.0}
   text = report.markdown(experiment, population, [], {**origin, "command": [*names]}, [], [])
   text.encode()
   for forbidden in ("<script", "\u202e", "\x00", "](javascript"):

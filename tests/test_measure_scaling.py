@@ -23,8 +23,9 @@ def test_seconds_by_hand():
 
 
 def test_the_last_batch_counts_as_a_whole_one():
-  # 9,917 train, in 20 batches of 512, and 2,479 validate.
-  assert measure_scaling.padded(Size(1, 1, 12_396), 512) == Size(1, 1, 10_240 + 2_479)
+  # 9,916 train, in 20 batches of 512, and 2,480 validate.
+  assert measure_scaling.padded(Size(1, 1, 12_396), 512) == Size(1, 1, 10_240 + 2_480)
+  assert measure_scaling.padded(Size(1, 1, 100), 512) == Size(1, 1, 100)
   assert measure_scaling.padded(Size(1, 1, 1_000), 100) == Size(1, 1, 1_000)
 
 
@@ -38,7 +39,8 @@ def test_a_fit_finds_the_model_that_made_the_times(terms, num_devices):
 def test_sizes_tell_the_terms_apart():
   for variant in config_file.VARIANTS:
     config = config_file.get_config(variant)
-    terms = [measure_scaling._terms(Size(*size), 2) for size in config.fitted]
+    sizes = [measure_scaling.padded(Size(*size), config.batch_size) for size in config.fitted]
+    terms = [measure_scaling._terms(size, 2) for size in sizes]
     assert np.linalg.matrix_rank(np.array(terms)) == len(CostModel._fields)
     assert config.predicted not in config.fitted
 

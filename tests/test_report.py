@@ -1,7 +1,10 @@
 """What a run leaves behind, read back by other means."""
 
+import datetime
+import itertools
 import json
 import re
+import types
 from dataclasses import replace
 
 import jax
@@ -196,6 +199,24 @@ def test_provenance(workdir, blobs):
   assert re.fullmatch(r"\d+\.\d+\.\d+\S*", origin["versions"]["jax"])
   assert origin["started"] <= origin["finished"]
   assert set(origin["source"]) == {"revision", "clean"}
+
+
+def test_a_clock_that_is_set_back_changes_no_duration(
+  monkeypatch, tmp_path, experiment, blobs, trained
+):
+  days = itertools.count()
+
+  class Clock(datetime.datetime):  # each time a day earlier than the last
+    @classmethod
+    def now(cls, tz=None):
+      return super().now(tz) - datetime.timedelta(days=next(days))
+
+  fake = types.SimpleNamespace(datetime=Clock, UTC=datetime.UTC)
+  monkeypatch.setattr(report, "datetime", fake)
+  with report.Workdir(tmp_path / "run", experiment) as directory:
+    origin = directory._provenance(blobs, trained)
+  assert origin["finished"] < origin["started"]
+  assert 0 <= origin["total_seconds"] < 60
 
 
 def test_report_reads_in_order(workdir):

@@ -1,7 +1,6 @@
 """Runs that are cut short, damaged, or do not fit, against the same run undisturbed."""
 
 import io
-import json
 import logging
 import os
 import random
@@ -372,8 +371,6 @@ def test_an_odd_environment_changes_nothing(finished, tmp_path):
   )
   assert run.returncode == 0, run.stderr
   assert hashes(tmp_path / "run") == hashes(finished)
-  origin = json.loads((tmp_path / "run" / "provenance.json").read_text())
-  assert 0 < origin["total_seconds"] < 600
 
 
 # A chunk that fails by itself, whatever is tried.
