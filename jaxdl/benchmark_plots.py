@@ -76,8 +76,8 @@ def against_size(
     _set_log_axis(ax.xaxis, ax.set_xscale, ax.set_xlim, sizes)
     _set_log_axis(ax.yaxis, ax.set_yscale, ax.set_ylim, times)
     ax.set_title(figures.fit(name, 2.6, figures.BOLD_SIZE, max_lines=1), fontweight="bold")
+    ax.set_xlabel(x_label)  # not one for all panels, which the legend would be written over
     figures.add_grid_lines(ax)
-  figure.supxlabel(x_label, fontsize=figures.TEXT_SIZE)
   figure.supylabel(y_label, fontsize=figures.TEXT_SIZE)
   entries = [
     (
