@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import pathlib
 import shutil
 import threading
@@ -103,6 +104,7 @@ class Store:
       InputError: the folder cannot be written, or what is there cannot be read.
     """
     identity = json.loads(json.dumps(identity))
+    self._check_access()
     there = self.read_identity()
     if there is None:
       self._write(self.folder / "run.json", json.dumps(identity, indent=2) + "\n")
@@ -128,6 +130,24 @@ class Store:
         f"cannot read {str(file)!r}: {error}; start anew with --overwrite"
       ) from error
     return identity
+
+  def _check_access(self):
+    """Raises InputError where something may not be read or replaced.
+
+    Now, lest a checkpoint that may not be read is taken for a damaged one later, and deleted.
+    """
+
+    def refuse(error: OSError):
+      if not isinstance(error, FileNotFoundError):
+        raise InputError(f"cannot read {error.filename!r}: {error.strerror}") from error
+
+    for folder, _, names in os.walk(self.folder, onerror=refuse):
+      if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {folder!r}: Permission denied")
+      for file in (os.path.join(folder, name) for name in names):
+        # What is not there any more was another process's.
+        if not os.access(file, os.R_OK) and os.path.lexists(file):
+          raise InputError(f"cannot read {file!r}: Permission denied")
 
   def _sweep(self):
     """Deletes what processes that were killed have left half-written, or not yet deleted."""
@@ -175,7 +195,7 @@ class Store:
     file = self._chunk_file(name)
     try:
       with files.naming(file, "read"):
-        content = file.read_bytes() if file.is_file() else None
+        content = file.read_bytes() if self.has_chunk(name) else None
       return None if content is None else unpack(content)
     except ValueError as error:
       if isinstance(error, InputError):
@@ -189,8 +209,14 @@ class Store:
     self._chunk_file(name).unlink(missing_ok=True)
 
   def has_chunk(self, name: str) -> bool:
-    """Whether a chunk is committed; it may still be damaged."""
-    return self._chunk_file(name).is_file()
+    """Whether a chunk is committed; it may still be damaged.
+
+    Raises:
+      InputError: the disk does not let itself be read.
+    """
+    file = self._chunk_file(name)
+    with files.naming(file, "read"):
+      return file.is_file()
 
   def _chunk_file(self, name: str) -> pathlib.Path:
     return self.folder / "chunks" / f"{name}.npz"

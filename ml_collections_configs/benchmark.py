@@ -10,9 +10,9 @@ python -m experiments.benchmark --config=ml_collections_configs/benchmark.py[:VA
   smoke    two tiny workloads on the digits of scikit-learn, no peer needed: seconds
   gpu      64 members and more on a GPU (none was measured)
 
-On two CPU cores (AMD EPYC), JAX 0.12.0, five rounds: the training part of `quick` takes 22 minutes,
-and jaxdl is 1.3 (cifar_mlp) to 10.3 (mlp_stochastic) times as fast as the fastest peer; the README
-has the table. `full` and `gpu` were not run.
+On two CPU cores (AMD EPYC, Zen 5), JAX 0.12.0, five rounds: `quick` takes 20 minutes, and in
+training jaxdl is 1.3 (cifar_mlp) to 14.5 (mlp_stochastic) times as fast as the fastest peer; the
+README has the table. `full` and `gpu` were not run.
 """
 
 from ml_collections import ConfigDict

@@ -163,10 +163,10 @@ SHORT_RUN = [
 ]
 
 
-def start_run(workdir, *flags):
-  """Starts `SHORT_RUN` as a process."""
+def start_run(workdir, *flags, through=()):
+  """Starts `SHORT_RUN` as a process, through another command if one is given."""
   return subprocess.Popen(
-    [*SHORT_RUN, f"--workdir={workdir}", *flags],
+    [*through, *SHORT_RUN, f"--workdir={workdir}", *flags],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
     text=True,

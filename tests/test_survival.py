@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -344,6 +345,56 @@ def test_a_partial_report_can_be_made_at_any_time(finished, tmp_path):
   pd.testing.assert_frame_equal(
     members, whole[whole.seed.isin(members.seed)].reset_index(drop=True)
   )
+
+
+# Whoever runs the tests as root may write anywhere; this runs a command without that right.
+_CAPABILITIES = "-dac_override,-dac_read_search"
+_THROUGH = (
+  ("setpriv", f"--bounding-set={_CAPABILITIES}", f"--inh-caps={_CAPABILITIES}")
+  if os.geteuid() == 0
+  else ()
+)
+
+
+@pytest.mark.skipif(
+  bool(_THROUGH) and shutil.which("setpriv") is None, reason="root, and no setpriv"
+)
+def test_permission_denied_is_one_line_and_nothing_is_lost(finished, tmp_path):
+  """Each part of a run that lacks a chunk may in turn not be read, or written to."""
+  workdir = tmp_path / "run"
+  shutil.copytree(finished, workdir)
+  here = store.Store(workdir / "run")
+  removed = sorted((here.folder / "chunks").iterdir())[-1]
+  removed.unlink()
+  here.save_checkpoint(removed.stem, 7, {"epoch": np.int32(7)})
+  here.close()
+  before = sorted(workdir.rglob("*"))
+  checkpoint = next(p for p in before if "checkpoints" in p.parts and p.is_file())
+  for path, mode in (
+    (workdir, 0o555),
+    (here.folder, 0o000),
+    (here.folder / "run.json", 0o000),
+    (here.folder / "chunks", 0o000),
+    (here.folder / "checkpoints", 0o555),
+    (checkpoint.parent, 0o000),
+    (checkpoint, 0o000),
+  ):
+    usual = path.stat().st_mode
+    path.chmod(mode)
+    try:
+      refused = start_run(workdir, through=_THROUGH)
+      _, error = refused.communicate()
+    finally:
+      path.chmod(usual)
+    assert refused.returncode == 2, (path, error)
+    assert error.startswith("error: "), (path, error)
+    assert error.count("\n") == 1, (path, error)
+    assert "ermission denied" in error, (path, error)
+    assert sorted(workdir.rglob("*")) == before
+  run = start_run(workdir)
+  _, error = run.communicate()
+  assert run.returncode == 0, error
+  assert hashes(workdir) == hashes(finished)
 
 
 # Python runs it at its start: whoever asks for the time gets today, tomorrow or yesterday.
