@@ -425,11 +425,20 @@ def _configure_jax():
   logger.propagate = False
   logging.getLogger("jax").setLevel(logging.WARNING)
   cache = data.cache_root()
-  if cache is not None:
+  if cache is not None and _is_writable(cache / "programs"):
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
     # Every program, also what compiles within a second: there are many of those.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _is_writable(folder: pathlib.Path) -> bool:
+  """Whether a folder can be used; JAX would warn of every program that it cannot keep there."""
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError:
+    return False
+  return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
 
 
 def _print_result(experiment: Experiment, verdicts, path: pathlib.Path):

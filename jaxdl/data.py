@@ -15,6 +15,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import logging
 import math
 import numbers
 import operator
@@ -27,10 +28,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
-from absl import logging
+from absl import logging as absl_logging
 
 from jaxdl import errors, files
 from jaxdl.types import Dataset, Split
+
+_LOGGER = logging.getLogger("jaxdl")
 
 _INFO_FILE = "dataset_info.json"
 _FEATURES_FILE = "features.json"
@@ -537,7 +540,7 @@ def _damage_in(path: os.PathLike) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
   """Keeps off the screen what TFDS warns of and logs below errors, such as optional packages."""
-  logger = logging.get_absl_logger()
+  logger = absl_logging.get_absl_logger()
   level = logger.level
   logger.setLevel("ERROR")
   try:
@@ -633,7 +636,7 @@ def _read_cache(file: pathlib.Path | None, fingerprint: str, name: str) -> Datas
   except (FileNotFoundError, NotADirectoryError, PermissionError):
     return None  # Writing it says what is wrong, if anything is.
   except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged files.
-    logging.warning("rebuilding the damaged cache file %s: %s", file, errors.brief(error))
+    _LOGGER.warning("rebuilding the damaged cache file %s: %s", file, errors.brief(error))
     return None
 
 
@@ -692,4 +695,4 @@ def _write_cache(file: pathlib.Path | None, fingerprint: str, dataset: Dataset) 
 
 @functools.cache
 def _warn_once(message: str) -> None:
-  logging.warning("%s", message)
+  _LOGGER.warning("%s", message)

@@ -570,11 +570,11 @@ def test_flipped_json(tiny_original, tmp_path_factory, draw):
 
 @pytest.fixture
 def warnings_logged():
-  """The warnings that absl logs during a test."""
+  """The warnings that are logged during a test."""
   messages = []
   handler = logging.Handler(logging.WARNING)
   handler.emit = lambda record: messages.append(record.getMessage())
-  logger = logging.getLogger("absl")
+  logger = logging.getLogger("jaxdl")
   logger.addHandler(handler)
   yield messages
   logger.removeHandler(handler)
