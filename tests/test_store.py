@@ -95,29 +95,32 @@ def test_the_two_newest_checkpoints_stay(saved):
   _equal(found, arrays[3])
 
 
-def _largest(folder):
-  return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+def _data_files(folder):
+  """Orbax writes the same bytes twice, and reads one of the two."""
+  sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+  return [path for path, size in sizes.items() if size == max(sizes.values())]
 
 
 def _truncate(folder):
-  file = _largest(folder)
-  file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+  for file in _data_files(folder):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def _zero(folder):
-  file = _largest(folder)
-  file.write_bytes(bytes(file.stat().st_size))
+  for file in _data_files(folder):
+    file.write_bytes(bytes(file.stat().st_size))
 
 
 def _flip(folder):
-  file = _largest(folder)
-  content = bytearray(file.read_bytes())
-  content[len(content) // 2] ^= 4
-  file.write_bytes(content)
+  for file in _data_files(folder):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
 
 
 def _lose(folder):
-  _largest(folder).unlink()
+  for file in _data_files(folder):
+    file.unlink()
 
 
 @pytest.mark.parametrize("damage", [_truncate, _zero, _flip, _lose])
