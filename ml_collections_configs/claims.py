@@ -2,7 +2,7 @@
 
 python -m experiments.claims --config=ml_collections_configs/claims.py[:VARIANT] --workdir=DIR
 
-On two CPU cores (no GPU was measured) `quick` takes about an hour and a half with the 56 minutes of
+On two CPU cores (AMD Zen 5; no GPU was measured) `quick` takes about half an hour, most of it for
 compare_initializers, and gave docs/CLAIMS.md. `smoke` has the smallest run of each.
 """
 

@@ -6,12 +6,17 @@ python -m experiments.compare_batch_sizes \
 On two CPU cores (no GPU was measured), JAX 0.12.0:
 
   VARIANT   seeds  time     setting and result
-  mnist     8      14 min   the coursework's: all 60,000 training images of MNIST, 10 epochs, Adam
-                            0.001. Batch 70.6 % in 3.3 s, stochastic 97.0 % in 88 s, mini-batch
-                            97.8 % in 9.5 s, 28 epochs of batch 87.8 % in 9.9 s (one run alone)
+  mnist     8      2 min    the coursework's: all 60,000 training images of MNIST, 10 epochs, Adam
+                            0.001. Batch 70.6 % in 1.2 s, stochastic 96.7 % in 16 s, mini-batch
+                            97.8 % in 3.5 s, 28 epochs of batch 87.8 % in 2.9 s (one run alone)
   sgd       8      not run  the same with SGD 0.01
   digits    8      not run  the digits of scikit-learn, 10 epochs, Adam 0.001
   smoke     2      seconds  300 of them, 2 epochs, fewer rounds of timing
+
+The coursework's accuracies of batch (71.95 %) and mini-batch descent (97.72 %) are within the range
+of these seeds, that of stochastic descent is not: 97.60 %, where 24 seeds gave 95.72 to 97.20 %.
+Keras with the same setting ends at the same training loss: 0.102 to 0.116 of 10 seeds, here 0.094
+to 0.120 of 24.
 """
 
 from ml_collections import ConfigDict

@@ -6,9 +6,9 @@ python -m experiments.compare_optimizers \
 On two CPU cores (no GPU was measured), JAX 0.12.0:
 
   VARIANT   seeds  time    setting and result
-  mnist     12     12 min  6,000 images of MNIST, 8 epochs; best rates sgd 0.3, momentum 0.1,
+  mnist     12     2 min   6,000 images of MNIST, 8 epochs; best rates sgd 0.3, momentum 0.1,
                            nesterov 0.03, rmsprop 0.003, adagrad 0.1, adam and adamw 0.003, at
-                           which accuracies differ by less than a point (beside other work)
+                           which accuracies differ by less than a point
   full      12     not run all of MNIST, 10 epochs
   smoke     2      seconds digits, 2 epochs, two optimizers with four rates: no claim
 """
