@@ -275,9 +275,9 @@ class Benchmark:
         seconds, answers[name] = teams[name].ask("train", num_epochs=1, num_examples=None)
         times[name].append(seconds)
       rows = [
-        _training_row(label, system, teams[system.name], first, times, answers)
-        for system in systems
-        if system.name in teams
+        _training_row(label, s, teams[s.name], first[s.name], times[s.name], answers[s.name])
+        for s in systems
+        if s.name in teams
       ]
     return _compare(_add_rates(self.workload(workload), rows))
 
@@ -345,20 +345,34 @@ class Benchmark:
 
 def _trial_size(workload: Workload) -> int:
   """Returns how many examples, of whole batches, tell which variant is fastest."""
-  num_train, batch_size = len(workload.dataset.train), workload.spec["batch_size"]
+  num_train, batch_size = len(workload.dataset.train), workload.batch_size
   if batch_size > 1000:
     return num_train
   return max(1, min(num_train // 2, 2000) // batch_size) * batch_size
 
 
 def _training_row(
-  label: str, system: System, team: process.Team, first, times, answers
+  label: str,
+  system: System,
+  team: process.Team,
+  first: float,
+  times: Sequence[float],
+  answers: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-  """Returns what is known of a system by itself; `first`, `times`, `answers` are by its name."""
-  name, seconds = system.name, np.array(times[system.name])
+  """Returns what is known of a system by itself.
+
+  Args:
+    label: of the workload.
+    system: what was timed.
+    team: its processes.
+    first: seconds of the epoch that compiles.
+    times: seconds of one epoch in every round, all members.
+    answers: of its processes in the last round.
+  """
+  seconds = np.array(times)
   return {
     "workload": label,
-    "system": name,
+    "system": system.name,
     "variant": system.variant,
     "device": team.workers[0].ready["device"],
     "num_members": system.num_members,
@@ -367,10 +381,10 @@ def _training_row(
     "seconds_per_member_epoch": _summary(seconds / system.num_members),
     "seconds_of_rounds": (seconds / system.num_members).tolist(),
     "start_seconds": max(worker.start_seconds for worker in team.workers),
-    "first_epoch_seconds": first[name],
-    "compile_seconds": max(0.0, first[name] - float(np.median(seconds))),
-    "peak_memory_mb": sum(answer["peak_memory_mb"] for answer in answers[name]),
-    "train_loss": [loss for answer in answers[name] for loss in answer["train_loss"]],
+    "first_epoch_seconds": first,
+    "compile_seconds": max(0.0, first - float(np.median(seconds))),
+    "peak_memory_mb": sum(answer["peak_memory_mb"] for answer in answers),
+    "train_loss": [loss for answer in answers for loss in answer["train_loss"]],
     "is_peer": system.is_peer,
   }
 

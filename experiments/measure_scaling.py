@@ -13,7 +13,7 @@ import math
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ from jaxdl.cluster import Cluster
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.progress import Progress
+from jaxdl.timing import Name
 
 _MILLION = 1_000_000
 _VALIDATION_FRACTION = 0.2
@@ -139,6 +140,17 @@ def _stored() -> Iterator[store.Store]:
     one.close()
 
 
+def _take_turns(
+  names: Sequence[Name], measure: Callable[[Name], float], config: ConfigDict
+) -> dict[Name, list[float]]:
+  """Returns what is measured of each in every round, in which every one comes once."""
+  found: dict[Name, list[float]] = {name: [] for name in names}
+  for order in timing.draw_orders(names, config.rounds, config.seed):
+    for name in order:
+      found[name].append(measure(name))
+  return found
+
+
 def _measure_checkpoints(config: ConfigDict, data_dir: str | None) -> dict[str, Any]:
   """Times the same population with a store, as experiments have one, and without."""
   size = Size(config.checkpoint_members, config.checkpoint_epochs, 0)
@@ -153,10 +165,7 @@ def _measure_checkpoints(config: ConfigDict, data_dir: str | None) -> dict[str, 
       return time.perf_counter() - start
 
   train(True)  # what is compiled and imported once does not count
-  seconds: dict[str, list[float]] = {"with": [], "without": []}
-  for order in timing.draw_orders(list(seconds), config.rounds, config.seed):
-    for name in order:
-      seconds[name].append(train(name == "with"))
+  seconds = _take_turns(["with", "without"], lambda name: train(name == "with"), config)
   ratios = np.array(seconds["with"]) / seconds["without"]
   return {**seconds, "cost": _spread(ratios - 1), "members": size.members, "epochs": size.epochs}
 
@@ -192,10 +201,11 @@ def _measure_scaling(config, data_dir, clusters: dict[str, Cluster]) -> dict[str
   dataset = experiment_lib.load_dataset(experiment, data_dir)
   for where in clusters.values():
     _train_on(where, experiment, data_dir, dataset)  # compiles, on every worker
-  seconds: dict[str, list[float]] = {name: [] for name in clusters}
-  for order in timing.draw_orders(list(clusters), config.rounds, config.seed):
-    for name in order:
-      seconds[name].append(_train_on(clusters[name], experiment, data_dir, dataset)[0])
+
+  def train(name: str) -> float:
+    return _train_on(clusters[name], experiment, data_dir, dataset)[0]
+
+  seconds = _take_turns(list(clusters), train, config)
   speedup = np.array(seconds["one"]) / seconds["two"]
   return {**seconds, "speedup": _spread(speedup), **size._asdict()}
 
@@ -220,10 +230,7 @@ def _measure_cost(config, data_dir, where: Cluster) -> dict[str, Any]:
     experiment = _experiment(config, size)
     runs[size] = experiment, data_dir, experiment_lib.load_dataset(experiment, data_dir)
     _train_on(where, *runs[size])  # compiles, on every worker
-  seconds: dict[Size, list[float]] = {size: [] for size in sizes}
-  for order in timing.draw_orders(sizes, config.rounds, config.seed):
-    for size in order:
-      seconds[size].append(_train_on(where, *runs[size])[0])
+  seconds = _take_turns(sizes, lambda size: _train_on(where, *runs[size])[0], config)
   medians = [float(np.median(seconds[size])) for size in sizes]
   computed = [padded(size, config.batch_size) for size in sizes]
   model = fit(computed[:-1], 2, medians[:-1])

@@ -40,6 +40,11 @@ class Workload:
     return training_flops(self.layers, self.dataset.train.images.shape[1:])
 
   @property
+  def batch_size(self) -> int:
+    """Of the config, but never more than there are examples."""
+    return min(self.config.batch_size, len(self.dataset.train))
+
+  @property
   def spec(self) -> dict[str, Any]:
     """What `experiments.peers.protocol.Spec` has of it."""
     augmentation = {key: self.config[key] for key in _AUGMENTATION}
@@ -47,7 +52,7 @@ class Workload:
       "data": str(self.path),
       "layers": self.layers,
       **{key: self.config[key] for key in ("loss", "optimizer", "learning_rate")},
-      "batch_size": min(self.config.batch_size, len(self.dataset.train)),
+      "batch_size": self.batch_size,
       "augmentation": augmentation if any(augmentation.values()) else None,
     }
 

@@ -146,13 +146,12 @@ def compile_functions(functions: Functions, keys, hyper, splits, index) -> Progr
   if functions.observe is not None:
     lowered.append(lower(functions.observe, state.params, hyper, *splits))
   platform = next(iter(keys.sharding.device_set)).platform
-  options = chunks.compile_options(platform)
+  options = [chunks.compile_options(platform)] * len(lowered)
   # Drawing weights takes milliseconds and is done once, but it is most of what there is to compile:
   # random bits become long code, which on CPU takes five times as long to optimise as to compile.
-  create_options = {"xla_backend_optimization_level": 0} if platform == "cpu" else {}
-  pairs = zip(lowered, (create_options, *[options] * 3), strict=False)
+  options[0] = {"xla_backend_optimization_level": 0} if platform == "cpu" else {}
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    return Programs(state, *pool.map(lambda pair: pair[0].compile(pair[1]), pairs))
+    return Programs(state, *pool.map(lambda p, o: p.compile(o), lowered, options))
 
 
 def _map(function: Callable, in_axes: Sequence[int | None], size: int) -> Callable:
