@@ -8,7 +8,6 @@ The variant names the model: `{"name": ..., "model": ..., "activation": ...}`, a
 experiment: in chunks, which as many workers as the spec has threads take off one list.
 """
 
-import dataclasses
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -81,15 +80,19 @@ class JaxdlWorker:
     if self._chunks is None:
       self._create()
     params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][0].params)
-    limit = chunks.default_slice_size(self._recipe.model, self._workers[0].platform)
-    recipe = dataclasses.replace(self._recipe, slice_size=min(batch_size, limit))
+    recipe = chunks.with_prediction(self._recipe, 1, self._workers[0].platform)
     predict = jax.jit(
       lambda params, images: train.predict(recipe, params, images),
       compiler_options=chunks.compile_options(self._workers[0].platform),
     )
     images = jnp.asarray(self._test_images[:num_images])
     batches = [images[i : i + batch_size] for i in range(0, num_images, batch_size)]
-    return lambda: np.concatenate([np.asarray(predict(params, batch)) for batch in batches])
+
+    def compute() -> np.ndarray:
+      logits = [predict(params, batch) for batch in batches]
+      return np.concatenate(jax.device_get(logits))  # only now, or the device would wait
+
+    return compute
 
 
 def _arm(spec: Spec) -> Arm:

@@ -178,6 +178,8 @@ class Recipe:
   activation: str = "relu"
   augmentation: Augmentation = Augmentation()  # noqa: RUF009  (it is frozen)
   slice_size: int = 0  # most examples that pass through the model at once
+  predict_size: int = 0  # likewise where no gradient is taken
+  native_conv: bool = False  # there a CNN convolves as XLA does, not by `layers.patches`
   # What any arm of the program uses; only that is compiled in.
   losses: tuple[str, ...] = ()
   kernel_initializers: tuple[str, ...] = ()
@@ -270,6 +272,7 @@ def _complete(recipe: Recipe, arms: list[Arm], slice_size: Callable[[str], int])
     kernel_initializers=tuple(sorted(kernels)),
     bias_initializers=tuple(sorted(biases)),
     slice_size=slice_size(recipe.model),
+    predict_size=slice_size(recipe.model),
     losses=tuple(sorted({arm.loss for arm in arms})),
     label_smoothing=any(arm.label_smoothing > 0 for arm in arms),
     l2=any(arm.l2 > 0 for arm in arms),

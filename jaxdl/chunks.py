@@ -1,5 +1,6 @@
 """What is specific to a backend: how much of a population trains at a time, and how it compiles."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -59,6 +60,23 @@ def default_slice_size(model: str, platform: str) -> int:
   if platform == "cpu":
     return 8 if models.is_convolutional(model) else 512
   return 512 if models.is_convolutional(model) else 4096
+
+
+def with_prediction(recipe: Recipe, num_members: int, platform: str) -> Recipe:
+  """Returns a recipe with how its model is run where no gradient is taken.
+
+  Args:
+    recipe: of a program, with its `slice_size`.
+    num_members: that the program maps over at a time.
+    platform: of the devices, e.g. "cpu".
+
+  Nothing is kept for a gradient, so twice as many examples at once fit what their number is chosen
+  for. A CNN on CPU that is not mapped over members convolves as XLA does, which wants 32 times as
+  many: measured with slices of 8 for a gradient, 1.5 times as fast as patches of 16 images.
+  """
+  native = platform == "cpu" and num_members == 1 and models.is_convolutional(recipe.model)
+  size = (32 if native else 2) * recipe.slice_size
+  return dataclasses.replace(recipe, predict_size=size, native_conv=native)
 
 
 def slice_sizes(chosen: int | None, platform: str) -> Callable[[str], int]:

@@ -1,9 +1,10 @@
 """Linen layers that stay fast inside a loop and under `vmap`.
 
-`lax.conv` inside `lax.scan` is 20 to 50 times slower than outside on CPU, and `vmap` over kernels
-turns it into a grouped convolution, which is slow everywhere. As shifted slices and one matrix
-product it is fast in both places and gives the same numbers. Pooling by `reduce_window` has a slow
-gradient; the maximum of four strided slices has a fast one.
+The gradient of `lax.conv` is slow inside `lax.scan` on CPU, and `vmap` over kernels turns it into a
+grouped convolution, which is slow everywhere. As shifted slices and one matrix product a
+convolution is fast in both places and gives the same numbers. Pooling by `reduce_window` has a slow
+gradient; the maximum of four strided slices has a fast one. Where there is neither a gradient nor
+`vmap`, XLA's own convolution and pooling are the faster ones.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 def patches(images: jax.Array, size: int) -> jax.Array:
@@ -29,15 +31,18 @@ def patches(images: jax.Array, size: int) -> jax.Array:
   return jnp.concatenate(shifted, axis=-1)
 
 
-def max_pool_2x2(x: jax.Array) -> jax.Array:
+def max_pool_2x2(x: jax.Array, native: bool = False) -> jax.Array:
   """Maximum over 2 x 2 windows with stride 2; an odd last row or column is dropped, as in Keras.
 
   Args:
     x: `[B, H, W, D]`.
+    native: by `reduce_window`.
 
   Returns:
     `[B, H // 2, W // 2, D]`.
   """
+  if native:
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
   height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
   rows = jnp.maximum(x[:, 0:height:2], x[:, 1:height:2])
   return jnp.maximum(rows[:, :, 0:width:2], rows[:, :, 1:width:2])
@@ -46,7 +51,8 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 class Conv(nn.Module):
   """Convolution without padding, stride 1, optionally followed by 2 x 2 max pooling.
 
-  Pooling is part of the layer so that outputs which it would drop are never computed.
+  Pooling is part of the layer so that outputs which it would drop are never computed; XLA's own
+  convolution (`native`) computes them, since cutting its input to size takes longer.
   """
 
   features: int
@@ -54,6 +60,7 @@ class Conv(nn.Module):
   bias_init: Callable
   size: int = 3
   pool: bool = False
+  native: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -61,12 +68,16 @@ class Conv(nn.Module):
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape)
     bias = self.param("bias", self.bias_init, (self.features,))
-    if self.pool:
-      even = [(n - self.size + 1) // 2 * 2 + self.size - 1 for n in x.shape[1:3]]
-      x = x[:, : even[0], : even[1]]
-    x = patches(x, self.size) @ kernel.reshape(-1, self.features)
+    if self.native:
+      numbers = ("NHWC", "HWIO", "NHWC")
+      x = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=numbers)
+    else:
+      if self.pool:
+        even = [(n - self.size + 1) // 2 * 2 + self.size - 1 for n in x.shape[1:3]]
+        x = x[:, : even[0], : even[1]]
+      x = patches(x, self.size) @ kernel.reshape(-1, self.features)
     x = x + bias.reshape(1, 1, 1, -1)
-    return max_pool_2x2(x) if self.pool else x
+    return max_pool_2x2(x, self.native) if self.pool else x
 
 
 class Dropout(nn.Module):

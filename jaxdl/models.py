@@ -45,6 +45,7 @@ class CNN(nn.Module):
   num_pooled: int = 2  # the first blocks, which pool
   hidden: tuple[int, ...] = ()
   activation: str = "relu"
+  native_conv: bool = False  # XLA's own, fastest where no gradient is taken
 
   @nn.compact
   def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
@@ -54,8 +55,8 @@ class CNN(nn.Module):
     x = images
     for block, features in enumerate(self.features):
       pool, first = block < self.num_pooled, self.activation in MONOTONE
-      x = activate(Conv(features, pool=pool and first, **init)(x))
-      x = max_pool_2x2(x) if pool and not first else x
+      x = activate(Conv(features, pool=pool and first, native=self.native_conv, **init)(x))
+      x = max_pool_2x2(x, self.native_conv) if pool and not first else x
     x = x.reshape(x.shape[0], -1)  # [B, D]
     for features in self.hidden:
       x = activate(nn.Dense(features, **init)(x))
@@ -140,12 +141,13 @@ def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
   return name, tuple(sizes)
 
 
-def create(spec: str, activation: str = "relu", **settings) -> nn.Module:
+def create(spec: str, activation: str = "relu", native_conv: bool = False, **settings) -> nn.Module:
   """Returns the model that a setting asks for.
 
   Args:
     spec: as `parse` reads it.
     activation: one of `ACTIVATIONS`, of the hidden layers (of `cifar_mlp`, the first).
+    native_conv: whether a CNN, if it is one, computes convolutions as XLA does.
     **settings: `num_outputs`, `kernel_init`, `bias_init`, `dropout_rate`, as the classes above have
       them.
 
@@ -156,6 +158,8 @@ def create(spec: str, activation: str = "relu", **settings) -> nn.Module:
   get_activation(activation)
   if hidden is not None:
     settings["hidden"] = hidden
+  if native_conv and is_convolutional(spec):
+    settings["native_conv"] = True
   return _MODELS[name](activation=activation, **settings)
 
 

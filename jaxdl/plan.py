@@ -174,7 +174,7 @@ def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, devic
   num_blocks = -(-num_seeds // size)
   return Group(
     index=index,
-    recipe=recipe,
+    recipe=chunks.with_prediction(recipe, size * chunk_arms, device.platform),
     plan=ChunkPlan(
       arms=tuple(arms),
       chunk_size=size,

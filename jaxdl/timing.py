@@ -265,6 +265,7 @@ def _alone(
   sizes = chunks.slice_sizes(slice_size, device.platform)
   groups = arm_lib.group_by_recipe({name: arm}, dataset.num_classes, len(dataset.train), sizes)
   (recipe,) = groups
+  recipe = chunks.with_prediction(recipe, 1, device.platform)
   num_steps = -(-len(dataset.train) // recipe.batch_size)
   hyper = jax.tree.map(jnp.asarray, arm_lib.hyperparams(arm, recipe, num_steps))
   return recipe, jax.device_put(hyper, device)

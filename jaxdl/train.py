@@ -292,16 +292,21 @@ def mean_loss(
 def predict(recipe: Recipe, params: dict, images: jax.Array) -> jax.Array:
   """Returns logits `[N, C]` for images `[N, H, W, D]` uint8, slice by slice, without dropout.
 
-  In slices of twice as many as in training: nothing is kept for a gradient, so as much fits the
-  cache. On CPU CNNs predict a quarter faster with 16 images at a time than with 8.
+  As many at once, and by the convolution, that `jaxdl.chunks.with_prediction` chooses.
   """
   num_images = len(images)
-  num_slices = -(-num_images // (2 * recipe.slice_size))
+  num_slices = -(-num_images // recipe.predict_size)
   slice_len = -(-num_images // num_slices)
   indices = jnp.minimum(jnp.arange(num_slices * slice_len), num_images - 1)
 
+  model = _model(recipe, native_conv=recipe.native_conv)
+
   def predict_slice(piece):  # [b] -> [b, C]
-    return _model(recipe).apply({"params": params}, scale(images[piece]))
+    pixels = scale(images[piece])
+    if recipe.native_conv:
+      # Or else XLA fuses the scaling into its convolution, which takes a fifth longer.
+      pixels = lax.optimization_barrier(pixels)
+    return model.apply({"params": params}, pixels)
 
   logits = lax.map(predict_slice, indices.reshape(num_slices, slice_len))  # [K, b, C]
   return logits.reshape(-1, logits.shape[-1])[:num_images]
@@ -387,7 +392,12 @@ def _loss(recipe: Recipe, hyper: Hyperparams):
   return losses.select(recipe.losses, hyper.loss_index, smoothing)
 
 
-def _model(recipe, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.zeros) -> nn.Module:
+def _model(
+  recipe: Recipe,
+  native_conv: bool = False,
+  kernel_init=nn.initializers.zeros,
+  bias_init=nn.initializers.zeros,
+) -> nn.Module:
   # Initializers matter to create_member alone; applying a model only checks the shapes they give.
   return models.create(
     recipe.model,
@@ -396,4 +406,5 @@ def _model(recipe, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.
     bias_init=bias_init,
     dropout_rate=recipe.dropout_rate,
     activation=recipe.activation,
+    native_conv=native_conv,
   )

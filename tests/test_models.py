@@ -25,19 +25,21 @@ def _reference_conv(x, kernel, bias):
   ("height", "width", "channels", "size"),
   [(28, 28, 1, 3), (5, 9, 3, 3), (3, 4, 2, 3), (4, 4, 2, 1)],
 )
-def test_conv_agrees_with_lax_conv(height, width, channels, size):
+@pytest.mark.parametrize("native", [False, True])
+def test_conv_agrees_with_lax_conv(height, width, channels, size, native):
   x = jax.random.normal(_KEY, (2, height, width, channels))
-  conv = layers.Conv(4, size=size, **_INIT)
+  conv = layers.Conv(4, size=size, native=native, **_INIT)
   params = conv.init(_KEY, x)["params"]
   expected = _reference_conv(x, params["kernel"], params["bias"])
   np.testing.assert_allclose(conv.apply({"params": params}, x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (13, 13), (13, 12), (5, 6)])
-def test_conv_with_pooling_agrees_with_conv_then_linen_pooling(shape):
+@pytest.mark.parametrize("native", [False, True])
+def test_conv_with_pooling_agrees_with_conv_then_linen_pooling(shape, native):
   """Values and gradients, for sizes where pooling drops a row or a column."""
   x = jax.random.normal(_KEY, (3, *shape, 2))
-  conv = layers.Conv(4, pool=True, **_INIT)
+  conv = layers.Conv(4, pool=True, native=native, **_INIT)
   params = conv.init(_KEY, x)["params"]
 
   def ours(params, x):
@@ -61,9 +63,10 @@ def test_patches_by_hand():
   assert layers.patches(x, 2).tolist() == [[[[0, 1, 3, 4], [1, 2, 4, 5]]]]
 
 
-def test_max_pool_by_hand():
-  x = jnp.array([[1, 5, 9], [2, 3, 9], [9, 9, 9]]).reshape(1, 3, 3, 1)
-  assert layers.max_pool_2x2(x).tolist() == [[[[5]]]]
+@pytest.mark.parametrize("native", [False, True])
+def test_max_pool_by_hand(native):
+  x = jnp.array([[1.0, 5, 9], [2, 3, 9], [9, 9, 9]]).reshape(1, 3, 3, 1)
+  assert layers.max_pool_2x2(x, native).tolist() == [[[[5]]]]
 
 
 def test_dropout_keeps_the_mean_and_follows_the_keys():

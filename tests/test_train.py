@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdl import arm as arm_lib
-from jaxdl import losses, models, schedules, train
+from jaxdl import chunks, losses, models, schedules, train
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 
@@ -31,6 +31,7 @@ def _recipe(**settings):
     kernel_initializers=("zeros",),
     bias_initializers=("zeros",),
     slice_size=8,
+    predict_size=8,
   )
   return replace(recipe, **settings)
 
@@ -184,14 +185,41 @@ def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):
 
 
 @settings(max_examples=8)
-@given(num_images=st.integers(1, 30), slice_size=st.integers(1, 40))
-def test_prediction_covers_every_image(blobs, mlp_arm, num_images, slice_size):
-  recipe, hyper = _program(mlp_arm, blobs, slice_size)
+@given(num_images=st.integers(1, 30), predict_size=st.integers(1, 40))
+def test_prediction_covers_every_image(blobs, mlp_arm, num_images, predict_size):
+  recipe, hyper = _program(mlp_arm, blobs)
   params = train.create_member(recipe, train.seed_key(0, 0), hyper, (8, 8, 1)).params
   images = jnp.array(blobs.test.images[:num_images])
-  whole = train.predict(replace(recipe, slice_size=4096), params, images)
-  np.testing.assert_allclose(train.predict(recipe, params, images), whole, atol=1e-5)
+  whole = train.predict(recipe, params, images)
+  sliced = train.predict(replace(recipe, predict_size=predict_size), params, images)
+  np.testing.assert_allclose(sliced, whole, atol=1e-5)
   assert whole.shape == (num_images, 3)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("model", ["cnn_binary", "cnn_mnist"])
+def test_prediction_by_native_convolution(digits, model, activation):
+  """What a member alone on a CPU core predicts by, against the convolution it trains by."""
+  arm = Arm(model=model, activation=activation)
+  recipe, hyper = _program(arm, digits)
+  native = chunks.with_prediction(replace(recipe, slice_size=2), 1, "cpu")
+  assert native.native_conv
+  images = jnp.array(digits.test.images)
+  params = train.create_member(recipe, train.seed_key(0, 0), hyper, images.shape[1:]).params
+  expected = train.predict(recipe, params, images)
+  np.testing.assert_allclose(train.predict(native, params, images), expected, atol=1e-5)
+
+
+def test_only_a_cnn_alone_on_a_cpu_predicts_by_native_convolution():
+  recipe = _recipe(model="cnn_binary")
+  assert chunks.with_prediction(recipe, 1, "cpu").predict_size == 32 * 8
+  for other, num_members, platform in (
+    (recipe, 2, "cpu"),  # mapped over, it would be a grouped convolution
+    (recipe, 1, "gpu"),
+    (_recipe(model="mlp"), 1, "cpu"),
+  ):
+    chosen = chunks.with_prediction(other, num_members, platform)
+    assert chosen == replace(other, predict_size=16)
 
 
 def _keras_early_stopping(val_losses, patience, min_delta):
