@@ -190,6 +190,10 @@ def train_step(recipe, carry, train, hyper, slices, learning_rate):
   if recipe.l2:
     # Of l2 * sum(kernel^2); a bias, the only parameter with one axis, is not penalised.
     grads = jax.tree.map(lambda g, p: g + 2 * hyper.l2 * p if p.ndim > 1 else g, grads, params)
+  # No weight is updated before all are read, which the gradient of the first bias waits for. XLA
+  # does not see that order by itself, and copies kernels that it may read after they are updated.
+  biases = [leaf for leaf in jax.tree.leaves(grads) if leaf.ndim == 1]
+  learning_rate, _ = lax.optimization_barrier((learning_rate, biases))
   weight_decay = hyper.weight_decay if recipe.weight_decay else None
   carry = optimizers.step(recipe.optimizer, params, opt_state, grads, learning_rate, weight_decay)
   return carry, (loss_sum, correct_sum)

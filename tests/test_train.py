@@ -1,6 +1,7 @@
 """One member: its batches, its early stopping, its divergence."""
 
 import functools
+import re
 from dataclasses import replace
 
 import flax.linen as nn
@@ -171,6 +172,27 @@ def test_partial_batch_has_the_gradient_of_its_own_examples(blobs):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), state.params, expected
   )
+
+
+@pytest.mark.skipif(
+  jax.__version_info__ < (0, 11), reason="XLA of that time copies whatever it is told"
+)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_step_updates_weights_where_they_are(blobs, optimizer):
+  """The loop over an epoch's steps copies no kernel that the backward pass reads."""
+  arm = Arm(model="mlp(17,19,23)", loss="categorical_cross_entropy", optimizer=optimizer,
+            batch_size=1, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
+  recipe, hyper = _program(arm, blobs)
+  epoch = jax.jit(functools.partial(train.train_epoch, recipe), donate_argnums=0)
+  key, splits = train.seed_key(0, 0), (_examples(blobs.train), _examples(blobs.validation))
+  state = jax.eval_shape(lambda: train.create_member(recipe, key, hyper, (8, 8, 1)))
+  program = epoch.lower(state, key, hyper, *splits, jnp.int32(0)).compile().as_text()
+  step = max(program.split("\n\n"), key=lambda computation: computation.count(" dot("))
+  # Forward through four layers, and back through three; of one example, a kernel's gradient is an
+  # outer product.
+  assert step.count(" dot(") == 4 + 3
+  for shape in ("64,17", "17,19", "19,23", "23,3"):
+    assert not re.search(rf"= f32\[{shape}\]\S* copy\(", step)
 
 
 def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):
