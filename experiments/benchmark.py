@@ -185,7 +185,7 @@ class Benchmark:
         continue
       spec = {**self.spec(name), **_PEERS[peer][2]}
       known = {variant["name"]: variant for variant in _PEERS[peer][1].variants(spec)}
-      wanted = [v for v in self.config.variants[peer] if v in known] or list(known)
+      wanted = [v for v in self.config.variants[_key(peer)] if v in known] or list(known)
       offered = [v for v in wanted if not v.startswith(_BY_HAND)]
       by_hand = [v for v in known if v.startswith(_BY_HAND)] if self.config.loops_by_hand else []
       if models.is_convolutional(self.config.workloads[name].model):
@@ -431,6 +431,11 @@ def _check(config: ConfigDict):
   for peer in config.peers:
     if peer not in _PEERS:
       raise unknown_name("peer", peer, _PEERS)
+  for peer in _PEERS:
+    known = _all_variants(peer)
+    for variant in config.variants[_key(peer)]:
+      if variant not in known:
+        raise unknown_name(f"variant of {peer}", variant, known)
   if config.device not in ("cpu", "gpu"):
     raise InputError(f"device must be 'cpu' or 'gpu', not {config.device!r}")
   if jax.local_devices()[0].platform != config.device:
@@ -444,6 +449,22 @@ def _check(config: ConfigDict):
       Arm(**fields, patience=None)
     except InputError as error:
       raise InputError(f"workload {name!r}: {error}") from error
+
+
+def _key(peer: str) -> str:
+  """Returns what a peer is called in `config.variants`: a name that a command line can set."""
+  return peer.replace("-", "_")
+
+
+def _all_variants(peer: str) -> list[str]:
+  """Returns the names of a peer's variants, whatever workload they fit."""
+  _, module, own = _PEERS[peer]
+  specs = [
+    {"layers": [{"kind": kind}], "augmentation": augmentation, **own}
+    for kind in ("dense", "conv")
+    for augmentation in (None, {})
+  ]
+  return list(dict.fromkeys(v["name"] for spec in specs for v in module.variants(spec)))
 
 
 def _find_peers(config: ConfigDict) -> tuple[str, dict[str, str], dict[str, str]]:

@@ -375,7 +375,9 @@ def _explain(error: Exception, argv: Sequence[str]) -> str:
     cause = cause.__cause__ or cause.__context__
   if isinstance(error, OSError):
     return f"cannot read the config file {_config_file(argv)!r}"
-  missing = _missing_key(argv) if isinstance(error, AttributeError | KeyError) else None
+  # The last two where a key is no name, as in --config.num-seeds.
+  by_key = isinstance(error, AttributeError | KeyError | ValueError | SyntaxError)
+  missing = _missing_key(argv) if by_key else None
   if missing is not None:
     return str(missing)
   if isinstance(error, flags.Error) and "Traceback" not in str(error):

@@ -86,7 +86,7 @@ def get_config(variant: str = "full") -> ConfigDict:
   config.peers_python = ".venv-peers/bin/python"
   # Variants of each peer that a short trial chooses from; empty: all there are, which takes long.
   config.variants = ConfigDict(
-    {"keras-tensorflow": (), "keras-jax": (), "torch": ()}, sort_keys=False
+    {"keras_tensorflow": (), "keras_jax": (), "torch": ()}, sort_keys=False
   )
   # Also the fastest whole-epoch program written by hand around a peer's layers, in a row of its own
   # that is not compared with: nobody gets it from the peer.
@@ -94,8 +94,8 @@ def get_config(variant: str = "full") -> ConfigDict:
 
   if variant == "quick":
     augmented = ("fit_generator", "fit_tf_data")
-    config.variants["keras-tensorflow"] = ("fit_steps", "fit_steps_jit", *augmented)
-    config.variants["keras-jax"] = ("fit", *augmented)
+    config.variants.keras_tensorflow = ("fit_steps", "fit_steps_jit", *augmented)
+    config.variants.keras_jax = ("fit", *augmented)
     config.variants.torch = ("eager", "eager_channels_last", "compile_step")
     config.population_sizes = (1, 2, 4)
     for name, num_train in {

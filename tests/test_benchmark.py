@@ -273,6 +273,10 @@ def test_a_benchmark_is_not_overwritten(smoke):
   [
     ("--config.train=('mpl',)", "unknown workload 'mpl'; did you mean 'mlp'"),
     ("--config.peers=('torhc',)", "unknown peer 'torhc'; did you mean 'torch'"),
+    (
+      "--config.variants.keras_jax=('fti',)",
+      "unknown variant of keras-jax 'fti'; did you mean 'fit'",
+    ),
     ("--config.device=gpu", "JAX runs on cpu here, not on gpu"),
     ("--config.rounds=0", "rounds must be at least 1"),
     ("--config.workloads.mlp.loss=hing", "workload 'mlp': unknown loss 'hing'"),

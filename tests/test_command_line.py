@@ -21,6 +21,7 @@ _SECOND_OF_TWO = (
 # Arguments, apart from --workdir, and what the line on standard error has to say.
 _MISTAKES = [
   ([_SMOKE, "--config.nun_seeds=3"], "unknown config key 'nun_seeds'; did you mean 'num_seeds'?"),
+  ([_SMOKE, "--config.num-seeds=3"], "unknown config key 'num-seeds'; did you mean 'num_seeds'?"),
   ([_SMOKE, "--config.margins.test_acc=1"], "did you mean 'margins.test_accuracy'?"),
   ([_SMOKE, "--config.num_seeds=many"], "--config.num_seeds=many: invalid literal for int()"),
   ([_SMOKE, "--config.num_epochs.x=3"], "config key 'num_epochs' is a value and has no key 'x'"),
