@@ -189,7 +189,7 @@ class Benchmark:
       offered = [v for v in wanted if not v.startswith(_BY_HAND)]
       by_hand = [v for v in known if v.startswith(_BY_HAND)] if self.config.loops_by_hand else []
       if models.is_convolutional(self.config.workloads[name].model):
-        by_hand = []  # XLA's convolutions are ten times slower inside a loop
+        by_hand = []  # the gradients of XLA's convolutions are ten times slower inside a loop
       for group in (offered, by_hand):
         chosen = self._fastest(name, [self.peer(peer, name, known[variant]) for variant in group])
         systems += [chosen] if chosen is not None else []

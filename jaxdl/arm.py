@@ -178,7 +178,8 @@ class Recipe:
   activation: str = "relu"
   augmentation: Augmentation = Augmentation()  # noqa: RUF009  (it is frozen)
   slice_size: int = 0  # most examples that pass through the model at once
-  predict_size: int = 0  # likewise where no gradient is taken
+  # Likewise where no gradient is taken; as many until `chunks.with_prediction` decides on both.
+  predict_size: int = 0
   native_conv: bool = False  # there a CNN convolves as XLA does, not by `layers.patches`
   # What any arm of the program uses; only that is compiled in.
   losses: tuple[str, ...] = ()

@@ -147,7 +147,7 @@ def create(spec: str, activation: str = "relu", native_conv: bool = False, **set
   Args:
     spec: as `parse` reads it.
     activation: one of `ACTIVATIONS`, of the hidden layers (of `cifar_mlp`, the first).
-    native_conv: whether a CNN, if it is one, computes convolutions as XLA does.
+    native_conv: convolve as XLA does; for CNNs only.
     **settings: `num_outputs`, `kernel_init`, `bias_init`, `dropout_rate`, as the classes above have
       them.
 
@@ -158,7 +158,7 @@ def create(spec: str, activation: str = "relu", native_conv: bool = False, **set
   get_activation(activation)
   if hidden is not None:
     settings["hidden"] = hidden
-  if native_conv and is_convolutional(spec):
+  if native_conv:
     settings["native_conv"] = True
   return _MODELS[name](activation=activation, **settings)
 

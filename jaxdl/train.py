@@ -302,7 +302,6 @@ def predict(recipe: Recipe, params: dict, images: jax.Array) -> jax.Array:
   num_slices = -(-num_images // recipe.predict_size)
   slice_len = -(-num_images // num_slices)
   indices = jnp.minimum(jnp.arange(num_slices * slice_len), num_images - 1)
-
   model = _model(recipe, native_conv=recipe.native_conv)
 
   def predict_slice(piece):  # [b] -> [b, C]
