@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from experiments import benchmark_report, command_line, workloads
 from experiments.peers import keras_peer, process, torch_peer
 from experiments.workloads import Workload
-from jaxdl import devices, figures, files, models, report, timing
+from jaxdl import devices, figures, files, fused_adam, models, optimizers, report, timing
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
 
@@ -152,10 +152,15 @@ class Benchmark:
     own = {"seed": self.config.seed, "threads": self.threads, "device": self.config.device}
     return {**self.workload(name).spec, **own}
 
-  def jaxdl(self, name: str, num_members: int, suffix: str = "") -> System:
+  def jaxdl(self, name: str, num_members: int, suffix: str = "", fused_adam=True) -> System:
     """Returns this project's system for a workload."""
     workload = self.config.workloads[name]
-    variant = {"name": "population", "model": workload.model, "activation": workload.activation}
+    variant = {
+      "name": "population" if fused_adam else "XLA alone",
+      "model": workload.model,
+      "activation": workload.activation,
+      "fused_adam": fused_adam,
+    }
     spec = {**self.spec(name), "num_members": num_members, "variant": variant}
     system = "jaxdl" + suffix
     return System(system, sys.executable, "experiments.jaxdl_worker", (spec,), num_members, False)
@@ -237,7 +242,12 @@ class Benchmark:
   # --- What is measured ---
 
   def _train(self, name: str):
-    systems = [self.jaxdl(name, self.config.num_members), *self.peers(name)]
+    num_members, optimizer = self.config.num_members, self.config.workloads[name].optimizer
+    systems = [self.jaxdl(name, num_members)]
+    has_fused = fused_adam.why_missing() is None and self.config.device == "cpu"
+    if self.config.xla_alone and has_fused and optimizer in optimizers.FUSABLE:
+      systems.append(self.jaxdl(name, num_members, " by XLA alone", fused_adam=False))
+    systems += self.peers(name)
     self.results += self._take_turns(name, name, systems)
 
   def _populate(self, name: str):
@@ -493,7 +503,8 @@ def _find_peers(config: ConfigDict) -> tuple[str, dict[str, str], dict[str, str]
       missing[peer] = f"not installed in {config.peers_python} (make install-peers)"
       _LOGGER.warning("%s is missing: %s", peer, missing[peer])
   peers = {f"peers' {name}": found[name] for name in ["python", *names] if name in found}
-  return python, missing, {"jaxdl's jax": jax.__version__, **peers}
+  fused = fused_adam.why_missing() or "available"
+  return python, missing, {"jaxdl's jax": jax.__version__, "its fused Adam": fused, **peers}
 
 
 def _machine() -> str:

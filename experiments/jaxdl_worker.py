@@ -38,6 +38,8 @@ class JaxdlWorker:
     sizes = {key: spec.variant.get(key) for key in ("chunk_size", "slice_size")}
     seeds = tuple(range(spec.num_members))
     kind = devices.kind_of(device)
+    if not spec.variant.get("fused_adam", True):
+      kind = kind._replace(fused_adam=False)
     (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
     if self._group.num_params != _num_params(spec, data):
       raise PeerError("the model of the variant is not the network of the spec")
@@ -80,7 +82,7 @@ class JaxdlWorker:
     if self._chunks is None:
       self._create()
     params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][0].params)
-    recipe = chunks.with_prediction(self._recipe, 1, self._workers[0].platform)
+    recipe = chunks.complete(self._recipe, 1, devices.kind_of(self._workers[0]))
     predict = jax.jit(
       lambda params, images: train.predict(recipe, params, images),
       compiler_options=chunks.compile_options(self._workers[0].platform),

@@ -178,9 +178,10 @@ class Recipe:
   activation: str = "relu"
   augmentation: Augmentation = Augmentation()  # noqa: RUF009  (it is frozen)
   slice_size: int = 0  # most examples that pass through the model at once
-  # Likewise where no gradient is taken; as many until `chunks.with_prediction` decides on both.
+  # Likewise where no gradient is taken; as many until `chunks.complete` decides on both.
   predict_size: int = 0
   native_conv: bool = False  # there a CNN convolves as XLA does, not by `layers.patches`
+  fused_adam: bool = False  # steps on dense kernels by `jaxdl.fused_adam`; likewise decided there
   # What any arm of the program uses; only that is compiled in.
   losses: tuple[str, ...] = ()
   kernel_initializers: tuple[str, ...] = ()

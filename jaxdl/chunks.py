@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdl import models, train
+from jaxdl import models, optimizers, train
 from jaxdl.arm import Hyperparams, Recipe
 from jaxdl.devices import DeviceKind
 
@@ -62,21 +62,33 @@ def default_slice_size(model: str, platform: str) -> int:
   return 512 if models.is_convolutional(model) else 4096
 
 
-def with_prediction(recipe: Recipe, num_members: int, platform: str) -> Recipe:
-  """Returns a recipe with how its model is run where no gradient is taken.
+def complete(recipe: Recipe, num_members: int, device: DeviceKind) -> Recipe:
+  """Returns a recipe with what depends on the device and on how many members there are at a time.
 
   Args:
     recipe: of a program, with its `slice_size`.
     num_members: that the program maps over at a time.
-    platform: of the devices, e.g. "cpu".
+    device: what it runs on.
 
-  Nothing is kept for a gradient, so twice as many examples at once fit what their number is chosen
-  for. A CNN on CPU that is not mapped over members convolves as XLA does, which wants 32 times as
-  many: measured with slices of 8 for a gradient, 1.5 times as fast as patches of 16 images.
+  Where no gradient is taken nothing is kept for one, so twice as many examples at once fit what
+  their number is chosen for. A CNN on CPU that is not mapped over members convolves there as XLA
+  does, which wants 32 times as many: measured with slices of 8 for a gradient, 1.5 times as fast as
+  patches of 16 images.
+
+  Members that train one by one on CPU have Adam's step on a dense kernel made by `jaxdl.fused_adam`
+  where that is there, unless the gradient has a penalty in it: that is no product of factors.
   """
-  native = platform == "cpu" and num_members == 1 and models.is_convolutional(recipe.model)
-  size = (32 if native else 2) * recipe.slice_size
-  return dataclasses.replace(recipe, predict_size=size, native_conv=native)
+  alone = device.platform == "cpu" and num_members == 1
+  native = alone and models.is_convolutional(recipe.model)
+  return dataclasses.replace(
+    recipe,
+    predict_size=(32 if native else 2) * recipe.slice_size,
+    native_conv=native,
+    fused_adam=alone
+    and device.fused_adam
+    and recipe.optimizer in optimizers.FUSABLE
+    and not recipe.l2,
+  )
 
 
 def slice_sizes(chosen: int | None, platform: str) -> Callable[[str], int]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdl import devices, executors, files
+from jaxdl import devices, executors, files, fused_adam
 from jaxdl import experiment as experiment_lib
 from jaxdl.chunk_training import Trainer
 from jaxdl.devices import DeviceKind
@@ -100,6 +100,11 @@ def _trainer(run: Run) -> tuple[Trainer, list[Group]]:
   here = devices.kind_of(jax.local_devices()[0])
   if here[:2] != run.device[:2]:
     raise InputError(f"a worker has a {here.name}, but the run is planned for {run.device.name}")
+  if run.device.fused_adam and not here.fused_adam:
+    raise InputError(
+      f"the run is planned with fused Adam, and on a worker {fused_adam.why_missing()}; install "
+      f"jaxdl alike for all workers, or start them all with {fused_adam.SWITCH}=0"
+    )
   experiment = Experiment.from_json(json.loads(run.config))
   dataset = experiment_lib.load_dataset(experiment, run.data_dir)
   if dataset.checksum != run.dataset_checksum:

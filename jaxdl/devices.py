@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import jax
 
+from jaxdl import fused_adam
+
 
 class DeviceKind(NamedTuple):
   """What a device is, as far as results and plans depend on it; also of another machine's."""
@@ -14,12 +16,14 @@ class DeviceKind(NamedTuple):
   platform: str  # as JAX calls it, e.g. "cpu"
   name: str  # of the model
   memory_bytes: int | None  # None: it does not say
+  fused_adam: bool = False  # whether it can make steps by `jaxdl.fused_adam`
 
 
 def kind_of(device: jax.Device) -> DeviceKind:
   """Returns what a device is."""
   memory = (device.memory_stats() or {}).get("bytes_limit")
-  return DeviceKind(device.platform, device.device_kind, memory)
+  fused = device.platform == "cpu" and fused_adam.why_missing() is None
+  return DeviceKind(device.platform, device.device_kind, memory, fused)
 
 
 def num_cores() -> int:

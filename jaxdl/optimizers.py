@@ -4,10 +4,13 @@ Both stay outside, in `step`, because optax would bake Python floats into the co
 while here they are arrays that differ between arms and steps. Constants are Keras's defaults.
 """
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdl import fused_adam
 from jaxdl.errors import unknown_name
 
 _ADAM_B1, _ADAM_B2, _ADAM_EPSILON = 0.9, 0.999, 1e-7
@@ -32,12 +35,17 @@ def _adam() -> optax.GradientTransformation:
     count = optax.safe_increment(state.count)
     mu = jax.tree.map(lambda g, m: (1 - _ADAM_B1) * g + _ADAM_B1 * m, grads, state.mu)
     nu = jax.tree.map(lambda g, v: (1 - _ADAM_B2) * (g * g) + _ADAM_B2 * v, grads, state.nu)
-    root = jnp.sqrt(1 - _ADAM_B2**count)
-    factor, epsilon = root / (1 - _ADAM_B1**count), _ADAM_EPSILON * root
+    factor, epsilon = _adam_factors(count)
     updates = jax.tree.map(lambda m, v: factor * (m / (jnp.sqrt(v) + epsilon)), mu, nu)
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
   return optax.GradientTransformation(optax.scale_by_adam().init, update)
+
+
+def _adam_factors(count: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns what the direction is multiplied by, and epsilon, at step `count`, from 1."""
+  root = jnp.sqrt(1 - _ADAM_B2**count)
+  return root / (1 - _ADAM_B1**count), _ADAM_EPSILON * root
 
 
 _OPTIMIZERS = {
@@ -54,6 +62,8 @@ _OPTIMIZERS = {
   "sgd": optax.identity,
 }
 NAMES = tuple(_OPTIMIZERS)
+# Those whose step `jaxdl.fused_adam` can make.
+FUSABLE = ("adam", "adamw")
 
 
 def get(name: str) -> optax.GradientTransformation:
@@ -86,15 +96,59 @@ def step(
     name: one of `NAMES`.
     params: p, a tree.
     opt_state: of the optimizer, from its `init`.
-    grads: a tree like `params`.
+    grads: a tree like `params`; of Adam also with `fused_adam.Factors` in it.
     learning_rate: `[]`.
     weight_decay: `[]`, of any optimizer; None: no decay is compiled in.
 
   Returns:
     `(params, opt_state)` after the step.
   """
+  leaves, structure = jax.tree.flatten(grads, is_leaf=_is_factors)
+  factored = [place for place, leaf in enumerate(leaves) if _is_factors(leaf)]
+  if factored:
+    trees = params, opt_state.mu, opt_state.nu, grads
+    flat = [structure.flatten_up_to(tree) for tree in trees]
+    after, count = _mixed_step(name, flat, opt_state.count, factored, learning_rate, weight_decay)
+    params, mu, nu = (jax.tree.unflatten(structure, of) for of in after)
+    return params, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
   updates, opt_state = get(name).update(grads, opt_state, params)
   if weight_decay is not None:
     updates = jax.tree.map(lambda update, p: update + weight_decay * p, updates, params)
   params = jax.tree.map(lambda p, update: p - learning_rate * update, params, updates)
   return params, opt_state
+
+
+def _mixed_step(name, flat, count, factored: Iterable[int], learning_rate, weight_decay):
+  """Makes a step of Adam where some gradients are factors.
+
+  Args:
+    name: of the optimizer.
+    flat: parameters, first moments, second moments and gradients, a list of each.
+    count: of the steps made.
+    factored: where in the lists gradients are factors.
+    learning_rate: `[]`.
+    weight_decay: `[]` or None.
+
+  Returns:
+    The lists of parameters and moments after the step, and the count.
+  """
+  params, mu, nu, grads = ({i: x for i, x in enumerate(of) if i not in factored} for of in flat)
+  state = optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+  params, state = step(name, params, state, grads, learning_rate, weight_decay)
+  factor, epsilon = _adam_factors(state.count)
+  scalars = {
+    "rate": learning_rate * factor,
+    "epsilon": epsilon,
+    "keep": 1 if weight_decay is None else 1 - learning_rate * weight_decay,
+  }
+  for i in factored:
+    one = (of[i] for of in flat)
+    params[i], state.mu[i], state.nu[i] = fused_adam.update(
+      *one, **scalars, b1=_ADAM_B1, b2=_ADAM_B2
+    )
+  lists = [[of[i] for i in range(len(flat[0]))] for of in (params, state.mu, state.nu)]
+  return lists, state.count
+
+
+def _is_factors(leaf) -> bool:
+  return isinstance(leaf, fused_adam.Factors)

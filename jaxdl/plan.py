@@ -22,7 +22,7 @@ from jaxdl.types import Dataset
 
 
 class ChunkPlan(NamedTuple):
-  """How one program's members are cut into chunks; only at equal widths are bits equal."""
+  """How one program's members are cut into chunks; only where it is equal are bits equal."""
 
   arms: tuple[str, ...]
   chunk_size: int  # seeds that train at a time, on one worker
@@ -30,6 +30,7 @@ class ChunkPlan(NamedTuple):
   num_chunks: int
   batch_size: int  # examples per step, at most all there are
   slice_size: int  # examples that pass through the model at once
+  fused_adam: bool  # whether steps are made by `jaxdl.fused_adam`
 
 
 class Chunk(NamedTuple):
@@ -172,9 +173,10 @@ def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, devic
   else:
     size, chunk_arms = chunks.even_size(num_seeds, chunk_size), len(arms)
   num_blocks = -(-num_seeds // size)
+  recipe = chunks.complete(recipe, size * chunk_arms, device)
   return Group(
     index=index,
-    recipe=chunks.with_prediction(recipe, size * chunk_arms, device.platform),
+    recipe=recipe,
     plan=ChunkPlan(
       arms=tuple(arms),
       chunk_size=size,
@@ -182,6 +184,7 @@ def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, devic
       num_chunks=num_blocks * -(-len(arms) // chunk_arms),
       batch_size=recipe.batch_size,
       slice_size=recipe.slice_size,
+      fused_adam=recipe.fused_adam,
     ),
     hyper=hyper,
     keys=keys(size * num_blocks),

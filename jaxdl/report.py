@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import augment, files, metrics, stats, train
+from jaxdl import augment, files, fused_adam, metrics, stats, train
 from jaxdl import experiment as experiment_lib
 from jaxdl import store as store_lib
 from jaxdl.arm import Arm
@@ -378,6 +378,7 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "compile_seconds": round(trained.compile_seconds, 3),
     "train_seconds": round(float(trained.train_seconds.sum()), 3),
     "num_workers": trained.num_workers,
+    "fused_adam": fused_adam.why_missing() or "available",
     "programs": [plan._asdict() for plan in trained.chunks],
     "halved_chunks": list(trained.split_chunks),
     "missing_seeds": list(trained.missing_seeds),

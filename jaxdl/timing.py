@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import arm as arm_lib
-from jaxdl import chunks, stats, train
+from jaxdl import chunks, devices, stats, train
 from jaxdl.arm import Arm, Hyperparams, Recipe
 from jaxdl.errors import check_integer
 from jaxdl.types import Dataset
@@ -265,7 +265,7 @@ def _alone(
   sizes = chunks.slice_sizes(slice_size, device.platform)
   groups = arm_lib.group_by_recipe({name: arm}, dataset.num_classes, len(dataset.train), sizes)
   (recipe,) = groups
-  recipe = chunks.with_prediction(recipe, 1, device.platform)
+  recipe = chunks.complete(recipe, 1, devices.kind_of(device))
   num_steps = -(-len(dataset.train) // recipe.batch_size)
   hyper = jax.tree.map(jnp.asarray, arm_lib.hyperparams(arm, recipe, num_steps))
   return recipe, jax.device_put(hyper, device)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl import augment, initializers, losses, metrics, models, optimizers, schedules
+from jaxdl import augment, fused_adam, initializers, losses, metrics, models, optimizers, schedules
 from jaxdl.arm import Hyperparams, Recipe
 from jaxdl.types import Dataset
 
@@ -204,21 +204,37 @@ def batch_gradient(recipe, params, train, hyper, slices):
 
   A batch of one slice, the usual one but for convolutions, adds up nothing: where the parameters
   outgrow the cache, passing over sums of gradients took as long as computing them.
+
+  With `recipe.fused_adam` the gradients of some kernels stay `fused_adam.Factors`, of which slices
+  add examples, not terms.
   """
-  gradient = jax.grad(slice_loss, argnums=1, has_aux=True)
+  num_slices, slice_len = slices.weights.shape
   num_examples = slices.weights.sum()
+  factored = ()
+  if recipe.fused_adam:
+    factored = fused_adam.layers_with_factors(params, num_slices, slice_len)
 
   def of_slice(piece):
-    return gradient(recipe, params, train, hyper, piece, num_examples)
+    return fused_adam.gradient_in_factors(
+      lambda params: slice_loss(recipe, params, train, hyper, piece, num_examples),
+      params,
+      factored,
+      slice_len,
+    )
 
   def add_slice(sums, piece):
-    return jax.tree.map(jnp.add, sums, of_slice(piece)), None
+    grads, factors, counts = of_slice(piece)
+    return jax.tree.map(jnp.add, sums, (grads, counts)), factors
 
-  first = of_slice(jax.tree.map(lambda x: x[0], slices))
-  if len(slices.weights) == 1:
-    return first
-  rest = jax.tree.map(lambda x: x[1:], slices)
-  return lax.scan(add_slice, first, rest)[0]
+  first = jax.tree.map(lambda x: x[0], slices)
+  if num_slices == 1:
+    grads, factors, counts = of_slice(first)
+  else:
+    shapes = jax.eval_shape(of_slice, first)
+    zeros = jax.tree.map(jnp.zeros_like, (shapes[0], shapes[2]))
+    (grads, counts), factors = lax.scan(add_slice, zeros, slices)
+    factors = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), factors)
+  return grads | {name: grads[name] | {"kernel": of} for name, of in factors.items()}, counts
 
 
 def slice_loss(recipe, params, train, hyper, piece, num_examples):
@@ -296,7 +312,7 @@ def mean_loss(
 def predict(recipe: Recipe, params: dict, images: jax.Array) -> jax.Array:
   """Returns logits `[N, C]` for images `[N, H, W, D]` uint8, slice by slice, without dropout.
 
-  As many at once, and by the convolution, that `jaxdl.chunks.with_prediction` chooses.
+  As many at once, and by the convolution, that `jaxdl.chunks.complete` chooses.
   """
   num_images = len(images)
   num_slices = -(-num_images // recipe.predict_size)

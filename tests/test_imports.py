@@ -10,7 +10,7 @@ from conftest import ROOT
 # Each module may import from the layers before its own, not from its own.
 LAYERS = (
   {"errors", "types"},
-  {"files"},
+  {"files", "fused_adam"},
   {
     "augment",
     "backprop",

@@ -1,0 +1,36 @@
+"""Compiles the optional part of jaxdl that is C++; all else about the package is in pyproject.toml.
+
+It includes headers of the jaxlib that is installed, so there is nothing to compile before that is.
+Where it cannot be compiled the package is installed without it: see jaxdl/fused_adam.py.
+"""
+
+import importlib.util
+import pathlib
+import platform
+
+from setuptools import Extension, setup
+
+_jaxlib = importlib.util.find_spec("jaxlib")
+_is_x86 = platform.machine() in ("x86_64", "AMD64")
+_extensions = []
+if _jaxlib and _is_x86 and platform.system() != "Windows":
+  _include = pathlib.Path(_jaxlib.origin).parent / "include"
+  _extensions.append(
+    Extension(
+      "jaxdl._fused_adam",
+      ["jaxdl/fused_adam.cc"],
+      extra_compile_args=[
+        "-std=c++17",
+        "-O3",
+        # What the compiler needs to use vectors: nobody asks for the error number of a root, and
+        # product and sum are rounded once, as XLA does it.
+        "-fno-math-errno",
+        "-ffp-contract=fast",
+        # Headers of others, whose warnings are not ours.
+        f"-isystem{_include}",
+      ],
+      optional=True,
+    )
+  )
+
+setup(ext_modules=_extensions)
