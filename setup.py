@@ -22,6 +22,7 @@ if _jaxlib and _is_x86 and platform.system() != "Windows":
       extra_compile_args=[
         "-std=c++17",
         "-O3",
+        "-mprefer-vector-width=512",
         # What the compiler needs to use vectors: nobody asks for the error number of a root, and
         # product and sum are rounded once, as XLA does it.
         "-fno-math-errno",

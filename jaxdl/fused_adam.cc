@@ -16,6 +16,12 @@
 namespace ffi = xla::ffi;
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+// Of the loop that follows: no iteration needs what another one writes.
+#ifdef __clang__
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
 
 namespace {
 
@@ -35,17 +41,12 @@ struct State {
   float *new_params, *new_m, *new_v;  // may be the same arrays
 };
 
-// A vector that crosses the border between two takes twice as long to load.
-struct alignas(64) CacheLine {
-  float numbers[16];
-};
-
-// The step of `count` neighbouring parameters from `at` on.
-ALWAYS_INLINE void Step(Adam adam, const float* gradient, size_t count, State state,
+// The step of `count` neighbouring parameters from `at` on, with gradients `scale` times these.
+ALWAYS_INLINE void Step(Adam adam, float scale, const float* gradient, size_t count, State state,
                         size_t at) {
-#pragma GCC ivdep
+  INDEPENDENT
   for (size_t i = 0; i < count; ++i) {
-    const float g = gradient[i];
+    const float g = scale * gradient[i];
     const float m = adam.add_m * g + adam.keep_m * state.m[at + i];
     const float v = adam.add_v * (g * g) + adam.keep_v * state.v[at + i];
     state.new_m[at + i] = m;
@@ -55,45 +56,79 @@ ALWAYS_INLINE void Step(Adam adam, const float* gradient, size_t count, State st
   }
 }
 
-// A tile of kRows x (kLanes * kVectors) parameters, of which rows x columns are there: if kWhole,
-// all of them.
-template <int kLanes, int kRows, int kVectors, bool kWhole>
-ALWAYS_INLINE void Tile(Adam adam, Shape shape, const float* inputs,
-                        const float* cotangents, State state, size_t at, size_t rows,
-                        size_t columns, bool prefetch) {
+// The steps of rows of which each has the same gradient but for its own factor.
+ALWAYS_INLINE void StepRows(Adam adam, Shape shape, const float* factors, const float* gradient,
+                            State state) {
+  for (size_t row = 0; row < shape.rows; ++row) {
+    Step(adam, factors[row], gradient, shape.columns, state, row * shape.columns);
+  }
+}
+
+// Some rows of a panel of the gradient, kLanes * kVectors columns wide, in tiles of kRows. The last
+// tile is always whole: there has to be room for it. Rows of the result are `stride` apart, and
+// what is overlapped by the next one is overwritten by it.
+template <int kLanes, int kRows, int kVectors>
+ALWAYS_INLINE void Product(size_t batch, size_t rows, const float* inputs, const float* cotangents,
+                           float* gradient, size_t stride) {
   typedef float Vector
       __attribute__((vector_size(kLanes * sizeof(float)), aligned(alignof(float)), may_alias));
-  constexpr size_t width = kLanes * kVectors;
-  if (prefetch) {
-    for (size_t row = 0; row < rows; ++row) {
-      for (size_t i = at + row * shape.columns; i < at + row * shape.columns + columns; i += 16) {
-        __builtin_prefetch(state.m + i, 1);
-        __builtin_prefetch(state.v + i, 1);
-        __builtin_prefetch(state.params + i, 1);
+  for (size_t first = 0; first < rows; first += kRows, inputs += kRows * batch) {
+    Vector sums[kRows][kVectors] = {};
+    for (size_t b = 0; b < batch; ++b) {
+      Vector of_columns[kVectors];
+      for (int i = 0; i < kVectors; ++i) {
+        of_columns[i] = *reinterpret_cast<const Vector*>(cotangents + (b * kVectors + i) * kLanes);
+      }
+      for (int row = 0; row < kRows; ++row) {
+        const float of_row = inputs[b * kRows + row];
+        for (int i = 0; i < kVectors; ++i) sums[row][i] += of_row * of_columns[i];
+      }
+    }
+    for (int row = 0; row < kRows; ++row) {
+      for (int i = 0; i < kVectors; ++i) {
+        *reinterpret_cast<Vector*>(gradient + (first + row) * stride + i * kLanes) = sums[row][i];
       }
     }
   }
-  Vector sums[kRows][kVectors] = {};
-  for (size_t b = 0; b < shape.batch; ++b) {
-    Vector of_columns[kVectors];
-    for (int i = 0; i < kVectors; ++i) {
-      of_columns[i] = *reinterpret_cast<const Vector*>(cotangents + b * width + i * kLanes);
-    }
-    for (int row = 0; row < kRows; ++row) {
-      const float of_row = inputs[b * kRows + row];
-      for (int i = 0; i < kVectors; ++i) sums[row][i] += of_row * of_columns[i];
-    }
-  }
-  alignas(64) float gradient[kRows][width];
-  for (int row = 0; row < kRows; ++row) {
-    for (int i = 0; i < kVectors; ++i) {
-      *reinterpret_cast<Vector*>(gradient[row] + i * kLanes) = sums[row][i];
-    }
-  }
-  for (size_t row = 0; row < (kWhole ? kRows : rows); ++row) {
-    Step(adam, gradient[row], kWhole ? width : columns, state, at + row * shape.columns);
-  }
 }
+
+// What is compiled for each kind of processor, one function for each loop, as that leaves it all
+// registers. Tiles fit these: 32 of 16 numbers, or 16 of 8.
+struct Avx512 {
+  static constexpr size_t kRows = 4, kColumns = 64;
+#define FOR_PROCESSOR static __attribute__((noinline, target("arch=x86-64-v4")))
+  FOR_PROCESSOR void StepBlock(Adam adam, const float* gradient, size_t count, State state,
+                               size_t at) {
+    Step(adam, 1, gradient, count, state, at);
+  }
+  FOR_PROCESSOR void StepOuter(Adam adam, Shape shape, const float* inputs,
+                               const float* cotangents, State state) {
+    StepRows(adam, shape, inputs, cotangents, state);
+  }
+  FOR_PROCESSOR void Panel(size_t batch, size_t rows, const float* inputs, const float* cotangents,
+                           float* gradient, size_t stride) {
+    Product<16, 4, 4>(batch, rows, inputs, cotangents, gradient, stride);
+  }
+#undef FOR_PROCESSOR
+};
+
+struct Avx2 {
+  static constexpr size_t kRows = 6, kColumns = 16;
+#define FOR_PROCESSOR static __attribute__((noinline, target("arch=x86-64-v3")))
+  FOR_PROCESSOR void StepBlock(Adam adam, const float* gradient, size_t count, State state,
+                               size_t at) {
+    Step(adam, 1, gradient, count, state, at);
+  }
+  FOR_PROCESSOR void StepOuter(Adam adam, Shape shape, const float* inputs,
+                               const float* cotangents, State state) {
+    StepRows(adam, shape, inputs, cotangents, state);
+  }
+  FOR_PROCESSOR void Panel(size_t batch, size_t rows, const float* inputs, const float* cotangents,
+                           float* gradient, size_t stride) {
+    Product<8, 6, 2>(batch, rows, inputs, cotangents, gradient, stride);
+  }
+#undef FOR_PROCESSOR
+};
 
 // Copies `columns` numbers of each of B lines to panels [columns / kWidth, B, kWidth], the last one
 // filled up with zeros.
@@ -114,70 +149,60 @@ ALWAYS_INLINE void Pack(const float* lines, size_t stride, size_t batch, size_t 
   }
 }
 
-template <int kLanes, int kRows, int kVectors, bool kWhole>
-ALWAYS_INLINE void UpdateTiles(Adam adam, Shape shape, const float* inputs,
-                          const float* cotangents, State state) {
-  constexpr size_t width = kLanes * kVectors;
-  // Cotangents that a core's first cache holds (32 KB) are passed over for each tile of rows. Of
-  // more, one panel is used for several tiles before the next.
-  const size_t block = kRows * (shape.batch * shape.columns <= 8192 ? 1 : 8);
-  // State that outgrows the second cache is asked for while the gradient is computed.
-  const bool prefetch = shape.rows * shape.columns > 262144;
-  const size_t panels = (shape.columns + width - 1) / width;
-  // Kept by the thread, as memory of this size is slow to come by.
+// Memory of this thread for `count` numbers, kept, as much of it is slow to come by.
+float* Workspace(size_t count) {
+  // A vector that crosses the border between two cache lines takes twice as long to load.
+  struct alignas(64) CacheLine {
+    float numbers[16];
+  };
   static thread_local std::vector<CacheLine> workspace;
-  const size_t needed = shape.batch * (panels * width + block) * sizeof(float) / sizeof(CacheLine);
-  if (workspace.size() <= needed) workspace.resize(needed + 1);
-  float* packed_cotangents = workspace.data()->numbers;
-  float* packed_inputs = packed_cotangents + shape.batch * panels * width;
+  if (workspace.size() * 16 < count) workspace.resize((count + 15) / 16);
+  return workspace.data()->numbers;
+}
 
-  Pack<width>(cotangents, shape.columns, shape.batch, shape.columns, packed_cotangents);
+// Asks for state that outgrows a core's own cache while its gradient is computed.
+void Prefetch(State state, size_t first, size_t end) {
+  for (size_t i = first; i < end; i += 16) {
+    __builtin_prefetch(state.m + i, 1);
+    __builtin_prefetch(state.v + i, 1);
+    __builtin_prefetch(state.params + i, 1);
+  }
+}
+
+template <typename Processor>
+void Update(Adam adam, Shape shape, const float* inputs, const float* cotangents, State state) {
+  constexpr size_t kRows = Processor::kRows, kColumns = Processor::kColumns;
+  if (shape.batch == 1 && shape.columns % 16 == 0) {
+    // The gradient is no sum, and its rows have no remainders.
+    Processor::StepOuter(adam, shape, inputs, cotangents, state);
+    return;
+  }
+  // Rows of which the gradient is computed before their steps are made: a thousand numbers or more,
+  // and where the cotangents outgrow a core's first cache (32 KB) several tiles for each panel.
+  const size_t tiles = shape.batch * shape.columns > 8192
+                           ? 8
+                           : std::max<size_t>(1, 1024 / (kRows * shape.columns));
+  const size_t block = kRows * tiles;
+  const size_t panels = (shape.columns + kColumns - 1) / kColumns;
+  const bool prefetch = shape.rows * shape.columns > 262144;
+  const size_t cotangents_size = shape.batch * panels * kColumns;
+  const size_t gradient_size = block * shape.columns + kColumns;
+  float* packed_cotangents = Workspace(cotangents_size + gradient_size + block * shape.batch);
+  float* gradient = packed_cotangents + cotangents_size;
+  float* packed_inputs = gradient + gradient_size;
+
+  Pack<kColumns>(cotangents, shape.columns, shape.batch, shape.columns, packed_cotangents);
   for (size_t first = 0; first < shape.rows; first += block) {
-    const size_t count = std::min(block, shape.rows - first);
+    const size_t count = std::min(block, shape.rows - first), at = first * shape.columns;
+    if (prefetch) Prefetch(state, at, at + count * shape.columns);
     Pack<kRows>(inputs + first, shape.rows, shape.batch, count, packed_inputs);
-    for (size_t panel = 0; panel < panels; ++panel) {
-      const size_t columns = std::min(width, shape.columns - panel * width);
-      for (size_t i = 0; i < count; i += kRows) {
-        Tile<kLanes, kRows, kVectors, kWhole>(adam, shape, packed_inputs + i * shape.batch,
-                                      packed_cotangents + panel * shape.batch * width, state,
-                                      (first + i) * shape.columns + panel * width,
-                                      std::min<size_t>(kRows, count - i), columns, prefetch);
-      }
+    // The last panel first: what sticks out of it are places of the first one, in the next row.
+    for (size_t panel = panels; panel-- > 0;) {
+      Processor::Panel(shape.batch, count, packed_inputs,
+                       packed_cotangents + panel * shape.batch * kColumns,
+                       gradient + panel * kColumns, shape.columns);
     }
-  }
-}
-
-// Where all tiles are whole, the usual case, the compiler is told so: it knows how long loops are.
-template <int kLanes, int kRows, int kVectors>
-ALWAYS_INLINE void Update(Adam adam, Shape shape, const float* inputs, const float* cotangents,
-                          State state) {
-  if (shape.rows % kRows == 0 && shape.columns % (kLanes * kVectors) == 0) {
-    UpdateTiles<kLanes, kRows, kVectors, true>(adam, shape, inputs, cotangents, state);
-  } else {
-    UpdateTiles<kLanes, kRows, kVectors, false>(adam, shape, inputs, cotangents, state);
-  }
-}
-
-// Tiles that fit the registers: 32 of 16 numbers, 16 of 8. Of one example the gradient is no sum,
-// and rows of it one after the other are read fastest.
-__attribute__((target("arch=x86-64-v4,prefer-vector-width=512"))) void UpdateAvx512(
-    Adam adam, Shape shape, const float* inputs, const float* cotangents,
-    State state) {
-  if (shape.batch == 1) {
-    Update<16, 1, 4>(adam, shape, inputs, cotangents, state);
-  } else {
-    Update<16, 4, 4>(adam, shape, inputs, cotangents, state);
-  }
-}
-
-__attribute__((target("arch=x86-64-v3"))) void UpdateAvx2(Adam adam, Shape shape,
-                                                          const float* inputs,
-                                                          const float* cotangents,
-                                                          State state) {
-  if (shape.batch == 1) {
-    Update<8, 1, 4>(adam, shape, inputs, cotangents, state);
-  } else {
-    Update<8, 4, 2>(adam, shape, inputs, cotangents, state);
+    Processor::StepBlock(adam, gradient, count * shape.columns, state, at);
   }
 }
 
@@ -185,7 +210,7 @@ using Matrix = ffi::BufferR2<ffi::F32>;
 using Vector = ffi::BufferR1<ffi::F32>;
 
 // Args: params, m, v [D, F]; inputs [B, D]; cotangents [B, F]; rate, epsilon, keep [3].
-template <auto kUpdate>
+template <typename Processor>
 ffi::Error Call(Matrix params, Matrix m, Matrix v, Matrix inputs, Matrix cotangents, Vector scalars,
                 double b1, double b2, ffi::Result<Matrix> new_params, ffi::Result<Matrix> new_m,
                 ffi::Result<Matrix> new_v) {
@@ -211,7 +236,7 @@ ffi::Error Call(Matrix params, Matrix m, Matrix v, Matrix inputs, Matrix cotange
                   scalar[2]};
   const State state{params.typed_data(),      m.typed_data(),      v.typed_data(),
                     new_params->typed_data(), new_m->typed_data(), new_v->typed_data()};
-  kUpdate(adam, shape, inputs.typed_data(), cotangents.typed_data(), state);
+  Update<Processor>(adam, shape, inputs.typed_data(), cotangents.typed_data(), state);
   return ffi::Error::Success();
 }
 
@@ -232,8 +257,8 @@ auto Binding() {
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fused_adam_avx512, Call<UpdateAvx512>, Binding());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(fused_adam_avx2, Call<UpdateAvx2>, Binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fused_adam_avx512, Call<Avx512>, Binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(fused_adam_avx2, Call<Avx2>, Binding());
 
 // Whether this processor has the instructions of either.
 extern "C" int fused_adam_avx512_runs() {

@@ -32,8 +32,8 @@ _TARGET = "jaxdl_fused_adam"
 # Set to 0: as if it were not there.
 SWITCH = "JAXDL_FUSED_ADAM"
 
-# Smaller kernels gain nothing by it.
-_MIN_SIZE = 4096
+# Rows of narrower kernels do not fill a vector.
+_MIN_FEATURES = 8
 
 
 class Factors(NamedTuple):
@@ -86,7 +86,7 @@ def layers_with_factors(
   """
 
   def is_better(shape):
-    if len(shape) != 2 or math.prod(shape) < _MIN_SIZE:
+    if len(shape) != 2 or shape[1] < _MIN_FEATURES:
       return False
     return num_slices == 1 or num_slices * slice_len * sum(shape) <= math.prod(shape)
 

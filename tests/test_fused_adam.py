@@ -201,11 +201,11 @@ def test_which_kernels_are_left_in_factors():
     "conv": (3, 3, 32, 64),
     "wide": (784, 128),
     "small": (64, 10),
-    "one": (9_216, 1),
+    "narrow": (9_216, 1),
   }
   params = {name: {"kernel": np.zeros(shape)} for name, shape in kernels.items()}
   # In one slice they are there anyway.
-  assert fused_adam.layers_with_factors(params, 1, 512) == ("wide", "one")
+  assert fused_adam.layers_with_factors(params, 1, 512) == ("wide", "small")
   # 784 * 128 = 100,352 is no less than 110 * (784 + 128) = 100,320, but than 111 times as much.
   assert fused_adam.layers_with_factors(params, 11, 10) == ("wide",)
   assert fused_adam.layers_with_factors(params, 3, 37) == ()
@@ -236,12 +236,11 @@ def _run(arm, dataset, fused, slice_size=512):
     ({"model": "mlp(100,40)", "batch_size": 50, "optimizer": "adamw", "dropout_rate": 0.5}, 512),
     ({"model": "mlp", "batch_size": 32}, 10),  # slices, one of them padded
     ({"model": "cnn_mnist", "batch_size": 16, "dropout_rate": 0.5}, 8),
-    ({"model": "cnn_binary", "batch_size": 20, "rotation_range": 10.0}, 32),
+    ({"model": "cifar_mlp", "batch_size": 20, "rotation_range": 10.0}, 512),
   ],
 )
 def test_training_is_that_of_xla(digits, settings, slice_size, monkeypatch):
   """The whole run of a member; differences grow from rounding, as those of any two programs do."""
-  monkeypatch.setattr(fused_adam, "_MIN_SIZE", 0)
   arm = Arm(**{"loss": "categorical_cross_entropy", "num_epochs": 2, "patience": None, **settings})
   calls = []
   update = fused_adam.update
@@ -258,9 +257,8 @@ def test_training_is_that_of_xla(digits, settings, slice_size, monkeypatch):
 
 
 @needs_it
-def test_one_step_of_training_is_the_step_by_hand(monkeypatch):
+def test_one_step_of_training_is_the_step_by_hand():
   """`train_step` with factors: gradients derived by hand, and Adam's first step, rate * sign."""
-  monkeypatch.setattr(fused_adam, "_MIN_SIZE", 0)
   recipe = Recipe(
     model="mlp", num_outputs=3, losses=("hinge",), optimizer="adam", dropout_rate=0.3,
     batch_size=5, num_epochs=1, restore_best=False, kernel_initializers=("random_normal",),
