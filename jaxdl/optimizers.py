@@ -4,7 +4,7 @@ Both stay outside, in `step`, because optax would bake Python floats into the co
 while here they are arrays that differ between arms and steps. Constants are Keras's defaults.
 """
 
-from collections.abc import Iterable
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -103,14 +103,8 @@ def step(
   Returns:
     `(params, opt_state)` after the step.
   """
-  leaves, structure = jax.tree.flatten(grads, is_leaf=_is_factors)
-  factored = [place for place, leaf in enumerate(leaves) if _is_factors(leaf)]
-  if factored:
-    trees = params, opt_state.mu, opt_state.nu, grads
-    flat = [structure.flatten_up_to(tree) for tree in trees]
-    after, count = _mixed_step(name, flat, opt_state.count, factored, learning_rate, weight_decay)
-    params, mu, nu = (jax.tree.unflatten(structure, of) for of in after)
-    return params, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+  if any(map(_is_factors, jax.tree.leaves(grads, is_leaf=_is_factors))):
+    return _step_with_factors(name, params, opt_state, grads, learning_rate, weight_decay)
   updates, opt_state = get(name).update(grads, opt_state, params)
   if weight_decay is not None:
     updates = jax.tree.map(lambda update, p: update + weight_decay * p, updates, params)
@@ -118,36 +112,35 @@ def step(
   return params, opt_state
 
 
-def _mixed_step(name, flat, count, factored: Iterable[int], learning_rate, weight_decay):
-  """Makes a step of Adam where some gradients are factors.
+def _step_with_factors(name, params, opt_state, grads, learning_rate, weight_decay):
+  """Makes the `step` of Adam, arguments and results as there, where some gradients are factors."""
+  every = functools.partial(jax.tree.map, is_leaf=_is_factors)  # of the leaves of `grads`
+  before = params, opt_state.mu, opt_state.nu
 
-  Args:
-    name: of the optimizer.
-    flat: parameters, first moments, second moments and gradients, a list of each.
-    count: of the steps made.
-    factored: where in the lists gradients are factors.
-    learning_rate: `[]`.
-    weight_decay: `[]` or None.
+  def rest(tree):  # without what has factors
+    return every(lambda g, x: None if _is_factors(g) else x, grads, tree)
 
-  Returns:
-    The lists of parameters and moments after the step, and the count.
-  """
-  params, mu, nu, grads = ({i: x for i, x in enumerate(of) if i not in factored} for of in flat)
-  state = optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
-  params, state = step(name, params, state, grads, learning_rate, weight_decay)
+  state = opt_state._replace(mu=rest(opt_state.mu), nu=rest(opt_state.nu))
+  others, state = step(name, rest(params), state, rest(grads), learning_rate, weight_decay)
+
   factor, epsilon = _adam_factors(state.count)
   scalars = {
     "rate": learning_rate * factor,
     "epsilon": epsilon,
     "keep": 1 if weight_decay is None else 1 - learning_rate * weight_decay,
   }
-  for i in factored:
-    one = (of[i] for of in flat)
-    params[i], state.mu[i], state.nu[i] = fused_adam.update(
-      *one, **scalars, b1=_ADAM_B1, b2=_ADAM_B2
-    )
-  lists = [[of[i] for i in range(len(flat[0]))] for of in (params, state.mu, state.nu)]
-  return lists, state.count
+
+  def update(g, *of):
+    if not _is_factors(g):
+      return None
+    return fused_adam.update(*of, g, **scalars, b1=_ADAM_B1, b2=_ADAM_B2)
+
+  fused = every(update, grads, *before)  # in the place of factors: (p, m, v)
+  params, mu, nu = (
+    every(lambda g, of, other, i=i: of[i] if _is_factors(g) else other, grads, fused, tree)
+    for i, tree in enumerate((others, state.mu, state.nu))
+  )
+  return params, state._replace(mu=mu, nu=nu)
 
 
 def _is_factors(leaf) -> bool:
