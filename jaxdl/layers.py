@@ -75,7 +75,11 @@ class Conv(nn.Module):
       if self.pool:
         even = [(n - self.size + 1) // 2 * 2 + self.size - 1 for n in x.shape[1:3]]
         x = x[:, : even[0], : even[1]]
-      x = patches(x, self.size) @ kernel.reshape(-1, self.features)
+      x = patches(x, self.size)
+      # Of matrices: for the gradient of a product with more axes XLA copies one of its factors, and
+      # multiplies more slowly. Measured on CPU, training is 1.1 times as fast.
+      products = x.reshape(-1, x.shape[-1]) @ kernel.reshape(-1, self.features)
+      x = products.reshape(*x.shape[:-1], self.features)
     x = x + bias.reshape(1, 1, 1, -1)
     return max_pool_2x2(x, self.native) if self.pool else x
 

@@ -166,7 +166,8 @@ def train_across_hosts(
     LostError: another process has ended.
   """
   mesh = create_mesh()
-  _check_same("another config, dataset, version or installation", _identity(dataset, groups, settings))
+  what = "another config, dataset, version or installation"
+  _check_same(what, _identity(dataset, groups, settings))
   claimed = json.dumps(store.read_identity(), sort_keys=True)
   _check_same("another workdir (all hosts must see the same one)", claimed)
   waiting = _agree_on_waiting(store, groups, chunks, progress)
