@@ -9,6 +9,17 @@ import pathlib
 import platform
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+
+class BuildExt(build_ext):
+  """Leaves no library of an older source in the place of one that does not compile."""
+
+  def build_extension(self, ext):
+    """Compiles an extension, from nothing."""
+    (pathlib.Path(__file__).parent / self.get_ext_filename(ext.name)).unlink(missing_ok=True)
+    super().build_extension(ext)
+
 
 _jaxlib = importlib.util.find_spec("jaxlib")
 _is_x86 = platform.machine() in ("x86_64", "AMD64")
@@ -34,4 +45,4 @@ if _jaxlib and _is_x86 and platform.system() != "Windows":
     )
   )
 
-setup(ext_modules=_extensions)
+setup(ext_modules=_extensions, cmdclass={"build_ext": BuildExt})

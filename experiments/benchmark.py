@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from experiments import benchmark_report, command_line, workloads
 from experiments.peers import keras_peer, process, torch_peer
 from experiments.workloads import Workload
-from jaxdl import devices, figures, files, fused_adam, models, optimizers, report, timing
+from jaxdl import devices, figures, files, fused_adam, models, report, timing
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
 
@@ -242,11 +242,9 @@ class Benchmark:
   # --- What is measured ---
 
   def _train(self, name: str):
-    num_members, optimizer = self.config.num_members, self.config.workloads[name].optimizer
-    systems = [self.jaxdl(name, num_members)]
-    has_fused = fused_adam.why_missing() is None and self.config.device == "cpu"
-    if self.config.xla_alone and has_fused and optimizer in optimizers.FUSABLE:
-      systems.append(self.jaxdl(name, num_members, " by XLA alone", fused_adam=False))
+    systems = [self.jaxdl(name, self.config.num_members)]
+    if self.config.xla_alone:
+      systems.append(self.jaxdl(name, self.config.num_members, " by XLA alone", fused_adam=False))
     systems += self.peers(name)
     self.results += self._take_turns(name, name, systems)
 

@@ -4,7 +4,8 @@
 
 `experiments.peers.protocol` says what the spec holds and what is said on standard input and output.
 The variant names the model: `{"name": ..., "model": ..., "activation": ...}`, and may set
-`chunk_size` and `slice_size` as `jaxdl.population` takes them. Members train as they do in any
+`chunk_size` and `slice_size` as `jaxdl.population` takes them, and `fused_adam` to false, for XLA
+alone, which is refused where XLA is alone anyway. Members train as they do in any
 experiment: in chunks, which as many workers as the spec has threads take off one list.
 """
 
@@ -38,9 +39,12 @@ class JaxdlWorker:
     sizes = {key: spec.variant.get(key) for key in ("chunk_size", "slice_size")}
     seeds = tuple(range(spec.num_members))
     kind = devices.kind_of(device)
-    if not spec.variant.get("fused_adam", True):
-      kind = kind._replace(fused_adam=False)
     (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
+    if not spec.variant.get("fused_adam", True):
+      if not self._group.plan.fused_adam:
+        raise PeerError("the population is one by XLA alone")
+      kind = kind._replace(fused_adam=False)
+      (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
     if self._group.num_params != _num_params(spec, data):
       raise PeerError("the model of the variant is not the network of the spec")
     self._recipe, self._test_images = self._group.recipe, dataset.test.images
@@ -82,7 +86,7 @@ class JaxdlWorker:
     if self._chunks is None:
       self._create()
     params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][0].params)
-    recipe = chunks.complete(self._recipe, 1, devices.kind_of(self._workers[0]))
+    recipe = chunks.complete(self._recipe, 1, devices.kind_of(self._workers[0]), params)
     predict = jax.jit(
       lambda params, images: train.predict(recipe, params, images),
       compiler_options=chunks.compile_options(self._workers[0].platform),

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdl import models, optimizers, train
+from jaxdl import fused_adam, models, optimizers, train
 from jaxdl.arm import Hyperparams, Recipe
 from jaxdl.devices import DeviceKind
 
@@ -62,13 +62,14 @@ def default_slice_size(model: str, platform: str) -> int:
   return 512 if models.is_convolutional(model) else 4096
 
 
-def complete(recipe: Recipe, num_members: int, device: DeviceKind) -> Recipe:
+def complete(recipe: Recipe, num_members: int, device: DeviceKind, params: dict) -> Recipe:
   """Returns a recipe with what depends on the device and on how many members there are at a time.
 
   Args:
     recipe: of a program, with its `slice_size`.
     num_members: that the program maps over at a time.
     device: what it runs on.
+    params: of one member, at least their shapes.
 
   Where no gradient is taken nothing is kept for one, so twice as many examples at once fit what
   their number is chosen for. A CNN on CPU that is not mapped over members convolves there as XLA
@@ -76,7 +77,8 @@ def complete(recipe: Recipe, num_members: int, device: DeviceKind) -> Recipe:
   patches of 16 images.
 
   Members that train one by one on CPU have Adam's step on a dense kernel made by `jaxdl.fused_adam`
-  where that is there, unless the gradient has a penalty in it: that is no product of factors.
+  where that is there and some kernel gains by it, unless the gradient has a penalty in it: that is
+  no product of factors.
   """
   alone = device.platform == "cpu" and num_members == 1
   native = alone and models.is_convolutional(recipe.model)
@@ -87,7 +89,8 @@ def complete(recipe: Recipe, num_members: int, device: DeviceKind) -> Recipe:
     fused_adam=alone
     and device.fused_adam
     and recipe.optimizer in optimizers.FUSABLE
-    and not recipe.l2,
+    and not recipe.l2
+    and bool(fused_adam.layers_with_factors(params, *train.slice_shape(recipe))),
   )
 
 

@@ -1,9 +1,10 @@
 // The gradient of a dense layer's kernel and Adam's step on it, in one pass on a CPU core.
 //
 // The gradient is a product of two factors, inputs^T [D, B] @ cotangents [B, F]. XLA writes it to
-// memory and reads it back three times, once for each of the moments and the parameters. Here a tile
-// of it is summed up in registers and used at once, so that a step reads and writes each of the
-// parameters and moments once. See jaxdl/fused_adam.py, which also says what is the reference.
+// memory and reads it back three times, once for each of the moments and the parameters. Here a few
+// rows of it are computed at a time, in tiles that are summed up in registers, and used while a
+// core's own cache still has them, so that a step reads and writes parameters and moments once and
+// the gradient never. See jaxdl/fused_adam.py, which also says what the reference is.
 
 #include <algorithm>
 #include <cmath>
@@ -96,7 +97,7 @@ ALWAYS_INLINE void Product(size_t batch, size_t rows, const float* inputs, const
 // registers. Tiles fit these: 32 of 16 numbers, or 16 of 8.
 struct Avx512 {
   static constexpr size_t kRows = 4, kColumns = 64;
-#define FOR_PROCESSOR static __attribute__((noinline, target("arch=x86-64-v4")))
+#define FOR_PROCESSOR static __attribute__((noinline, target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
   FOR_PROCESSOR void StepBlock(Adam adam, const float* gradient, size_t count, State state,
                                size_t at) {
     Step(adam, 1, gradient, count, state, at);
@@ -114,7 +115,7 @@ struct Avx512 {
 
 struct Avx2 {
   static constexpr size_t kRows = 6, kColumns = 16;
-#define FOR_PROCESSOR static __attribute__((noinline, target("arch=x86-64-v3")))
+#define FOR_PROCESSOR static __attribute__((noinline, target("avx2,fma")))
   FOR_PROCESSOR void StepBlock(Adam adam, const float* gradient, size_t count, State state,
                                size_t at) {
     Step(adam, 1, gradient, count, state, at);
@@ -177,8 +178,10 @@ void Update(Adam adam, Shape shape, const float* inputs, const float* cotangents
     Processor::StepOuter(adam, shape, inputs, cotangents, state);
     return;
   }
+  if (shape.rows * shape.columns == 0) return;
   // Rows of which the gradient is computed before their steps are made: a thousand numbers or more,
-  // and where the cotangents outgrow a core's first cache (32 KB) several tiles for each panel.
+  // and where the cotangents outgrow a core's first cache (32 KB) several tiles for each panel, the
+  // gradient then in the second cache.
   const size_t tiles = shape.batch * shape.columns > 8192
                            ? 8
                            : std::max<size_t>(1, 1024 / (kRows * shape.columns));
@@ -260,15 +263,13 @@ auto Binding() {
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fused_adam_avx512, Call<Avx512>, Binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(fused_adam_avx2, Call<Avx2>, Binding());
 
-// Whether this processor has the instructions of either.
-extern "C" int fused_adam_avx512_runs() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") &&
-         __builtin_cpu_supports("fma");
+// Whether this processor has the instructions of either, those in the `target`s above.
+extern "C" int fused_adam_avx2_runs() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
-extern "C" int fused_adam_avx2_runs() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi2");
+extern "C" int fused_adam_avx512_runs() {
+  return fused_adam_avx2_runs() && __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
 }

@@ -173,7 +173,7 @@ def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, devic
   else:
     size, chunk_arms = chunks.even_size(num_seeds, chunk_size), len(arms)
   num_blocks = -(-num_seeds // size)
-  recipe = chunks.complete(recipe, size * chunk_arms, device)
+  recipe = chunks.complete(recipe, size * chunk_arms, device, member.params)
   return Group(
     index=index,
     recipe=recipe,

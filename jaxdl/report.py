@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import augment, files, fused_adam, metrics, stats, train
+from jaxdl import augment, files, metrics, stats, train
 from jaxdl import experiment as experiment_lib
 from jaxdl import store as store_lib
 from jaxdl.arm import Arm
@@ -95,7 +95,7 @@ class Workdir:
       experiment: what is about to run. A run of the same experiment goes on where it was.
       overwrite: start anew, whatever is there.
       resume_anyway: go on with the run that is there although it was another config, another width,
-        or another JAX; what differs is recorded.
+        another step of Adam or another JAX; what differs is recorded.
       partial: report what is trained so far, in a folder `partial` of its own, also while another
         process trains on.
 
@@ -168,7 +168,7 @@ class Workdir:
       "dataset_checksum": dataset.checksum,
       "jax": ".".join(jax.__version__.split(".")[:2]),  # so long as its major version is 0
       "device_kind": device.name,
-      "programs": {str(group.index): group.plan._asdict() for group in groups},
+      "programs": {str(group.index): _program_identity(group) for group in groups},
     }
     there = self.store.read_identity() if self._partial else self.store.claim(identity)
     self._refuse_differences(there, json.loads(json.dumps(identity)))
@@ -356,6 +356,13 @@ def _confusion_arrays(trained: Population) -> dict[str, np.ndarray]:
   return arrays
 
 
+def _program_identity(group: Group) -> dict[str, Any]:
+  plan = group.plan._asdict()
+  if not plan["fused_adam"]:
+    del plan["fused_adam"]  # as in runs from before there was a choice
+  return plan
+
+
 def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
   """Returns where a population comes from: command, versions, devices, data, seconds, chunks."""
   devices = jax.local_devices()
@@ -378,7 +385,6 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "compile_seconds": round(trained.compile_seconds, 3),
     "train_seconds": round(float(trained.train_seconds.sum()), 3),
     "num_workers": trained.num_workers,
-    "fused_adam": fused_adam.why_missing() or "available",
     "programs": [plan._asdict() for plan in trained.chunks],
     "halved_chunks": list(trained.split_chunks),
     "missing_seeds": list(trained.missing_seeds),

@@ -265,7 +265,11 @@ def _alone(
   sizes = chunks.slice_sizes(slice_size, device.platform)
   groups = arm_lib.group_by_recipe({name: arm}, dataset.num_classes, len(dataset.train), sizes)
   (recipe,) = groups
-  recipe = chunks.complete(recipe, 1, devices.kind_of(device))
   num_steps = -(-len(dataset.train) // recipe.batch_size)
   hyper = jax.tree.map(jnp.asarray, arm_lib.hyperparams(arm, recipe, num_steps))
-  return recipe, jax.device_put(hyper, device)
+  image_shape = dataset.train.images.shape[1:]
+  member = jax.eval_shape(
+    lambda: train.create_member(recipe, train.seed_key(0, 0), hyper, image_shape)
+  )
+  complete = chunks.complete(recipe, 1, devices.kind_of(device), member.params)
+  return complete, jax.device_put(hyper, device)

@@ -210,15 +210,15 @@ def batch_gradient(recipe, params, train, hyper, slices):
   """
   num_slices, slice_len = slices.weights.shape
   num_examples = slices.weights.sum()
-  factored = ()
+  in_factors = ()
   if recipe.fused_adam:
-    factored = fused_adam.layers_with_factors(params, num_slices, slice_len)
+    in_factors = fused_adam.layers_with_factors(params, num_slices, slice_len)
 
   def of_slice(piece):
     return fused_adam.gradient_in_factors(
       lambda params: slice_loss(recipe, params, train, hyper, piece, num_examples),
       params,
-      factored,
+      in_factors,
       slice_len,
     )
 
@@ -265,8 +265,7 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
     has weight 0.
   """
   num_steps = -(-num_examples // recipe.batch_size)
-  num_slices = -(-recipe.batch_size // recipe.slice_size)
-  slice_len = -(-recipe.batch_size // num_slices)
+  num_slices, slice_len = slice_shape(recipe)
   shape = (num_steps, num_slices, slice_len)
 
   order = jax.random.permutation(
@@ -289,6 +288,12 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
     dropout_keys=keys(_DROPOUT) if recipe.dropout_rate > 0 else None,
     augmentation_keys=None if recipe.augmentation.is_identity else keys(_AUGMENTATION),
   )
+
+
+def slice_shape(recipe: Recipe) -> tuple[int, int]:
+  """Returns K, the slices of a batch, and b, the examples in each."""
+  num_slices = -(-recipe.batch_size // recipe.slice_size)
+  return num_slices, -(-recipe.batch_size // num_slices)
 
 
 def evaluate(

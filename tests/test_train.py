@@ -225,7 +225,7 @@ def test_prediction_by_native_convolution(digits, model, activation):
   """What a member alone on a CPU core predicts by, against the convolution it trains by."""
   arm = Arm(model=model, activation=activation)
   recipe, hyper = _program(arm, digits)
-  native = chunks.complete(replace(recipe, slice_size=2), 1, DeviceKind("cpu", "cpu", None))
+  native = chunks.complete(replace(recipe, slice_size=2), 1, DeviceKind("cpu", "cpu", None), {})
   assert native.native_conv
   images = jnp.array(digits.test.images)
   params = train.create_member(recipe, train.seed_key(0, 0), hyper, images.shape[1:]).params
@@ -236,13 +236,13 @@ def test_prediction_by_native_convolution(digits, model, activation):
 def test_only_a_cnn_alone_on_a_cpu_predicts_by_native_convolution():
   recipe = _recipe(model="cnn_binary")
   cpu, gpu = DeviceKind("cpu", "cpu", None), DeviceKind("gpu", "a GPU", None)
-  assert chunks.complete(recipe, 1, cpu).predict_size == 32 * 8
+  assert chunks.complete(recipe, 1, cpu, {}).predict_size == 32 * 8
   for other, num_members, device in (
     (recipe, 2, cpu),  # mapped over, it would be a grouped convolution
     (recipe, 1, gpu),
     (_recipe(model="mlp"), 1, cpu),
   ):
-    chosen = chunks.complete(other, num_members, device)
+    chosen = chunks.complete(other, num_members, device, {})
     assert chosen == replace(other, predict_size=16)
 
 
