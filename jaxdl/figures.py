@@ -138,7 +138,7 @@ def add_legend(figure: Figure, entries: list[tuple[str, Line2D]]) -> None:
   """Adds a legend below the panels and makes the figure as much higher."""
   lines = [text.split("\n") for text, _ in entries]
   widest = max(text_width(line, TEXT_SIZE) for text in lines for line in text)
-  most_columns = max(1, int((MAX_WIDTH - 0.3) / (widest + 0.75)))
+  most_columns = max(1, int((figure.get_figwidth() - 0.3) / (widest + 0.75)))
   num_rows = math.ceil(len(entries) / most_columns)
   row_height = 0.08 + 0.14 * max(map(len, lines))
   figure.set_figheight(figure.get_figheight() + num_rows * row_height)

@@ -4,15 +4,15 @@ make install-peers
 python -m experiments.benchmark --config=ml_collections_configs/benchmark.py[:VARIANT] --workdir=DIR
 
   VARIANT  what
-  full     every workload as the coursework has it: three quarters of an hour
+  full     every workload as the coursework has it: forty minutes
   quick    the CNNs and CIFAR-10 with a tenth to a half of the examples: twenty minutes
   smoke    two tiny workloads on the digits of scikit-learn, no peer needed: seconds
   gpu      64 members and more on a GPU (none was measured)
 
-On two CPU cores (AMD EPYC, Zen 5), JAX 0.12.0, five rounds, `full`: in training jaxdl is 1.2
-(cifar_mlp) to 14 (mlp_stochastic) times as fast as the fastest peer; the README has the table.
-Hours before, on the same machine, `quick` gave up to a quarter more or less: a peer that uses both
-cores for one network suffers most from whatever else a machine does. `gpu` was not run.
+On two CPU cores (AMD EPYC, Zen 5), JAX 0.12.0, five rounds, `full`: in training jaxdl is 1.8
+(cifar_mlp) to 12 (mlp_stochastic) times as fast as the fastest peer, and without its kernel in C++
+1.3 to 9.2 times; the README has the table. From one day to another such ratios differ by a quarter.
+`gpu` was not run.
 """
 
 from ml_collections import ConfigDict

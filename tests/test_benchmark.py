@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import ROOT
+from drawing import assert_nothing_clipped
 
 from experiments import benchmark, jaxdl_worker, workloads
 from experiments.peers import keras_peer, process, protocol, torch_peer
@@ -295,6 +296,18 @@ def test_mistakes_get_one_line(tmp_path, change, message):
   assert done.returncode == 2
   (line,) = done.stderr.strip().splitlines()
   assert message in line
+
+
+def test_many_systems_fit_the_legend_of_one_panel():
+  """It is as wide as the figure at most, which one panel makes a narrow one."""
+  names = ("jaxdl by XLA alone", "keras-tensorflow, loop by hand", "keras-jax, loop by hand")
+  panel = {f"{name}, {i}": [(1, 2.0, 1.0, 3.0)] for i in range(3) for name in names}
+  figure = benchmark_plots.against_size({"MLP": panel}, x_label="members", y_label="seconds")
+  assert_nothing_clipped(figure)
+  (legend,) = figure.legends
+  drawn = legend.get_window_extent()
+  assert drawn.x0 >= 0
+  assert drawn.x1 <= figure.bbox.width
 
 
 def test_pictures_draw_every_value():
