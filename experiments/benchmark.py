@@ -152,14 +152,14 @@ class Benchmark:
     own = {"seed": self.config.seed, "threads": self.threads, "device": self.config.device}
     return {**self.workload(name).spec, **own}
 
-  def jaxdl(self, name: str, num_members: int, suffix: str = "", fused_adam=True) -> System:
+  def jaxdl(self, name: str, num_members: int, suffix: str = "", xla_alone: bool = False) -> System:
     """Returns this project's system for a workload."""
     workload = self.config.workloads[name]
     variant = {
-      "name": "population" if fused_adam else "XLA alone",
+      "name": "XLA alone" if xla_alone else "population",
       "model": workload.model,
       "activation": workload.activation,
-      "fused_adam": fused_adam,
+      "fused_adam": not xla_alone,
     }
     spec = {**self.spec(name), "num_members": num_members, "variant": variant}
     system = "jaxdl" + suffix
@@ -244,7 +244,7 @@ class Benchmark:
   def _train(self, name: str):
     systems = [self.jaxdl(name, self.config.num_members)]
     if self.config.xla_alone:
-      systems.append(self.jaxdl(name, self.config.num_members, " by XLA alone", fused_adam=False))
+      systems.append(self.jaxdl(name, self.config.num_members, " by XLA alone", xla_alone=True))
     systems += self.peers(name)
     self.results += self._take_turns(name, name, systems)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import models, train
+from jaxdl import layers, models, train
 from jaxdl.arm import Hyperparams, Recipe
 from jaxdl.errors import InputError
 
@@ -60,7 +60,7 @@ def layer_statistics(
     raise InputError(f"layer statistics are for MLPs, not for model {recipe.model!r}")
   probe = train.Examples(train_set.images[:PROBE_SIZE], train_set.labels[:PROBE_SIZE])
   names = [f"Dense_{index}" for index in range(len(params))]
-  # The derivative by something that is added to the pre-activations is the one by themselves.
+  # Zeros that are added to the pre-activations, whose derivatives are those by these.
   added = {name: jnp.zeros((len(probe.labels), params[name]["kernel"].shape[1])) for name in names}
   (grads, errors), preactivations = jax.grad(_probe_loss, argnums=(1, 2), has_aux=True)(
     recipe, params, added, hyper, probe
@@ -79,12 +79,6 @@ def layer_statistics(
 
 def _probe_loss(recipe, params, added, hyper, probe):
   """Returns the mean loss and the pre-activations of the hidden layers, first layer first."""
-
-  def add(call, args, kwargs, context):
-    outputs = call(*args, **kwargs)
-    is_dense = isinstance(context.module, nn.Dense) and context.method_name == "__call__"
-    return outputs + added[context.module.name] if is_dense else outputs
-
   zeros = nn.initializers.zeros  # asked only for the shapes they give
   model = models.create(
     recipe.model,
@@ -94,7 +88,7 @@ def _probe_loss(recipe, params, added, hyper, probe):
     dropout_rate=recipe.dropout_rate,
     activation=recipe.activation,
   )
-  with nn.intercept_methods(add):
+  with layers.adding_to_outputs(added):
     logits, sown = model.apply(
       {"params": params}, train.scale(probe.images), mutable="intermediates"
     )

@@ -93,43 +93,30 @@ ALWAYS_INLINE void Product(size_t batch, size_t rows, const float* inputs, const
   }
 }
 
-// What is compiled for each kind of processor, one function for each loop, as that leaves it all
-// registers. Tiles fit these: 32 of 16 numbers, or 16 of 8.
-struct Avx512 {
-  static constexpr size_t kRows = 4, kColumns = 64;
-#define FOR_PROCESSOR static __attribute__((noinline, target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
-  FOR_PROCESSOR void StepBlock(Adam adam, const float* gradient, size_t count, State state,
-                               size_t at) {
-    Step(adam, 1, gradient, count, state, at);
-  }
-  FOR_PROCESSOR void StepOuter(Adam adam, Shape shape, const float* inputs,
-                               const float* cotangents, State state) {
-    StepRows(adam, shape, inputs, cotangents, state);
-  }
-  FOR_PROCESSOR void Panel(size_t batch, size_t rows, const float* inputs, const float* cotangents,
-                           float* gradient, size_t stride) {
-    Product<16, 4, 4>(batch, rows, inputs, cotangents, gradient, stride);
-  }
-#undef FOR_PROCESSOR
-};
+// What is compiled for a kind of processor, one function for each loop, as that leaves it all
+// registers: those of the `target`, of kLanes numbers, in tiles of kTileRows x kVectors of them.
+#define PROCESSOR(Name, kInstructions, kLanes, kTileRows, kVectors)                               \
+  struct Name {                                                                                   \
+    static constexpr size_t kRows = kTileRows, kColumns = kLanes * kVectors;                      \
+    __attribute__((noinline, target(kInstructions))) static void StepBlock(                       \
+        Adam adam, const float* gradient, size_t count, State state, size_t at) {                 \
+      Step(adam, 1, gradient, count, state, at);                                                  \
+    }                                                                                             \
+    __attribute__((noinline, target(kInstructions))) static void StepOuter(                       \
+        Adam adam, Shape shape, const float* inputs, const float* cotangents, State state) {      \
+      StepRows(adam, shape, inputs, cotangents, state);                                           \
+    }                                                                                             \
+    __attribute__((noinline, target(kInstructions))) static void Panel(                           \
+        size_t batch, size_t rows, const float* inputs, const float* cotangents, float* gradient, \
+        size_t stride) {                                                                          \
+      Product<kLanes, kTileRows, kVectors>(batch, rows, inputs, cotangents, gradient, stride);    \
+    }                                                                                             \
+  };
 
-struct Avx2 {
-  static constexpr size_t kRows = 6, kColumns = 16;
-#define FOR_PROCESSOR static __attribute__((noinline, target("avx2,fma")))
-  FOR_PROCESSOR void StepBlock(Adam adam, const float* gradient, size_t count, State state,
-                               size_t at) {
-    Step(adam, 1, gradient, count, state, at);
-  }
-  FOR_PROCESSOR void StepOuter(Adam adam, Shape shape, const float* inputs,
-                               const float* cotangents, State state) {
-    StepRows(adam, shape, inputs, cotangents, state);
-  }
-  FOR_PROCESSOR void Panel(size_t batch, size_t rows, const float* inputs, const float* cotangents,
-                           float* gradient, size_t stride) {
-    Product<8, 6, 2>(batch, rows, inputs, cotangents, gradient, stride);
-  }
-#undef FOR_PROCESSOR
-};
+// With 32 registers, and with 16.
+PROCESSOR(Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", 16, 4, 4)
+PROCESSOR(Avx2, "avx2,fma", 8, 6, 2)
+#undef PROCESSOR
 
 // Copies `columns` numbers of each of B lines to panels [columns / kWidth, B, kWidth], the last one
 // filled up with zeros.

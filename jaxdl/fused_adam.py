@@ -23,10 +23,11 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxdl import layers
 
 _TARGET = "jaxdl_fused_adam"
 # Set to 0: as if it were not there.
@@ -114,21 +115,10 @@ def gradient_in_factors(
   kernels = {name: params[name]["kernel"] for name in names}
 
   def with_added(params, added):
-    inputs = {}
-
-    def add(call, args, kwargs, context):
-      outputs = call(*args, **kwargs)
-      name = context.module.name
-      if name not in added or context.method_name != "__call__":
-        return outputs
-      inputs[name] = args[0]
-      return outputs + added[name]
-
-    with nn.intercept_methods(add):
+    with layers.adding_to_outputs(added) as inputs:
       value, aux = loss(params)
     return value, (inputs, aux)
 
-  # The derivative by zeros that are added to a layer's outputs is the one by the outputs.
   zeros = {name: jnp.zeros((slice_len, of.shape[1]), of.dtype) for name, of in kernels.items()}
   (grads, cotangents), (inputs, aux) = jax.grad(with_added, argnums=(0, 1), has_aux=True)(
     params, zeros

@@ -7,7 +7,8 @@ gradient; the maximum of four strided slices has a fast one. Where there is neit
 `vmap`, XLA's own convolution and pooling are the faster ones.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
 import flax.linen as nn
 import jax
@@ -46,6 +47,33 @@ def max_pool_2x2(x: jax.Array, native: bool = False) -> jax.Array:
   height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
   rows = jnp.maximum(x[:, 0:height:2], x[:, 1:height:2])
   return jnp.maximum(rows[:, :, 0:width:2], rows[:, :, 1:width:2])
+
+
+@contextlib.contextmanager
+def adding_to_outputs(added: Mapping[str, jax.Array]) -> Iterator[dict[str, jax.Array]]:
+  """Has dense layers add something to their outputs, wherever a model is applied within.
+
+  The derivative by what is added, zeros for instance, is the one by the outputs themselves.
+
+  Args:
+    added: name of an `nn.Dense` -> `[B, F]`; the other layers are as they are.
+
+  Yields:
+    name -> the inputs `[B, D]` of those layers, once the model was applied.
+  """
+  inputs = {}
+
+  def add(call, args, kwargs, context):
+    outputs = call(*args, **kwargs)
+    is_dense = isinstance(context.module, nn.Dense) and context.method_name == "__call__"
+    name = context.module.name
+    if not is_dense or name not in added:
+      return outputs
+    inputs[name] = args[0]
+    return outputs + added[name]
+
+  with nn.intercept_methods(add):
+    yield inputs
 
 
 class Conv(nn.Module):

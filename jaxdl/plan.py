@@ -163,9 +163,7 @@ def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, devic
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
   image_shape = dataset.train.images.shape[1:]
   first = jax.tree.map(lambda leaf: leaf[0], hyper)
-  member = jax.eval_shape(
-    lambda: train.create_member(recipe, train.seed_key(0, 0), first, image_shape)
-  )
+  member = train.member_shapes(recipe, first, image_shape)
   if chunk_size is None:
     size, chunk_arms = chunks.default_chunk(
       recipe, num_seeds, len(arms), member, first, image_shape, device

@@ -267,9 +267,6 @@ def _alone(
   (recipe,) = groups
   num_steps = -(-len(dataset.train) // recipe.batch_size)
   hyper = jax.tree.map(jnp.asarray, arm_lib.hyperparams(arm, recipe, num_steps))
-  image_shape = dataset.train.images.shape[1:]
-  member = jax.eval_shape(
-    lambda: train.create_member(recipe, train.seed_key(0, 0), hyper, image_shape)
-  )
+  member = train.member_shapes(recipe, hyper, dataset.train.images.shape[1:])
   complete = chunks.complete(recipe, 1, devices.kind_of(device), member.params)
   return complete, jax.device_put(hyper, device)

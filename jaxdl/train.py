@@ -122,6 +122,13 @@ def create_member(
   )
 
 
+def member_shapes(
+  recipe: Recipe, hyper: Hyperparams, image_shape: tuple[int, int, int]
+) -> MemberState:
+  """Returns the shapes of a member; arguments as of `create_member`."""
+  return jax.eval_shape(lambda: create_member(recipe, seed_key(0, 0), hyper, image_shape))
+
+
 def train_epoch(
   recipe: Recipe,
   state: MemberState,

@@ -12,8 +12,7 @@ python -m experiments.benchmark --config=ml_collections_configs/benchmark.py[:VA
 On two CPU cores (AMD EPYC, Zen 5), JAX 0.12.0, five rounds, `full`: in training jaxdl is 1.8
 (cifar_mlp) to 12 (mlp_stochastic) times as fast as the fastest peer, and without its kernel in C++
 1.3 to 9.2 times; the README has the table. From one hour to another such ratios differ by a
-quarter.
-`gpu` was not run.
+quarter. `gpu` was not run.
 """
 
 from ml_collections import ConfigDict

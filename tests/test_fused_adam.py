@@ -87,11 +87,9 @@ def _check_step(update, batch, rows, columns, **scalars):
 
 @jax.jit
 def _update(kernel, mu, nu, inputs, cotangents, rate, epsilon, keep):
-  gradient, scalars = fused_adam.Factors(inputs, cotangents), (rate, epsilon, keep)
-  names = ("rate", "epsilon", "keep")
-  return fused_adam.update(
-    kernel, mu, nu, gradient, **dict(zip(names, scalars, strict=True)), b1=0.9, b2=0.999
-  )
+  gradient = fused_adam.Factors(inputs, cotangents)
+  scalars = {"rate": rate, "epsilon": epsilon, "keep": keep}
+  return fused_adam.update(kernel, mu, nu, gradient, **scalars, b1=0.9, b2=0.999)
 
 
 # Around the borders of tiles, panels and blocks, of which none is a multiple of all.
