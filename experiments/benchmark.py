@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from experiments import benchmark_report, command_line, workloads
 from experiments.peers import keras_peer, process, torch_peer
 from experiments.workloads import Workload
-from jaxdl import devices, figures, files, fused_adam, models, report, timing
+from jaxdl import cpu_layers, devices, figures, files, models, report, timing
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
 
@@ -159,7 +159,7 @@ class Benchmark:
       "name": "XLA alone" if xla_alone else "population",
       "model": workload.model,
       "activation": workload.activation,
-      "fused_adam": not xla_alone,
+      "cpu_layers": not xla_alone,
     }
     spec = {**self.spec(name), "num_members": num_members, "variant": variant}
     system = "jaxdl" + suffix
@@ -501,8 +501,8 @@ def _find_peers(config: ConfigDict) -> tuple[str, dict[str, str], dict[str, str]
       missing[peer] = f"not installed in {config.peers_python} (make install-peers)"
       _LOGGER.warning("%s is missing: %s", peer, missing[peer])
   peers = {f"peers' {name}": found[name] for name in ["python", *names] if name in found}
-  fused = fused_adam.why_missing() or "available"
-  return python, missing, {"jaxdl's jax": jax.__version__, "its fused Adam": fused, **peers}
+  in_cpp = cpu_layers.why_missing() or "available"
+  return python, missing, {"jaxdl's jax": jax.__version__, "its layers in C++": in_cpp, **peers}
 
 
 def _machine() -> str:

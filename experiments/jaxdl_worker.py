@@ -4,7 +4,7 @@
 
 `experiments.peers.protocol` says what the spec holds and what is said on standard input and output.
 The variant names the model: `{"name": ..., "model": ..., "activation": ...}`, and may set
-`chunk_size` and `slice_size` as `jaxdl.population` takes them, and `fused_adam` to false, for XLA
+`chunk_size` and `slice_size` as `jaxdl.population` takes them, and `cpu_layers` to false, for XLA
 alone, which is refused where XLA is alone anyway. Members train as they do in any
 experiment: in chunks, which as many workers as the spec has threads take off one list.
 """
@@ -40,10 +40,10 @@ class JaxdlWorker:
     seeds = tuple(range(spec.num_members))
     kind = devices.kind_of(device)
     (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
-    if not spec.variant.get("fused_adam", True):
-      if not self._group.plan.fused_adam:
+    if not spec.variant.get("cpu_layers", True):
+      if not self._group.plan.cpu_layers:
         raise PeerError("the population is one by XLA alone")
-      kind = kind._replace(fused_adam=False)
+      kind = kind._replace(cpu_layers=False)
       (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
     if self._group.num_params != _num_params(spec, data):
       raise PeerError("the model of the variant is not the network of the spec")

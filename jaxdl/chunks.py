@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdl import fused_adam, models, optimizers, train
+from jaxdl import cpu_layers, models, train
 from jaxdl.arm import Hyperparams, Recipe
 from jaxdl.devices import DeviceKind
 
@@ -76,22 +76,19 @@ def complete(recipe: Recipe, num_members: int, device: DeviceKind, params: dict)
   does, which wants 32 times as many: measured with slices of 8 for a gradient, 1.5 times as fast as
   patches of 16 images.
 
-  Members that train one by one on CPU have Adam's step on a dense kernel made by `jaxdl.fused_adam`
-  where that is there and some kernel gains by it, unless the gradient has a penalty in it: that is
-  no product of factors.
+  Members that train one by one on CPU have their dense layers computed by `jaxdl.cpu_layers`, where
+  that is there and they are large enough to gain by it.
   """
   alone = device.platform == "cpu" and num_members == 1
   native = alone and models.is_convolutional(recipe.model)
-  return dataclasses.replace(
+  recipe = dataclasses.replace(
     recipe,
     predict_size=(32 if native else 2) * recipe.slice_size,
     native_conv=native,
-    fused_adam=alone
-    and device.fused_adam
-    and recipe.optimizer in optimizers.FUSABLE
-    and not recipe.l2
-    and bool(fused_adam.layers_with_factors(params, *train.slice_shape(recipe))),
+    cpu_layers=alone and device.cpu_layers,
   )
+  gains = cpu_layers.has_large_layer(params) or train.layers_in_factors(recipe, params)
+  return recipe if gains else dataclasses.replace(recipe, cpu_layers=False)
 
 
 def slice_sizes(chosen: int | None, platform: str) -> Callable[[str], int]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdl import devices, executors, files, fused_adam
+from jaxdl import cpu_layers, devices, executors, files
 from jaxdl import experiment as experiment_lib
 from jaxdl.chunk_training import Trainer
 from jaxdl.devices import DeviceKind
@@ -100,10 +100,10 @@ def _trainer(run: Run) -> tuple[Trainer, list[Group]]:
   here = devices.kind_of(jax.local_devices()[0])
   if here[:2] != run.device[:2]:
     raise InputError(f"a worker has a {here.name}, but the run is planned for {run.device.name}")
-  if run.device.fused_adam and not here.fused_adam:
+  if run.device.cpu_layers and not here.cpu_layers:
     raise InputError(
-      f"the run is planned with fused Adam, and on a worker {fused_adam.why_missing()}; install "
-      f"jaxdl alike for all workers, or start them all with {fused_adam.SWITCH}=0"
+      f"the run is planned with layers in C++, and on a worker {cpu_layers.why_missing()}; install "
+      f"jaxdl alike for all workers, or start them all with {cpu_layers.SWITCH}=0"
     )
   experiment = Experiment.from_json(json.loads(run.config))
   dataset = experiment_lib.load_dataset(experiment, run.data_dir)

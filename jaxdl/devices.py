@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxdl import fused_adam
+from jaxdl import cpu_layers
 
 
 class DeviceKind(NamedTuple):
@@ -16,14 +16,14 @@ class DeviceKind(NamedTuple):
   platform: str  # as JAX calls it, e.g. "cpu"
   name: str  # of the model
   memory_bytes: int | None  # None: it does not say
-  fused_adam: bool = False  # whether it can make steps by `jaxdl.fused_adam`
+  cpu_layers: bool = False  # whether it has `jaxdl.cpu_layers`
 
 
 def kind_of(device: jax.Device) -> DeviceKind:
   """Returns what a device is."""
   memory = (device.memory_stats() or {}).get("bytes_limit")
-  fused = device.platform == "cpu" and fused_adam.why_missing() is None
-  return DeviceKind(device.platform, device.device_kind, memory, fused)
+  in_cpp = device.platform == "cpu" and cpu_layers.why_missing() is None
+  return DeviceKind(device.platform, device.device_kind, memory, in_cpp)
 
 
 def num_cores() -> int:

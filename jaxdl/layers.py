@@ -89,6 +89,7 @@ class Conv(nn.Module):
   size: int = 3
   pool: bool = False
   native: bool = False
+  product: Callable | None = None  # of patches `[B, D]` and kernel `[D, F]`; None: XLA's
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -106,10 +107,17 @@ class Conv(nn.Module):
       x = patches(x, self.size)
       # Of matrices: for the gradient of a product with more axes XLA copies one of its factors, and
       # multiplies more slowly. Measured on CPU, training is 1.1 times as fast.
-      products = x.reshape(-1, x.shape[-1]) @ kernel.reshape(-1, self.features)
+      multiply = self.product or jnp.matmul
+      products = multiply(x.reshape(-1, x.shape[-1]), kernel.reshape(-1, self.features))
       x = products.reshape(*x.shape[:-1], self.features)
     x = x + bias.reshape(1, 1, 1, -1)
     return max_pool_2x2(x, self.native) if self.pool else x
+
+
+def dense_dot_general(product: Callable | None) -> Callable | None:
+  """Returns a product `[B, D] x [D, F] -> [B, F]` as `nn.Dense` takes one; None: XLA's."""
+  # It says which axes are multiplied, and how precisely: always these, and as ever.
+  return product and (lambda inputs, kernel, *axes, **settings: product(inputs, kernel))
 
 
 class Dropout(nn.Module):

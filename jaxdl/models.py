@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from jaxdl.errors import InputError, show, unknown_name
-from jaxdl.layers import Conv, Dropout, max_pool_2x2
+from jaxdl.layers import Conv, Dropout, dense_dot_general, max_pool_2x2
 
 # Keras's definitions: leaky ReLU with slope 0.2, GELU with the error function itself.
 _ACTIVATIONS = {
@@ -46,22 +46,25 @@ class CNN(nn.Module):
   hidden: tuple[int, ...] = ()
   activation: str = "relu"
   native_conv: bool = False  # XLA's own, fastest where no gradient is taken
+  product: Callable | None = None  # of layers, `[B, D] x [D, F] -> [B, F]`; None: XLA's
 
   @nn.compact
   def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
     """Returns logits `[B, num_outputs]`; `dropout_keys` is `[B]`, or None when evaluating."""
     init = {"kernel_init": self.kernel_init, "bias_init": self.bias_init}
+    dense = functools.partial(nn.Dense, dot_general=dense_dot_general(self.product), **init)
     activate = get_activation(self.activation)
     x = images
     for block, features in enumerate(self.features):
       pool, first = block < self.num_pooled, self.activation in MONOTONE
-      x = activate(Conv(features, pool=pool and first, native=self.native_conv, **init)(x))
+      conv = functools.partial(Conv, native=self.native_conv, product=self.product, **init)
+      x = activate(conv(features, pool=pool and first)(x))
       x = max_pool_2x2(x, self.native_conv) if pool and not first else x
     x = x.reshape(x.shape[0], -1)  # [B, D]
     for features in self.hidden:
-      x = activate(nn.Dense(features, **init)(x))
+      x = activate(dense(features)(x))
     x = Dropout(self.dropout_rate)(x, dropout_keys)
-    return nn.Dense(self.num_outputs, **init)(x)
+    return dense(self.num_outputs)(x)
 
 
 class MLP(nn.Module):
@@ -78,20 +81,26 @@ class MLP(nn.Module):
   hidden: tuple[int, ...] = (128, 64)
   activation: str = "relu"
   last_activation: str | None = None  # of the last hidden layer; None: that of the others
+  product: Callable | None = None  # of layers, `[B, D] x [D, F] -> [B, F]`; None: XLA's
 
   @nn.compact
   def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
     """Returns logits `[B, num_outputs]`; `dropout_keys` is `[B]`, or None when evaluating."""
-    init = {"kernel_init": self.kernel_init, "bias_init": self.bias_init}
+    dense = functools.partial(
+      nn.Dense,
+      kernel_init=self.kernel_init,
+      bias_init=self.bias_init,
+      dot_general=dense_dot_general(self.product),
+    )
     names = [self.activation] * len(self.hidden)
     names[-1] = self.last_activation or self.activation
     x = images.reshape(images.shape[0], -1)  # [B, D]
     for features, name in zip(self.hidden, names, strict=True):
-      x = nn.Dense(features, **init)(x)
+      x = dense(features)(x)
       self.sow("intermediates", PREACTIVATIONS, x)
       x = get_activation(name)(x)
     x = Dropout(self.dropout_rate)(x, dropout_keys)
-    return nn.Dense(self.num_outputs, **init)(x)
+    return dense(self.num_outputs)(x)
 
 
 _MODELS = {
@@ -148,8 +157,8 @@ def create(spec: str, activation: str = "relu", native_conv: bool = False, **set
     spec: as `parse` reads it.
     activation: one of `ACTIVATIONS`, of the hidden layers (of `cifar_mlp`, the first).
     native_conv: convolve as XLA does; for CNNs only.
-    **settings: `num_outputs`, `kernel_init`, `bias_init`, `dropout_rate`, as the classes above have
-      them.
+    **settings: `num_outputs`, `kernel_init`, `bias_init`, `dropout_rate`, `product`, as the
+      classes above have them.
 
   Raises:
     InputError: for an unknown name.

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdl import fused_adam
+from jaxdl import cpu_layers
 from jaxdl.errors import unknown_name
 
 _ADAM_B1, _ADAM_B2, _ADAM_EPSILON = 0.9, 0.999, 1e-7
@@ -62,8 +62,8 @@ _OPTIMIZERS = {
   "sgd": optax.identity,
 }
 NAMES = tuple(_OPTIMIZERS)
-# Those whose step `jaxdl.fused_adam` can make.
-FUSABLE = ("adam", "adamw")
+# Those whose step `jaxdl.cpu_layers` can make.
+WITH_FACTORS = ("adam", "adamw")
 
 
 def get(name: str) -> optax.GradientTransformation:
@@ -96,14 +96,14 @@ def step(
     name: one of `NAMES`.
     params: p, a tree.
     opt_state: of the optimizer, from its `init`.
-    grads: a tree like `params`; of Adam also with `fused_adam.Factors` in it.
+    grads: a tree like `params`; of Adam also with `cpu_layers.Factors` in the place of layers.
     learning_rate: `[]`.
     weight_decay: `[]`, of any optimizer; None: no decay is compiled in.
 
   Returns:
     `(params, opt_state)` after the step.
   """
-  if any(map(_is_factors, jax.tree.leaves(grads, is_leaf=_is_factors))):
+  if any(map(cpu_layers.is_factors, jax.tree.leaves(grads, is_leaf=cpu_layers.is_factors))):
     return _step_with_factors(name, params, opt_state, grads, learning_rate, weight_decay)
   updates, opt_state = get(name).update(grads, opt_state, params)
   if weight_decay is not None:
@@ -114,11 +114,11 @@ def step(
 
 def _step_with_factors(name, params, opt_state, grads, learning_rate, weight_decay):
   """Makes the `step` of Adam, arguments and results as there, where some gradients are factors."""
-  every = functools.partial(jax.tree.map, is_leaf=_is_factors)  # of the leaves of `grads`
+  every = functools.partial(jax.tree.map, is_leaf=cpu_layers.is_factors)  # of the leaves of `grads`
   before = params, opt_state.mu, opt_state.nu
 
   def rest(tree):  # without what has factors
-    return every(lambda g, x: None if _is_factors(g) else x, grads, tree)
+    return every(lambda g, x: None if cpu_layers.is_factors(g) else x, grads, tree)
 
   state = opt_state._replace(mu=rest(opt_state.mu), nu=rest(opt_state.nu))
   others, state = step(name, rest(params), state, rest(grads), learning_rate, weight_decay)
@@ -131,17 +131,15 @@ def _step_with_factors(name, params, opt_state, grads, learning_rate, weight_dec
   }
 
   def update(g, *of):
-    if not _is_factors(g):
+    if not cpu_layers.is_factors(g):
       return None
-    return fused_adam.update(*of, g, **scalars, b1=_ADAM_B1, b2=_ADAM_B2)
+    return cpu_layers.adam_step(*of, g, **scalars, b1=_ADAM_B1, b2=_ADAM_B2)
 
   fused = every(update, grads, *before)  # in the place of factors: (p, m, v)
   params, mu, nu = (
-    every(lambda g, of, other, i=i: of[i] if _is_factors(g) else other, grads, fused, tree)
+    every(
+      lambda g, of, other, i=i: of[i] if cpu_layers.is_factors(g) else other, grads, fused, tree
+    )
     for i, tree in enumerate((others, state.mu, state.nu))
   )
   return params, state._replace(mu=mu, nu=nu)
-
-
-def _is_factors(leaf) -> bool:
-  return isinstance(leaf, fused_adam.Factors)

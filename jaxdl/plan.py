@@ -30,7 +30,7 @@ class ChunkPlan(NamedTuple):
   num_chunks: int
   batch_size: int  # examples per step, at most all there are
   slice_size: int  # examples that pass through the model at once
-  fused_adam: bool  # whether steps are made by `jaxdl.fused_adam`
+  cpu_layers: bool  # whether dense layers are computed by `jaxdl.cpu_layers`
 
 
 class Chunk(NamedTuple):
@@ -182,7 +182,7 @@ def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, devic
       num_chunks=num_blocks * -(-len(arms) // chunk_arms),
       batch_size=recipe.batch_size,
       slice_size=recipe.slice_size,
-      fused_adam=recipe.fused_adam,
+      cpu_layers=recipe.cpu_layers,
     ),
     hyper=hyper,
     keys=keys(size * num_blocks),

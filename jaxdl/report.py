@@ -358,8 +358,8 @@ def _confusion_arrays(trained: Population) -> dict[str, np.ndarray]:
 
 def _program_identity(group: Group) -> dict[str, Any]:
   plan = group.plan._asdict()
-  if not plan["fused_adam"]:
-    del plan["fused_adam"]  # as in runs from before there was a choice
+  if not plan["cpu_layers"]:
+    del plan["cpu_layers"]  # as in runs from before there was a choice
   return plan
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl import augment, fused_adam, initializers, losses, metrics, models, optimizers, schedules
+from jaxdl import augment, cpu_layers, initializers, losses, metrics, models, optimizers, schedules
 from jaxdl.arm import Hyperparams, Recipe
 from jaxdl.types import Dataset
 
@@ -197,13 +197,19 @@ def train_step(recipe, carry, train, hyper, slices, learning_rate):
   if recipe.l2:
     # Of l2 * sum(kernel^2); a bias, the only parameter with one axis, is not penalised.
     grads = jax.tree.map(lambda g, p: g + 2 * hyper.l2 * p if p.ndim > 1 else g, grads, params)
-  # No weight is updated before all are read, which the gradient of the first bias waits for. XLA
+  # No weight is updated before all are read, which the gradient of the first layer waits for. XLA
   # does not see that order by itself, and copies kernels that it may read after they are updated.
-  biases = [leaf for leaf in jax.tree.leaves(grads) if leaf.ndim == 1]
-  learning_rate, _ = lax.optimization_barrier((learning_rate, biases))
+  learning_rate, _ = lax.optimization_barrier((learning_rate, _of_outputs(grads)))
   weight_decay = hyper.weight_decay if recipe.weight_decay else None
   carry = optimizers.step(recipe.optimizer, params, opt_state, grads, learning_rate, weight_decay)
   return carry, (loss_sum, correct_sum)
+
+
+def _of_outputs(grads) -> list[jax.Array]:
+  """Returns the gradients by the layers' outputs, or by their biases, the sums of them."""
+  parts = jax.tree.leaves(grads, is_leaf=cpu_layers.is_factors)
+  factors = [part.cotangents for part in parts if cpu_layers.is_factors(part)]
+  return factors + [part for part in parts if not cpu_layers.is_factors(part) and part.ndim == 1]
 
 
 def batch_gradient(recipe, params, train, hyper, slices):
@@ -212,17 +218,14 @@ def batch_gradient(recipe, params, train, hyper, slices):
   A batch of one slice, the usual one but for convolutions, adds up nothing: where the parameters
   outgrow the cache, passing over sums of gradients took as long as computing them.
 
-  With `recipe.fused_adam` the gradients of some kernels stay `fused_adam.Factors`, of which slices
-  add examples, not terms.
+  Those of `layers_in_factors` stay `cpu_layers.Factors`, of which slices add examples, not terms.
   """
   num_slices, slice_len = slices.weights.shape
   num_examples = slices.weights.sum()
-  in_factors = ()
-  if recipe.fused_adam:
-    in_factors = fused_adam.layers_with_factors(params, num_slices, slice_len)
+  in_factors = layers_in_factors(recipe, params)
 
   def of_slice(piece):
-    return fused_adam.gradient_in_factors(
+    return cpu_layers.gradient_in_factors(
       lambda params: slice_loss(recipe, params, train, hyper, piece, num_examples),
       params,
       in_factors,
@@ -241,7 +244,17 @@ def batch_gradient(recipe, params, train, hyper, slices):
     zeros = jax.tree.map(jnp.zeros_like, (shapes[0], shapes[2]))
     (grads, counts), factors = lax.scan(add_slice, zeros, slices)
     factors = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), factors)
-  return grads | {name: grads[name] | {"kernel": of} for name, of in factors.items()}, counts
+  return grads | factors, counts
+
+
+def layers_in_factors(recipe: Recipe, params: dict) -> tuple[str, ...]:
+  """Returns the names of the layers whose steps `cpu_layers.adam_step` makes.
+
+  None where the gradient has a penalty in it: that is no product of factors.
+  """
+  if not recipe.cpu_layers or recipe.l2 or recipe.optimizer not in optimizers.WITH_FACTORS:
+    return ()
+  return cpu_layers.layers_with_factors(params, *slice_shape(recipe))
 
 
 def slice_loss(recipe, params, train, hyper, piece, num_examples):
@@ -438,4 +451,5 @@ def _model(
     dropout_rate=recipe.dropout_rate,
     activation=recipe.activation,
     native_conv=native_conv,
+    product=cpu_layers.product if recipe.cpu_layers else None,
   )

@@ -97,7 +97,7 @@ def get_config(variant: str = "full") -> ConfigDict:
   # Also the fastest whole-epoch program written by hand around a peer's layers, in a row of its own
   # that is not compared with: nobody gets it from the peer.
   config.loops_by_hand = True
-  # Also jaxdl without what it has in C++, where it has that (see `jaxdl.fused_adam`).
+  # Also jaxdl without what it has in C++, where it has that (see `jaxdl.cpu_layers`).
   config.xla_alone = True
 
   if variant == "quick":

@@ -11,7 +11,7 @@ from conftest import ROOT
 LAYERS = (
   {"errors", "types"},
   {"files", "layers"},
-  {"fused_adam"},
+  {"cpu_layers"},
   {
     "augment",
     "backprop",
