@@ -45,7 +45,7 @@ struct State {
   float *params, *m, *v;
 };
 
-// Examples whose inputs of a row have their bits, set where they are not zero, in one number.
+// Bits in one number, set where inputs are not zero.
 constexpr size_t kGroup = 32;
 
 template <int kLanes>
@@ -116,8 +116,8 @@ ALWAYS_INLINE void DenseGradient(size_t batch, size_t rows, const float* inputs,
   }
 }
 
-// Sets the bits [B / 32, D] of inputs that are not zero.
-ALWAYS_INLINE void FindNonzero(Shape shape, const float* inputs, uint32_t* bits) {
+// Sets the bits of inputs that are not zero, those of 32 examples in one number: [B / 32, D].
+ALWAYS_INLINE void FindNonzeroExamples(Shape shape, const float* inputs, uint32_t* bits) {
   for (size_t first = 0; first < shape.batch; first += kGroup, bits += shape.rows) {
     std::fill_n(bits, shape.rows, 0);
     const size_t size = std::min(kGroup, shape.batch - first);
@@ -130,9 +130,16 @@ ALWAYS_INLINE void FindNonzero(Shape shape, const float* inputs, uint32_t* bits)
   }
 }
 
-template <typename Function>
-ALWAYS_INLINE void ForEachBit(uint32_t bits, Function f) {
-  for (; bits != 0; bits &= bits - 1) f(static_cast<size_t>(__builtin_ctz(bits)));
+// Adds factors[i * factor_stride] * lines[i * stride] to sums for every bit i.
+template <int kVectors, typename Vector, typename Bits>
+ALWAYS_INLINE void AddLines(Vector (&sums)[kVectors], Bits bits, const float* factors,
+                            size_t factor_stride, const float* lines, size_t stride) {
+  for (; bits != 0; bits &= bits - 1) {
+    const size_t i = __builtin_ctzll(bits);
+    const float factor = factors[i * factor_stride];
+    const Vector* line = reinterpret_cast<const Vector*>(lines + i * stride);
+    for (int j = 0; j < kVectors; ++j) sums[j] += factor * line[j];
+  }
 }
 
 // What `DenseGradient` computes, summed up over the inputs that are not zero alone, and with `add` to
@@ -148,59 +155,52 @@ ALWAYS_INLINE void SparseGradient(Shape shape, size_t rows, const float* inputs,
     if (add) {
       for (int i = 0; i < kVectors; ++i) sums[i] = all[i];
     }
-    for (size_t first = 0; first < shape.batch; first += kGroup) {
-      const float* of_row = inputs + first * shape.rows + row;
-      const float* of_group = cotangents + first * stride;
-      ForEachBit(bits[first / kGroup * shape.rows + row], [&](size_t b) {
-        const float input = of_row[b * shape.rows];
-        const Vector* of_example = reinterpret_cast<const Vector*>(of_group + b * stride);
-        for (int i = 0; i < kVectors; ++i) sums[i] += input * of_example[i];
-      });
+    for (size_t b = 0; b < shape.batch; b += kGroup) {
+      AddLines(sums, bits[b / kGroup * shape.rows + row], inputs + b * shape.rows + row,
+               shape.rows, cotangents + b * stride, stride);
     }
     for (int i = 0; i < kVectors; ++i) all[i] = sums[i];
   }
 }
 
-// Adds to a panel of the outputs of a group of examples, sums [32, kLanes * kVectors], what kRows
-// rows of the kernel give; of these rows the panel has `count` columns.
-template <int kLanes, int kVectors, int kRows>
-ALWAYS_INLINE void AddRows(Shape shape, const float* inputs, const uint32_t* bits,
-                           const float* kernel, size_t count, float* sums) {
-  using Vector = typename VectorOf<kLanes>::Type;
-  const uint32_t any = bits[0] | bits[kRows - 1];
-  if (any == 0) return;
-  Vector of_rows[kRows][kVectors] = {};
-  for (int row = 0; row < kRows; ++row) {
-    std::memcpy(of_rows[row], kernel + row * shape.columns, count * sizeof(float));
-  }
-  ForEachBit(any, [&](size_t b) {
-    const float* of_example = inputs + b * shape.rows;
-    for (int i = 0; i < kVectors; ++i) {
-      Vector* sum = reinterpret_cast<Vector*>(sums + (b * kVectors + i) * kLanes);
-      Vector total = *sum;
-      for (int row = 0; row < kRows; ++row) total += of_example[row] * of_rows[row][i];
-      *sum = total;
+// Sets the bits of inputs that are not zero, those of 32 rows in one number: [B, D / 32].
+ALWAYS_INLINE void FindNonzeroRows(Shape shape, const float* inputs, uint32_t* bits) {
+  for (size_t b = 0; b < shape.batch; ++b, inputs += shape.rows) {
+    size_t row = 0;
+    for (; row + kGroup <= shape.rows; row += kGroup, ++bits) {
+      uint32_t found = 0;
+      for (size_t i = 0; i < kGroup; ++i) {
+        found |= static_cast<uint32_t>(inputs[row + i] != 0) << i;
+      }
+      *bits = found;
     }
-  });
+    if (row == shape.rows) continue;
+    *bits = 0;
+    for (size_t i = 0; row + i < shape.rows; ++i) {
+      *bits |= static_cast<uint32_t>(inputs[row + i] != 0) << i;
+    }
+    ++bits;
+  }
 }
 
-// A panel of the outputs of a group of examples, of which `count` columns are there. Two rows of
-// the kernel at a time, as what is added to is read and written for each.
+// What some rows of a kernel, up to 64, give for a panel of the outputs, with `add` added to what is
+// there. Rows of the kernel are `stride` apart, and examples of the outputs `out_stride`.
 template <int kLanes, int kVectors>
-ALWAYS_INLINE void SparseProduct(Shape shape, const float* inputs, const uint32_t* bits,
-                                 const float* kernel, size_t count, float* sums) {
-  constexpr size_t kWidth = kLanes * kVectors;
-  std::fill_n(sums, shape.batch * kWidth, 0.0f);
-  size_t row = 0;
-  for (; row + 2 <= shape.rows; row += 2, kernel += 2 * shape.columns) {
-    if (count == kWidth) {  // then a known number of them is copied
-      AddRows<kLanes, kVectors, 2>(shape, inputs + row, bits + row, kernel, kWidth, sums);
-    } else {
-      AddRows<kLanes, kVectors, 2>(shape, inputs + row, bits + row, kernel, count, sums);
+ALWAYS_INLINE void SparseProduct(Shape shape, size_t rows, const float* inputs,
+                                 const uint32_t* bits, const float* kernel, size_t stride,
+                                 bool add, float* outputs, size_t out_stride) {
+  using Vector = typename VectorOf<kLanes>::Type;
+  const size_t num_groups = (shape.rows + kGroup - 1) / kGroup;
+  for (size_t b = 0; b < shape.batch; ++b, outputs += out_stride, bits += num_groups) {
+    uint64_t of_example = bits[0];
+    if (rows > kGroup) of_example |= static_cast<uint64_t>(bits[1]) << kGroup;
+    Vector sums[kVectors] = {};
+    Vector* all = reinterpret_cast<Vector*>(outputs);
+    if (add) {
+      for (int i = 0; i < kVectors; ++i) sums[i] = all[i];
     }
-  }
-  if (row < shape.rows) {
-    AddRows<kLanes, kVectors, 1>(shape, inputs + row, bits + row, kernel, count, sums);
+    AddLines(sums, of_example, inputs + b * shape.rows, 1, kernel, stride);
+    for (int i = 0; i < kVectors; ++i) all[i] = sums[i];
   }
 }
 
@@ -227,8 +227,11 @@ ALWAYS_INLINE void SparseProduct(Shape shape, const float* inputs, const uint32_
       DenseGradient<kNumbers, kTileRows, kTileVectors>(batch, rows, inputs, cotangents, gradient, \
                                                        stride);                                   \
     }                                                                                             \
-    FUNCTION(kInstructions) Find(Shape shape, const float* inputs, uint32_t* bits) {              \
-      FindNonzero(shape, inputs, bits);                                                           \
+    FUNCTION(kInstructions) FindExamples(Shape shape, const float* inputs, uint32_t* bits) {      \
+      FindNonzeroExamples(shape, inputs, bits);                                                   \
+    }                                                                                             \
+    FUNCTION(kInstructions) FindRows(Shape shape, const float* inputs, uint32_t* bits) {          \
+      FindNonzeroRows(shape, inputs, bits);                                                       \
     }                                                                                             \
     template <int kVectors>                                                                       \
     FUNCTION(kInstructions) Sparse(Shape shape, size_t rows, const float* inputs,                 \
@@ -238,9 +241,11 @@ ALWAYS_INLINE void SparseProduct(Shape shape, const float* inputs, const uint32_
                                          gradient);                                               \
     }                                                                                             \
     template <int kVectors>                                                                       \
-    FUNCTION(kInstructions) Product(Shape shape, const float* inputs, const uint32_t* bits,       \
-                                    const float* kernel, size_t count, float* sums) {             \
-      SparseProduct<kNumbers, kVectors>(shape, inputs, bits, kernel, count, sums);                \
+    FUNCTION(kInstructions) Product(Shape shape, size_t rows, const float* inputs,                \
+                                    const uint32_t* bits, const float* kernel, size_t stride,     \
+                                    bool add, float* outputs, size_t out_stride) {                \
+      SparseProduct<kNumbers, kVectors>(shape, rows, inputs, bits, kernel, stride, add, outputs,  \
+                                        out_stride);                                              \
     }                                                                                             \
   };
 #define FUNCTION(kInstructions) __attribute__((noinline, target(kInstructions))) static void
@@ -335,7 +340,7 @@ class Gradient {
     // An input takes two to three times as long to add by itself as in a tile.
     is_sparse_ = Density(inputs, shape.batch, shape.rows) < kSparse;
     if (is_sparse_) {
-      Processor::Find(shape, inputs, bits_);
+      Processor::FindExamples(shape, inputs, bits_);
       ForEachPanel<Processor::kLanes>(shape.columns, [&](size_t first, size_t count, auto vectors) {
         const size_t width = vectors * Processor::kLanes;
         // Read where they are, unless a vector would reach beyond the end, or lines that a multiple of
@@ -456,24 +461,44 @@ void Outer(Shape shape, const float* inputs, const float* cotangents, float* out
   }
 }
 
+// A panel of the product of inputs and a kernel, from `column` on, of which `count` columns are there.
+template <typename Processor, int kVectors>
+void MultiplyPanel(Shape shape, const float* inputs, const uint32_t* bits, const float* kernel,
+                   size_t column, size_t count, float* workspace, float* outputs) {
+  constexpr size_t kWidth = kVectors * Processor::kLanes, kRows = 2 * kGroup;
+  const bool is_whole = count == kWidth;
+  float* sums = is_whole ? outputs + column : workspace + kRows * kWidth;
+  const size_t out_stride = is_whole ? shape.columns : kWidth;
+  for (size_t row = 0; row < shape.rows; row += kRows) {
+    const size_t num_rows = std::min(kRows, shape.rows - row);
+    const float* of_rows = kernel + row * shape.columns + column;
+    // As of `Gradient`, where they are or packed; of few examples only if it has to be. What a line
+    // reaches into, of the next one, is not used.
+    bool in_place = is_whole && (count == shape.columns || shape.columns % 256 != 0);
+    if (shape.batch < 64) in_place = is_whole || row + kRows < shape.rows;
+    if (!in_place) Pack(of_rows, shape.columns, num_rows, count, kWidth, workspace);
+    Processor::template Product<kVectors>(shape, num_rows, inputs + row, bits + row / kGroup,
+                                          in_place ? of_rows : workspace,
+                                          in_place ? shape.columns : kWidth, row > 0, sums,
+                                          out_stride);
+  }
+  if (is_whole) return;
+  for (size_t b = 0; b < shape.batch; ++b) {
+    std::copy_n(sums + b * kWidth, count, outputs + b * shape.columns + column);
+  }
+}
+
 template <typename Processor>
 void Multiply(Shape shape, const float* inputs, const float* kernel, float* outputs) {
-  const size_t bits_size = RoundUp(NumGroups(shape) * shape.rows, 16);
-  float* workspace = Workspace(bits_size + kGroup * 8 * Processor::kLanes);
+  constexpr size_t kWidest = 8 * Processor::kLanes;
+  const size_t bits_size = RoundUp(shape.batch * (RoundUp(shape.rows, kGroup) / kGroup), 16);
+  float* workspace = Workspace(bits_size + (2 * kGroup + shape.batch) * kWidest);
   uint32_t* bits = reinterpret_cast<uint32_t*>(workspace);
-  float* sums = workspace + bits_size;
-  Processor::Find(shape, inputs, bits);
-  for (size_t b = 0; b < shape.batch; b += kGroup, bits += shape.rows) {
-    const Shape group{std::min(kGroup, shape.batch - b), shape.rows, shape.columns};
-    ForEachPanel<Processor::kLanes>(shape.columns, [&](size_t first, size_t count, auto vectors) {
-      Processor::template Product<vectors.value>(group, inputs + b * shape.rows, bits,
-                                                 kernel + first, count, sums);
-      for (size_t i = 0; i < group.batch; ++i) {
-        std::copy_n(sums + i * vectors * Processor::kLanes, count,
-                    outputs + (b + i) * shape.columns + first);
-      }
-    });
-  }
+  Processor::FindRows(shape, inputs, bits);
+  ForEachPanel<Processor::kLanes>(shape.columns, [&](size_t column, size_t count, auto vectors) {
+    MultiplyPanel<Processor, vectors.value>(shape, inputs, bits, kernel, column, count,
+                                            workspace + bits_size, outputs);
+  });
 }
 
 using Matrix = ffi::BufferR2<ffi::F32>;

@@ -42,11 +42,13 @@ _MIN_FEATURES = 8
 _MIN_SIZE, _MIN_WORK = 2**14, 2**20
 # Narrower gradients XLA computes faster, unless their inputs are sparse.
 _MIN_OUTER_FEATURES = 64
-# Below this share of numbers that are not zero a factor is sparse: one of them takes three times as
-# long to multiply by itself as XLA takes for one among many.
-_SPARSE = 0.3
+# Below this share of numbers that are not zero a factor is sparse, as in cpu_layers.cc: one of them
+# takes twice as long to multiply by itself as among many.
+_SPARSE = 0.42
 # How many numbers of a factor tell whether it is.
 _SAMPLE = 2048
+# Of fewer examples the gradient by the inputs takes less time than to transpose the kernel for it.
+_MIN_TRANSPOSED = 256
 
 
 class Factors(NamedTuple):
@@ -159,9 +161,9 @@ def product(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
   By XLA where it is little work, or the inputs are dense; likewise the gradient by the inputs, if
   the cotangents are. That by the kernel comes from C++, where sparse factors are looked for, too.
   """
-  if kernel.size < _MIN_SIZE:
-    return inputs @ kernel
-  return _sparse_product(inputs, kernel) if len(inputs) == 1 else _choose_product(inputs, kernel)
+  if len(inputs) == 1 and kernel.size >= _MIN_SIZE:
+    return _sparse_product(inputs, kernel)
+  return _product(inputs, kernel) if _is_much(inputs, kernel) else inputs @ kernel
 
 
 def _product_forward(inputs, kernel):
@@ -170,8 +172,12 @@ def _product_forward(inputs, kernel):
 
 def _product_backward(factors, cotangents):
   inputs, kernel = factors
-  of_inputs = _choose_product(cotangents, kernel, transposed=True)
-  if _is_much(inputs, kernel) and kernel.shape[1] >= _MIN_OUTER_FEATURES:
+  is_much = _is_much(inputs, kernel)
+  if is_much and len(inputs) >= _MIN_TRANSPOSED:
+    of_inputs = _product(cotangents, kernel, transposed=True)
+  else:
+    of_inputs = _xla_product(cotangents, kernel, transposed=True)
+  if is_much and kernel.shape[1] >= _MIN_OUTER_FEATURES:
     shape = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
     of_kernel = jax.ffi.ffi_call("jaxdl_outer_product", shape)(inputs, cotangents)
   else:
@@ -182,29 +188,25 @@ def _product_backward(factors, cotangents):
 product.defvjp(_product_forward, _product_backward)
 
 
-def _choose_product(x, kernel, transposed=False):
+def _is_much(inputs, kernel):
+  return kernel.size >= _MIN_SIZE and len(inputs) * kernel.size >= _MIN_WORK
+
+
+def _product(x, kernel, transposed=False):
   """Returns `x @ kernel`, or with its transpose, by C++ where x is sparse, else by XLA."""
-
-  def by_xla(x, kernel):
-    # Not with `kernel.T`, which XLA makes a copy for where there is one example.
-    return lax.dot_general(x, kernel, (((1,), (int(transposed),)), ((), ())))
-
-  if not _is_much(x, kernel):
-    return by_xla(x, kernel)
   # Or else XLA would compute x once more for the sample.
   x = lax.optimization_barrier(x)
-  sample = x[:: max(1, len(x) * x.shape[1] // _SAMPLE)]  # counting all of it takes time
+  sample = x[:: max(1, x.size // _SAMPLE)]  # counting all of it takes time
   return lax.cond(
     jnp.count_nonzero(sample) < _SPARSE * sample.size,
-    lambda x, kernel: _sparse_product(x, kernel.T if transposed else kernel),
-    by_xla,
-    x,
-    kernel,
+    lambda: _sparse_product(x, kernel.T if transposed else kernel),
+    lambda: _xla_product(x, kernel, transposed),
   )
 
 
-def _is_much(x, kernel):
-  return kernel.size >= _MIN_SIZE and len(x) * kernel.size >= _MIN_WORK
+def _xla_product(x, kernel, transposed):
+  # Not with `kernel.T`, which XLA makes a copy for where there is one example.
+  return lax.dot_general(x, kernel, (((1,), (int(transposed),)), ((), ())))
 
 
 def _sparse_product(inputs, kernel):

@@ -34,6 +34,7 @@ from jaxdl.arm import Arm, Recipe
 from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
+from jaxdl.types import Split
 
 needs_it = pytest.mark.skipif(
   cpu_layers.why_missing() is not None, reason=f"no layers in C++: {cpu_layers.why_missing()}"
@@ -238,12 +239,13 @@ def test_steps_with_factors_are_steps_with_their_product(weight_decay):
 
 
 @needs_it
-@pytest.mark.parametrize(("rows", "columns"), [(784, 128), (900, 40), (20, 30)])
-@pytest.mark.parametrize("density", DENSITIES)
-@pytest.mark.parametrize("batch", [1, 2, 40])
-def test_a_product_and_its_gradient(batch, density, rows, columns):
-  """Large and small, wide and narrow, with few inputs and with many."""
+@pytest.mark.parametrize(("rows", "columns"), [(784, 128), (900, 40), (520, 100), (20, 30)])
+@pytest.mark.parametrize(("density", "of_cotangents"), [(0.1, 0.3), (0.9, 0.1), (0.5, 0.9), (0, 0)])
+@pytest.mark.parametrize("batch", [1, 2, 40, 300])
+def test_a_product_and_its_gradient(batch, density, of_cotangents, rows, columns):
+  """Large and small, wide and narrow, with either factor sparse, and none."""
   inputs, cotangents = _factors(batch, rows, columns, density)
+  cotangents *= np.random.default_rng(2).random(cotangents.shape) < of_cotangents
   kernel = _layer(rows, columns)[0]["kernel"]
 
   def run(function):
@@ -364,15 +366,38 @@ def _run(arm, dataset, in_cpp, slice_size=512):
 )
 def test_training_is_that_of_xla(digits, settings, slice_size, called, monkeypatch):
   """The whole run of a member; differences grow from rounding, as those of any two programs do."""
+  _check_training(digits, settings, slice_size, called, monkeypatch)
+
+
+@needs_it
+@pytest.mark.parametrize(
+  ("settings", "called"),
+  [
+    ({"model": "cnn_binary", "loss": "binary_cross_entropy"}, {"outer_product"}),
+    ({"model": "cnn_mnist"}, {"outer_product", "adam_step"}),
+  ],
+)
+def test_training_a_cnn_is_that_of_xla(digits, settings, called, monkeypatch):
+  """On images that are large enough for its convolutions to come from C++."""
+
+  def enlarge(split):
+    return Split(np.kron(split.images, np.ones((1, 3, 3, 1), np.uint8))[:40], split.labels[:40])
+
+  larger = replace(digits, train=enlarge(digits.train), validation=enlarge(digits.validation))
+  settings = {"batch_size": 16, "dropout_rate": 0.5, **settings}
+  _check_training(larger, settings, 8, {"sparse_product", *called}, monkeypatch)
+
+
+def _check_training(dataset, settings, slice_size, called, monkeypatch):
   arm = Arm(**{"loss": "categorical_cross_entropy", "num_epochs": 2, "patience": None, **settings})
   calls = set()
   ffi_call = jax.ffi.ffi_call
   monkeypatch.setattr(
     jax.ffi, "ffi_call", lambda name, *a, **k: calls.add(name) or ffi_call(name, *a, **k)
   )
-  expected, expected_curves = _run(arm, digits, False, slice_size)
+  expected, expected_curves = _run(arm, dataset, False, slice_size)
   assert not calls
-  state, curves = _run(arm, digits, True, slice_size)
+  state, curves = _run(arm, dataset, True, slice_size)
   assert calls >= {f"jaxdl_{name}" for name in called}
   assert ("jaxdl_adam_step" in calls) == ("adam_step" in called)
   np.testing.assert_allclose(curves.train_loss, expected_curves.train_loss, rtol=1e-3)
@@ -459,11 +484,13 @@ def test_who_trains_with_it():
   )  # fmt: skip
   large = {"Dense_0": {"kernel": np.zeros((784, 128))}}
   small = {"Dense_0": {"kernel": np.zeros((64, 10))}}
-  conv = {"Conv_0": {"kernel": np.zeros((3, 3, 64, 64))}, "Dense_0": {"kernel": np.zeros((64, 1))}}
+  conv = {"Conv_0": {"kernel": np.zeros((3, 3, 32, 64))}, "Dense_0": {"kernel": np.zeros((64, 1))}}
+  narrow = {"Conv_0": {"kernel": np.zeros((3, 3, 1, 32))}, "Dense_0": {"kernel": np.zeros((64, 1))}}
   sgd = replace(recipe, optimizer="sgd")
   for chosen, params in (
     (recipe, large),
     (recipe, small),
+    (recipe, conv),
     (replace(recipe, optimizer="adamw", weight_decay=True), small),
     (sgd, large),
     (replace(recipe, l2=True), large),
@@ -474,7 +501,7 @@ def test_who_trains_with_it():
     (recipe, 2, CPU_WITH_IT, large),  # mapped over
     (recipe, 1, CPU, large),
     (recipe, 1, DeviceKind("gpu", "a GPU", None), large),
-    (recipe, 1, CPU_WITH_IT, conv),
+    (recipe, 1, CPU_WITH_IT, narrow),
     (sgd, 1, CPU_WITH_IT, small),
     (replace(recipe, l2=True), 1, CPU_WITH_IT, small),
     (replace(recipe, batch_size=200), 1, CPU_WITH_IT, small),  # 200 * (64 + 10) > 64 * 10
