@@ -117,7 +117,8 @@ def markdown(benchmark: Mapping[str, Any]) -> str:
     "Medians (min to max) of interleaved rounds, after a first epoch that compiles. `ratio` is how "
     "many times as fast a system is as the fastest peer, per member, within rounds. `loop by hand` "
     "is a whole-epoch program written around a peer's layers, which is not what a peer offers and "
-    "is not compared with. `peak` is the share of the measured matmul peak.",
+    "is not compared with. `peak` is the share of the measured matmul peak that the arithmetic of "
+    "the network comes to, products with zeros and all, most of which jaxdl leaves out.",
     "Missing: " + ("; ".join(map(report.escape, missing)) if missing else "nothing") + ".",
     "Training losses outside of the spread between seeds: "
     + ("; ".join(map(report.escape, disagree)) if disagree else "none")

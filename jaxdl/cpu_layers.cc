@@ -1,13 +1,13 @@
-// Dense layers on a CPU core: the gradient of a layer and Adam's step on it in one pass, and the
-// product of a layer with inputs that are mostly zero.
+// The products of layers on a CPU core, and Adam's step; jaxdl/cpu_layers.py says what for.
 //
-// The gradient of a kernel is a product of two factors, inputs^T [D, B] @ cotangents [B, F]. XLA
-// writes it to memory and reads it back three times, once for each of the moments and the
-// parameters. Here a few rows of it are computed at a time and used while a core's own cache still
-// has them, so that a step reads and writes parameters and moments once and the gradient never.
+// A layer multiplies inputs [B, D] by its kernel [D, F]. The gradient of the kernel is the product
+// of two factors, inputs^T @ cotangents. A few rows of it are computed at a time, and for Adam's
+// step used while a core's own cache still has them, so that parameters and moments are read and
+// written once and the gradient never.
 //
-// Of inputs that are zero nothing is computed where there are many, as in images of digits: four in
-// five. See jaxdl/cpu_layers.py, which also says what the reference is.
+// A factor of which many numbers are zero is first searched for the others, whose bits are set. Then
+// a line of the result is summed up in registers, for every bit a number of the factor times a line
+// of the other one, in the order of the plain sum.
 
 #include <algorithm>
 #include <cmath>
@@ -142,8 +142,8 @@ ALWAYS_INLINE void AddLines(Vector (&sums)[kVectors], Bits bits, const float* fa
   }
 }
 
-// What `DenseGradient` computes, summed up over the inputs that are not zero alone, and with `add` to
-// what is there. Rows as they stand among all inputs; examples of the cotangents `stride` apart.
+// What `DenseGradient` computes, summed up over the inputs that are not zero alone, and with `add`
+// to what is there. Rows as they stand among all inputs; examples of the cotangents `stride` apart.
 template <int kLanes, int kVectors>
 ALWAYS_INLINE void SparseGradient(Shape shape, size_t rows, const float* inputs,
                                   const uint32_t* bits, const float* cotangents, size_t stride,
@@ -183,8 +183,8 @@ ALWAYS_INLINE void FindNonzeroRows(Shape shape, const float* inputs, uint32_t* b
   }
 }
 
-// What some rows of a kernel, up to 64, give for a panel of the outputs, with `add` added to what is
-// there. Rows of the kernel are `stride` apart, and examples of the outputs `out_stride`.
+// What some rows of a kernel, up to 64, give for a panel of the outputs, with `add` added to what
+// is there. Rows of the kernel are `stride` apart, and examples of the outputs `out_stride`.
 template <int kLanes, int kVectors>
 ALWAYS_INLINE void SparseProduct(Shape shape, size_t rows, const float* inputs,
                                  const uint32_t* bits, const float* kernel, size_t stride,
@@ -209,9 +209,10 @@ ALWAYS_INLINE void SparseProduct(Shape shape, size_t rows, const float* inputs,
 // kTileVectors of them.
 #define PROCESSOR(Name, kInstructions, kNumbers, kTileRows, kTileVectors)                         \
   struct Name {                                                                                   \
-    static constexpr size_t kLanes = kNumbers, kRows = kTileRows, kColumns = kLanes * kTileVectors;\
-    FUNCTION(kInstructions) StepBlock(Adam adam, const float* gradient, size_t count, State state, \
-                                      size_t at) {                                                \
+    static constexpr size_t kLanes = kNumbers, kRows = kTileRows;                                 \
+    static constexpr size_t kColumns = kLanes * kTileVectors;                                     \
+    FUNCTION(kInstructions) StepBlock(Adam adam, const float* gradient, size_t count,             \
+                                      State state, size_t at) {                                   \
       Step(adam, 1, gradient, count, state, at);                                                  \
     }                                                                                             \
     FUNCTION(kInstructions) StepOuter(Adam adam, Shape shape, const float* inputs,                \
@@ -343,8 +344,8 @@ class Gradient {
       Processor::FindExamples(shape, inputs, bits_);
       ForEachPanel<Processor::kLanes>(shape.columns, [&](size_t first, size_t count, auto vectors) {
         const size_t width = vectors * Processor::kLanes;
-        // Read where they are, unless a vector would reach beyond the end, or lines that a multiple of
-        // a kilobyte is between, which share few places of the first cache.
+        // Read where they are, unless a vector would reach beyond the end, or lines are a multiple
+        // of a kilobyte apart, which share few places of the first cache.
         if (first + width == shape.columns) in_place_ = first == 0 || shape.columns % 256 != 0;
         if (in_place_) return;
         Pack(cotangents + first, shape.columns, shape.batch, count, width,
@@ -356,8 +357,9 @@ class Gradient {
     }
   }
 
-  // How many rows to compute at a time: a thousand numbers or more, and where the cotangents outgrow
-  // a core's first cache (32 KB) several tiles for each panel, the gradient then in the second cache.
+  // How many rows to compute at a time: a thousand numbers or more, and where the cotangents
+  // outgrow a core's first cache (32 KB) several tiles for each panel, the gradient then in the
+  // second cache.
   size_t block() const {
     if (shape_.batch * shape_.columns > 8192) return 8 * Processor::kRows;
     return Processor::kRows * std::max<size_t>(1, 1024 / (Processor::kRows * shape_.columns));
@@ -424,6 +426,7 @@ void StepKernel(Adam adam, Shape shape, const float* inputs, const float* cotang
     Processor::StepOuter(adam, shape, inputs, cotangents, state);
     return;
   }
+  if (shape.rows * shape.columns == 0) return;
   Gradient<Processor> gradient(shape, inputs, cotangents);
   const size_t block = gradient.block();
   const bool prefetch = shape.rows * shape.columns > 262144;
@@ -434,10 +437,11 @@ void StepKernel(Adam adam, Shape shape, const float* inputs, const float* cotang
   }
 }
 
-// Writes inputs^T @ cotangents [D, F]. Where it is the cotangents that most often are zero, as behind
-// a maximum, it is computed as the transpose of cotangents^T @ inputs.
+// Writes inputs^T @ cotangents [D, F]. Where it is rather the cotangents that are zero, as those of
+// what a maximum is taken of, it is computed as the transpose of cotangents^T @ inputs.
 template <typename Processor>
 void Outer(Shape shape, const float* inputs, const float* cotangents, float* outputs) {
+  if (shape.rows * shape.columns == 0) return;
   const Shape transposed{shape.batch, shape.columns, shape.rows};
   const float of_cotangents = Density(cotangents, shape.batch, shape.columns);
   const bool transpose =
@@ -461,7 +465,7 @@ void Outer(Shape shape, const float* inputs, const float* cotangents, float* out
   }
 }
 
-// A panel of the product of inputs and a kernel, from `column` on, of which `count` columns are there.
+// A panel of the product of inputs and a kernel: `count` columns, from `column` on.
 template <typename Processor, int kVectors>
 void MultiplyPanel(Shape shape, const float* inputs, const uint32_t* bits, const float* kernel,
                    size_t column, size_t count, float* workspace, float* outputs) {
@@ -472,17 +476,18 @@ void MultiplyPanel(Shape shape, const float* inputs, const uint32_t* bits, const
   for (size_t row = 0; row < shape.rows; row += kRows) {
     const size_t num_rows = std::min(kRows, shape.rows - row);
     const float* of_rows = kernel + row * shape.columns + column;
-    // As of `Gradient`, where they are or packed; of few examples only if it has to be. What a line
-    // reaches into, of the next one, is not used.
-    bool in_place = is_whole && (count == shape.columns || shape.columns % 256 != 0);
-    if (shape.batch < 64) in_place = is_whole || row + kRows < shape.rows;
+    // Where they are or packed, as of `Gradient`; for few examples packed only if it has to be.
+    // What is then read of the line after, of which there has to be enough, is not used.
+    const bool is_inside = is_whole || (row + kRows < shape.rows && 2 * shape.columns >= kWidth);
+    const bool is_spread = count == shape.columns || shape.columns % 256 != 0;
+    const bool in_place = shape.batch < 64 ? is_inside : is_whole && is_spread;
     if (!in_place) Pack(of_rows, shape.columns, num_rows, count, kWidth, workspace);
     Processor::template Product<kVectors>(shape, num_rows, inputs + row, bits + row / kGroup,
                                           in_place ? of_rows : workspace,
                                           in_place ? shape.columns : kWidth, row > 0, sums,
                                           out_stride);
   }
-  if (is_whole) return;
+  if (is_whole || shape.rows == 0) return;
   for (size_t b = 0; b < shape.batch; ++b) {
     std::copy_n(sums + b * kWidth, count, outputs + b * shape.columns + column);
   }
@@ -490,6 +495,7 @@ void MultiplyPanel(Shape shape, const float* inputs, const uint32_t* bits, const
 
 template <typename Processor>
 void Multiply(Shape shape, const float* inputs, const float* kernel, float* outputs) {
+  if (shape.rows == 0) std::fill_n(outputs, shape.batch * shape.columns, 0.0f);
   constexpr size_t kWidest = 8 * Processor::kLanes;
   const size_t bits_size = RoundUp(shape.batch * (RoundUp(shape.rows, kGroup) / kGroup), 16);
   float* workspace = Workspace(bits_size + (2 * kGroup + shape.batch) * kWidest);
@@ -547,10 +553,10 @@ ffi::Error StepLayer(Matrix params, Matrix m, Matrix v, Vector bias, Vector bias
                   scalar[0],
                   scalar[1],
                   scalar[2]};
-  StepKernel<Processor>(adam, shape, inputs.typed_data(), cotangents.typed_data(),
-                        {From(params, *new_params), From(m, *new_m), From(v, *new_v)});
-  Processor::StepBias(adam, shape, cotangents.typed_data(), Workspace(shape.columns),
-                      {From(bias, *new_bias), From(bias_m, *new_bias_m), From(bias_v, *new_bias_v)});
+  const State kernel{From(params, *new_params), From(m, *new_m), From(v, *new_v)};
+  StepKernel<Processor>(adam, shape, inputs.typed_data(), cotangents.typed_data(), kernel);
+  const State of_bias{From(bias, *new_bias), From(bias_m, *new_bias_m), From(bias_v, *new_bias_v)};
+  Processor::StepBias(adam, shape, cotangents.typed_data(), Workspace(shape.columns), of_bias);
   return ffi::Error::Success();
 }
 

@@ -1,14 +1,19 @@
-"""Dense layers on a CPU core, in C++: with inputs that are sparse, and with Adam's step.
+"""Layers on a CPU core, in C++: products with what is mostly zero, and Adam's step.
 
-Inputs are often zero: four in five pixels of handwritten digits, half of what a ReLU returns. Where
-most are, neither the outputs nor the gradient by the kernel, as `product` has them computed, spend
-anything on them. XLA multiplies by zero.
+Inputs are often zero: four in five pixels of handwritten digits, half of what a ReLU returns; and
+so are cotangents, three in four where a maximum over 2 x 2 numbers was taken. XLA multiplies by all
+of them. `product` leaves them out where they are many, forwards and backwards: the same sum but for
+the order of its terms, and for zero times what is not finite, which is no NaN here.
 
 The gradient of a kernel is the product of two factors, `inputs^T [D, B] @ cotangents [B, F]`, the
 latter those of the layer's outputs. `gradient_in_factors` returns the factors in the place of the
 product, for `adam_step`, which computes a few rows of it at a time and makes Adam's step with them
 at once. XLA by itself writes the product to memory, and reads it back for each of the three arrays
 that a step changes.
+
+Measured on two cores (AMD Zen 5), four members: epochs of MLPs on MNIST are 1.1 (batch size 1), 1.7
+(32) and 1.7 times (all) as fast as by XLA alone, of CNNs 1.3 to 1.4 times, and of an MLP on CIFAR-10,
+where nothing is zero, 1.4 times.
 
 This is the one piece of the project that is not JAX (`cpu_layers.cc`, called through XLA's foreign
 function interface). It is compiled where the project is installed if a C++ compiler is there;

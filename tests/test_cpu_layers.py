@@ -408,6 +408,16 @@ def _check_training(dataset, settings, slice_size, called, monkeypatch):
 
 
 @needs_it
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_member_diverges(digits, optimizer):
+  """Though zero times infinity is zero in C++."""
+  arm = Arm(model="mlp(600)", loss="categorical_cross_entropy", optimizer=optimizer, num_epochs=3,
+            learning_rate=1e38, patience=None)  # fmt: skip
+  for in_cpp in (False, True):
+    assert _run(arm, digits, in_cpp)[0].status == train.DIVERGED
+
+
+@needs_it
 def test_one_step_of_training_is_the_step_by_hand():
   """`train_step` with factors: gradients derived by hand, and Adam's first step, rate * sign."""
   recipe = Recipe(

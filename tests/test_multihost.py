@@ -15,8 +15,8 @@ from conftest import ROOT
 from jax.experimental import multihost_utils
 
 from experiments import compare_initializers
+from jaxdl import cpu_layers, multihost, plan, report, stats
 from jaxdl import experiment as experiment_lib
-from jaxdl import multihost, plan, report, stats
 from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError
 from ml_collections_configs import compare_initializers as configs
@@ -73,7 +73,9 @@ blobs, arm = blobs.__wrapped__(), mlp_arm.__wrapped__()
 arm = replace(arm, model="mlp(256,256)", patience=1)
 arms = {name: replace(arm, kernel_initializer=name) for name in ("glorot_uniform", "random_normal")}
 settings = {"observe": observe, "keep_logits": True}
-groups = plan.plan_groups(blobs, arms, range(4), 0, DeviceKind("cpu", "cpu", None))
+kind = DeviceKind("cpu", "cpu", None, cpu_layers=IN_CPP)
+groups = plan.plan_groups(blobs, arms, range(4), 0, kind)
+assert groups[0].recipe.cpu_layers == IN_CPP
 chunks = plan.all_chunks(groups)
 assert [(c.num_seeds, c.num_arms) for c in chunks] == [(1, 1)] * 8
 
@@ -105,11 +107,15 @@ def _environment(**extra):
   return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **extra}
 
 
-def test_devices_train_chunks_as_workers_do_and_never_talk(tmp_path):
+@pytest.mark.parametrize("in_cpp", [False, True])
+def test_devices_train_chunks_as_workers_do_and_never_talk(in_cpp, tmp_path):
   """No collective in any program, and the same bits as one worker gives."""
+  if in_cpp and cpu_layers.why_missing() is not None:
+    pytest.skip(f"no layers in C++: {cpu_layers.why_missing()}")
+  script = _DEVICES.replace("FOLDER", str(tmp_path)).replace("IN_CPP", str(in_cpp))
   flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=3"
   result = subprocess.run(
-    [sys.executable, "-c", _DEVICES.replace("FOLDER", str(tmp_path))],
+    [sys.executable, "-c", script],
     capture_output=True,
     text=True,
     cwd=ROOT,
