@@ -11,9 +11,9 @@ product, for `adam_step`, which computes a few rows of it at a time and makes Ad
 at once. XLA by itself writes the product to memory, and reads it back for each of the three arrays
 that a step changes.
 
-Measured on two cores (AMD Zen 5), four members: epochs of MLPs on MNIST are 1.1 (batch size 1), 1.7
-(32) and 1.7 times (all) as fast as by XLA alone, of CNNs 1.3 to 1.4 times, and of an MLP on CIFAR-10,
-where nothing is zero, 1.4 times.
+Measured on two cores (AMD Zen 5), four members each: epochs of the MLP on MNIST are 1.5 (batches of
+1) to 1.7 times (32, and all) as fast as by XLA alone, of the CNNs 1.4 and 1.5 times, and of the MLP
+on CIFAR-10, in which hardly anything is zero, 1.4 times.
 
 This is the one piece of the project that is not JAX (`cpu_layers.cc`, called through XLA's foreign
 function interface). It is compiled where the project is installed if a C++ compiler is there;

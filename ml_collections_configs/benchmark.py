@@ -9,9 +9,9 @@ python -m experiments.benchmark --config=ml_collections_configs/benchmark.py[:VA
   smoke    two tiny workloads on the digits of scikit-learn, no peer needed: seconds
   gpu      64 members and more on a GPU (none was measured)
 
-On two CPU cores (AMD EPYC, Zen 5), JAX 0.12.0, five rounds, `full`: in training jaxdl is 1.8
-(cifar_mlp) to 12 (mlp_stochastic) times as fast as the fastest peer, and without its kernel in C++
-1.3 to 9.2 times; the README has the table. From one hour to another such ratios differ by a
+On two CPU cores (AMD EPYC, Zen 5), JAX 0.12.0, five rounds, `full`: in training jaxdl is 1.9
+(cifar_mlp) to 14 (mlp_stochastic) times as fast as the fastest peer, and without its layers in C++
+1.4 to 10 times; the README has the table. From one hour to another such ratios differ by a
 quarter. `gpu` was not run.
 """
 
