@@ -5,15 +5,16 @@
 // step used while a core's own cache still has them, so that parameters and moments are read and
 // written once and the gradient never.
 //
-// A factor of which many numbers are zero is first searched for the others, whose bits are set. Then
-// a line of the result is summed up in registers, for every bit a number of the factor times a line
-// of the other one, in the order of the plain sum.
+// A factor of which many numbers are zero is first searched for the others, whose bits are set.
+// Then a line of the result is summed up in registers, for every bit a number of the factor times a
+// line of the other one, in the order of the plain sum.
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "xla/ffi/api/ffi.h"
@@ -48,6 +49,7 @@ struct State {
 // Bits in one number, set where inputs are not zero.
 constexpr size_t kGroup = 32;
 
+// Read and written at any place, of which no template argument would know.
 template <int kLanes>
 struct VectorOf {
   typedef float Type
@@ -131,9 +133,10 @@ ALWAYS_INLINE void FindNonzeroExamples(Shape shape, const float* inputs, uint32_
 }
 
 // Adds factors[i * factor_stride] * lines[i * stride] to sums for every bit i.
-template <int kVectors, typename Vector, typename Bits>
-ALWAYS_INLINE void AddLines(Vector (&sums)[kVectors], Bits bits, const float* factors,
+template <int kLanes, int kVectors, typename Bits>
+ALWAYS_INLINE void AddLines(typename VectorOf<kLanes>::Type* sums, Bits bits, const float* factors,
                             size_t factor_stride, const float* lines, size_t stride) {
+  using Vector = typename VectorOf<kLanes>::Type;
   for (; bits != 0; bits &= bits - 1) {
     const size_t i = __builtin_ctzll(bits);
     const float factor = factors[i * factor_stride];
@@ -156,8 +159,9 @@ ALWAYS_INLINE void SparseGradient(Shape shape, size_t rows, const float* inputs,
       for (int i = 0; i < kVectors; ++i) sums[i] = all[i];
     }
     for (size_t b = 0; b < shape.batch; b += kGroup) {
-      AddLines(sums, bits[b / kGroup * shape.rows + row], inputs + b * shape.rows + row,
-               shape.rows, cotangents + b * stride, stride);
+      AddLines<kLanes, kVectors>(sums, bits[b / kGroup * shape.rows + row],
+                                 inputs + b * shape.rows + row, shape.rows,
+                                 cotangents + b * stride, stride);
     }
     for (int i = 0; i < kVectors; ++i) all[i] = sums[i];
   }
@@ -199,7 +203,7 @@ ALWAYS_INLINE void SparseProduct(Shape shape, size_t rows, const float* inputs,
     if (add) {
       for (int i = 0; i < kVectors; ++i) sums[i] = all[i];
     }
-    AddLines(sums, of_example, inputs + b * shape.rows, 1, kernel, stride);
+    AddLines<kLanes, kVectors>(sums, of_example, inputs + b * shape.rows, 1, kernel, stride);
     for (int i = 0; i < kVectors; ++i) all[i] = sums[i];
   }
 }
