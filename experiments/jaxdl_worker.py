@@ -38,12 +38,12 @@ class JaxdlWorker:
     self._workers = [device] * spec.threads if on_cpu else jax.local_devices()
     sizes = {key: spec.variant.get(key) for key in ("chunk_size", "slice_size")}
     seeds = tuple(range(spec.num_members))
-    kind = devices.kind_of(device)
+    self._kind = kind = devices.kind_of(device)
     (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
     if not spec.variant.get("cpu_layers", True):
       if not self._group.plan.cpu_layers:
         raise PeerError("the population is one by XLA alone")
-      kind = kind._replace(cpu_layers=False)
+      self._kind = kind = kind._replace(cpu_layers=False)
       (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
     if self._group.num_params != _num_params(spec, data):
       raise PeerError("the model of the variant is not the network of the spec")
@@ -86,7 +86,7 @@ class JaxdlWorker:
     if self._chunks is None:
       self._create()
     params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][0].params)
-    recipe = chunks.complete(self._recipe, 1, devices.kind_of(self._workers[0]), params)
+    recipe = chunks.complete(self._recipe, 1, self._kind, params)
     predict = jax.jit(
       lambda params, images: train.predict(recipe, params, images),
       compiler_options=chunks.compile_options(self._workers[0].platform),

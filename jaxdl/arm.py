@@ -181,7 +181,7 @@ class Recipe:
   # Likewise where no gradient is taken; as many until `chunks.complete` decides on both.
   predict_size: int = 0
   native_conv: bool = False  # there a CNN convolves as XLA does, not by `layers.patches`
-  cpu_layers: bool = False  # dense layers by `jaxdl.cpu_layers`; likewise decided there
+  cpu_layers: bool = False  # layers by `jaxdl.cpu_layers`; likewise decided there
   # What any arm of the program uses; only that is compiled in.
   losses: tuple[str, ...] = ()
   kernel_initializers: tuple[str, ...] = ()

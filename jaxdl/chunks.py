@@ -76,8 +76,8 @@ def complete(recipe: Recipe, num_members: int, device: DeviceKind, params: dict)
   does, which wants 32 times as many: measured with slices of 8 for a gradient, 1.5 times as fast as
   patches of 16 images.
 
-  Members that train one by one on CPU have their dense layers computed by `jaxdl.cpu_layers`, where
-  that is there and they are large enough to gain by it.
+  Members that train one by one on CPU have their layers computed by `jaxdl.cpu_layers` where that
+  is there, if one is large or has its step made there.
   """
   alone = device.platform == "cpu" and num_members == 1
   native = alone and models.is_convolutional(recipe.model)

@@ -305,7 +305,7 @@ float* Workspace(size_t count) {
   struct alignas(64) CacheLine {
     float numbers[16];
   };
-  static thread_local std::vector<CacheLine> workspace;
+  static thread_local std::vector<CacheLine> workspace(1);
   if (workspace.size() * 16 < count) workspace.resize((count + 15) / 16);
   return workspace.data()->numbers;
 }

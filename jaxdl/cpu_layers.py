@@ -1,9 +1,9 @@
 """Layers on a CPU core, in C++: products with what is mostly zero, and Adam's step.
 
-Inputs are often zero: four in five pixels of handwritten digits, half of what a ReLU returns; and
-so are cotangents, three in four where a maximum over 2 x 2 numbers was taken. XLA multiplies by all
-of them. `product` leaves them out where they are many, forwards and backwards: the same sum but for
-the order of its terms, and for zero times what is not finite, which is no NaN here.
+Inputs are often zero: four in five pixels of handwritten digits, half and more of what a ReLU
+returns; and so are cotangents, three in four where a maximum over 2 x 2 numbers was taken. XLA
+multiplies by all of them. `product` leaves them out where they are many, forwards and backwards:
+the same sum but for the order of its terms, and for zero times what is not finite, no NaN here.
 
 The gradient of a kernel is the product of two factors, `inputs^T [D, B] @ cotangents [B, F]`, the
 latter those of the layer's outputs. `gradient_in_factors` returns the factors in the place of the
@@ -48,7 +48,7 @@ _MIN_SIZE, _MIN_WORK = 2**14, 2**20
 # Narrower gradients XLA computes faster, unless their inputs are sparse.
 _MIN_OUTER_FEATURES = 64
 # Below this share of numbers that are not zero a factor is sparse, as in cpu_layers.cc: one of them
-# takes twice as long to multiply by itself as among many.
+# takes two to three times as long to multiply by itself as among many.
 _SPARSE = 0.42
 # How many numbers of a factor tell whether it is.
 _SAMPLE = 2048
@@ -163,8 +163,9 @@ def gradient_in_factors(
 def product(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
   """Returns `inputs [B, D] @ kernel [D, F]`, on CPU, with gradients of the first order.
 
-  By XLA where it is little work, or the inputs are dense; likewise the gradient by the inputs, if
-  the cotangents are. That by the kernel comes from C++, where sparse factors are looked for, too.
+  By C++ where the inputs are sparse, and of one example; likewise the gradient by the inputs, if
+  the cotangents are. That by the kernel comes from C++, which looks for a sparse factor itself,
+  but for narrow kernels. By XLA whatever is little work.
   """
   if len(inputs) == 1 and kernel.size >= _MIN_SIZE:
     return _sparse_product(inputs, kernel)
@@ -183,8 +184,7 @@ def _product_backward(factors, cotangents):
   else:
     of_inputs = _xla_product(cotangents, kernel, transposed=True)
   if is_much and kernel.shape[1] >= _MIN_OUTER_FEATURES:
-    shape = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
-    of_kernel = jax.ffi.ffi_call("jaxdl_outer_product", shape)(inputs, cotangents)
+    of_kernel = _call("outer_product", kernel, inputs, cotangents)
   else:
     of_kernel = inputs.T @ cotangents
   return of_inputs, of_kernel
@@ -201,7 +201,8 @@ def _product(x, kernel, transposed=False):
   """Returns `x @ kernel`, or with its transpose, by C++ where x is sparse, else by XLA."""
   # Or else XLA would compute x once more for the sample.
   x = lax.optimization_barrier(x)
-  sample = x[:: max(1, x.size // _SAMPLE)]  # counting all of it takes time
+  # Counting all of it takes time; of long lines two tell.
+  sample = x[:: max(1, min(x.size // _SAMPLE, len(x) // 2))]
   return lax.cond(
     jnp.count_nonzero(sample) < _SPARSE * sample.size,
     lambda: _sparse_product(x, kernel.T if transposed else kernel),
@@ -215,8 +216,17 @@ def _xla_product(x, kernel, transposed):
 
 
 def _sparse_product(inputs, kernel):
-  shape = jax.ShapeDtypeStruct((len(inputs), kernel.shape[1]), kernel.dtype)
-  return jax.ffi.ffi_call("jaxdl_sparse_product", shape)(inputs, kernel)
+  outputs = jax.ShapeDtypeStruct((len(inputs), kernel.shape[1]), kernel.dtype)
+  return _call("sparse_product", outputs, inputs, kernel)
+
+
+def _call(target, shapes, *arguments, in_place=(), **attributes):
+  """Calls C++; results are of `shapes`, and the first ones `in_place` of as many arguments."""
+  assert why_missing() is None, "whoever asks for layers in C++ has asked whether they are there"
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
+  aliases = {place: place for place in range(len(in_place))}
+  call = jax.ffi.ffi_call(f"jaxdl_{target}", shapes, input_output_aliases=aliases)
+  return call(*in_place, *arguments, **attributes)
 
 
 def adam_step(
@@ -248,14 +258,10 @@ def adam_step(
     Parameters and moments after the step, in the memory of those before it where nothing else needs
     them.
   """
-  assert why_missing() is None, "whoever asks for factors has asked whether they can be used"
   before = [of[name] for name in ("kernel", "bias") for of in (params, mu, nu)]
-  shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in before]
-  call = jax.ffi.ffi_call(
-    "jaxdl_adam_step", shapes, input_output_aliases={i: i for i in range(len(before))}
-  )
   scalars = jnp.stack([rate, epsilon, keep]).astype(jnp.float32)
-  after = call(*before, *gradient, scalars, b1=np.float64(b1), b2=np.float64(b2))
+  settings = {"b1": np.float64(b1), "b2": np.float64(b2)}
+  after = _call("adam_step", before, *gradient, scalars, in_place=before, **settings)
   return tuple(
     {"kernel": kernel, "bias": bias} for kernel, bias in zip(after[:3], after[3:], strict=True)
   )

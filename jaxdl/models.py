@@ -55,9 +55,9 @@ class CNN(nn.Module):
     dense = functools.partial(nn.Dense, dot_general=dense_dot_general(self.product), **init)
     activate = get_activation(self.activation)
     x = images
+    conv = functools.partial(Conv, native=self.native_conv, product=self.product, **init)
     for block, features in enumerate(self.features):
       pool, first = block < self.num_pooled, self.activation in MONOTONE
-      conv = functools.partial(Conv, native=self.native_conv, product=self.product, **init)
       x = activate(conv(features, pool=pool and first)(x))
       x = max_pool_2x2(x, self.native_conv) if pool and not first else x
     x = x.reshape(x.shape[0], -1)  # [B, D]

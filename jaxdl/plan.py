@@ -30,7 +30,7 @@ class ChunkPlan(NamedTuple):
   num_chunks: int
   batch_size: int  # examples per step, at most all there are
   slice_size: int  # examples that pass through the model at once
-  cpu_layers: bool  # whether dense layers are computed by `jaxdl.cpu_layers`
+  cpu_layers: bool  # whether layers are computed by `jaxdl.cpu_layers`
 
 
 class Chunk(NamedTuple):

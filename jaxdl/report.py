@@ -95,7 +95,7 @@ class Workdir:
       experiment: what is about to run. A run of the same experiment goes on where it was.
       overwrite: start anew, whatever is there.
       resume_anyway: go on with the run that is there although it was another config, another width,
-        another step of Adam or another JAX; what differs is recorded.
+        layers by another compiler or another JAX; what differs is recorded.
       partial: report what is trained so far, in a folder `partial` of its own, also while another
         process trains on.
 

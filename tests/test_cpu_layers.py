@@ -110,9 +110,16 @@ def _step(params, mu, nu, factors, rate, epsilon, keep):
 SHAPES = (
   *itertools.product((1, 2, 33), (1, 3, 4, 5, 37), (1, 15, 16, 17, 63, 64, 65, 130)),
   (300, 9, 70),  # cotangents that outgrow the first cache
+  (300, 9, 140),
+  (70, 9, 256),  # lines a kilobyte apart
   (2, 1030, 260),  # state that outgrows the second
 )
-# Below a third the gradient is summed up of what is not zero.
+# Of the kernel also several rows, and narrow ones, of which no line reads beyond the end.
+PRODUCT_SHAPES = (
+  *itertools.product((1, 3, 70), (63, 64, 65, 66, 150), (1, 5, 20, 70, 128, 300)),
+  (70, 200, 512),
+)
+# Below 0.42 a factor is sparse.
 DENSITIES = (0.0, 0.1, 0.5, 1.0)
 
 
@@ -167,6 +174,19 @@ def test_products_are_numpys(shape, density):
 
 
 @needs_it
+@pytest.mark.parametrize("density", DENSITIES)
+def test_products_around_borders(density):
+  for shape in PRODUCT_SHAPES:
+    inputs, cotangents = _factors(*shape, density)
+    kernel = _layer(*shape[1:])[0]["kernel"]
+    sparse, outer = _products("jaxdl_{}".format)
+    found = sparse(*_float32((inputs, kernel)))
+    np.testing.assert_allclose(found, inputs @ kernel, rtol=1e-4, atol=1e-4)
+    found = outer(*_float32((inputs, cotangents)))
+    np.testing.assert_allclose(found, inputs.T @ cotangents, rtol=1e-4, atol=1e-4)
+
+
+@needs_it
 def test_the_code_for_older_processors():
   """They have AVX2, not AVX-512; a processor that has both takes the latter, with the same bits."""
   library = ctypes.CDLL(str(cpu_layers.library_file()))
@@ -183,7 +203,8 @@ def test_the_code_for_older_processors():
 
   both = zip(_products("jaxdl_{}".format), _products("test_{}_avx2".format), strict=True)
   (sparse, sparse_avx2), (outer, outer_avx2) = both
-  shapes = ((1, 4, 64), (1, 5, 70), (33, 8, 32), (33, 37, 65), (300, 9, 70))
+  shapes = ((1, 4, 64), (1, 5, 70), (33, 8, 32), (33, 37, 65), (300, 9, 70), (3, 150, 5))
+  shapes += ((3, 150, 70), (70, 150, 70), (2, 200, 256), (70, 200, 300))
   for shape, density in itertools.product(shapes, DENSITIES):
     layer, factors = _float32((_layer(*shape[1:]), _factors(*shape, density)))
     expected = _step(*layer, factors, 0.1, 1e-7, 1.0)
@@ -213,24 +234,26 @@ def test_shapes_that_do_not_belong_together():
 
 @needs_it
 @pytest.mark.parametrize("weight_decay", [None, 0.1])
-def test_steps_with_factors_are_steps_with_their_product(weight_decay):
-  """Three steps of `optimizers.step` with a layer in factors and one without."""
+@pytest.mark.parametrize("names", [("first", "second"), ("first",)])
+def test_steps_with_factors_are_steps_with_their_product(names, weight_decay):
+  """Three steps of `optimizers.step` with a layer in factors and one without, if there is one."""
   rng = np.random.default_rng(0)
 
   def draw(*shape):
     return jnp.array(rng.normal(size=shape), jnp.float32)
 
-  params = {name: {"kernel": draw(9, 33), "bias": draw(33)} for name in ("first", "second")}
+  params = {name: {"kernel": draw(9, 33), "bias": draw(33)} for name in names}
   run, reference = [(params, optimizers.get("adam").init(params))] * 2
   step = jax.jit(functools.partial(optimizers.step, "adam"))
   for _ in range(3):
-    factors, second = cpu_layers.Factors(draw(5, 9), draw(5, 33)), params["second"]
+    factors = cpu_layers.Factors(draw(5, 9), draw(5, 33))
+    others = {name: params[name] for name in names[1:]}  # some gradient
     first = {
       "kernel": factors.inputs.T @ factors.cotangents,
       "bias": factors.cotangents.sum(axis=0),
     }
-    run = step(*run, {"first": factors, "second": second}, 0.01, weight_decay)
-    reference = step(*reference, {"first": first, "second": second}, 0.01, weight_decay)
+    run = step(*run, {"first": factors, **others}, 0.01, weight_decay)
+    reference = step(*reference, {"first": first, **others}, 0.01, weight_decay)
   assert int(run[1].count) == 3
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), run, reference)
 
@@ -271,6 +294,19 @@ def test_a_product_is_xlas_where_inputs_are_dense():
     )
     is_same[density] = np.array_equal(found, expected)
   assert is_same == {0.2: False, 0.9: True}
+
+
+@needs_it
+def test_the_gradient_by_inputs_is_xlas_where_cotangents_are_dense():
+  """Zero times infinity tells who multiplied, of the many examples that a convolution has."""
+  inputs, kernel = _float32((_factors(800, 288, 1)[0], _layer(288, 64)[0]["kernel"]))
+  kernel = kernel.at[:, 0].set(jnp.inf)
+  is_finite = {}
+  for density in (0.2, 0.9):
+    cotangents = _float32(_factors(800, 64, 1, density)[0]).at[:, 0].set(0)
+    run = jax.jit(lambda of: jax.vjp(cpu_layers.product, inputs, kernel)[1](of)[0])
+    is_finite[density] = bool(jnp.isfinite(run(cotangents)).all())
+  assert is_finite == {0.2: True, 0.9: False}
 
 
 # Gradients as factors.
@@ -448,16 +484,16 @@ def test_one_step_of_training_is_the_step_by_hand():
   by_hand = backprop.loss_and_gradients(
     "mlp", "tanh", "hinge", params, images, labels, mask, dropout_rate=0.3
   ).params
-  for name, layer in by_hand.items():
-    gradient = layer["kernel"]
-    found = (after[name]["kernel"], state.mu[name]["kernel"], state.nu[name]["kernel"])
+  for name, part in itertools.product(by_hand, ("kernel", "bias")):
+    gradient = by_hand[name][part]
+    found = after[name][part], state.mu[name][part], state.nu[name][part]
     np.testing.assert_allclose(found[1], 0.1 * gradient, rtol=1e-4, atol=1e-8)
     np.testing.assert_allclose(found[2], 0.001 * gradient**2, rtol=1e-4, atol=1e-12)
     # m / (1 - b1) over sqrt(v / (1 - b2)) + epsilon is g / (|g| + epsilon), where g is no rounding.
     clear = np.abs(gradient) > 1e-5
     assert clear.mean() > 0.5
     step = 0.01 * gradient / (np.abs(gradient) + 1e-7)
-    expected = params[name]["kernel"] - step
+    expected = params[name][part] - step
     np.testing.assert_allclose(found[0][clear], expected[clear], rtol=1e-4, atol=1e-5)
 
 
