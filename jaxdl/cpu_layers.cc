@@ -46,8 +46,10 @@ struct State {
   float *params, *m, *v;
 };
 
-// Bits in one number, set where inputs are not zero.
+// Bits in one number, set where inputs are not zero, and how many numbers `count` of them take.
 constexpr size_t kGroup = 32;
+
+constexpr size_t NumGroups(size_t count) { return (count + kGroup - 1) / kGroup; }
 
 // Read and written at any place, of which no template argument would know.
 template <int kLanes>
@@ -194,7 +196,7 @@ ALWAYS_INLINE void SparseProduct(Shape shape, size_t rows, const float* inputs,
                                  const uint32_t* bits, const float* kernel, size_t stride,
                                  bool add, float* outputs, size_t out_stride) {
   using Vector = typename VectorOf<kLanes>::Type;
-  const size_t num_groups = (shape.rows + kGroup - 1) / kGroup;
+  const size_t num_groups = NumGroups(shape.rows);
   for (size_t b = 0; b < shape.batch; ++b, outputs += out_stride, bits += num_groups) {
     uint64_t of_example = bits[0];
     if (rows > kGroup) of_example |= static_cast<uint64_t>(bits[1]) << kGroup;
@@ -312,9 +314,8 @@ float* Workspace(size_t count) {
 
 size_t RoundUp(size_t number, size_t unit) { return (number + unit - 1) / unit * unit; }
 
-size_t NumGroups(Shape shape) { return RoundUp(shape.batch, kGroup) / kGroup; }
-
-// Below this share of numbers that are not zero a factor is sparse.
+// Below this share of numbers that are not zero a factor is sparse: one of them takes two to three
+// times as long to add by itself as in a tile.
 constexpr float kSparse = 0.42f;
 
 // The share of numbers [lines, count] that are not zero, estimated from some of the lines.
@@ -331,9 +332,10 @@ float Density(const float* numbers, size_t lines, size_t count) {
 template <typename Processor>
 class Gradient {
  public:
-  Gradient(Shape shape, const float* inputs, const float* cotangents)
-      : shape_(shape), inputs_(inputs), cotangents_(cotangents) {
-    const size_t bits_size = RoundUp(NumGroups(shape) * shape.rows, 16);
+  // `density` is that of the inputs.
+  Gradient(Shape shape, const float* inputs, const float* cotangents, float density)
+      : shape_(shape), inputs_(inputs), cotangents_(cotangents), is_sparse_(density < kSparse) {
+    const size_t bits_size = RoundUp(NumGroups(shape.batch) * shape.rows, 16);
     const size_t packed_size = shape.batch * RoundUp(shape.columns, kWidest);
     const size_t rows_size = RoundUp(block() * shape.columns + kWidest, 16);
     float* workspace = Workspace(bits_size + packed_size + rows_size + block() * shape.batch);
@@ -342,8 +344,6 @@ class Gradient {
     rows_ = packed_cotangents_ + packed_size;
     packed_inputs_ = rows_ + rows_size;
 
-    // An input takes two to three times as long to add by itself as in a tile.
-    is_sparse_ = Density(inputs, shape.batch, shape.rows) < kSparse;
     if (is_sparse_) {
       Processor::FindExamples(shape, inputs, bits_);
       ForEachPanel<Processor::kLanes>(shape.columns, [&](size_t first, size_t count, auto vectors) {
@@ -409,7 +409,8 @@ class Gradient {
 
   const Shape shape_;
   const float *const inputs_, *const cotangents_;
-  bool is_sparse_, in_place_ = false;
+  const bool is_sparse_;
+  bool in_place_ = false;
   uint32_t* bits_;
   float *packed_cotangents_, *rows_, *packed_inputs_;
 };
@@ -431,7 +432,8 @@ void StepKernel(Adam adam, Shape shape, const float* inputs, const float* cotang
     return;
   }
   if (shape.rows * shape.columns == 0) return;
-  Gradient<Processor> gradient(shape, inputs, cotangents);
+  Gradient<Processor> gradient(shape, inputs, cotangents,
+                               Density(inputs, shape.batch, shape.rows));
   const size_t block = gradient.block();
   const bool prefetch = shape.rows * shape.columns > 262144;
   for (size_t first = 0; first < shape.rows; first += block) {
@@ -447,11 +449,12 @@ template <typename Processor>
 void Outer(Shape shape, const float* inputs, const float* cotangents, float* outputs) {
   if (shape.rows * shape.columns == 0) return;
   const Shape transposed{shape.batch, shape.columns, shape.rows};
+  const float of_inputs = Density(inputs, shape.batch, shape.rows);
   const float of_cotangents = Density(cotangents, shape.batch, shape.columns);
-  const bool transpose =
-      of_cotangents < kSparse && of_cotangents < Density(inputs, shape.batch, shape.rows);
+  const bool transpose = of_cotangents < kSparse && of_cotangents < of_inputs;
   Gradient<Processor> product(transpose ? transposed : shape, transpose ? cotangents : inputs,
-                              transpose ? inputs : cotangents);
+                              transpose ? inputs : cotangents,
+                              transpose ? of_cotangents : of_inputs);
   const size_t num_rows = transpose ? shape.columns : shape.rows;
   const size_t width = transpose ? shape.rows : shape.columns;
   for (size_t first = 0; first < num_rows; first += product.block()) {
@@ -501,7 +504,7 @@ template <typename Processor>
 void Multiply(Shape shape, const float* inputs, const float* kernel, float* outputs) {
   if (shape.rows == 0) std::fill_n(outputs, shape.batch * shape.columns, 0.0f);
   constexpr size_t kWidest = 8 * Processor::kLanes;
-  const size_t bits_size = RoundUp(shape.batch * (RoundUp(shape.rows, kGroup) / kGroup), 16);
+  const size_t bits_size = RoundUp(shape.batch * NumGroups(shape.rows), 16);
   float* workspace = Workspace(bits_size + (2 * kGroup + shape.batch) * kWidest);
   uint32_t* bits = reinterpret_cast<uint32_t*>(workspace);
   Processor::FindRows(shape, inputs, bits);

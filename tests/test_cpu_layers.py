@@ -157,6 +157,16 @@ def _products(name):
   return sparse, outer
 
 
+def _check_products(shape, density, tolerance):
+  inputs, cotangents = _factors(*shape, density)
+  kernel = _layer(*shape[1:])[0]["kernel"]
+  sparse, outer = _products("jaxdl_{}".format)
+  found = sparse(*_float32((inputs, kernel)))
+  np.testing.assert_allclose(found, inputs @ kernel, rtol=tolerance, atol=tolerance)
+  found = outer(*_float32((inputs, cotangents)))
+  np.testing.assert_allclose(found, inputs.T @ cotangents, rtol=tolerance, atol=tolerance)
+
+
 @needs_it
 @settings(max_examples=40)
 @given(
@@ -164,26 +174,14 @@ def _products(name):
   density=st.floats(0, 1),
 )
 def test_products_are_numpys(shape, density):
-  inputs, cotangents = _factors(*shape, density)
-  kernel = _layer(*shape[1:])[0]["kernel"]
-  sparse, outer = _products("jaxdl_{}".format)
-  found = sparse(*_float32((inputs, kernel)))
-  np.testing.assert_allclose(found, inputs @ kernel, rtol=1e-5, atol=1e-5)
-  found = outer(*_float32((inputs, cotangents)))
-  np.testing.assert_allclose(found, inputs.T @ cotangents, rtol=1e-5, atol=1e-5)
+  _check_products(shape, density, tolerance=1e-5)
 
 
 @needs_it
 @pytest.mark.parametrize("density", DENSITIES)
 def test_products_around_borders(density):
   for shape in PRODUCT_SHAPES:
-    inputs, cotangents = _factors(*shape, density)
-    kernel = _layer(*shape[1:])[0]["kernel"]
-    sparse, outer = _products("jaxdl_{}".format)
-    found = sparse(*_float32((inputs, kernel)))
-    np.testing.assert_allclose(found, inputs @ kernel, rtol=1e-4, atol=1e-4)
-    found = outer(*_float32((inputs, cotangents)))
-    np.testing.assert_allclose(found, inputs.T @ cotangents, rtol=1e-4, atol=1e-4)
+    _check_products(shape, density, tolerance=1e-4)  # sums of up to 200 products
 
 
 @needs_it
