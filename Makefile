@@ -38,11 +38,11 @@ test: install
 # The tests with TensorFlow installed, among them TFDS's own preparation of a dataset.
 test-prepare:
 	@tools/install.sh .venv-prepare requirements-prepare.lock
-	.venv-prepare/bin/python -m pytest tests/test_data.py
+	.venv-prepare/bin/python -m pytest tests/data
 
 # Runs killed at twenty random moments instead of two, and the scaling measurements in small.
 test-long: install
-	JAXDL_LONG_TESTS=1 $(RUN) -m pytest tests/test_survival.py tests/test_measure_scaling.py
+	JAXDL_LONG_TESTS=1 $(RUN) -m pytest tests/test_survival.py tests/experiments/test_measure_scaling.py
 
 # The tests on every supported Python that is there.
 test-all:

@@ -1,7 +1,7 @@
 """Compiles the optional part of jaxdl that is C++; all else about the package is in pyproject.toml.
 
 It includes headers of the jaxlib that is installed, so there is nothing to compile before that is.
-Where it cannot be compiled the package is installed without it: see jaxdl/cpu_layers.py.
+Where it cannot be compiled the package is installed without it: see jaxdl/cpu.
 """
 
 import importlib.util
@@ -28,8 +28,8 @@ if _jaxlib and _is_x86 and platform.system() != "Windows":
   _include = pathlib.Path(_jaxlib.origin).parent / "include"
   _extensions.append(
     Extension(
-      "jaxdl._cpu_layers",
-      ["jaxdl/cpu_layers.cc"],
+      "jaxdl.cpu._ops",
+      ["jaxdl/cpu/ops.cc"],
       extra_compile_args=[
         "-std=c++17",
         "-O3",

@@ -32,9 +32,14 @@ from ml_collections import ConfigDict
 from experiments import benchmark_report, command_line, workloads
 from experiments.peers import keras_peer, process, torch_peer
 from experiments.workloads import Workload
-from jaxdl import cpu_layers, devices, figures, files, models, report, timing
+from jaxdl import report
 from jaxdl.arm import Arm
+from jaxdl.cpu import cpu_layers
 from jaxdl.errors import InputError, unknown_name
+from jaxdl.nn import models
+from jaxdl.population import devices, timing
+from jaxdl.report import figures
+from jaxdl.store import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 _LOGGER = logging.getLogger("jaxdl")
@@ -602,7 +607,7 @@ def main(config: ConfigDict):
   benchmark.run()
   for name, figure in benchmark_report.pictures(benchmark.results).items():
     figures.save(figure, workdir / "figures" / name)
-  files.write(workdir / "benchmark.md", benchmark_report.markdown(benchmark.to_json()))
+  files.write(workdir / "benchmark.md", benchmark_report.render(benchmark.to_json()))
   print(report.text_table(benchmark_report.table(benchmark.results)))
   print(f"\nReport: {workdir / 'benchmark.md'}")
 

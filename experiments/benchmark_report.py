@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxdl import benchmark_plots, comparison_plots, report
-from jaxdl.figures import Figure
+from jaxdl import report
+from jaxdl.report import benchmark_plots, comparison_plots
+from jaxdl.report.figures import Figure
 
 _COLUMNS = ("workload", "system", "variant", "members", "s per member and epoch", "ratio", "peak")
 _KINDS = ("seconds_per_member_epoch", "seconds_per_pass", "seconds_to_first_epoch")

@@ -18,9 +18,11 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from jaxdl import files, gradient_check, report
+from jaxdl import report
+from jaxdl.byhand import gradient_check
+from jaxdl.byhand.gradient_check import TOLERANCE, Row
 from jaxdl.errors import InputError, one_line
-from jaxdl.gradient_check import TOLERANCE, Row
+from jaxdl.store import files
 
 _TITLES = {
   "models": ("Models", ("model", "loss", "activation")),

@@ -18,9 +18,12 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from jaxdl import figures, files, graph_plots, report, worksheet
+from jaxdl import report
+from jaxdl.byhand import worksheet
+from jaxdl.byhand.worksheet.checker import CheckedWorksheet
 from jaxdl.errors import InputError, one_line
-from jaxdl.worksheet import CheckedWorksheet
+from jaxdl.report import figures, worksheet_plots
+from jaxdl.store import files
 
 # Flags of its own, as a config is not needed here.
 _FLAGS = flags.FlagValues()
@@ -132,7 +135,7 @@ def _write_results(results: Results, workdir: pathlib.Path):
 
 
 def _write_worksheet(folder: pathlib.Path, checked: CheckedWorksheet):
-  figures.save(graph_plots.computation_graph(checked), folder / _GRAPH)
+  figures.save(worksheet_plots.computation_graph(checked), folder / _GRAPH)
   _write_text(folder / _REPORT, markdown(checked))
   _write_json(folder / _JSON, worksheet.to_json(checked))
 

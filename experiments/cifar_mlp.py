@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 
 from experiments import command_line
 from jaxdl import report
+from jaxdl.data.dataset import Dataset
 from jaxdl.errors import unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.population import Population
-from jaxdl.types import Dataset
+from jaxdl.population.results import Population
 
 # Of the coursework after 50 epochs, one seed.
 COURSEWORK = {"test_accuracy": 0.5452, "test_loss": 1.2769}

@@ -22,10 +22,13 @@ from ml_collections import ConfigDict
 
 from experiments import command_line
 from experiments.coursework_claims import CLAIMS, Run
-from jaxdl import comparison_plots, figures, files, interrupts, ledger, report, stats
+from jaxdl import report, stats
 from jaxdl.errors import InputError, check_integer, one_line, unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.store import Store
+from jaxdl.report import comparison_plots, figures
+from jaxdl.stats import ledger
+from jaxdl.store import files, interrupts
+from jaxdl.store.store import Store
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG_FILE = str(_ROOT / "ml_collections_configs" / "claims.py")

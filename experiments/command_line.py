@@ -20,15 +20,17 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxdl import data, devices, executors, interrupts, multihost, plan, progress, report
+from jaxdl import data, report
 from jaxdl import experiment as experiment_lib
-from jaxdl import store as store_lib
 from jaxdl.arm import Arm
+from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, one_line, show, unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.population import Population
-from jaxdl.programs import Observer
-from jaxdl.types import Dataset
+from jaxdl.population import devices, hosts, local, plan, progress
+from jaxdl.population.programs import Observer
+from jaxdl.population.results import Population
+from jaxdl.store import interrupts
+from jaxdl.store import store as store_lib
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "File of the config, with a variant after a colon.", lock_config=True
@@ -143,23 +145,23 @@ def _launch(script: Script, experiment: Experiment):
     run_experiment(script, experiment)
     return
   try:
-    multihost.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _PROCESS_ID.value == 0:
       run_experiment(script, experiment)
     else:
       _follow(script, experiment)
   except InputError as error:
     _print_error(error)
-    multihost.end(2)
-  except multihost.LostError as error:
+    hosts.end(2)
+  except hosts.LostError as error:
     _print_error(error)
-    multihost.end(1, tell=False)
+    hosts.end(1, tell=False)
   except interrupts.Interrupted as signal:
     _print_interrupted(signal)
-    multihost.end(interrupts.EXIT_STATUS)
+    hosts.end(interrupts.EXIT_STATUS)
   except Exception:
     traceback.print_exc()
-    multihost.end(1)
+    hosts.end(1)
 
 
 def _follow(script: Script, experiment: Experiment):
@@ -170,7 +172,7 @@ def _follow(script: Script, experiment: Experiment):
     store = store_lib.Store(pathlib.Path(WORKDIR.value) / report.RUN)
     settings = {"observe": script.observe, "keep_logits": script.keep_logits}
     chunks = plan.all_chunks(groups)
-    multihost.train_across_hosts(dataset, store, settings, groups, chunks, progress.Progress())
+    hosts.train_across_hosts(dataset, store, settings, groups, chunks, progress.Progress())
 
 
 def run_experiment(script: Script, experiment: Experiment):
@@ -218,8 +220,8 @@ def _train(
       settings = {name: options[name] for name in ("observe", "keep_logits")}
       execute = {
         "local": None,
-        "partial": functools.partial(executors.read_committed, store),
-        "multihost": functools.partial(multihost.train_across_hosts, dataset, store, settings),
+        "partial": functools.partial(local.read_committed, store),
+        "multihost": functools.partial(hosts.train_across_hosts, dataset, store, settings),
       }[executor]
     groups = experiment_lib.plan(experiment, dataset, kind)
     workdir.claim(dataset, groups, kind)
@@ -234,12 +236,12 @@ def _connect(
   dataset: Dataset,
   store: store_lib.Store,
   options: Mapping[str, Any],
-) -> tuple[devices.DeviceKind, executors.Execute]:
+) -> tuple[devices.DeviceKind, local.Execute]:
   """Returns what the workers of Dask have, and what trains on them while the stack is open."""
-  from jaxdl import cluster  # imported here because Dask is optional
+  from jaxdl.population import dask as dask_lib  # imported here because Dask is optional
 
-  dask = stack.enter_context(cluster.connect(_SCHEDULER.value, _SCHEDULER_FILE.value))
-  run = cluster.Run(
+  dask = stack.enter_context(dask_lib.connect(_SCHEDULER.value, _SCHEDULER_FILE.value))
+  run = dask_lib.Run(
     config=json.dumps(experiment.to_json()),
     data_dir=None if DATA_DIR.value is None else os.path.abspath(DATA_DIR.value),
     dataset_checksum=dataset.checksum,

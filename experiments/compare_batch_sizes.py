@@ -16,13 +16,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import report, stats, timing, train
+from jaxdl import report, stats, train
 from jaxdl.arm import Arm
+from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show
 from jaxdl.experiment import Experiment
-from jaxdl.population import Population
-from jaxdl.timing import MemberTimings
-from jaxdl.types import Dataset
+from jaxdl.population import timing
+from jaxdl.population.results import Population
+from jaxdl.population.timing import MemberTimings
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -266,7 +267,7 @@ def _inference_records(verdicts: Sequence[stats.Verdict]) -> list[dict]:
 
 def _pictures(dataset: Dataset, trained: Population, measured: MemberTimings) -> list[tuple]:
   """Returns accuracy against wall time and examples seen, and the times themselves."""
-  from jaxdl import comparison_plots
+  from jaxdl.report import comparison_plots
 
   by_time, by_examples = accuracy_curves(dataset, trained, measured.train_epoch)
   note = "Nothing was chosen by these curves."
@@ -292,7 +293,7 @@ def _pictures(dataset: Dataset, trained: Population, measured: MemberTimings) ->
 
 
 def _draw(timings: timing.Timings, what: str):
-  from jaxdl import comparison_plots
+  from jaxdl.report import comparison_plots
 
   rows = {arm: timings.of(arm) for arm in timings.arms}
   return comparison_plots.timings(rows, x_label=f"seconds per {what}")

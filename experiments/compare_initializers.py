@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 from experiments import command_line
 from jaxdl import report
 from jaxdl.arm import Arm
+from jaxdl.data.dataset import Dataset
 from jaxdl.errors import show
 from jaxdl.experiment import Experiment
-from jaxdl.population import Population
-from jaxdl.types import Dataset
+from jaxdl.population.results import Population
 
 # Test confusion matrices ([[tn, fp], [fn, tp]], threshold 0.9) of the coursework that asked the
 # question, one seed each.

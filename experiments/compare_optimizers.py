@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import report, stats, sweeps
+from jaxdl import report, stats
+from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
-from jaxdl.population import EPOCHS_TO_TARGET, Population
-from jaxdl.types import Dataset
+from jaxdl.population.results import EPOCHS_TO_TARGET, Population
+from jaxdl.stats import sweeps
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -136,7 +137,7 @@ def _rate_text(experiment: Experiment, arm: str | None) -> str:
 
 
 def _pictures(experiment: Experiment, trained: Population, best: dict[str, sweeps.BestArm]):
-  from jaxdl import comparison_plots, plots
+  from jaxdl.report import comparison_plots, plots
 
   pictures = [
     (

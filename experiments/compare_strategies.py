@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import ensembles, report, stats
+from jaxdl import report, stats
 from jaxdl.arm import Arm
+from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.population import Population
-from jaxdl.types import Dataset
+from jaxdl.population.results import Population
+from jaxdl.stats import ensembles
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -57,7 +58,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
 
 def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
   """Returns what each strategy changes, and the ensembles of every arm."""
-  from jaxdl import comparison_plots
+  from jaxdl.report import comparison_plots
 
   of_arms = {name: _ensembles(trained, name) for name in trained.arms}
   pictures = [

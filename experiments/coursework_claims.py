@@ -11,11 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from jaxdl import initializers as initializers_lib
-from jaxdl import ledger, population, stats
+from jaxdl import population, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
-from jaxdl.ledger import Claim, Part
+from jaxdl.nn import initializers as initializers_lib
+from jaxdl.stats import ledger
+from jaxdl.stats.ledger import Claim, Part
 
 _STATED = "Stated without a figure."
 # In percentage points and in shares.

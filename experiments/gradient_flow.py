@@ -18,17 +18,19 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import diagnostics, models, population, report, stats
+from jaxdl import population, report, stats
 from jaxdl.arm import Arm
+from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show
 from jaxdl.experiment import Experiment
-from jaxdl.population import Population
-from jaxdl.types import Dataset
+from jaxdl.nn import models
+from jaxdl.population import diagnostics
+from jaxdl.population.results import Population
 
 if TYPE_CHECKING:
   import pandas as pd
 
-  from jaxdl.figures import Figure
+  from jaxdl.report.figures import Figure
 
 _OWN_KEYS = ("activations", "initializers", "depths", "width")
 _RATIO = "log10_gradient_ratio"
@@ -367,7 +369,7 @@ def _verdict_table(comparisons: list[_Comparison], depth: int) -> str:
 
 
 def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str, str, "Figure"]]:
-  from jaxdl import comparison_plots
+  from jaxdl.report import comparison_plots
 
   labels = {
     "gradient_norm": "gradient norm",

@@ -19,9 +19,10 @@ import numpy as np
 
 from experiments.peers import protocol
 from experiments.peers.protocol import Data, PeerError, Spec
-from jaxdl import chunks, devices, executors, plan, programs, train
+from jaxdl import train
 from jaxdl.arm import Arm
-from jaxdl.types import Dataset, Split
+from jaxdl.data.dataset import Dataset, Split
+from jaxdl.population import devices, local, plan, programs, tuning
 
 
 class JaxdlWorker:
@@ -70,7 +71,7 @@ class JaxdlWorker:
       self._chunks[place] = jax.block_until_ready(state), keys, hyper
       return np.asarray(metrics.train_loss).ravel()
 
-    losses = executors.share(list(range(len(self._chunks))), self._workers, train_chunk)
+    losses = local.share(list(range(len(self._chunks))), self._workers, train_chunk)
     return [float(loss) for loss in np.concatenate(losses)[: self._group.num_seeds]]
 
   def _create(self):
@@ -86,10 +87,10 @@ class JaxdlWorker:
     if self._chunks is None:
       self._create()
     params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][0].params)
-    recipe = chunks.complete(self._recipe, 1, self._kind, params)
+    recipe = tuning.complete(self._recipe, 1, self._kind, params)
     predict = jax.jit(
       lambda params, images: train.predict(recipe, params, images),
-      compiler_options=chunks.compile_options(self._workers[0].platform),
+      compiler_options=tuning.compile_options(self._workers[0].platform),
     )
     images = jnp.asarray(self._test_images[:num_images])
     batches = [images[i : i + batch_size] for i in range(0, num_images, batch_size)]

@@ -21,14 +21,17 @@ import scipy.optimize
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import cluster, devices, files, plan, population, report, store, timing
 from jaxdl import experiment as experiment_lib
+from jaxdl import population, report
 from jaxdl.arm import Arm
-from jaxdl.cluster import Cluster
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
-from jaxdl.progress import Progress
-from jaxdl.timing import Name
+from jaxdl.population import dask as dask_lib
+from jaxdl.population import devices, plan, timing
+from jaxdl.population.dask import Cluster
+from jaxdl.population.progress import Progress
+from jaxdl.population.timing import Name
+from jaxdl.store import files, store
 
 _MILLION = 1_000_000
 _VALIDATION_FRACTION = 0.2
@@ -103,7 +106,7 @@ def measure(config: ConfigDict, data_dir: str | None) -> dict[str, Any]:
   """Returns everything that is measured, as `json` takes it."""
   found = {"device": devices.workers()[0].device_kind, "num_cores": devices.num_cores()}
   found["checkpoints"] = _measure_checkpoints(config, data_dir)
-  with cluster.connect(num_workers=1) as one, cluster.connect(num_workers=2) as two:
+  with dask_lib.connect(num_workers=1) as one, dask_lib.connect(num_workers=2) as two:
     found["scaling"] = _measure_scaling(config, data_dir, {"one": one, "two": two})
     found["empty_chunks"] = _measure_empty_chunks(config.num_empty_chunks, two)
     found["cost_model"] = _measure_cost(config, data_dir, two)
@@ -175,7 +178,7 @@ def _train_on(
 ) -> tuple[float, population.Population]:
   """Trains on a cluster; returns the seconds, and the population."""
   with _stored() as one:
-    run = cluster.Run(
+    run = dask_lib.Run(
       config=json.dumps(experiment.to_json()),
       data_dir=data_dir,
       dataset_checksum=dataset.checksum,

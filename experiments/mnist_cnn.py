@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 
 from experiments import command_line
 from jaxdl import report
+from jaxdl.data.dataset import Dataset
 from jaxdl.experiment import Experiment
-from jaxdl.population import Population
-from jaxdl.types import Dataset
+from jaxdl.population.results import Population
 
 # Test accuracy of the coursework, one seed.
 COURSEWORK_ACCURACY = 0.9907

@@ -9,8 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.peers import protocol
-from jaxdl import data, losses, models
-from jaxdl.types import Dataset
+from jaxdl import data
+from jaxdl.data.dataset import Dataset
+from jaxdl.nn import models
+from jaxdl.optim import losses
 
 _AUGMENTATION = ("rotation_range", "shift_range", "horizontal_flip")
 

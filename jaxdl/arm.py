@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import initializers, losses, models, optimizers, schedules
-from jaxdl.augment import Augmentation
 from jaxdl.errors import InputError, check_integer, show, unknown_name
+from jaxdl.nn import initializers, models
+from jaxdl.nn.augment import Augmentation
+from jaxdl.optim import losses, optimizers, schedules
 
 # Stands for "never stop early" in a traced integer.
 _NO_PATIENCE = np.iinfo(np.int32).max
@@ -30,11 +31,11 @@ class Arm:
   Raises InputError for an unknown name or a value out of range.
 
   Attributes:
-    model: as `jaxdl.models.parse` reads it.
-    loss: one of `jaxdl.losses.NAMES`.
-    optimizer: one of `jaxdl.optimizers.NAMES`.
+    model: as `jaxdl.nn.models.parse` reads it.
+    loss: one of `jaxdl.optim.losses.NAMES`.
+    optimizer: one of `jaxdl.optim.optimizers.NAMES`.
     learning_rate: > 0; the schedule starts from it.
-    kernel_initializer: of kernels, as `jaxdl.initializers.parse` reads it.
+    kernel_initializer: of kernels, as `jaxdl.nn.initializers.parse` reads it.
     bias_initializer: of biases, likewise.
     dropout_rate: share of activations that dropout sets to zero, in [0, 1).
     batch_size: examples per step; the last batch of an epoch holds what is left. More than there
@@ -44,8 +45,8 @@ class Arm:
     min_delta: a validation loss is better when it is lower than the best by more than this.
     restore_best: report the weights of the best epoch instead of the last one.
     threshold: probability above which a model with one output predicts class 1.
-    activation: of the hidden layers, one of `jaxdl.models.ACTIVATIONS`.
-    schedule: of the learning rate, as `jaxdl.schedules.parse` reads it.
+    activation: of the hidden layers, one of `jaxdl.nn.models.ACTIVATIONS`.
+    schedule: of the learning rate, as `jaxdl.optim.schedules.parse` reads it.
     plateau_patience: multiply the learning rate by `plateau_factor` after this many epochs in a row
       without a better validation loss, as Keras's ReduceLROnPlateau does; None: never.
     plateau_factor: in (0, 1).
@@ -181,7 +182,7 @@ class Recipe:
   # Likewise where no gradient is taken; as many until `chunks.complete` decides on both.
   predict_size: int = 0
   native_conv: bool = False  # there a CNN convolves as XLA does, not by `layers.patches`
-  cpu_layers: bool = False  # layers by `jaxdl.cpu_layers`; likewise decided there
+  cpu_layers: bool = False  # layers by `jaxdl.cpu.cpu_layers`; likewise decided there
   # What any arm of the program uses; only that is compiled in.
   losses: tuple[str, ...] = ()
   kernel_initializers: tuple[str, ...] = ()

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from jaxdl import data, population, stats
-from jaxdl import plan as plan_lib
 from jaxdl.arm import Arm
-from jaxdl.devices import DeviceKind
+from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show, unknown_name
-from jaxdl.plan import Group
-from jaxdl.population import Population
-from jaxdl.types import Dataset
+from jaxdl.population import plan as plan_lib
+from jaxdl.population.devices import DeviceKind
+from jaxdl.population.plan import Group
+from jaxdl.population.results import Population
 
 # Every member has a place in several tables.
 _MAX_SEEDS = 10**6

@@ -17,9 +17,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl import augment, cpu_layers, initializers, losses, metrics, models, optimizers, schedules
 from jaxdl.arm import Hyperparams, Recipe
-from jaxdl.types import Dataset
+from jaxdl.cpu import cpu_layers
+from jaxdl.data.dataset import Dataset
+from jaxdl.nn import augment, initializers, models
+from jaxdl.optim import losses, metrics, optimizers
+from jaxdl.optim.plateau import PlateauState, initial_plateau, reduce_on_plateau
 
 # Streams of random numbers of one member.
 _INIT, _DATA_ORDER, _DROPOUT, _AUGMENTATION = range(4)
@@ -53,7 +56,7 @@ class MemberState(NamedTuple):
   wait: jax.Array  # [] int32, epochs since the best one
   num_epochs: jax.Array  # [] int32, epochs trained, the one it diverged in included
   status: jax.Array  # [] int32
-  plateau: schedules.PlateauState  # scales the learning rate
+  plateau: PlateauState  # scales the learning rate
 
 
 class EpochMetrics(NamedTuple):
@@ -118,7 +121,7 @@ def create_member(
     wait=jnp.int32(0),
     num_epochs=jnp.int32(0),
     status=jnp.int32(RUNNING),
-    plateau=schedules.initial_plateau(),
+    plateau=initial_plateau(),
   )
 
 
@@ -337,7 +340,7 @@ def mean_loss(
 def predict(recipe: Recipe, params: dict, images: jax.Array) -> jax.Array:
   """Returns logits `[N, C]` for images `[N, H, W, D]` uint8, slice by slice, without dropout.
 
-  As many at once, and by the convolution, that `jaxdl.chunks.complete` chooses.
+  As many at once, and by the convolution, that `jaxdl.population.tuning.complete` chooses.
   """
   num_images = len(images)
   num_slices = -(-num_images // recipe.predict_size)
@@ -401,7 +404,7 @@ def after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
     improved = epoch_metrics.val_loss + hyper.min_delta < before.best_val_loss
     wait = jnp.where(improved, 0, before.wait + 1)
     stop = ~improved & (wait >= hyper.patience)
-    plateau = schedules.reduce_on_plateau(
+    plateau = reduce_on_plateau(
       before.plateau,
       epoch_metrics.val_loss,
       patience=hyper.plateau_patience,

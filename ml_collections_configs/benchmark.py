@@ -26,7 +26,7 @@ _DEFAULTS = {
   "dataset": "mnist",
   "classes": (),  # empty: all
   "num_train": 0,  # of the training images, after classes are chosen; 0: all
-  "model": "mlp",  # as `jaxdl.models.parse` reads it
+  "model": "mlp",  # as `jaxdl.nn.models.parse` reads it
   "activation": "relu",
   "dropout_rate": 0.0,
   "loss": "categorical_cross_entropy",
@@ -97,7 +97,7 @@ def get_config(variant: str = "full") -> ConfigDict:
   # Also the fastest whole-epoch program written by hand around a peer's layers, in a row of its own
   # that is not compared with: nobody gets it from the peer.
   config.loops_by_hand = True
-  # Also jaxdl without what it has in C++, where it has that (see `jaxdl.cpu_layers`).
+  # Also jaxdl without what it has in C++, where it has that (see `jaxdl.cpu.cpu_layers`).
   config.xla_alone = True
 
   if variant == "quick":

@@ -23,7 +23,7 @@ import pytest
 
 from jaxdl import data, population
 from jaxdl.arm import Arm
-from jaxdl.types import Dataset, Split
+from jaxdl.data.dataset import Dataset, Split
 
 # No test may find, or leave, a cache in the home of whoever runs it.
 if "JAXDL_CACHE_DIR" not in os.environ:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from jaxdl import metrics
 from jaxdl.arm import Arm
-from jaxdl.population import Population
+from jaxdl.optim import metrics
+from jaxdl.population.results import Population
 
 HOSTILE = (
   "$\\frac{",

@@ -7,6 +7,7 @@ random bytes do; those are tried as well.
 import contextlib
 import copy
 import csv
+import hashlib
 import importlib
 import io
 import itertools
@@ -30,22 +31,15 @@ from hypothesis import strategies as st
 
 from experiments import check_worksheet, claims, gradient_flow
 from experiments.coursework_claims import CLAIMS
-from jaxdl import (
-  data,
-  errors,
-  expressions,
-  figures,
-  graph_plots,
-  initializers,
-  models,
-  plots,
-  report,
-  schedules,
-  worksheet,
-)
+from jaxdl import data, errors, report
 from jaxdl.arm import Arm
+from jaxdl.byhand import expressions, worksheet
+from jaxdl.data import cache, catalog, tfds
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
+from jaxdl.nn import initializers, models
+from jaxdl.optim import schedules
+from jaxdl.report import figures, plots, worksheet_plots
 from ml_collections_configs import claims as claims_configs
 
 # While looking for bugs, set it to 100 and derandomize to False.
@@ -207,7 +201,7 @@ def test_names_of_models_initializers_and_schedules(spec):
   found = outcome(schedules.parse, spec)
   assert found is None or all(map(math.isfinite, found[1]))
   outcome(schedules.check, spec, 10)
-  outcome(data._parse_name, spec)
+  outcome(catalog._parse_name, spec)
 
 
 def test_more_steps_than_memory_are_refused():
@@ -262,7 +256,7 @@ def test_integers_of_thousands_of_digits():
   for key in config["arms"]["a"]:
     arms = {"a": {**config["arms"]["a"], key: huge}}
     assert outcome(Experiment.from_json, {**config, "arms": arms}) is None
-  for parse in (models.parse, initializers.parse, schedules.parse, data._parse_name):
+  for parse in (models.parse, initializers.parse, schedules.parse, catalog._parse_name):
     assert outcome(parse, huge) is None
   assert outcome(worksheet.check, f"learning_rate = {hex(huge)}\n[given]\n") is None
 
@@ -475,10 +469,10 @@ def _cache(arrays=None, compression=zipfile.ZIP_STORED, **changes):
   split = [data.Split(arrays[f"{n}_images"], arrays[f"{n}_labels"]) for n in ("train", "test")]
   checksum = ""
   with contextlib.suppress(Exception):
-    checksum = data._checksum(*split)
+    checksum = cache._checksum(*split)
   meta = {"fingerprint": "f", "checksum": checksum, "class_names": ["a", "b"]}
   text = json.dumps(meta).encode()
-  arrays["meta"] = np.frombuffer(data.hashlib.sha256(text).digest() + text, np.uint8)
+  arrays["meta"] = np.frombuffer(hashlib.sha256(text).digest() + text, np.uint8)
   stream = io.BytesIO()
   with zipfile.ZipFile(stream, "w", compression) as file:
     for name, array in arrays.items():
@@ -491,7 +485,7 @@ def _cache(arrays=None, compression=zipfile.ZIP_STORED, **changes):
 def read_cache(folder, content):
   file = folder / "cache.npz"
   file.write_bytes(content)
-  return outcome(data._read_cache, file, "f", "tiny")
+  return outcome(cache.read, file, "f", "tiny")
 
 
 def test_sound_cache(tmp_path):
@@ -530,7 +524,7 @@ def test_hostile_caches_are_not_read(tmp_path, monkeypatch):
 
 def test_a_cache_that_never_ends_is_not_read(tmp_path):
   os.mkfifo(tmp_path / "cache.npz")
-  assert outcome(data._read_cache, tmp_path / "cache.npz", "f", "tiny") is None
+  assert outcome(cache.read, tmp_path / "cache.npz", "f", "tiny") is None
 
 
 @fuzz(150)
@@ -553,7 +547,7 @@ def test_features_cannot_name_code_to_import(tmp_path):
       {"pythonClassName": of_tfds, "featuresDict": {"features": {"image": inner}}},
       {"pythonClassName": of_tfds, "jsonFeature": {"json": json.dumps([inner])}},
     ):
-      assert "evil.Feature" in list(data._named_classes(features))
+      assert "evil.Feature" in list(tfds._named_classes(features))
 
 
 # --- Finished runs, collected ---
@@ -738,7 +732,7 @@ def test_hostile_names_in_the_report_of_a_run(blobs):
   experiment = Experiment(" ".join(names), population.arms, margins={"test_accuracy": 0.01})
   origin = report.provenance(dataset, population)
   origin |= {"source": {"revision": names[0], "clean": None}, "total_seconds": 1.0}
-  text = report.markdown(experiment, population, [], {**origin, "command": [*names]}, [], [])
+  text = report.render(experiment, population, [], {**origin, "command": [*names]}, [], [])
   text.encode()
   for forbidden in ("<script", "\u202e", "\x00", "](javascript"):
     assert forbidden not in text.replace("\\](javascript", "")
@@ -767,7 +761,7 @@ def test_hostile_names_in_pictures(tmp_path):
   title = {**SHEET, "title": "".join(HOSTILE[:10])}
   title["claims"] = [{"of": "dz/dw", "value": "7 \u2003 x \v 10^2"}]
   checked = worksheet.check(to_toml(title))
-  _, graph = figures.save(graph_plots.computation_graph(checked), tmp_path / "b")
+  _, graph = figures.save(worksheet_plots.computation_graph(checked), tmp_path / "b")
   for file in (svg, graph):
     root = xml.etree.ElementTree.parse(file).getroot()
     assert not root.findall(".//{*}script")

@@ -1,56 +1,15 @@
 """Imports point one way, and what is heavy or optional is imported where it is used."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
 
-# Each module may import from the layers before its own, not from its own.
-LAYERS = (
-  {"errors", "types"},
-  {"files", "layers"},
-  {"cpu_layers"},
-  {
-    "augment",
-    "backprop",
-    "data",
-    "devices",
-    "expressions",
-    "figures",
-    "graph_layout",
-    "initializers",
-    "interrupts",
-    "losses",
-    "metrics",
-    "optimizers",
-    "progress",
-    "schedules",
-    "stats",
-  },
-  {"models", "store", "worksheet"},
-  {"arm", "gradient_check"},
-  {"train"},
-  {"chunks", "diagnostics"},
-  {"plan", "timing"},
-  {"programs"},
-  {"chunk_training"},
-  {"executors"},
-  {"multihost", "population"},
-  {
-    "benchmark_plots",
-    "comparison_plots",
-    "ensembles",
-    "experiment",
-    "graph_plots",
-    "ledger",
-    "plots",
-    "sweeps",
-  },
-  {"cluster", "report"},
-)
-MODULES = sorted((ROOT / "jaxdl").glob("*.py"))
+LIBRARY = ROOT / "jaxdl"
+MODULES = sorted(LIBRARY.rglob("*.py"))
 
 
 def _imports(path):
@@ -63,27 +22,71 @@ def _imports(path):
       yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _layer(module):
-  return next(i for i, layer in enumerate(LAYERS) if module in layer)
+def _module(path):
+  """Returns the dotted name of a file below the library, without `jaxdl`."""
+  return ".".join(path.relative_to(LIBRARY).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_imports_point_one_way(path):
-  if path.stem == "__init__":
-    assert list(_imports(path)) == []
-    return
+def _own_imports(path):
+  """Yields the modules of the library that a file imports, without `jaxdl`."""
+  modules = {_module(other) for other in MODULES}
   for name in _imports(path):
-    top, *rest = name.split(".")
+    parts = name.split(".")
+    if parts[0] == "jaxdl":
+      yield next(
+        found for end in range(len(parts), 0, -1) if (found := ".".join(parts[1:end])) in modules
+      )
+
+
+def _declared(package):
+  """Returns what the docstring of a package says that it imports."""
+  text = ast.get_docstring(ast.parse((LIBRARY / package / "__init__.py").read_text("utf-8")))
+  return set(
+    text.split("Imports: ")[1].partition(".\n")[0].rstrip(".").replace("\n", " ").split(", ")
+  )
+
+
+PACKAGES = sorted(path.parent.name for path in LIBRARY.glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_what_its_docstring_says(package):
+  declared = _declared(package)
+  for path in (LIBRARY / package).rglob("*.py"):
+    for name in _own_imports(path):
+      top = name.split(".")[0]
+      assert top == package or {top, name} & declared, f"{_module(path)} imports {name}"
+
+
+def test_imports_point_one_way():
+  """No package, and no file above the packages, reaches itself; nor does any module."""
+  declared_doors = {door for package in PACKAGES for door in _declared(package) if "." in door}
+
+  def room(module):
+    return module if module in declared_doors else module.split(".")[0]
+
+  for of in (room, lambda module: module):
+    graph = {}
+    for path in MODULES:
+      if path == LIBRARY / "__init__.py":  # the face
+        continue
+      here = of(_module(path))
+      faces = {other for other in _own_imports(path) if of(other) != here}
+      graph.setdefault(here, set()).update(of(other) for other in faces)
+    tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_module)
+def test_the_library_is_no_program(path):
+  for name in _imports(path):
+    top = name.split(".")[0]
     assert top not in ("experiments", "ml_collections_configs", "ml_collections", "tests")
-    assert name != "absl.flags"
-    assert name != "absl.app"
-    if top == "jaxdl":
-      assert _layer(rest[0]) < _layer(path.stem), f"{path.stem} imports {name}"
+    assert name not in ("absl.flags", "absl.app")
 
 
-def test_matplotlib_is_in_five_places():
-  users = [p.stem for p in MODULES if any(n.split(".")[0] == "matplotlib" for n in _imports(p))]
-  assert users == ["benchmark_plots", "comparison_plots", "figures", "graph_plots", "plots"]
+def test_only_the_report_draws():
+  users = {_module(p) for p in MODULES if any(n.split(".")[0] == "matplotlib" for n in _imports(p))}
+  assert {user.split(".")[0] for user in users} == {"report"}
 
 
 def test_experiments_do_not_import_each_other():

@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdl import arm as arm_lib
-from jaxdl import chunks, losses, models, schedules, train
+from jaxdl import train
 from jaxdl.arm import Arm
-from jaxdl.devices import DeviceKind
 from jaxdl.errors import InputError
+from jaxdl.nn import models
+from jaxdl.optim import losses, plateau
+from jaxdl.population import tuning
+from jaxdl.population.devices import DeviceKind
 
 
 def _recipe(**settings):
@@ -225,7 +228,7 @@ def test_prediction_by_native_convolution(digits, model, activation):
   """What a member alone on a CPU core predicts by, against the convolution it trains by."""
   arm = Arm(model=model, activation=activation)
   recipe, hyper = _program(arm, digits)
-  native = chunks.complete(replace(recipe, slice_size=2), 1, DeviceKind("cpu", "cpu", None), {})
+  native = tuning.complete(replace(recipe, slice_size=2), 1, DeviceKind("cpu", "cpu", None), {})
   assert native.native_conv
   images = jnp.array(digits.test.images)
   params = train.create_member(recipe, train.seed_key(0, 0), hyper, images.shape[1:]).params
@@ -236,13 +239,13 @@ def test_prediction_by_native_convolution(digits, model, activation):
 def test_only_a_cnn_alone_on_a_cpu_predicts_by_native_convolution():
   recipe = _recipe(model="cnn_binary")
   cpu, gpu = DeviceKind("cpu", "cpu", None), DeviceKind("gpu", "a GPU", None)
-  assert chunks.complete(recipe, 1, cpu, {}).predict_size == 32 * 8
+  assert tuning.complete(recipe, 1, cpu, {}).predict_size == 32 * 8
   for other, num_members, device in (
     (recipe, 2, cpu),  # mapped over, it would be a grouped convolution
     (recipe, 1, gpu),
     (_recipe(model="mlp"), 1, cpu),
   ):
-    chosen = chunks.complete(other, num_members, device, {})
+    chosen = tuning.complete(other, num_members, device, {})
     assert chosen == replace(other, predict_size=16)
 
 
@@ -267,7 +270,7 @@ def _follow(val_losses, patience, min_delta, num_epochs):
   params = {"epoch": jnp.float32(0)}
   state = train.MemberState(params, (), params, jnp.float32(np.inf), jnp.int32(0), jnp.int32(0),
                             jnp.int32(0), jnp.int32(train.RUNNING),
-                            schedules.initial_plateau())  # fmt: skip
+                            plateau.initial_plateau())  # fmt: skip
   for epoch, loss in enumerate(val_losses, start=1):
     if state.status != train.RUNNING:
       break

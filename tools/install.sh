@@ -10,7 +10,7 @@ stamp="$venv/installed-from"
 
 # What is installed: of the project, which is editable, only what is compiled, and by what.
 project() {
-  [ "${1:-}" = no-project ] || { cat setup.py jaxdl/cpu_layers.cc; command -v "${CXX:-c++}" || :; }
+  [ "${1:-}" = no-project ] || { cat setup.py jaxdl/cpu/ops.cc; command -v "${CXX:-c++}" || :; }
 }
 no_project=${3:-}
 wanted() { { cat "$lock" pyproject.toml "$0"; project $no_project; } | cksum; }
@@ -33,7 +33,7 @@ pip install --require-hashes -r "$venv/build.lock"
 pip install --require-hashes --no-build-isolation -r "$lock"
 if [ "$no_project" != no-project ]; then
   pip install --no-deps --no-build-isolation --editable .
-  "$venv/bin/python" -c 'from jaxdl import cpu_layers
+  "$venv/bin/python" -c 'from jaxdl.cpu import cpu_layers
 why = cpu_layers.why_missing()
 if why: print(f"note: no layers in C++, so training on CPU is slower, by up to 1.7 times: {why}")' >&2
 fi

@@ -1,0 +1,343 @@
+"""Gradients of `backprop` against `jax.grad` of what trains, and that against differences.
+
+Everything is float64. `cases()` asks JAX, once; `compare()` asks `backprop`, as often as needed.
+Whatever the project registers and `backprop` does not know becomes a row that fails: nothing is
+skipped.
+
+Compiling takes nearly all of the time, so nothing is compiled as a whole: the operations are few,
+and one that was compiled for one model, loss and activation serves the others.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.test_util import check_grads
+
+from jaxdl.byhand import backprop
+from jaxdl.nn import layers, models
+from jaxdl.optim import losses, optimizers
+
+# Rounding leaves 1e-16 to 1e-14; a wrong term leaves far more.
+TOLERANCE = 1e-10
+
+# After the convolutions, sides of 15, 7 and 9 are odd: poolings drop something.
+_IMAGES = (4, 17, 11, 2)  # [B, H, W, D]
+_NUM_CLASSES = 5
+_DROPOUT_RATE = 0.3
+_LABEL_SMOOTHING = 0.1
+_NUM_STEPS = 5
+
+Leaves = dict[str, np.ndarray]
+
+
+class Case(NamedTuple):
+  """One comparison: what JAX says, and how to get the same by hand."""
+
+  table: str  # "models", "rules" or "optimizers"
+  of: tuple[str, ...]
+  expected: Leaves
+  derive: Callable[[], Leaves]  # raises NoDerivationError
+
+
+class Row(NamedTuple):
+  """The outcome of a comparison."""
+
+  table: str
+  of: tuple[str, ...]
+  error: float  # the largest of all leaves; infinite where there is nothing to compare
+  leaf: str  # where, or what is missing
+
+  @property
+  def passed(self) -> bool:
+    """Whether the error is within the tolerance."""
+    return self.error <= TOLERANCE
+
+
+def cases() -> list[Case]:
+  """Returns every comparison: model x loss x activation, each rule on its own, each optimizer."""
+  with jax.enable_x64(True):
+    return [*_model_cases(), *_rule_cases(), *_optimizer_cases()]
+
+
+def compare(case: Case) -> Row:
+  """Compares leaf by leaf what is derived by hand with what JAX says."""
+  try:
+    derived = case.derive()
+  except backprop.NoDerivationError as error:
+    return Row(case.table, case.of, math.inf, str(error))
+  # Every leaf of either, so that none goes missing.
+  errors = {
+    leaf: relative_error(derived.get(leaf), case.expected.get(leaf))
+    for leaf in dict.fromkeys([*case.expected, *derived])
+  }
+  worst = max(errors, key=errors.get)
+  return Row(case.table, case.of, errors[worst], worst)
+
+
+def relative_error(derived: np.ndarray | None, expected: np.ndarray | None) -> float:
+  """Returns max |derived - expected| / max |expected| over one leaf.
+
+  Infinite where either is missing, is not float64, is not finite or has another shape, and where
+  only the expected one is all zeros.
+  """
+  if derived is None or expected is None or derived.shape != expected.shape:
+    return math.inf
+  if any(a.dtype != np.float64 or not np.isfinite(a).all() for a in (derived, expected)):
+    return math.inf
+  difference, scale = np.abs(derived - expected).max(), np.abs(expected).max()
+  if scale == 0:
+    return 0.0 if difference == 0 else math.inf
+  return float(difference / scale)
+
+
+# Whole models.
+
+
+def _model_cases() -> Iterable[Case]:
+  for model in models.NAMES:
+    for loss in losses.NAMES:
+      for activation in models.ACTIVATIONS:
+        yield _model_case(model, loss, activation)
+
+
+def _model_case(model_name: str, loss_name: str, activation: str) -> Case:
+  """Returns the case of one model, loss and activation, with dropout."""
+  of = (model_name, loss_name, activation)
+  try:
+    backprop.check_derived(model_name, activation, loss_name)
+  except backprop.NoDerivationError as error:
+    return _missing("models", of, error)
+  rng = np.random.default_rng(0)
+  num_classes = 2 if loss_name == "binary_cross_entropy" else _NUM_CLASSES
+  model = models.create(
+    model_name,
+    activation,
+    num_outputs=losses.num_outputs(loss_name, num_classes),
+    kernel_init=nn.initializers.zeros,
+    bias_init=nn.initializers.zeros,
+    dropout_rate=_DROPOUT_RATE,
+  )
+  images = rng.uniform(size=_IMAGES)
+  labels = rng.integers(0, num_classes, len(images))
+  keys = jax.random.split(jax.random.key(0), len(images))
+  shapes = jax.eval_shape(model.init, keys[0], images)["params"]
+  params = jax.tree.map(lambda leaf: _random_parameter(rng, leaf.shape), shapes)
+
+  def mean_loss(params, images):
+    logits = model.apply({"params": params}, images, keys)  # [B, C]
+    return losses.get(loss_name)(logits, labels).mean()
+
+  value, gradients = jax.value_and_grad(mean_loss, (0, 1))(params, images)
+  output_layer = params[max(name for name in params if name.startswith("Dense_"))]
+  mask = dropout_mask(keys, len(output_layer["kernel"]))
+
+  def derive():
+    found = backprop.loss_and_gradients(
+      model_name, activation, loss_name, params, images, labels, mask, _DROPOUT_RATE
+    )
+    return _leaves({"loss": np.float64(found.loss), "images": found.images, **found.params})
+
+  return Case(
+    "models", of, _leaves({"loss": value, "images": gradients[1], **gradients[0]}), derive
+  )
+
+
+def _random_parameter(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+  """Returns float64 numbers that keep activations of order 1; biases are not zero either."""
+  return rng.normal(size=shape) * math.sqrt(2 / math.prod(shape[:-1]))
+
+
+def dropout_mask(keys: jax.Array, num_features: int, rate: float = _DROPOUT_RATE) -> np.ndarray:
+  """Returns what the project's dropout keeps, `[B, D]`, for keys `[B]`."""
+  ones = jnp.ones((len(keys), num_features))
+  return np.asarray(layers.Dropout(rate).apply({}, ones, keys)) != 0
+
+
+def _missing(table: str, of: tuple[str, ...], error: backprop.NoDerivationError) -> Case:
+  def derive():
+    raise error
+
+  return Case(table, of, {}, derive)
+
+
+def _leaves(tree: Any) -> Leaves:
+  """Returns the leaves of a tree by their paths, `Dense_0/kernel`."""
+  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {"/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in flat}
+
+
+# Each rule on its own.
+
+
+class Reference(NamedTuple):
+  """A rule's function as JAX has it: the project's own wherever there is one."""
+
+  function: Callable  # (x, params) -> y
+  x: np.ndarray
+  params: Leaves = {}  # noqa: RUF012  (a NamedTuple's default, never written to)
+  arguments: tuple = ()  # of the rule by hand, after x, where there are no parameters
+
+
+def references(
+  seed: int = 1, batch: int = 6, image: tuple[int, int, int] = (7, 6, 2), num_features: int = 5
+) -> dict[str, Reference]:
+  """Returns the reference of each rule, by name; call it inside `jax.enable_x64(True)`.
+
+  Args:
+    seed: of the random numbers.
+    batch: B.
+    image: `(H, W, D)` of what convolution, pooling and flattening get.
+    num_features: D or C of what the others get.
+  """
+  rng = np.random.default_rng(seed)
+  zeros = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
+  rows = 3 * rng.normal(size=(batch, num_features))
+  images = 3 * rng.normal(size=(batch, *image))
+  labels, binary = rng.integers(0, num_features, batch), rng.integers(0, 2, batch)
+  keys = jax.random.split(jax.random.key(seed), batch)
+  mask = dropout_mask(keys, num_features)
+
+  def squared_error(p, _):  # of probabilities; the project's loss starts from logits
+    return jnp.square(p - jax.nn.one_hot(labels, num_features, dtype=p.dtype)).mean(axis=-1)
+
+  def of_loss(name, x, y):
+    return Reference(lambda z, _: losses.get(name)(z, y), x, arguments=(y,))
+
+  return {
+    "dense": Reference(
+      lambda x, p: nn.Dense(4).apply({"params": p}, x),
+      rows,
+      {"kernel": rng.normal(size=(num_features, 4)), "bias": rng.normal(size=4)},
+    ),
+    "conv": Reference(
+      lambda x, p: layers.Conv(4, **zeros).apply({"params": p}, x),
+      images,
+      {"kernel": rng.normal(size=(3, 3, image[-1], 4)), "bias": rng.normal(size=4)},
+    ),
+    "max_pool": Reference(lambda x, _: layers.max_pool_2x2(x), images),
+    "flatten": Reference(lambda x, _: x.reshape(len(x), -1), images),
+    "dropout": Reference(
+      lambda x, _: layers.Dropout(_DROPOUT_RATE).apply({}, x, keys),
+      rows,
+      arguments=(mask, _DROPOUT_RATE),
+    ),
+    **{
+      name: Reference(lambda x, _, name=name: models.get_activation(name)(x), rows)
+      for name in backprop.ACTIVATIONS
+    },
+    "softmax": Reference(lambda x, _: nn.softmax(x), rows),
+    "binary_cross_entropy": of_loss("binary_cross_entropy", rows[:, :1], binary),
+    "categorical_cross_entropy": of_loss("categorical_cross_entropy", rows, labels),
+    "mean_squared_error": Reference(squared_error, rows, arguments=(labels,)),
+    "hinge": of_loss("hinge", rows, labels),
+  }
+
+
+def _rule_cases() -> Iterable[Case]:
+  known = references()
+  for name in dict.fromkeys([*known, *backprop.RULES]):
+    if name not in known:
+      error = backprop.NoDerivationError(f"rule {name!r} has no reference to hold it against")
+      yield _missing("rules", (name, ""), error)
+      continue
+    reference = known[name]
+    yield rule_case(name, reference)
+    # Whole numbers: at the kinks of ReLU and hinge, and at the ties of pooling.
+    yield rule_case(name, reference._replace(x=np.round(reference.x)), at="kinks and ties")
+    if name in losses.SMOOTHABLE:
+      yield rule_case(name, _smoothed(name, reference), at=f"label smoothing {_LABEL_SMOOTHING}")
+
+
+def _smoothed(name: str, reference: Reference) -> Reference:
+  """Returns a loss with label smoothing, traced as it is where arms train."""
+  (labels,) = reference.arguments
+
+  def function(z, _):
+    return losses.select((name,), jnp.int32(0), jnp.asarray(_LABEL_SMOOTHING))(z, labels)
+
+  return reference._replace(function=function, arguments=(labels, _LABEL_SMOOTHING))
+
+
+def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Case:
+  """Returns the case of one rule: its output and its gradients for a random output gradient."""
+  y, pull_back = jax.vjp(reference.function, jnp.asarray(reference.x), reference.params)
+  dy = np.random.default_rng(2).normal(size=y.shape)
+  dx, dparams = pull_back(jnp.asarray(dy))
+
+  def derive():
+    rule = backprop.get_rule(name)
+    arguments = (reference.params,) if reference.params else reference.arguments
+    output, cache = rule.forward(reference.x, *arguments)
+    dinput, dparameters = rule.backward(cache, dy)
+    return _leaves({"output": output, "input": dinput, **dparameters})
+
+  return Case("rules", (name, at), _leaves({"output": y, "input": dx, **dparams}), derive)
+
+
+# Optimizers.
+
+
+def _optimizer_cases() -> Iterable[Case]:
+  for name in optimizers.NAMES:
+    yield _optimizer_case(name)
+
+
+def _optimizer_case(name: str, learning_rate: float = 0.01) -> Case:
+  """Returns the case of some steps as training makes them; some gradients near epsilon."""
+  rng = np.random.default_rng(3)
+  start = rng.normal(size=(4, 3))
+  gradients = rng.normal(size=(_NUM_STEPS, 4, 3)) * 10.0 ** np.array([-8, -7, 0])[None, None]
+  decay = optimizers.default_weight_decay(name) or None
+
+  params, expected = jnp.asarray(start), {}
+  state = optimizers.get(name).init(params)
+  for t, gradient in enumerate(gradients, start=1):
+    gradient = jnp.asarray(gradient)
+    params, state = optimizers.step(name, params, state, gradient, learning_rate, decay)
+    expected[f"params after step {t}"] = np.asarray(params)
+
+  def derive():
+    path = backprop.descend(name, start, gradients, learning_rate)
+    return {f"params after step {t}": point for t, point in enumerate(path, start=1)}
+
+  return Case("optimizers", (name,), expected, derive)
+
+
+# The oracle itself.
+
+
+def check_oracle() -> list[Row]:
+  """Checks JAX's gradients of the project's losses and layers against finite differences.
+
+  Returns:
+    A row for each, with error 0 where `jax.test_util.check_grads` agrees and an infinite one where
+    it does not.
+  """
+  rng = np.random.default_rng(4)
+  logits, labels = rng.normal(size=(6, _NUM_CLASSES)), rng.integers(0, 2, 6)
+  with jax.enable_x64(True):
+    rows = [
+      _difference_row(f"layer {name}", reference.function, (reference.x, reference.params))
+      for name, reference in references().items()
+      if name not in losses.NAMES
+    ]
+    for name in losses.NAMES:
+      z = logits[:, : losses.num_outputs(name, 2)] if name == "binary_cross_entropy" else logits
+      rows.append(_difference_row(f"loss {name}", lambda z, n=name: losses.get(n)(z, labels), (z,)))
+  return rows
+
+
+def _difference_row(name: str, function: Callable, arguments: tuple) -> Row:
+  try:
+    check_grads(
+      jax.jit(function), arguments, order=1, modes=["rev"], rtol=1e-7, atol=1e-7, eps=1e-5
+    )
+  except AssertionError as error:
+    lines = str(error).split("\n")
+    return Row("oracle", (name,), math.inf, " ".join(lines[:4]))
+  return Row("oracle", (name,), 0.0, "")

@@ -1,0 +1,119 @@
+"""A checked worksheet as text, tables and JSON."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+from jaxdl.byhand.expressions import Name, Updated
+from jaxdl.byhand.worksheet.checker import (
+  CARRIED,
+  EXACT,
+  INCONSISTENT,
+  TRUNCATED,
+  CheckedClaim,
+  CheckedWorksheet,
+)
+from jaxdl.byhand.worksheet.reader import parse_number, parse_quantity
+
+# --- Saying ---
+
+
+def to_json(checked: CheckedWorksheet) -> dict[str, Any]:
+  """Returns title and claims, for a file."""
+  keys = ("of", "claimed", "computed", "status", "expected_from_claims")
+  claims = [{key: getattr(claim, key) for key in keys} for claim in checked.claims]
+  return {"title": checked.title, "claims": claims}
+
+
+def rows(checked: CheckedWorksheet) -> list[list[str]]:
+  """Returns a table of the claims in their order, header first."""
+  header = ["claim", "claimed", "computed", "digits", "status", "from the claims before"]
+  return [
+    header,
+    *(
+      [
+        claim.of,
+        claim.claimed,
+        show(claim.computed, claim),
+        str(claim.digits),
+        claim.status,
+        ""
+        if claim.status in (EXACT, TRUNCATED) or claim.expected_from_claims is None
+        else show(claim.expected_from_claims, claim),
+      ]
+      for claim in checked.claims
+    ),
+  ]
+
+
+def show(value: float, claim: CheckedClaim, extra: int = 2) -> str:
+  """Returns a value with as many digits as the claim has, and some more."""
+  _, unit = parse_number(claim.claimed)
+  places = len(str(unit.numerator)) - len(str(unit.denominator))  # the unit is 10**places
+  decimals = extra - places
+  if (value == 0 or 1e-4 <= abs(value) < 1e7) and 0 <= decimals <= 17:
+    return f"{value:.{decimals}f}"
+  exponent = math.floor(math.log10(abs(value))) if value else 0
+  return f"{value:.{min(max(exponent - places + extra, extra), 16)}e}"
+
+
+def first_slip(checked: CheckedWorksheet) -> str:
+  """Returns what is wrong first, in sentences for whoever wrote the worksheet."""
+  claim = checked.first_wrong
+  if claim is None:
+    num = len(checked.claims)
+    text = f"No slip in {num} claim{'s' if num != 1 else ''}."
+    carried = checked.counts[CARRIED]
+    if carried:
+      text += f" {carried} carried: right from the lines before, which were rounded."
+    return text
+  position = checked.claims.index(claim) + 1
+  if claim.status == INCONSISTENT:
+    return (
+      f"The first mistake is in claim {position}: {claim.of} = {claim.claimed} is written there, "
+      f"but {claim.of} is given as {claim.computed:g}."
+    )
+  text = (
+    f"The first slip is in claim {position}: {claim.of} = {claim.claimed} should be "
+    f"{show(claim.computed, claim, extra=0)}"
+  )
+  if (how := _how(checked, claim)) != "":
+    text += f", because {how}"
+  text += "."
+  expected = claim.expected_from_claims
+  if expected is not None:
+    value = show(expected, claim, extra=0)
+    same = value == show(claim.computed, claim, extra=0)
+    value = "the same" if same else value
+    text += f" From the claims before it, it would be {value}, so the mistake is in this one."
+  return text + _guess(claim)
+
+
+def _how(checked: CheckedWorksheet, claim: CheckedClaim) -> str:
+  """Returns how the right value comes about."""
+  sheet = checked.worksheet
+  of = parse_quantity(claim.of, sheet)
+  if isinstance(of, Name):
+    return f"{of.name} = {' '.join(sheet.formulas[of.name].split())}"
+  if isinstance(of, Updated):
+    slope = (sheet.given[of.name] - claim.computed) / float(sheet.learning_rate or 1)
+    return (
+      f"{claim.of} = {of.name} - learning_rate * d{sheet.loss}/d{of.name} = "
+      f"{sheet.given[of.name]:g} - {sheet.learning_rate:g} * ({slope:.4g})"
+    )
+  return ""
+
+
+def _guess(claim: CheckedClaim) -> str:
+  """Says what kind of mistake it looks like, where it looks like one."""
+  value, unit = parse_number(claim.claimed)
+  for right in (claim.expected_from_claims, claim.computed):
+    if right is None or not value:
+      continue
+    if abs(value + Fraction(right)) <= unit <= abs(value) / 2:
+      return " Its sign is wrong."
+    for shift in (1, 2, 3, -1, -2, -3):
+      scaled = Fraction(right) * Fraction(10) ** shift
+      if scaled and abs(value - scaled) <= unit and abs(value) >= 10 * unit:
+        return " The digits are right, but the decimal point is in the wrong place."
+  return ""

@@ -1,0 +1,29 @@
+"""Datasets in memory: where they come from, and how they are cut.
+
+Images are uint8 `[N, H, W, D]` and labels int32 `[N]`; nothing is scaled here. Read `dataset.py`
+first: what a dataset is. Then `catalog.py`: which names there are.
+
+Imports: errors, store.
+"""
+
+from jaxdl.data.cache import cache_root
+from jaxdl.data.catalog import load
+from jaxdl.data.dataset import (
+  Dataset,
+  Split,
+  check_fraction,
+  select_classes,
+  split_validation,
+  take_train,
+)
+
+__all__ = (
+  "Dataset",
+  "Split",
+  "cache_root",
+  "check_fraction",
+  "load",
+  "select_classes",
+  "split_validation",
+  "take_train",
+)

@@ -1,0 +1,173 @@
+"""The words and the shapes that the whole library shares.
+
+Axes, as written in docstrings and shape comments:
+
+  S seeds, A arms, E epochs, T steps of an epoch, B batch, N examples, C classes (or outputs),
+  H W image height and width, D features or image channels.
+
+  seed        one replication: one draw of initial weights, data order and dropout
+  arm         one condition under comparison
+  member      one (seed, arm) pair: one training run
+  population  all members of an experiment, axes [S, A]
+"""
+
+import dataclasses
+import math
+import numbers
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxdl import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Images and labels of one part of a dataset."""
+
+  images: np.ndarray  # [N, H, W, D] uint8, 0 to 255
+  labels: np.ndarray  # [N] int32, 0 to C - 1
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """An image-classification dataset held in memory.
+
+  `validation` is empty (length 0) until `jaxdl.data.split_validation` takes it from `train`.
+  """
+
+  name: str
+  train: Split
+  validation: Split
+  test: Split
+  class_names: tuple[str, ...]  # [C]
+  checksum: str  # SHA-256 (hex) of the arrays as loaded, before classes are chosen
+
+  @property
+  def splits(self) -> tuple[Split, Split, Split]:
+    """Training, validation and test."""
+    return self.train, self.validation, self.test
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.class_names)
+
+
+def select_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
+  """Keeps the examples of some classes, in their order, and relabels the classes 0, 1, ...
+
+  Args:
+    dataset: any dataset.
+    classes: the classes to keep, at least two, in the order of their new labels. An int is an index
+      into `dataset.class_names`, a string is one of these names.
+
+  Returns:
+    The dataset with `class_names` in the order of `classes`; its checksum is still that of the
+    arrays as loaded.
+
+  Raises:
+    InputError: a class that the dataset does not have or has no training example of, a class named
+      twice, or fewer than two classes.
+  """
+  if isinstance(classes, str) or not isinstance(classes, Sequence | np.ndarray):
+    raise errors.InputError(f"classes must be a list of classes, not {errors.show(classes)}")
+  indices = [_class_index(dataset, name) for name in classes]
+  if len(indices) < 2:
+    raise errors.InputError(f"select two or more classes, not {len(indices)}")
+  new_label = np.full(dataset.num_classes, -1, np.int32)  # [C], -1 for a class that is left out
+  for label, index in enumerate(indices):
+    if new_label[index] >= 0:
+      raise errors.InputError(f"class {dataset.class_names[index]!r} is selected twice")
+    if not np.any(dataset.train.labels == index):
+      raise errors.InputError(
+        f"{dataset.name} has no training example of class {dataset.class_names[index]!r}"
+      )
+    new_label[index] = label
+
+  def keep(split: Split) -> Split:
+    labels = new_label[split.labels]
+    kept = labels >= 0
+    return Split(split.images[kept], labels[kept])
+
+  return dataclasses.replace(
+    dataset,
+    train=keep(dataset.train),
+    validation=keep(dataset.validation),
+    test=keep(dataset.test),
+    class_names=tuple(dataset.class_names[index] for index in indices),
+  )
+
+
+def take_train(dataset: Dataset, num_train: int) -> Dataset:
+  """Keeps the first `num_train` training examples.
+
+  Raises:
+    InputError: there are not so many, or the number is none.
+  """
+  errors.check_integer("num_train", num_train, 1)
+  if num_train > len(dataset.train):
+    raise errors.InputError(
+      f"num_train is {num_train:,}, but {dataset.name} has {len(dataset.train):,} training examples"
+    )
+  images, labels = dataset.train.images, dataset.train.labels
+  return dataclasses.replace(dataset, train=Split(images[:num_train], labels[:num_train]))
+
+
+def split_validation(dataset: Dataset, fraction: float) -> Dataset:
+  """Makes the last examples of the training set the validation set, as Keras does.
+
+  Of N training examples the first floor(N * (1 - fraction)) stay, in double precision as in
+  `validation_split` of `keras.Model.fit`.
+
+  Args:
+    dataset: a dataset whose validation set is empty.
+    fraction: the part of the training set to take, 0 <= fraction < 1; with 0, none.
+
+  Raises:
+    InputError: the fraction is out of range or leaves one of the two parts without an example, or
+      the dataset has a validation set already.
+  """
+  check_fraction(fraction)
+  if fraction == 0:
+    return dataset
+  if len(dataset.validation):
+    raise errors.InputError(f"{dataset.name} already has a validation set")
+  split_at = math.floor(len(dataset.train) * (1.0 - float(fraction)))
+  if not 0 < split_at < len(dataset.train):
+    raise errors.InputError(
+      f"a validation fraction of {fraction} leaves {split_at} of {len(dataset.train)} examples "
+      "for training; both parts need at least one"
+    )
+  images, labels = dataset.train.images, dataset.train.labels
+  return dataclasses.replace(
+    dataset,
+    train=Split(images[:split_at], labels[:split_at]),
+    validation=Split(images[split_at:], labels[split_at:]),
+  )
+
+
+def check_fraction(fraction: float):
+  """Raises InputError unless the fraction is one that `split_validation` takes."""
+  is_number = isinstance(fraction, numbers.Real) and not isinstance(fraction, bool)
+  if not is_number or not 0 <= fraction < 1:
+    raise errors.InputError(
+      f"the validation fraction must be 0 or more and less than 1, not {errors.show(fraction)}"
+    )
+
+
+def _class_index(dataset: Dataset, name: int | str) -> int:
+  """Returns the index of a class given by its index or its name."""
+  if isinstance(name, str):
+    if name not in dataset.class_names:
+      raise errors.unknown_name(f"class of {dataset.name}", name, dataset.class_names)
+    return dataset.class_names.index(name)
+  if not isinstance(name, numbers.Integral) or isinstance(name, bool):
+    raise errors.InputError(f"a class is an index or a name, not {errors.show(name)}")
+  if not 0 <= name < dataset.num_classes:
+    known = ", ".join(f"{index} ({known})" for index, known in enumerate(dataset.class_names))
+    raise errors.InputError(f"{dataset.name} has no class {errors.show(name)}; known: {known}")
+  return operator.index(name)

@@ -1,0 +1,370 @@
+"""Datasets by name, as arrays in memory.
+
+`digits` comes with scikit-learn and needs no network. Every other name is an image-classification
+dataset of TensorFlow Datasets (TFDS), read without TensorFlow from a copy that TFDS prepared in the
+file format `array_record`. Decoding takes seconds, so the arrays are kept in a cache: one file for
+each prepared copy, checked on every read and rebuilt when it is damaged.
+
+Images are uint8 [N, H, W, D] and labels int32 [N], both C-contiguous; nothing is scaled here.
+"""
+
+import contextlib
+import difflib
+import importlib.util
+import json
+import logging
+import os
+import pathlib
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from absl import logging as absl_logging
+
+from jaxdl import errors
+from jaxdl.data import cache
+from jaxdl.data.dataset import Dataset, Split
+
+_LOGGER = logging.getLogger("jaxdl")
+
+_INFO_FILE = "dataset_info.json"
+_FEATURES_FILE = "features.json"
+VERSION = r"\d+\.\d+\.\d+"
+CONFIG = r"\w[\w.\-]*"  # no path, for it becomes the name of a folder
+# Records decoded at a time: bounds the memory that encoded records take beside the arrays.
+_BATCH = 4096
+
+
+# ----------------------------------------------------------------------------------------------
+# Prepared TFDS datasets
+
+
+def load(
+  builder_name: str,
+  config: str | None,
+  version: str | None,
+  data_dir: str | os.PathLike | None,
+  cache_dir: str | os.PathLike | None,
+  download_dir: str | os.PathLike | None,
+) -> Dataset:
+  """Loads a TFDS dataset from its cache, else from its prepared copy, which TFDS makes if need be.
+
+  Args:
+    builder_name: of TFDS.
+    config: of the builder; None: its default.
+    version: None: the newest that is prepared.
+    data_dir: as `jaxdl.data.load` takes it, like those that follow.
+    cache_dir: folder of cached arrays.
+    download_dir: where TFDS finds or puts what it downloads.
+
+  Raises:
+    InputError: as of `jaxdl.data.load`.
+  """
+  root = _data_root(data_dir)
+  folder = _find_prepared(root, builder_name, config, version)
+  if folder is None:
+    folder = _prepare(root, builder_name, config, version, download_dir)
+  name = f"{builder_name}/{config}" if config else builder_name
+  fingerprint = cache.fingerprint_of(folder)
+  cache_file = cache.file_for(cache_dir, folder, name)
+  dataset = cache.read(cache_file, fingerprint, name)
+  if dataset is None:
+    dataset = _read_prepared(folder, name)
+    cache.write(cache_file, fingerprint, dataset)
+  return dataset
+
+
+def _data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
+  """Returns the folder of prepared datasets."""
+  given = os.fspath(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+  if "://" in given:
+    raise errors.InputError(f"data_dir must be a folder of this machine, not {given!r}")
+  try:
+    return pathlib.Path(given).expanduser()
+  except RuntimeError as error:  # No home directory.
+    raise errors.InputError(f"give a data_dir: {given!r} cannot be resolved ({error})") from error
+
+
+def _find_prepared(
+  root: pathlib.Path, builder_name: str, config: str | None, version: str | None
+) -> pathlib.Path | None:
+  """Returns the folder NAME[/CONFIG]/VERSION of the newest prepared copy, or None.
+
+  Looked up by hand because TFDS takes half a second to import, more than all else when the arrays
+  are in the cache.
+  """
+  folder = root / builder_name
+  default_config = folder / ".config" / "metadata.json"
+  if config is None and os.path.isfile(default_config):
+    config = _read_json(default_config).get("default_config_name")
+    if config and not (isinstance(config, str) and re.fullmatch(CONFIG, config, re.ASCII)):
+      raise errors.InputError(f"{default_config} is damaged: {errors.show(config)} is no config")
+  if config:
+    folder = folder / config
+  versions = [
+    path
+    for path in folder.glob(version or "*.*.*")
+    if re.fullmatch(VERSION, path.name, re.ASCII) and os.path.isdir(path)
+  ]
+  return max(versions, key=lambda path: [int(n) for n in path.name.split(".")], default=None)
+
+
+def _prepare(
+  root: pathlib.Path,
+  builder_name: str,
+  config: str | None,
+  version: str | None,
+  download_dir: str | os.PathLike | None,
+) -> pathlib.Path:
+  """Lets TFDS download a dataset and prepare it under `root`; returns its folder."""
+  with _quiet():
+    import tensorflow_datasets as tfds
+
+  _check_tfds_name(tfds, builder_name, config)
+  name = builder_name + (f"/{config}" if config else "") + (f":{version}" if version else "")
+  if importlib.util.find_spec("tensorflow") is None:
+    raise errors.InputError(
+      f"{name} is not prepared in {root}: put a copy that TFDS prepared as array_record there, or "
+      "install TensorFlow to prepare it (pip install 'jaxdl[prepare]' or make install-prepare)"
+    )
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      builder = tfds.builder(name, data_dir=os.fspath(root), file_format="array_record")
+      _supervised_keys(tfds, builder.info)  # Before gigabytes are downloaded in vain.
+      builder.download_and_prepare(
+        download_dir=None if download_dir is None else os.fspath(download_dir),
+        # TFDS's bucket of prepared datasets holds another file format.
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+      )
+  except errors.InputError:
+    raise
+  except Exception as error:  # A network, a disk, a checksum, a manual download, ...
+    raise errors.InputError(
+      f"TFDS cannot prepare {name} in {root}: {errors.brief(error)}"
+    ) from error
+  return pathlib.Path(builder.data_dir)
+
+
+def _check_tfds_name(tfds: Any, builder_name: str, config: str | None) -> None:
+  """Raises InputError unless TFDS has code for this dataset and config."""
+  known = tfds.list_builders(with_community_datasets=False)
+  if builder_name not in known:
+    # Not errors.unknown_name: it lists all names, and TFDS has hundreds.
+    nearest = difflib.get_close_matches(builder_name.lower(), ["digits", *known], n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise errors.InputError(
+      f"unknown dataset {builder_name!r}; {hint}known: digits and the {len(known)} datasets in the "
+      "catalog of TFDS"
+    )
+  try:
+    configs = tfds.builder_cls(builder_name).builder_configs
+  except ImportError as error:
+    raise errors.InputError(f"TFDS cannot build {builder_name}: {errors.brief(error)}") from error
+  if config is not None and not configs:
+    raise errors.InputError(f"{builder_name} has no configs, so there is no {config!r}")
+  if config is not None and config not in configs:
+    raise errors.unknown_name(f"config of {builder_name}", config, configs)
+
+
+def _read_prepared(folder: pathlib.Path, name: str) -> Dataset:
+  """Reads a prepared dataset from its record files, without TensorFlow."""
+  with _quiet():
+    import tensorflow_datasets as tfds
+
+    info = _read_info(tfds, folder)
+    image_key, label_key = _supervised_keys(tfds, info)
+    missing = {"train", "test"} - set(info.splits)
+    if missing:
+      raise errors.InputError(
+        f"{name} has no split {' and no split '.join(sorted(missing))}; its splits: "
+        f"{', '.join(sorted(info.splits)) or 'none'}"
+      )
+    train, test = (
+      _read_split(info, split, image_key, label_key, folder / _INFO_FILE)
+      for split in ("train", "test")
+    )
+    class_names = _class_names(info.features[label_key], folder / f"{label_key}.labels.txt")
+    return cache.make_dataset(name, train, test, class_names)
+
+
+def _read_info(tfds: Any, folder: pathlib.Path) -> Any:
+  """Returns TFDS's DatasetInfo of a prepared copy, from its files and not from TFDS's own code."""
+  metadata = _read_json(folder / _INFO_FILE)
+  features = _read_json(folder / _FEATURES_FILE)
+  file_format = metadata.get("fileFormat", "tfrecord")
+  if file_format != "array_record":
+    raise errors.InputError(
+      f"{folder} is prepared as {file_format!r} and not as array_record; prepare it in another "
+      "data_dir"
+    )
+  if metadata.get("version") != folder.name:
+    raise errors.InputError(
+      f"{folder / _INFO_FILE} is damaged: it says version {metadata.get('version')!r}"
+    )
+  with _damage_in(folder / _FEATURES_FILE):
+    for name in _named_classes(features):
+      # TFDS imports whatever module is named there, and importing is running.
+      if not name.startswith("tensorflow_datasets."):
+        raise ValueError(f"it names a class that is not of TFDS: {errors.show(name)}")
+    tfds.features.FeatureConnector.from_config(os.fspath(folder))
+  with _damage_in(folder / _INFO_FILE):
+    return tfds.builder_from_directory(os.fspath(folder)).info
+
+
+def _named_classes(value: Any) -> Iterator[str]:
+  """Yields the names of Python classes in a `features.json`, also in JSON text inside of it."""
+  if isinstance(value, str):
+    with contextlib.suppress(ValueError):
+      value = json.loads(value)
+  if isinstance(value, dict):
+    for key, inner in value.items():
+      if key in ("pythonClassName", "python_class_name", "type") and isinstance(inner, str):
+        yield inner
+      else:
+        yield from _named_classes(inner)
+  elif isinstance(value, list):
+    for inner in value:
+      yield from _named_classes(inner)
+
+
+def _supervised_keys(tfds: Any, info: Any) -> tuple[str, str]:
+  """Returns the names of the image feature and the label feature, which it checks."""
+
+  def refuse(reason: str) -> errors.InputError:
+    return errors.InputError(f"{info.full_name} is not for image classification: {reason}")
+
+  keys, features = info.supervised_keys, info.features
+  if not isinstance(features, tfds.features.FeaturesDict):
+    raise refuse("its examples are not dictionaries")
+  is_pair = isinstance(keys, tuple) and len(keys) == 2
+  if not is_pair or any(not isinstance(key, str) or key not in features for key in keys):
+    raise refuse(f"its supervised keys {keys!r} do not name an image and a label")
+  image, label = (features[key] for key in keys)
+  if not isinstance(image, tfds.features.Image):
+    raise refuse(f"its input {keys[0]!r} is no image but {type(image).__name__}")
+  if len(image.shape) != 3 or None in image.shape:
+    raise refuse(f"its images differ in size (shape {image.shape})")
+  if image.np_dtype != np.uint8:
+    raise refuse(f"its images are {np.dtype(image.np_dtype)}, not uint8")
+  if not isinstance(label, tfds.features.ClassLabel) or label.num_classes is None:
+    raise refuse(f"its label {keys[1]!r} is no class but {type(label).__name__}")
+  return keys
+
+
+def _class_names(label: Any, names_file: pathlib.Path) -> list[str]:
+  """Returns the names of the classes; "0", "1", ... where the dataset has no file of names.
+
+  TFDS reads the file too, but in a thread whose errors it drops.
+  """
+  if not os.path.isfile(names_file):
+    return label.names
+  with _damage_in(names_file):
+    lines = names_file.read_text(encoding="utf-8").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    if len(names) != label.num_classes or len(set(names)) != len(names):
+      raise ValueError(f"it must name {label.num_classes} different classes")
+  return names
+
+
+def _read_split(
+  info: Any, split: str, image_key: str, label_key: str, info_file: pathlib.Path
+) -> Split:
+  """Decodes the examples of a split, in the order of its record files."""
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  with _damage_in(info_file):
+    shards = list(zip(info.splits[split].filepaths, info.splits[split].shard_lengths, strict=True))
+  # Every file is opened before memory is taken for what dataset_info.json says that they hold.
+  sources = [(path, _open_records(path, length)) for path, length in shards]
+  num_examples = sum(length for _, length in shards)
+  if num_examples == 0:
+    raise errors.InputError(f"{info_file} says that the split {split} has no examples")
+  image_feature, num_classes = info.features[image_key], info.features[label_key].num_classes
+  shape = image_feature.shape
+  try:
+    images = np.empty((num_examples, *shape), np.uint8)
+  except (MemoryError, ValueError) as error:  # ValueError: larger than any address.
+    raise errors.InputError(
+      f"{info.full_name} does not fit in memory: {num_examples} images of shape {shape}"
+    ) from error
+  labels = np.empty(num_examples, np.int32)
+  i = 0
+  for path, source in sources:
+    with _damage_in(path), source:
+      for record in _records(source):
+        # TFDS's own deserialize_example_np takes nearly twice as long.
+        example = tf_example_pb2.Example.FromString(record).features.feature
+        image = image_feature.decode_example_np(example[image_key].bytes_list.value[0])
+        label = example[label_key].int64_list.value[0]
+        if image.shape != shape or image.dtype != np.uint8:
+          raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 {shape}")
+        if not 0 <= label < num_classes:
+          raise ValueError(f"a label is {label}, not from 0 to {num_classes - 1}")
+        images[i], labels[i] = image, label
+        i += 1
+  return Split(images, labels)
+
+
+def _open_records(path: os.PathLike, num_records: int) -> Any:
+  """Opens a record file, which must hold exactly this number of records."""
+  try:
+    from array_record.python import array_record_data_source
+  except ImportError as error:
+    raise errors.InputError(
+      f"reading {path} needs the package array_record, which exists for Linux and macOS"
+    ) from error
+  if not os.path.isfile(path):
+    raise errors.InputError(f"{path} is missing")
+  with _damage_in(path):
+    source = array_record_data_source.ArrayRecordDataSource(os.fspath(path))
+    if len(source) != num_records:
+      raise ValueError(f"it holds {len(source)} examples, {_INFO_FILE} says {num_records}")
+  return source
+
+
+def _records(source: Any) -> Iterator[bytes]:
+  """Yields the records in order. Read in batches, which is many times faster than one by one."""
+  for start in range(0, len(source), _BATCH):
+    yield from source.__getitems__(range(start, min(start + _BATCH, len(source))))
+
+
+@contextlib.contextmanager
+def _damage_in(path: os.PathLike) -> Iterator[None]:
+  """Turns whatever reading a file of a prepared copy raises into an InputError that names the file.
+
+  array_record checks a hash of every chunk and raises RuntimeError; protocol buffers, image
+  decoders and TFDS itself each raise their own kinds of errors.
+  """
+  try:
+    yield
+  except (errors.InputError, MemoryError):
+    raise
+  except Exception as error:
+    raise errors.InputError(f"{path} is damaged: {errors.brief(error)}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps off the screen what TFDS warns of and logs below errors, such as optional packages."""
+  logger = absl_logging.get_absl_logger()
+  level = logger.level
+  logger.setLevel("ERROR")
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      yield
+  finally:
+    logger.setLevel(level)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    content = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError, RecursionError) as error:
+    raise errors.InputError(f"{path} is missing or damaged: {errors.brief(error)}") from error
+  if not isinstance(content, dict):
+    raise errors.InputError(f"{path} is damaged: it holds no JSON object")
+  return content

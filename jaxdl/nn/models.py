@@ -1,0 +1,195 @@
+"""Models: name -> linen module that maps images `[B, H, W, D]` in [0, 1] to logits `[B, C]`."""
+
+import functools
+import itertools
+import math
+import re
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from jaxdl.errors import InputError, show, unknown_name
+from jaxdl.nn.layers import Conv, Dropout, dense_dot_general, max_pool_2x2
+
+# Keras's definitions: leaky ReLU with slope 0.2, GELU with the error function itself.
+_ACTIVATIONS = {
+  "gelu": functools.partial(nn.gelu, approximate=False),
+  "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=0.2),
+  "relu": nn.relu,
+  "sigmoid": nn.sigmoid,
+  "tanh": nn.tanh,
+}
+ACTIVATIONS = tuple(_ACTIVATIONS)
+# Those that never decrease commute with a maximum, which lets a CNN pool first: an activation of a
+# quarter of the values is cheaper.
+MONOTONE = ("leaky_relu", "relu", "sigmoid", "tanh")
+
+# What `MLP` sows: the inputs of every hidden layer's activation, for whoever asks for them.
+PREACTIVATIONS = "preactivations"
+
+
+class CNN(nn.Module):
+  """Blocks of 3 x 3 convolution, 2 x 2 max pooling and activation, then dense layers.
+
+  As `cnn_binary`, with features (32, 64) both pooled, 28 x 28 x 1 images and one output, it has
+  320 + 18,496 + 1,601 = 20,417 parameters. As `cnn_mnist`, where the second block does not pool and
+  a hidden layer of 64 follows, with ten outputs it has 320 + 18,496 + 495,680 + 650 = 515,146.
+  """
+
+  num_outputs: int
+  kernel_init: Callable
+  bias_init: Callable
+  dropout_rate: float
+  features: tuple[int, ...] = (32, 64)
+  num_pooled: int = 2  # the first blocks, which pool
+  hidden: tuple[int, ...] = ()
+  activation: str = "relu"
+  native_conv: bool = False  # XLA's own, fastest where no gradient is taken
+  product: Callable | None = None  # of layers, `[B, D] x [D, F] -> [B, F]`; None: XLA's
+
+  @nn.compact
+  def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
+    """Returns logits `[B, num_outputs]`; `dropout_keys` is `[B]`, or None when evaluating."""
+    init = {"kernel_init": self.kernel_init, "bias_init": self.bias_init}
+    dense = functools.partial(nn.Dense, dot_general=dense_dot_general(self.product), **init)
+    activate = get_activation(self.activation)
+    x = images
+    conv = functools.partial(Conv, native=self.native_conv, product=self.product, **init)
+    for block, features in enumerate(self.features):
+      pool, first = block < self.num_pooled, self.activation in MONOTONE
+      x = activate(conv(features, pool=pool and first)(x))
+      x = max_pool_2x2(x, self.native_conv) if pool and not first else x
+    x = x.reshape(x.shape[0], -1)  # [B, D]
+    for features in self.hidden:
+      x = activate(dense(features)(x))
+    x = Dropout(self.dropout_rate)(x, dropout_keys)
+    return dense(self.num_outputs)(x)
+
+
+class MLP(nn.Module):
+  """Dense layers with activation on a flattened image, then dropout and a dense output.
+
+  As `mlp`, with hidden (128, 64), 28 x 28 x 1 images and ten outputs, it has 109,386 parameters. As
+  `cifar_mlp`, with hidden (512, 256), tanh after the second, and 32 x 32 x 3 images, 1,707,274.
+  """
+
+  num_outputs: int
+  kernel_init: Callable
+  bias_init: Callable
+  dropout_rate: float
+  hidden: tuple[int, ...] = (128, 64)
+  activation: str = "relu"
+  last_activation: str | None = None  # of the last hidden layer; None: that of the others
+  product: Callable | None = None  # of layers, `[B, D] x [D, F] -> [B, F]`; None: XLA's
+
+  @nn.compact
+  def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
+    """Returns logits `[B, num_outputs]`; `dropout_keys` is `[B]`, or None when evaluating."""
+    dense = functools.partial(
+      nn.Dense,
+      kernel_init=self.kernel_init,
+      bias_init=self.bias_init,
+      dot_general=dense_dot_general(self.product),
+    )
+    names = [self.activation] * len(self.hidden)
+    names[-1] = self.last_activation or self.activation
+    x = images.reshape(images.shape[0], -1)  # [B, D]
+    for features, name in zip(self.hidden, names, strict=True):
+      x = dense(features)(x)
+      self.sow("intermediates", PREACTIVATIONS, x)
+      x = get_activation(name)(x)
+    x = Dropout(self.dropout_rate)(x, dropout_keys)
+    return dense(self.num_outputs)(x)
+
+
+_MODELS = {
+  "cifar_mlp": functools.partial(MLP, hidden=(512, 256), last_activation="tanh"),
+  "cnn_binary": CNN,
+  "cnn_mnist": functools.partial(CNN, num_pooled=1, hidden=(64,)),
+  "mlp": MLP,
+}
+NAMES = tuple(_MODELS)
+_SPEC = re.compile(r"(\w+)\s*(?:\(([\d,\s]*)\))?")
+MAX_LAYERS, _MAX_UNITS = 200, 2**16
+# Between hidden layers, in all: a gigabyte. More is a slip, to be told before it is allocated.
+_MAX_WEIGHTS = 2**28
+
+
+def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
+  """Reads a model from a setting.
+
+  Args:
+    spec: one of `NAMES`; `mlp` also with the sizes of its hidden layers, `"mlp(64, 64, 64)"`.
+
+  Returns:
+    `(name, sizes of the hidden layers)`, None for those that the model has by itself.
+
+  Raises:
+    InputError: for an unknown name, or sizes that are none.
+  """
+  match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
+  if match is None or match[1] not in _MODELS:
+    raise unknown_name("model", match[1] if match else spec, _MODELS)
+  name, written = match[1], match[2]
+  if written is None:
+    return name, None
+  if name != "mlp":
+    raise InputError(f"model {name!r} takes no layer sizes, but {show(spec)} gives some")
+  texts = [text.strip() for text in written.split(",")]
+  # Not `int` of whatever there is: of thousands of digits it raises, and so it does of "1 2".
+  sizes = [int(text) if re.fullmatch(r"\d{1,9}", text) else 0 for text in texts]
+  if len(sizes) > MAX_LAYERS or not all(0 < size <= _MAX_UNITS for size in sizes):
+    raise InputError(
+      f"model {show(spec)} needs 1 to {MAX_LAYERS} sizes of hidden layers, each 1 to {_MAX_UNITS:,}"
+    )
+  if sum(map(math.prod, itertools.pairwise(sizes))) > _MAX_WEIGHTS:
+    raise InputError(
+      f"model {show(spec)} has more than {_MAX_WEIGHTS:,} weights between its hidden layers"
+    )
+  return name, tuple(sizes)
+
+
+def create(spec: str, activation: str = "relu", native_conv: bool = False, **settings) -> nn.Module:
+  """Returns the model that a setting asks for.
+
+  Args:
+    spec: as `parse` reads it.
+    activation: one of `ACTIVATIONS`, of the hidden layers (of `cifar_mlp`, the first).
+    native_conv: convolve as XLA does; for CNNs only.
+    **settings: `num_outputs`, `kernel_init`, `bias_init`, `dropout_rate`, `product`, as the
+      classes above have them.
+
+  Raises:
+    InputError: for an unknown name.
+  """
+  name, hidden = parse(spec)
+  get_activation(activation)
+  if hidden is not None:
+    settings["hidden"] = hidden
+  if native_conv:
+    settings["native_conv"] = True
+  return _MODELS[name](activation=activation, **settings)
+
+
+def get_activation(name: str) -> Callable[[jax.Array], jax.Array]:
+  """Returns the activation of that name. Raises InputError when there is none."""
+  if name not in _ACTIVATIONS:
+    raise unknown_name("activation", name, _ACTIVATIONS)
+  return _ACTIVATIONS[name]
+
+
+def hidden_activations(spec: str, activation: str) -> tuple[str, ...]:
+  """Returns the names of the activations after the hidden dense layers, first layer first."""
+  model = create(
+    spec, activation, num_outputs=1, kernel_init=None, bias_init=None, dropout_rate=0.0
+  )
+  names = [activation] * len(model.hidden)
+  if names and getattr(model, "last_activation", None):
+    names[-1] = model.last_activation
+  return tuple(names)
+
+
+def is_convolutional(spec: str) -> bool:
+  """Whether a model has convolutions, whose patches outgrow the cache."""
+  return parse(spec)[0].startswith("cnn")

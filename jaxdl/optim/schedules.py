@@ -1,0 +1,203 @@
+"""Learning rates over time: planned ahead, one per step, or reduced when a loss stops to improve.
+
+A plan is a spec, `"cosine"` or `"step(0.5, 10)"`, and becomes an array before anything is compiled,
+so that arms with different plans share one program. What depends on how training goes,
+`reduce_on_plateau`, is a pure function of arrays and scales whatever the plan says.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdl.errors import InputError, unknown_name
+
+# Each of the following maps (num_epochs, num_steps, *arguments) to factors on the learning rate,
+# `[num_epochs * num_steps]` float64.
+
+
+def _constant(num_epochs, num_steps):
+  return np.ones(num_epochs * num_steps)
+
+
+def _step(num_epochs, num_steps, factor, epochs):
+  """`factor^floor(epoch / epochs)`: lower by a factor every so many epochs."""
+  schedule = optax.exponential_decay(1.0, epochs * num_steps, factor, staircase=True)
+  return _evaluate(schedule, num_epochs * num_steps)
+
+
+def _exponential(num_epochs, num_steps, factor):
+  """`factor^(t / num_steps)`: a factor per epoch, a bit of it at every step t."""
+  return _evaluate(optax.exponential_decay(1.0, num_steps, factor), num_epochs * num_steps)
+
+
+def _cosine(num_epochs, num_steps, final):
+  """`final + (1 - final) (1 + cos(pi t / N)) / 2`, N steps in all (Loshchilov & Hutter 2017)."""
+  total = num_epochs * num_steps
+  return _evaluate(optax.cosine_decay_schedule(1.0, total, alpha=final), total)
+
+
+def _warmup(num_epochs, num_steps, epochs):
+  """`(t + 1) / n` at step t of the first n, then 1 (Goyal et al. 2017)."""
+  _check_warmup(epochs, num_epochs)
+  steps = np.arange(num_epochs * num_steps)
+  return np.minimum((steps + 1) / (epochs * num_steps), 1.0)
+
+
+def _warmup_cosine(num_epochs, num_steps, epochs, final):
+  """`_warmup`, then `_cosine` over the epochs that are left."""
+  factors = _warmup(num_epochs, num_steps, epochs)
+  factors[epochs * num_steps :] = _cosine(num_epochs - epochs, num_steps, final)
+  return factors
+
+
+def _one_cycle(num_epochs, num_steps, share):
+  """One cycle (Smith & Topin 2019): half a cosine from 1/25 up to 1, another down to 1/250,000.
+
+  The first takes `share` of the steps.
+  """
+  total = num_epochs * num_steps
+  if not 0 < int(share * total) < total:
+    raise InputError(
+      f"schedule 'one_cycle({share:g})' has no step up or no step down in {total} steps"
+    )
+  return _evaluate(optax.cosine_onecycle_schedule(total, 1.0, pct_start=share), total)
+
+
+def _evaluate(schedule: optax.Schedule, total: int) -> np.ndarray:
+  """Returns what a schedule of optax says at steps 0 to total - 1, in float64 while computing."""
+  with jax.enable_x64(True):
+    return np.array(jax.vmap(schedule)(jnp.arange(total)))
+
+
+def _check_warmup(epochs, num_epochs):
+  if epochs >= num_epochs:
+    raise InputError(
+      f"the schedule warms up for {epochs} epochs, but must for fewer than num_epochs, {num_epochs}"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Argument:
+  name: str
+  valid: Callable[[float], bool]
+  meaning: str
+  default: float | None = None  # None: it must be given
+
+
+_FACTOR = _Argument("factor", lambda value: value > 0, "> 0")
+_EPOCHS = _Argument(
+  "epochs", lambda value: 1 <= value < 2**31 and value.is_integer(), "a whole number >= 1"
+)
+_FINAL = _Argument("final", lambda value: 0 <= value <= 1, "from 0 to 1", 0.0)
+_SHARE = _Argument("share", lambda value: 0 < value < 1, "between 0 and 1", 0.3)
+
+_SCHEDULES = {
+  "constant": (_constant, ()),
+  "cosine": (_cosine, (_FINAL,)),
+  "exponential": (_exponential, (_FACTOR,)),
+  "one_cycle": (_one_cycle, (_SHARE,)),
+  "step": (_step, (_FACTOR, _EPOCHS)),
+  "warmup": (_warmup, (_EPOCHS,)),
+  "warmup_cosine": (_warmup_cosine, (_EPOCHS, _FINAL)),
+}
+NAMES = tuple(_SCHEDULES)
+_SPEC = re.compile(r"(\w+)\s*(?:\(([^()]*)\))?")
+# More would not fit in memory.
+_MAX_STEPS = 10**8
+
+
+def parse(spec: str) -> tuple[str, tuple[float, ...]]:
+  """Reads a schedule from a setting.
+
+  Args:
+    spec: a name, with its arguments where it takes some:
+
+      - `constant`;
+      - `step(factor, epochs)`: times `factor` every so many epochs;
+      - `exponential(factor)`: times `factor` per epoch, smoothly;
+      - `cosine`, `cosine(final)`: down to `final` (0) times the learning rate;
+      - `warmup(epochs)`: up in a straight line, then constant;
+      - `warmup_cosine(epochs)`, `warmup_cosine(epochs, final)`: one, then the other;
+      - `one_cycle`, `one_cycle(share)`: up from 1/25 over that share (0.3) of the steps, then down
+        to 1/250,000.
+
+  Returns:
+    `(name, arguments)`, with defaults filled in; numbers of epochs are ints.
+
+  Raises:
+    InputError: for an unknown name, too few or too many arguments, or one that is out of range.
+  """
+  match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
+  if match is None or match[1] not in _SCHEDULES:
+    raise unknown_name("schedule", match[1] if match else spec, NAMES)
+  name, written = match[1], match[2]
+  _, arguments = _SCHEDULES[name]
+  given = written.split(",") if written is not None and written.strip() else []
+  least = sum(argument.default is None for argument in arguments)
+  if not least <= len(given) <= len(arguments):
+    usage = f"{name}({', '.join(a.name for a in arguments)})" if arguments else name
+    optional = ", the last of which may be left out" if least < len(arguments) else ""
+    raise InputError(
+      f"schedule {spec!r} has the wrong number of arguments; it is {usage!r}{optional}"
+    )
+  values = [_number(spec, *pair) for pair in zip(arguments, given, strict=False)]
+  values += [argument.default for argument in arguments[len(given) :]]
+  return name, tuple(values)
+
+
+def check(spec: str, num_epochs: int):
+  """Raises InputError for a schedule that `learning_rates` would refuse for so many epochs.
+
+  Without computing anything, so that JAX is not started.
+  """
+  name, arguments = parse(spec)
+  if name.startswith("warmup"):
+    _check_warmup(arguments[0], num_epochs)
+
+
+def _number(spec: str, argument: _Argument, written: str) -> float:
+  """Returns one argument of a spec; an int where it counts epochs."""
+  try:
+    value = float(written)
+  except ValueError:
+    value = math.nan
+  if not (math.isfinite(value) and argument.valid(value)):
+    raise InputError(
+      f"{argument.name} of schedule {spec!r} must be {argument.meaning}, not {written.strip()!r}"
+    )
+  return int(value) if argument is _EPOCHS else value
+
+
+def learning_rates(spec: str, learning_rate: float, num_epochs: int, num_steps: int) -> np.ndarray:
+  """Returns the learning rate of every step.
+
+  Args:
+    spec: as `parse` reads it.
+    learning_rate: the one that the schedule scales.
+    num_epochs: E.
+    num_steps: T, of one epoch.
+
+  Returns:
+    `[E, T]` float32. Most schedules are computed by JAX, which starts its devices.
+
+  Raises:
+    InputError: as `parse` does, and for a schedule that does not fit into E epochs of T steps or
+      whose learning rates are not finite in float32.
+  """
+  name, arguments = parse(spec)
+  if num_epochs * num_steps > _MAX_STEPS:
+    raise InputError(
+      f"{num_epochs:,} epochs of {num_steps:,} steps are too many: more than {_MAX_STEPS:,} steps"
+    )
+  factors = _SCHEDULES[name][0](num_epochs, num_steps, *arguments)
+  with np.errstate(over="ignore", invalid="ignore"):
+    rates = (learning_rate * factors).astype(np.float32).reshape(num_epochs, num_steps)
+  if not np.isfinite(rates).all():
+    raise InputError(f"schedule {spec!r} leads to learning rates that are not finite")
+  return rates

@@ -1,0 +1,282 @@
+"""One population on many machines: its chunks as tasks of Dask, which repeats those of the dead.
+
+Workers are `dask worker` processes that have jaxdl, one for each device or core. Each loads the
+data set once, trains the chunks that it is given as any process would, and commits them to the
+workdir, which all machines see; what goes over the network is the name of a chunk, and a line about
+it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import logging
+import os
+import pathlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxdl import experiment as experiment_lib
+from jaxdl.cpu import cpu_layers
+from jaxdl.errors import InputError, brief
+from jaxdl.experiment import Experiment
+from jaxdl.population import devices, local
+from jaxdl.population.chunk import Trainer
+from jaxdl.population.devices import DeviceKind
+from jaxdl.population.local import Outcome
+from jaxdl.population.plan import Chunk, Group
+from jaxdl.population.programs import Observer
+from jaxdl.population.progress import Progress
+from jaxdl.store import files
+from jaxdl.store.store import Store
+
+_CONNECT_SECONDS = 60
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a worker has to know of a run, besides which chunk of it to train.
+
+  Attributes:
+    config: the experiment, as JSON.
+    data_dir: where TFDS datasets are, on every worker.
+    dataset_checksum: of the data that the client has.
+    device: what the chunks are planned for.
+    folder: of the store, which all workers see.
+    observe: as `jaxdl.population.train_population` takes it, like those that follow.
+    keep_logits: keep every member's logits of the test set.
+    checkpoint_every: epochs from one checkpoint of a chunk to the next.
+    pinned: whether the workers are those of one machine, to be shared out between them.
+  """
+
+  config: str
+  data_dir: str | None
+  dataset_checksum: str
+  device: DeviceKind
+  folder: str
+  observe: Observer | None = None
+  keep_logits: bool = False
+  checkpoint_every: int | None = None
+  pinned: bool = False
+
+
+class Trained(NamedTuple):
+  """What a worker says of a chunk that it has committed."""
+
+  trained: int  # member-epochs
+  skipped: int  # member-epochs that it did not train, because members stopped
+  finished: int  # members
+
+
+# --- On a worker ---
+
+
+def train_chunk(run: Run, chunk: Chunk) -> Trained:
+  """Trains a chunk of a run on this worker and commits it."""
+  store = Store(pathlib.Path(run.folder))
+  try:
+    # A worker that was thought dead may still be training the same chunk.
+    with files.exclusive(store.folder / "locks" / chunk.name):
+      trainer, groups = _trainer(run)
+      device = jax.local_devices()[0]
+      result = trainer.train(chunk, device, threading.Event())
+  except InputError:
+    raise
+  except Exception as error:
+    local.note_failure(store, chunk, error, "on a worker")
+    raise
+  most = groups[chunk.group].recipe.num_epochs
+  epochs = result.num_epochs
+  return Trained(int(epochs.sum()), int((most - epochs).sum()), epochs.size)
+
+
+@functools.lru_cache(maxsize=1)
+def _trainer(run: Run) -> tuple[Trainer, list[Group]]:
+  """Loads the data set and plans the run, once for each worker."""
+  if run.pinned:
+    _take_share()
+  here = devices.kind_of(jax.local_devices()[0])
+  if here[:2] != run.device[:2]:
+    raise InputError(f"a worker has a {here.name}, but the run is planned for {run.device.name}")
+  if run.device.cpu_layers and not here.cpu_layers:
+    raise InputError(
+      f"the run is planned with layers in C++, and on a worker {cpu_layers.why_missing()}; install "
+      f"jaxdl alike for all workers, or start them all with {cpu_layers.SWITCH}=0"
+    )
+  experiment = Experiment.from_json(json.loads(run.config))
+  dataset = experiment_lib.load_dataset(experiment, run.data_dir)
+  if dataset.checksum != run.dataset_checksum:
+    raise InputError(f"a worker has another copy of the data set {dataset.name}")
+  groups = experiment_lib.plan(experiment, dataset, run.device)
+  trainer = Trainer(
+    dataset,
+    groups,
+    jax.local_devices()[:1],
+    observe=run.observe,
+    keep_logits=run.keep_logits,
+    store=Store(pathlib.Path(run.folder)),
+    checkpoint_every=run.checkpoint_every,
+    progress=Progress(quiet=True),
+  )
+  return trainer, groups
+
+
+def _take_share():
+  """Takes this worker's own core, or accelerator, of a machine, before JAX counts them.
+
+  XLA starts as many threads as there are cores: of two workers that share two cores, each was a
+  third slower on convolutions than on one core of its own.
+  """
+  from distributed import get_worker
+
+  place = int(get_worker().name)
+  if _accelerators():
+    os.environ["CUDA_VISIBLE_DEVICES"] = _accelerators()[place]
+  elif hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    # Those that Dask has started already as well: what they do belongs to this worker, not to the
+    # one on the other core.
+    for thread in os.listdir("/proc/self/task"):
+      with contextlib.suppress(ProcessLookupError):  # it has ended since
+        os.sched_setaffinity(int(thread), {cores[place % len(cores)]})
+
+
+def _accelerators() -> list[str]:
+  """Returns the names of this machine's NVIDIA GPUs, found without JAX, which would claim them."""
+  visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+  if visible is not None:
+    return [name for name in visible.split(",") if name.strip()]
+  found = list(pathlib.Path("/proc/driver/nvidia/gpus").glob("*"))
+  return [str(place) for place in range(len(found))]
+
+
+def _describe(pinned: bool) -> DeviceKind:
+  if pinned:
+    _take_share()
+  return devices.kind_of(jax.local_devices()[0])
+
+
+# --- On the client ---
+
+
+class Cluster:
+  """A connection to a scheduler, or a cluster of this machine's own."""
+
+  def __init__(self, client: Any, is_own: bool):
+    """Wraps a Dask client; `is_own` says whether its workers are this process's."""
+    self._client, self.is_own = client, is_own
+    self._kind: DeviceKind | None = None
+
+  @property
+  def device(self) -> DeviceKind:
+    """What the workers train on: that of one of them, which all others must have."""
+    if self._kind is None:
+      self._kind = self._client.submit(_describe, self.is_own, pure=False).result()
+    return DeviceKind(*self._kind)
+
+  def train(
+    self, run: Run, groups: Sequence[Group], chunks: Sequence[Chunk], progress: Progress
+  ) -> Outcome:
+    """Trains chunks on the workers; arguments and errors as of `local.train_here`."""
+    store = Store(pathlib.Path(run.folder))
+    waiting = [chunk for chunk in chunks if not store.has_chunk(chunk.name)]
+    failures = {}
+    task = functools.partial(train_chunk, run)
+    for done, (chunk, result) in enumerate(self.map(task, waiting), 1):
+      if isinstance(result, InputError):
+        raise result
+      if isinstance(result, BaseException):
+        failures[chunk] = brief(result)
+        if not store.failure_file(chunk.name).exists():
+          local.note_failure(store, chunk, result, "with its workers")
+        continue
+      epochs = groups[chunk.group].recipe.num_epochs
+      progress.update(f"{done}/{len(waiting)}", f"{epochs}/{epochs}", *result)
+    outcome = local.read_committed(store, groups, chunks, progress)
+    num_workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+    return outcome._replace(failures=failures, num_workers=num_workers)
+
+  def map(
+    self, function: Callable[[Chunk], Any], chunks: Sequence[Chunk]
+  ) -> Iterator[tuple[Chunk, Any]]:
+    """Yields each chunk with what the function returns, or the exception that it raises in the end.
+
+    In the order in which they are done. What raises is tried again, as often as `executors` does.
+
+    Raises:
+      InputError: the scheduler is gone.
+    """
+    from distributed import as_completed
+
+    futures = self._client.map(function, chunks, pure=False, retries=local.ATTEMPTS - 1)
+    places = {future.key: chunk for future, chunk in zip(futures, chunks, strict=True)}
+    try:
+      for future in as_completed(futures):
+        if future.status not in ("finished", "error"):
+          raise InputError("the Dask cluster has gone; once it is back the same command goes on")
+        yield places[future.key], future.exception() or future.result()
+    finally:
+      self._client.cancel(futures)
+
+
+@contextlib.contextmanager
+def connect(
+  scheduler: str | None = None,
+  scheduler_file: str | None = None,
+  num_workers: int | None = None,
+) -> Iterator[Cluster]:
+  """Connects to a scheduler; without one, starts a cluster on this machine's loopback interface.
+
+  Args:
+    scheduler: its address, e.g. "tcp://10.0.0.1:8786" or "tls://...".
+    scheduler_file: the file that it wrote with `--scheduler-file`.
+    num_workers: to wait for, or to start here; None: one, or one per device or core there is.
+
+  Raises:
+    InputError: Dask is not installed, the scheduler is not there or has no worker.
+  """
+  try:
+    import distributed
+  except ImportError as error:
+    raise InputError("--executor=dask needs Dask: pip install 'jaxdl[cluster]'") from error
+  # Workers may have accelerators of this machine, which JAX would claim for the client.
+  jax.config.update("jax_platforms", "cpu")
+  logging.getLogger("distributed").setLevel(logging.ERROR)
+  with contextlib.ExitStack() as stack:
+    is_own = scheduler is None and scheduler_file is None
+    try:
+      if is_own:
+        where = stack.enter_context(_local_cluster(distributed, stack, num_workers))
+        client = distributed.Client(where)
+      else:
+        client = _connect(distributed, scheduler, scheduler_file)
+      stack.enter_context(client)
+      client.wait_for_workers(num_workers or 1, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError, TimeoutError) as error:
+      where = scheduler or scheduler_file or "this machine"
+      raise InputError(f"no Dask cluster with workers at {where}: {brief(error)}") from error
+    yield Cluster(client, is_own)
+
+
+def _connect(distributed: Any, scheduler: str | None, scheduler_file: str | None) -> Any:
+  if scheduler is not None:
+    return distributed.Client(scheduler, timeout=_CONNECT_SECONDS)
+  if not os.path.isfile(scheduler_file):
+    raise OSError("there is no such file")
+  return distributed.Client(scheduler_file=scheduler_file, timeout=_CONNECT_SECONDS)
+
+
+def _local_cluster(distributed: Any, stack: contextlib.ExitStack, num_workers: int | None) -> Any:
+  """Returns a cluster that only this machine can reach."""
+  return distributed.LocalCluster(
+    n_workers=num_workers or len(_accelerators()) or devices.num_cores(),
+    threads_per_worker=1,
+    host="127.0.0.1",
+    dashboard_address="127.0.0.1:0",
+    memory_limit=None,  # as in one process: what does not fit is for the system to say
+    local_directory=stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxdl-dask-")),
+  )

@@ -1,0 +1,168 @@
+"""What goes on inside an MLP: norms of gradients, saturated and dead units, layer by layer.
+
+In shape comments `L` is the number of dense layers, the output included, `L - 1` that of the hidden
+ones, and `P` the number of examples of the probe on which all this is measured.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdl import train
+from jaxdl.arm import Hyperparams, Recipe
+from jaxdl.errors import InputError
+from jaxdl.nn import layers, models
+
+# The first training images: the same ones for every member, at every epoch.
+PROBE_SIZE = 256
+# A unit is saturated where its activation is this much flatter than at its steepest.
+SATURATION = 0.01
+
+STATISTICS = ("gradient_norm", "error_norm", "kernel_norm", "saturated", "dead")
+
+_FLOAT32 = np.finfo(np.float32)
+
+
+def layer_statistics(
+  recipe: Recipe,
+  params: dict,
+  hyper: Hyperparams,
+  train_set: train.Examples,
+  validation: train.Examples,
+  test_set: train.Examples,
+) -> dict[str, jax.Array]:
+  """Measures every layer of an MLP on the first `PROBE_SIZE` training images.
+
+  An observer as `jaxdl.population.train_population` takes it. The loss is the mean over the probe,
+  without dropout and penalties.
+
+  Args:
+    recipe: the static settings; the model is an MLP.
+    params: of the model.
+    hyper: the traced settings.
+    train_set: whose first images are the probe.
+    validation: not used.
+    test_set: not used.
+
+  Returns:
+    gradient_norm: `[L]`, Frobenius norm of d loss / d kernel.
+    error_norm: `[L]`, Frobenius norm of d loss / d pre-activations `[P, units]`: the error that
+      backpropagation brings to the layer.
+    kernel_norm: `[L]`, Frobenius norm of the kernel.
+    saturated: `[L - 1]`, see `saturation`.
+    dead: `[L - 1]`, see `saturation`.
+
+  Raises:
+    InputError: when the model is no MLP.
+  """
+  del validation, test_set
+  if models.is_convolutional(recipe.model):
+    raise InputError(f"layer statistics are for MLPs, not for model {recipe.model!r}")
+  probe = train.Examples(train_set.images[:PROBE_SIZE], train_set.labels[:PROBE_SIZE])
+  names = [f"Dense_{index}" for index in range(len(params))]
+  # Zeros that are added to the pre-activations, whose derivatives are those by these.
+  added = {name: jnp.zeros((len(probe.labels), params[name]["kernel"].shape[1])) for name in names}
+  (grads, errors), preactivations = jax.grad(_probe_loss, argnums=(1, 2), has_aux=True)(
+    recipe, params, added, hyper, probe
+  )
+  activations = models.hidden_activations(recipe.model, recipe.activation)
+  shares = [saturation(name, z) for name, z in zip(activations, preactivations, strict=True)]
+  saturated, dead = (jnp.stack(share) for share in zip(*shares, strict=True))
+  return {
+    "gradient_norm": jnp.stack([frobenius_norm(grads[name]["kernel"]) for name in names]),
+    "error_norm": jnp.stack([frobenius_norm(errors[name]) for name in names]),
+    "kernel_norm": jnp.stack([frobenius_norm(params[name]["kernel"]) for name in names]),
+    "saturated": saturated,
+    "dead": dead,
+  }
+
+
+def _probe_loss(recipe, params, added, hyper, probe):
+  """Returns the mean loss and the pre-activations of the hidden layers, first layer first."""
+  zeros = nn.initializers.zeros  # asked only for the shapes they give
+  model = models.create(
+    recipe.model,
+    num_outputs=recipe.num_outputs,
+    kernel_init=zeros,
+    bias_init=zeros,
+    dropout_rate=recipe.dropout_rate,
+    activation=recipe.activation,
+  )
+  with layers.adding_to_outputs(added):
+    logits, sown = model.apply(
+      {"params": params}, train.scale(probe.images), mutable="intermediates"
+    )
+  preactivations = sown["intermediates"][models.PREACTIVATIONS]
+  return train.mean_loss(recipe, hyper, logits, probe.labels), preactivations
+
+
+def saturation(activation: str, preactivations: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Returns how much of a layer hardly passes on a gradient.
+
+  A unit is saturated on an example where the absolute slope of its activation is below 1% of the
+  largest slope that the activation has anywhere. For sigmoid that is beyond |z| = 6.0 and for tanh
+  beyond 3.0, on either side; for ReLU it is z <= 0, so about half of all pairs are saturated by
+  design; for GELU it is z < -3.0 and the surroundings of its minimum, -0.78 to -0.73; for leaky
+  ReLU it is nowhere.
+
+  Args:
+    activation: one of `jaxdl.nn.models.ACTIVATIONS`.
+    preactivations: `[P, units]`.
+
+  Returns:
+    `(saturated, dead)`, each `[]`: the share of pairs of a unit and an example that are saturated,
+    and the share of units that are so on every example.
+  """
+  is_flat = jnp.abs(_slope(activation, preactivations)) < SATURATION * _steepest(activation)
+  return is_flat.mean(), is_flat.all(axis=0).mean()
+
+
+def _slope(activation: str, preactivations: jax.Array) -> jax.Array:
+  """Returns the derivative of an activation, elementwise."""
+  return jax.grad(lambda z: models.get_activation(activation)(z).sum())(preactivations)
+
+
+def _steepest(activation: str) -> jax.Array:
+  # All of them are steepest between -4 and 4: sigmoid and tanh at 0, GELU at the root of 2.
+  return jnp.abs(_slope(activation, jnp.linspace(-4, 4, 2001))).max()
+
+
+def frobenius_norm(array: jax.Array) -> jax.Array:
+  """Returns the root of the sum of squares, `[]`, also where a square is too small for float32."""
+  largest = jnp.abs(array).max()
+  scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+  return scale * jnp.sqrt(jnp.square(array / scale).sum())
+
+
+def log10_ratio(norms: np.ndarray) -> np.ndarray:
+  """Returns log10 of the first over the last hidden layer's norm: -3 is a thousandfold loss.
+
+  Args:
+    norms: `[..., L]`, of which the last is the output layer's. What is too small or too large for
+      float32 counts as the smallest or largest number that float32 has, so no ratio is infinite.
+
+  Returns:
+    `[...]` float64; NaN where a norm is NaN.
+
+  Raises:
+    ValueError: with less than two hidden layers.
+  """
+  norms = np.asarray(norms, np.float64)
+  if norms.shape[-1] < 3:
+    raise ValueError(f"a ratio of two hidden layers needs L >= 3 layers, not {norms.shape[-1]}")
+  logs = np.log10(np.clip(norms, float(_FLOAT32.tiny), float(_FLOAT32.max)))
+  return logs[..., 0] - logs[..., -2]
+
+
+def attenuation(norms: np.ndarray) -> np.ndarray:
+  """Returns the factor per layer, on the way back, that leads from the last hidden to the first.
+
+  The geometric mean of the ratios of neighbouring layers: below 1 the norms shrink towards the
+  input, above 1 they grow.
+
+  Args:
+    norms: `[..., L]`, as `log10_ratio` takes them.
+  """
+  num_steps = np.shape(norms)[-1] - 2
+  return 10 ** (log10_ratio(norms) / num_steps)

@@ -1,0 +1,192 @@
+"""How the members of a population are cut into chunks: the unit of all that is shared out.
+
+What a chunk holds depends on the experiment and the kind of device, never on how many workers there
+are, so that a run gives the same bits with any number of them.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdl import arm as arm_lib
+from jaxdl import train
+from jaxdl.arm import Arm, Hyperparams, Recipe
+from jaxdl.data.dataset import Dataset
+from jaxdl.errors import InputError, check_integer
+from jaxdl.population import tuning
+from jaxdl.population.devices import DeviceKind
+
+
+class ChunkPlan(NamedTuple):
+  """How one program's members are cut into chunks; only where it is equal are bits equal."""
+
+  arms: tuple[str, ...]
+  chunk_size: int  # seeds that train at a time, on one worker
+  chunk_arms: int  # arms that train with each of them: all of the program, or one
+  num_chunks: int
+  batch_size: int  # examples per step, at most all there are
+  slice_size: int  # examples that pass through the model at once
+  cpu_layers: bool  # whether layers are computed by `jaxdl.cpu.cpu_layers`
+
+
+class Chunk(NamedTuple):
+  """Members that train at the same time: some seeds and arms of one group, by their places."""
+
+  group: int
+  seed: int  # the first
+  arm: int  # the first
+  num_seeds: int  # those that fill up the last chunk of a group included
+  num_arms: int
+
+  @property
+  def name(self) -> str:
+    """What its files are called: group, first seed and arm with how many there are of each."""
+    return f"g{self.group}-s{self.seed}x{self.num_seeds}-a{self.arm}x{self.num_arms}"
+
+  def halves(self) -> list["Chunk"]:
+    """Returns two chunks with its members; none if it has only one."""
+    if self.num_seeds > 1:
+      first = self.num_seeds // 2
+      second = self.num_seeds - first
+      return [
+        self._replace(num_seeds=first),
+        self._replace(seed=self.seed + first, num_seeds=second),
+      ]
+    if self.num_arms > 1:
+      first = self.num_arms // 2
+      second = self.num_arms - first
+      return [self._replace(num_arms=first), self._replace(arm=self.arm + first, num_arms=second)]
+    return []
+
+
+class Group(NamedTuple):
+  """The arms of one program and how their members are cut into chunks."""
+
+  index: int  # among the groups of its population
+  recipe: Recipe
+  plan: ChunkPlan
+  hyper: Hyperparams  # [A, ...], on the host
+  keys: jax.Array  # [s * number of chunks along the seeds] keys, the last one repeated
+  num_seeds: int
+  num_params: int
+
+  def chunks(self) -> list[Chunk]:
+    """Returns its chunks, arms innermost."""
+    seeds = range(0, self.num_seeds, self.plan.chunk_size)
+    arms = range(0, len(self.plan.arms), self.plan.chunk_arms)
+    sizes = self.plan.chunk_size, self.plan.chunk_arms
+    return [Chunk(self.index, *first, *sizes) for first in itertools.product(seeds, arms)]
+
+  def num_real(self, chunk: Chunk) -> int:
+    """Returns how many seeds of a chunk are not there to fill it up; may be none of a half."""
+    return max(0, min(chunk.num_seeds, self.num_seeds - chunk.seed))
+
+  def arguments(self, chunk: Chunk) -> tuple[jax.Array, Hyperparams]:
+    """Returns a chunk's keys `[s]` and settings `[a, ...]`."""
+    hyper = jax.tree.map(lambda leaf: leaf[chunk.arm : chunk.arm + chunk.num_arms], self.hyper)
+    return self.keys[chunk.seed : chunk.seed + chunk.num_seeds], hyper
+
+
+def plan_groups(
+  dataset: Dataset,
+  arms: Mapping[str, Arm],
+  seeds: Sequence[int],
+  root_seed: int,
+  device: DeviceKind,
+  chunk_size: int | None = None,
+  slice_size: int | None = None,
+) -> list[Group]:
+  """Decides which arms share a program and how its members are cut into chunks.
+
+  Args:
+    dataset: what they train on.
+    arms: name -> arm.
+    seeds: S of them.
+    root_seed: of all randomness.
+    device: what they train on.
+    chunk_size: as `jaxdl.population.train_population` takes it, like the one that follows.
+    slice_size: examples that pass through a model at once.
+
+  Raises:
+    InputError: for settings that do not fit the dataset or are out of range.
+  """
+  _check(dataset, arms, chunk_size, slice_size)
+  sizes = tuning.slice_sizes(slice_size, device.platform)
+  recipes = arm_lib.group_by_recipe(arms, dataset.num_classes, len(dataset.train), sizes)
+  keys = functools.partial(_keys, root_seed, seeds)
+  return [
+    _plan_group(
+      index, dataset, recipe, {n: arms[n] for n in names}, len(seeds), keys, chunk_size, device
+    )
+    for index, (recipe, names) in enumerate(recipes.items())
+  ]
+
+
+def _check(dataset, arms, chunk_size, slice_size):
+  for name, value in (("chunk_size", chunk_size), ("slice_size", slice_size)):
+    if value is not None:
+      check_integer(name, value, 1)
+  if not arms:
+    raise InputError("there is no arm to train")
+  for name, arm in arms.items():
+    if len(dataset.validation) == 0 and arm.needs_validation:
+      raise InputError(
+        f"arm {name!r} needs a validation set (patience={arm.patience}, plateau_patience="
+        f"{arm.plateau_patience}, restore_best={arm.restore_best}), but no part of the training "
+        "set is kept for it; set a validation fraction, or patience=None and "
+        "plateau_patience=None (-1 in a config) and restore_best=False"
+      )
+
+
+def all_chunks(groups: Sequence[Group]) -> list[Chunk]:
+  """Returns the chunks of all groups, those of the first seeds first.
+
+  So that whenever a run is cut short, as many seeds as can be are there with all of their arms.
+  """
+  every = [chunk for group in groups for chunk in group.chunks()]
+  return sorted(every, key=lambda chunk: chunk.seed + chunk.num_seeds)
+
+
+def _keys(root_seed: int, seeds: Sequence[int], length: int) -> jax.Array:
+  """Returns the seeds' keys, the last one repeated up to a length."""
+  padded = np.array([*seeds] + [seeds[-1]] * (length - len(seeds)), np.uint32)
+  return jax.vmap(functools.partial(train.seed_key, root_seed))(padded)
+
+
+def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, device) -> Group:
+  num_steps = -(-len(dataset.train) // recipe.batch_size)
+  hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
+  hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
+  image_shape = dataset.train.images.shape[1:]
+  first = jax.tree.map(lambda leaf: leaf[0], hyper)
+  member = train.member_shapes(recipe, first, image_shape)
+  if chunk_size is None:
+    size, chunk_arms = tuning.default_chunk(
+      recipe, num_seeds, len(arms), member, first, image_shape, device
+    )
+  else:
+    size, chunk_arms = tuning.even_size(num_seeds, chunk_size), len(arms)
+  num_blocks = -(-num_seeds // size)
+  recipe = tuning.complete(recipe, size * chunk_arms, device, member.params)
+  return Group(
+    index=index,
+    recipe=recipe,
+    plan=ChunkPlan(
+      arms=tuple(arms),
+      chunk_size=size,
+      chunk_arms=chunk_arms,
+      num_chunks=num_blocks * -(-len(arms) // chunk_arms),
+      batch_size=recipe.batch_size,
+      slice_size=recipe.slice_size,
+      cpu_layers=recipe.cpu_layers,
+    ),
+    hyper=hyper,
+    keys=keys(size * num_blocks),
+    num_seeds=num_seeds,
+    num_params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(member.params)),
+  )

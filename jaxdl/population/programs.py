@@ -1,0 +1,192 @@
+"""The compiled programs of a population: the functions of `jaxdl.train` over seeds and arms."""
+
+import concurrent.futures
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdl import train
+from jaxdl.arm import Hyperparams, Recipe
+from jaxdl.optim import metrics
+from jaxdl.population import tuning
+from jaxdl.population.plan import Chunk, Group
+
+
+class TestResult(NamedTuple):
+  """What the test of one member gives."""
+
+  loss: jax.Array  # []
+  logits: jax.Array  # [N, C]
+  predicted: jax.Array  # [N] int32, at the arm's threshold
+  predicted_at_half: jax.Array  # [N] int32, at threshold 0.5
+
+
+# What else to record of a member, at initialisation and after every epoch: a pure function
+# `(recipe, params, hyper, train, validation, test) -> {name: array}`, the last three the splits.
+Observer = Callable[
+  [Recipe, dict, Hyperparams, train.Examples, train.Examples, train.Examples], dict[str, jax.Array]
+]
+
+
+class Functions(NamedTuple):
+  """The functions of `jaxdl.train` over the seeds `[s]` and arms `[a]` of a chunk."""
+
+  create: Callable  # keys [s], settings [a, ...] -> state [s, a, ...]
+  train_epoch: Callable  # state, keys, settings, train, validation, epoch -> state, metrics [s, a]
+  test: Callable  # state, settings, test -> TestResult [s, a, ...]
+  observe: Callable | None  # params, settings, train, validation, test -> {name: [s, a, ...]}
+
+
+class Programs(NamedTuple):
+  """What trains the chunks of one group; see `compile_programs`."""
+
+  state: Any  # the shapes of the members' state
+  create: Callable
+  train_epoch: Callable
+  test: Callable
+  observe: Callable = lambda *_: {}  # without an observer nothing is compiled, nor run
+
+
+def compile_group(
+  group: Group,
+  splits: Sequence[train.Examples],
+  device: jax.Device,
+  observe: Observer | None = None,
+  num_seeds: int | None = None,
+  num_arms: int | None = None,
+) -> Programs:
+  """Returns the programs that train the chunks of a group on a device.
+
+  Args:
+    group: of `jaxdl.population.plan.plan_groups`.
+    splits: training, validation and test examples, on the device.
+    device: where.
+    observe: as `jaxdl.population.train_population` takes it.
+    num_seeds: in a chunk; None: as many as planned.
+    num_arms: likewise.
+  """
+  size = num_seeds or group.plan.chunk_size, num_arms or group.plan.chunk_arms
+  arguments = jax.device_put(group.arguments(Chunk(group.index, 0, 0, *size)), device)
+  return compile_programs(group.recipe, observe, *map(abstract, (*arguments, *splits)))
+
+
+@functools.lru_cache(maxsize=64)
+def compile_programs(recipe, observer, keys, hyper, train_set, validation, test_set) -> Programs:
+  """Compiles the programs of one recipe for one set of shapes on one device, once.
+
+  All arguments after `observer` are the shapes of what the programs are called with: a chunk's keys
+  `[s]` and settings `[a, ...]`, and the three splits.
+  """
+  image_shape = train_set.images.shape[1:]
+  functions = map_functions(recipe, observer, len(keys), len(hyper.patience), image_shape)
+  index = jax.ShapeDtypeStruct((), jnp.int32, sharding=keys.sharding)
+  return compile_functions(functions, keys, hyper, (train_set, validation, test_set), index)
+
+
+def map_functions(
+  recipe: Recipe,
+  observer: Observer | None,
+  num_seeds: int,
+  num_arms: int,
+  image_shape: tuple[int, int, int],
+) -> Functions:
+  """Maps the functions of one member over the seeds and arms of a chunk.
+
+  What each `in_axes` says: keys belong to seeds, settings to arms, and the data to nobody, so that
+  whatever depends on key and data alone is computed once for all arms of a seed.
+  """
+
+  def population(function, over_arms, over_seeds):
+    return _map(_map(function, over_arms, num_arms), over_seeds, num_seeds)
+
+  observe = None
+  if observer is not None:
+    observe = population(
+      functools.partial(observer, recipe), (0, 0, None, None, None), (0, None, None, None, None)
+    )
+  return Functions(
+    create=population(
+      lambda key, hyper: train.create_member(recipe, key, hyper, image_shape), (None, 0), (0, None)
+    ),
+    train_epoch=population(
+      functools.partial(train.train_epoch, recipe),
+      (0, None, 0, None, None, None),
+      (0, 0, None, None, None, None),
+    ),
+    test=population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, None)),
+    observe=observe,
+  )
+
+
+def compile_functions(functions: Functions, keys, hyper, splits, index) -> Programs:
+  """Compiles functions for the shapes, and the places, of what they will be called with.
+
+  Args:
+    functions: of `map_functions`, or those over several devices.
+    keys: of the members, which the members' state lies with.
+    hyper: their settings.
+    splits: training, validation and test examples.
+    index: of the epoch.
+  """
+  train_set, validation, test_set = splits
+
+  def lower(function, *shapes, donate=()):
+    return jax.jit(function, donate_argnums=donate).lower(*shapes)
+
+  state = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=keys.sharding),
+    jax.eval_shape(functions.create, keys, hyper),
+  )
+  lowered = [
+    lower(functions.create, keys, hyper),
+    lower(functions.train_epoch, state, keys, hyper, train_set, validation, index, donate=0),
+    lower(functions.test, state, hyper, test_set),
+  ]
+  if functions.observe is not None:
+    lowered.append(lower(functions.observe, state.params, hyper, *splits))
+  platform = next(iter(keys.sharding.device_set)).platform
+  options = [tuning.compile_options(platform)] * len(lowered)
+  # Drawing weights takes milliseconds and is done once, but it is most of what there is to compile:
+  # random bits become long code, which on CPU takes five times as long to optimise as to compile.
+  options[0] = {"xla_backend_optimization_level": 0} if platform == "cpu" else {}
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    return Programs(state, *pool.map(lambda p, o: p.compile(o), lowered, options))
+
+
+def _map(function: Callable, in_axes: Sequence[int | None], size: int) -> Callable:
+  """Returns `jax.vmap(function, in_axes)`, for an axis of one without mapping anything.
+
+  XLA multiplies a batch of one matrix by another way than a matrix, which on CPU took twice as long
+  for matrices that outgrow the cache.
+  """
+  if size > 1:
+    return jax.vmap(function, in_axes)
+
+  def alone(*arguments):
+    pairs = zip(arguments, in_axes, strict=True)
+    first = [x if axis is None else jax.tree.map(lambda leaf: leaf[0], x) for x, axis in pairs]
+    return jax.tree.map(lambda leaf: leaf[None], function(*first))
+
+  return alone
+
+
+def _test_member(
+  recipe: Recipe, state: train.MemberState, hyper: Hyperparams, test_set: train.Examples
+) -> TestResult:
+  """Tests one member on all test examples."""
+  params = train.reported_params(recipe, state)
+  logits = train.predict(recipe, params, test_set.images)  # [N, C]
+  return TestResult(
+    loss=train.mean_loss(recipe, hyper, logits, test_set.labels),
+    logits=logits,
+    predicted=metrics.predict_class(logits, hyper.threshold),
+    predicted_at_half=metrics.predict_class(logits, 0.5),
+  )
+
+
+def abstract(tree: Any) -> Any:
+  """Returns the shapes of arrays, and where they are."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

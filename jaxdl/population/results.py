@@ -1,0 +1,335 @@
+"""Populations: the functions of `jaxdl.train` mapped over seeds and arms.
+
+Arms are grouped by recipe, one compiled program each, and the members of a group, axes [S, A], are
+cut into chunks that train at the same time. Workers take chunks off one list: a thread per
+accelerator, or per core of a CPU, none of which ever waits for another.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdl import stats, train
+from jaxdl.arm import Arm
+from jaxdl.data.dataset import Dataset
+from jaxdl.errors import InputError, unknown_name
+from jaxdl.optim import losses, metrics
+from jaxdl.population import chunk as chunk_lib
+from jaxdl.population.chunk import ChunkResult
+from jaxdl.population.local import Outcome
+from jaxdl.population.plan import Chunk, ChunkPlan, Group
+
+CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
+_TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
+# Metrics in [0, 1], shown in percent.
+RATES = ("val_accuracy", *_TEST_RATES, *(f"{name}_at_half" for name in _TEST_RATES))
+# Of `jaxdl.experiment.epochs_to`.
+EPOCHS_TO_TARGET = "epochs_to_target"
+# Metrics of which less is better.
+_LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "epochs", EPOCHS_TO_TARGET)
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+  """All members of an experiment, trained; axes as in `jaxdl.data.dataset`, N being test examples.
+
+  A member that diverged has NaN as every metric and no counts in `confusion`.
+
+  Attributes:
+    seeds: `[S]`.
+    arms: name -> arm, `[A]`, in the order in which they were given.
+    class_names: `[C]`.
+    test_labels: `[N]`.
+    status: `[S, A]` str: finished, early_stopped or diverged.
+    epochs: `[S, A]` int, epochs trained; of a diverged member, with the one it diverged in.
+    best_epoch: `[S, A]` int, of the lowest validation loss, counted from 1; 0 without validation.
+    num_params: `[S, A]` int.
+    curves: name in `CURVES` -> `[S, A, E]`, NaN after a member's last epoch.
+    metrics: name in `metric_names(...)`, "epochs" apart -> `[S, A]`, of the reported weights.
+    confusion: `[S, A, C, C]` int, rows true, columns predicted, at the arm's threshold.
+    confusion_at_half: the same at threshold 0.5; None where no model has a threshold.
+    mean_probabilities: `[A, N, C]`, over the seeds that did not diverge.
+    train_seconds: `[S, A]`, a worker's time for a chunk shared between its members, without
+      compiling. Workers work at the same time, so their sum is more than what passed.
+    compile_seconds: of all programs.
+    chunks: one plan per program.
+    num_workers: that trained at the same time.
+    split_chunks: those that did not fit the device and were trained in halves.
+    missing_seeds: seeds that are not here, because some chunk of theirs is not trained.
+    failures: name of a chunk -> why it could not be trained.
+    observations: name -> arm -> `[S, E + 1, ...]`, what was observed at initialisation and after
+      every epoch, of the weights as they were then; NaN some time after a member has stopped, at
+      the latest once all members of a chunk have.
+    logits: arm -> `[S, N, C]` on the test set; None unless they were to be kept.
+  """
+
+  seeds: tuple[int, ...]
+  arms: dict[str, Arm]
+  class_names: tuple[str, ...]
+  test_labels: np.ndarray
+  status: np.ndarray
+  epochs: np.ndarray
+  best_epoch: np.ndarray
+  num_params: np.ndarray
+  curves: dict[str, np.ndarray]
+  metrics: dict[str, np.ndarray]
+  confusion: np.ndarray
+  confusion_at_half: np.ndarray | None
+  mean_probabilities: np.ndarray
+  train_seconds: np.ndarray
+  compile_seconds: float
+  chunks: tuple[ChunkPlan, ...]
+  num_workers: int = 1
+  split_chunks: tuple[str, ...] = ()
+  missing_seeds: tuple[int, ...] = ()
+  failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  observations: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+  logits: dict[str, np.ndarray] | None = None
+
+  def scores(self, metric: str) -> stats.Scores:
+    """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
+
+    Raises:
+      InputError: when there is no such metric.
+    """
+    if metric not in self.metrics and metric != "epochs":
+      raise unknown_name("metric", metric, [*self.metrics, "epochs"])
+    diverged = self.status == "diverged"
+    values = self.epochs.astype(float) if metric == "epochs" else self.metrics[metric]
+    return stats.Scores(
+      metric=metric,
+      values=np.where(diverged, np.nan, values),
+      seeds=self.seeds,
+      arms=tuple(self.arms),
+      axes=stats.AXES,
+      higher_is_better=higher_is_better(metric),
+    )
+
+  def select(self, arms: Sequence[str]) -> "Population":
+    """Returns the same population with some of its arms only, in the order in which they are named.
+
+    Raises:
+      InputError: when there is no such arm.
+    """
+    for arm in arms:
+      if arm not in self.arms:
+        raise unknown_name("arm", arm, self.arms)
+    places = [list(self.arms).index(arm) for arm in arms]
+    at_half = None if self.confusion_at_half is None else self.confusion_at_half[:, places]
+    return dataclasses.replace(
+      self,
+      arms={arm: self.arms[arm] for arm in arms},
+      status=self.status[:, places],
+      epochs=self.epochs[:, places],
+      best_epoch=self.best_epoch[:, places],
+      num_params=self.num_params[:, places],
+      curves={name: curve[:, places] for name, curve in self.curves.items()},
+      metrics={name: values[:, places] for name, values in self.metrics.items()},
+      confusion=self.confusion[:, places],
+      confusion_at_half=at_half,
+      mean_probabilities=self.mean_probabilities[places],
+      train_seconds=self.train_seconds[:, places],
+      observations={n: {a: of[a] for a in arms} for n, of in self.observations.items()},
+      logits=None if self.logits is None else {arm: self.logits[arm] for arm in arms},
+    )
+
+
+def higher_is_better(metric: str) -> bool:
+  """Whether more of a metric is better, as of an accuracy; not so of losses and epochs."""
+  return metric not in _LOWER_IS_BETTER
+
+
+def metric_names(arms: Mapping[str, Arm], dataset: Dataset) -> tuple[str, ...]:
+  """Returns the metrics that a population of these arms will have, in the order of its table."""
+  names = ["train_loss", "val_loss", "val_accuracy"] if len(dataset.validation) else ["train_loss"]
+  names += ["test_loss", *_TEST_RATES]
+  if _has_threshold(arms, dataset.num_classes):
+    names += [f"{name}_at_half" for name in _TEST_RATES]
+  return (*names, "epochs")
+
+
+class _Trained(NamedTuple):
+  """What the training of one program gives, S and A being its own."""
+
+  group: Group
+  places: list[int]  # [S], of the seeds, those of which all arms are trained
+  result: ChunkResult  # [S, A]
+  mean_probabilities: np.ndarray  # [A, N, C]
+
+
+def _gather(group: Group, results: Mapping[Chunk, ChunkResult]) -> _Trained | None:
+  """Joins the chunks of one program along the arms and the seeds; None if there are none."""
+  rows: dict[int, list[Chunk]] = {}
+  for chunk in group.chunks():
+    rows.setdefault(chunk.seed, []).append(chunk)
+  whole = [row for row in rows.values() if all(chunk in results for chunk in row)]
+  if not whole:
+    return None
+  joined = chunk_lib.join(
+    [chunk_lib.join([results[chunk] for chunk in row], axis=1) for row in whole], axis=0
+  )
+  num_valid = np.maximum((joined.status != train.DIVERGED).sum(axis=0), 1)  # [A]
+  longest = int(joined.num_epochs.max())
+  observations = {name: of[:, :, : longest + 1] for name, of in joined.observations.items()}
+  return _Trained(
+    group=group,
+    places=[row[0].seed + i for row in whole for i in range(group.num_real(row[0]))],
+    result=joined._replace(observations=observations),
+    mean_probabilities=joined.sum_probabilities / num_valid[:, None, None],
+  )
+
+
+def assemble(
+  dataset: Dataset,
+  arms: Mapping[str, Arm],
+  seeds: Sequence[int],
+  groups: Sequence[Group],
+  outcome: Outcome,
+) -> Population:
+  """Returns the population that trained chunks make, of the seeds that have all of their arms.
+
+  Args:
+    dataset: as it was trained on.
+    arms: name -> arm, in their order.
+    seeds: S of them, as planned.
+    groups: of `jaxdl.population.plan.plan_groups`.
+    outcome: what became of their chunks.
+
+  Raises:
+    InputError: no seed has all of its arms.
+  """
+  gathered = [_gather(group, outcome.results) for group in groups]
+  failures = {chunk.name: reason for chunk, reason in outcome.failures.items()}
+  places = set(range(len(seeds))).intersection(*(g.places if g else () for g in gathered))
+  if not places:
+    failed = "".join(f"; chunk {name} failed: {reason}" for name, reason in failures.items())
+    raise InputError(f"no seed has finished with all of its arms{failed[:500]}")
+  some = [_of_seeds(trained, sorted(places)) for trained in gathered]
+  trained = _assemble(dataset, arms, [seeds[place] for place in sorted(places)], some)
+  missing = tuple(seed for place, seed in enumerate(seeds) if place not in places)
+  return dataclasses.replace(
+    trained,
+    compile_seconds=outcome.compile_seconds,
+    num_workers=outcome.num_workers,
+    split_chunks=tuple(outcome.split_chunks),
+    missing_seeds=missing,
+    failures=failures,
+  )
+
+
+def _of_seeds(trained: _Trained, places: list[int]) -> _Trained:
+  """Returns some of the seeds of a program, as far as numbers are of single seeds."""
+  if trained.places == places:
+    return trained
+  rows = [trained.places.index(place) for place in places]
+  by_seed = trained.result._replace(sum_probabilities=None)
+  chosen = jax.tree.map(lambda leaf: leaf[rows], by_seed)
+  return trained._replace(places=places, result=chosen)
+
+
+def _assemble(dataset, arms, seeds, groups: list[_Trained]) -> Population:
+  """Puts the arms of all groups side by side, in the order in which they were given."""
+  results = [trained.result for trained in groups]
+  num_epochs = max(int(result.num_epochs.max()) for result in results)
+  order = [name for trained in groups for name in trained.group.plan.arms]
+  places = [order.index(name) for name in arms]
+
+  def join(field):  # per group [S, a, ...] -> [S, A, ...]
+    return np.concatenate([getattr(r, field) for r in results], axis=1)[:, places]
+
+  status, epochs, best_epoch = (join(f) for f in ("status", "num_epochs", "best_epoch"))
+  padded = [
+    jax.tree.map(lambda curve: chunk_lib.pad_epochs(curve, num_epochs), r.curves) for r in results
+  ]
+  joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, places], *padded)
+  curves = _rates(joined, dataset)
+  diverged = status == train.DIVERGED
+  confusion = join("confusion")
+  at_half = join("confusion_at_half") if _has_threshold(arms, dataset.num_classes) else None
+  restored = np.array([arm.restore_best for arm in arms.values()])
+  values = {
+    **_curves_at(curves, np.where(restored, best_epoch, epochs), len(dataset.validation) > 0),
+    "test_loss": join("test_loss"),
+    **_test_metrics(confusion, at_half),
+  }
+  num_params = np.array([g.group.num_params for g in groups for _ in g.group.plan.arms])[places]
+  logits = None
+  if results[0].logits is not None:
+    logits = _per_arm(arms, groups, lambda trained: trained.result.logits)
+  return Population(
+    seeds=tuple(seeds),
+    arms=dict(arms),
+    class_names=dataset.class_names,
+    test_labels=dataset.test.labels,
+    status=np.array(train.STATUS_NAMES)[status],
+    epochs=epochs,
+    best_epoch=best_epoch,
+    num_params=np.tile(num_params, (len(seeds), 1)),
+    curves=curves,
+    metrics={name: np.where(diverged, np.nan, value) for name, value in values.items()},
+    confusion=confusion,
+    confusion_at_half=at_half,
+    mean_probabilities=np.concatenate([g.mean_probabilities for g in groups])[places],
+    train_seconds=join("train_seconds"),
+    compile_seconds=0.0,  # of all groups, as what follows is of all seeds
+    chunks=tuple(trained.group.plan for trained in groups),
+    observations={
+      name: _per_arm(arms, groups, lambda trained, name=name: trained.result.observations[name])
+      for name in results[0].observations
+    },
+    logits=logits,
+  )
+
+
+def _per_arm(
+  arms: Mapping[str, Arm], groups: list[_Trained], values: Callable[[_Trained], np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Returns values `[S, a, ...]` of all groups arm by arm, `[S, ...]`, the arms in their order."""
+  found = {
+    arm: values(trained)[:, index]
+    for trained in groups
+    for index, arm in enumerate(trained.group.plan.arms)
+  }
+  return {arm: found[arm] for arm in arms}
+
+
+def _has_threshold(arms: Mapping[str, Arm], num_classes: int) -> bool:
+  return any(losses.num_outputs(arm.loss, num_classes) == 1 for arm in arms.values())
+
+
+def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray]:
+  """Returns learning curves by name, counts divided by how many examples there are."""
+  num_validation = len(dataset.validation) or np.nan
+  values = (
+    curves.learning_rate,
+    curves.train_loss,
+    curves.train_correct.astype(np.float64) / len(dataset.train),
+    curves.val_loss,
+    curves.val_correct.astype(np.float64) / num_validation,
+  )
+  return dict(zip(CURVES, values, strict=True))
+
+
+def _curves_at(
+  curves: dict[str, np.ndarray], epoch: np.ndarray, has_validation: bool
+) -> dict[str, np.ndarray]:
+  """Returns what the curves say of each member at an epoch `[S, A]`, counted from 1."""
+  index = np.maximum(epoch - 1, 0)[..., None]
+  names = ("train_loss", "val_loss", "val_accuracy") if has_validation else ("train_loss",)
+  return {name: np.take_along_axis(curves[name], index, axis=-1)[..., 0] for name in names}
+
+
+def _test_metrics(confusion: np.ndarray, at_half: np.ndarray | None) -> dict[str, np.ndarray]:
+  """Returns what confusion matrices `[S, A, C, C]` say, each `[S, A]`."""
+  values = _confusion_metrics(confusion)
+  if at_half is not None:
+    values |= {f"{name}_at_half": value for name, value in _confusion_metrics(at_half).items()}
+  return values
+
+
+def _confusion_metrics(confusion: np.ndarray) -> dict[str, np.ndarray]:
+  rates = (metrics.accuracy(confusion), *metrics.precision_recall_f1(confusion))
+  return dict(zip(_TEST_RATES, rates, strict=True))

@@ -1,0 +1,36 @@
+"""What a run leaves behind: its folder, tables, text and pictures.
+
+Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
+first need not wait for them.
+
+Imports: errors, data, nn, optim, arm, train, store, stats, population, byhand, experiment.
+"""
+
+from jaxdl.report.markdown import (
+  RUN,
+  beside_table,
+  escape,
+  markdown_table,
+  render,
+  text_table,
+  verdict_rows,
+)
+from jaxdl.report.tables import curves_table, members_table, per_class_table
+from jaxdl.report.workdir import CONFIG_FILE, Extra, Workdir, provenance
+
+__all__ = (
+  "CONFIG_FILE",
+  "RUN",
+  "Extra",
+  "Workdir",
+  "beside_table",
+  "curves_table",
+  "escape",
+  "markdown_table",
+  "members_table",
+  "per_class_table",
+  "provenance",
+  "render",
+  "text_table",
+  "verdict_rows",
+)

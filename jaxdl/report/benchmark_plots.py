@@ -1,0 +1,102 @@
+"""Pictures of benchmarks, from plain numbers by name: ratios to a peer, and time against size."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxdl.report import figures
+
+_NOTHING = "Nothing was measured that could be drawn here."
+
+
+@figures.styled
+def ratios(rows: Mapping[str, tuple[float, float, float]], *, x_label: str) -> Figure:
+  """Draws ratios on a logarithmic axis, with a line at 1, where neither side wins.
+
+  Args:
+    rows: name -> (median, min, max), all > 0.
+    x_label: what right of the line means.
+  """
+  if not rows:
+    return figures.message(_NOTHING)
+  figure = Figure(figsize=(8.0, 0.9 + 0.34 * len(rows)), layout="constrained")
+  ax = figure.subplots()
+  for index, (median, low, high) in enumerate(rows.values()):
+    color = figures.COLORS[0] if median >= 1 else figures.COLORS[1]
+    ax.plot([low, high], [index, index], color=color, linewidth=1.5)
+    ax.plot(median, index, "o", color=color, markersize=6)
+    text = f"{median:.3g} ({low:.3g} to {high:.3g})"
+    figures.write_right(ax, index, text, va="center")
+  figures.write_right(ax, -0.6, "median (min to max)", va="bottom")
+  ax.axvline(1, color="black", linewidth=1)
+  labels = [figures.fit(name, 2.6, figures.TEXT_SIZE, max_lines=2) for name in rows]
+  ax.set_yticks(range(len(rows)), labels, fontsize=figures.TEXT_SIZE)
+  ax.set_ylim(len(rows) - 0.45, -0.6)
+  _set_log_axis(ax.xaxis, ax.set_xscale, ax.set_xlim, [*np.ravel(list(rows.values())), 1.0])
+  ax.set_xlabel(x_label)
+  figures.add_grid_lines(ax, axis="x")
+  return figures.finish(figure)
+
+
+@figures.styled
+def against_size(
+  panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]],
+  *,
+  x_label: str,
+  y_label: str,
+) -> Figure:
+  """Draws times against a size, both on logarithmic axes, a panel for each workload.
+
+  Args:
+    panels: workload -> system -> points (size, median, min, max), all > 0. A system keeps its
+      colour over the panels.
+    x_label: what the size is.
+    y_label: what the time is, and its unit.
+  """
+  panels = {name: lines for name, lines in panels.items() if lines}
+  if not panels:
+    return figures.message(_NOTHING)
+  systems = list(dict.fromkeys(system for lines in panels.values() for system in lines))
+  num_columns = min(3, len(panels))
+  num_rows = -(-len(panels) // num_columns)
+  figure = Figure(figsize=(3.3 * max(num_columns, 2), 2.9 * num_rows), layout="constrained")
+  for (name, lines), ax in zip(
+    panels.items(), figures.grid(figure, len(panels), num_columns), strict=True
+  ):
+    points = [point for line in lines.values() for point in line]
+    for system, line in lines.items():
+      style = figures.arm_style(systems.index(system))
+      size, median, low, high = np.array(sorted(line), float).T
+      ax.fill_between(size, low, high, color=style.color, alpha=0.15, linewidth=0)
+      mean = figures.mean_line(style)
+      mean.set_data(size, median)
+      ax.add_line(mean)
+    sizes, times = [p[0] for p in points], [value for p in points for value in p[1:]]
+    _set_log_axis(ax.xaxis, ax.set_xscale, ax.set_xlim, sizes)
+    _set_log_axis(ax.yaxis, ax.set_yscale, ax.set_ylim, times)
+    ax.set_title(figures.fit(name, 2.6, figures.BOLD_SIZE, max_lines=1), fontweight="bold")
+    ax.set_xlabel(x_label)  # not one for all panels, which the legend would be written over
+    figures.add_grid_lines(ax)
+  figure.supylabel(y_label, fontsize=figures.TEXT_SIZE)
+  entries = [
+    (
+      figures.fit(system, 2.6, figures.TEXT_SIZE, max_lines=1),
+      figures.mean_line(figures.arm_style(index)),
+    )
+    for index, system in enumerate(systems)
+  ]
+  figures.add_legend(figure, entries)
+  return figures.finish(figure)
+
+
+def _set_log_axis(axis, set_scale, set_limits, values: Sequence[float]) -> None:
+  """Makes an axis logarithmic, wide enough for the values, with at least two numbers on it."""
+  low, high = min(values) / 1.25, max(values) * 1.25
+  set_scale("log")
+  set_limits(low, high)
+  steps = (1, 2, 5) if high / low < 300 else (1,)
+  exponents = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+  ticks = [step * 10.0**exponent for exponent in exponents for step in steps]
+  axis.set_ticks([tick for tick in ticks if low <= tick <= high])
+  figures.write_plain_ticks(axis)

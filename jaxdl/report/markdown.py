@@ -1,0 +1,266 @@
+"""The report as text: Markdown that is safe whatever the names in it are."""
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxdl import experiment as experiment_lib
+from jaxdl import stats
+from jaxdl.errors import one_line
+from jaxdl.experiment import Experiment
+from jaxdl.optim import metrics
+from jaxdl.population.results import RATES, Population
+
+if TYPE_CHECKING:
+  pass
+
+# The folder of what `jaxdl.store.store` keeps of the run.
+RUN = "run"
+FIGURES, TABLES = "figures", "tables"
+
+
+def beside_table(trained: Population, evidence: Sequence[tuple[str, str, float]]) -> str:
+  """Returns a Markdown table of somebody's single runs beside the spread over seeds found here.
+
+  Args:
+    trained: the population.
+    evidence: (arm, metric, value), rates in [0, 1].
+  """
+  rows = [["arm", "metric", "one seed there", "here: mean", "std", "range", "inside"]]
+  for arm, metric, value in evidence:
+    scale, unit = (100, "%") if metric in RATES else (1, "")
+    values = trained.scores(metric).values[:, list(trained.arms).index(arm)]
+    values = values[np.isfinite(values)]
+    if len(values) == 0:
+      rows.append([arm, metric, f"{scale * value:.4g}{unit}", "-", "-", "-", "-"])
+      continue
+    spread = f"{scale * values.std(ddof=1):.3g}{unit}" if len(values) > 1 else "-"
+    low, high = values.min(), values.max()
+    rows.append(
+      [
+        arm,
+        metric,
+        f"{scale * value:.4g}{unit}",
+        f"{scale * values.mean():.4g}{unit}",
+        spread,
+        f"{scale * low:.4g}{unit} to {scale * high:.4g}{unit}",
+        "yes" if low <= value <= high else "below" if value < low else "above",
+      ]
+    )
+  return markdown_table(rows)
+
+
+def render(
+  experiment: Experiment,
+  trained: Population,
+  verdicts: Sequence[stats.Verdict],
+  origin: dict[str, Any],
+  pictures: Iterable[tuple[str, str]],
+  sections: Sequence[str],
+) -> str:
+  """Returns the report: question, answer, tables, pictures, then how it was made."""
+  primary = next(iter(experiment.margins))
+  data = origin["dataset"]
+  parts = [
+    f"# {escape(experiment.question)}",
+    _partial_text(trained),
+    f"**{escape(experiment_lib.answer(list(verdicts), primary))}**",
+    "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
+    f"{escape(data['name'])}, classes {escape(', '.join(trained.class_names))}: "
+    f"{data['num_train']:,} training, {data['num_validation']:,} validation and "
+    f"{data['num_test']:,} test images; {len(trained.seeds)} seeds of each of "
+    f"{len(trained.arms)} arms. {_stopping_text(trained)}",
+    "## Verdicts",
+    _verdict_table(verdicts),
+    _VERDICT_NOTE,
+    "## Arms",
+    _arms_table(trained),
+    _per_class_text(trained),
+    "## Pictures",
+    *(
+      f"![{escape(caption)}]({FIGURES}/{name}.png)\n\n{escape(caption)}"
+      for name, caption in pictures
+    ),
+    *sections,
+    "## How it was made",
+    _provenance_text(origin),
+  ]
+  return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _partial_text(trained: Population) -> str:
+  """Says what is missing; nothing where nothing is."""
+  if not trained.missing_seeds:
+    return ""
+  planned = len(trained.seeds) + len(trained.missing_seeds)
+  missing = ", ".join(map(str, trained.missing_seeds[:20]))
+  more = ", ..." if len(trained.missing_seeds) > 20 else ""
+  lines = [
+    f"**Partial: {len(trained.seeds)} of {planned} seeds have finished with all of their arms.** "
+    f"Missing: {missing}{more}."
+  ]
+  lines += [
+    f"- Chunk {escape(name)} failed: {escape(reason[:200])} (`{RUN}/failures/{name}.txt`)"
+    for name, reason in trained.failures.items()
+  ]
+  return "\n\n".join([lines[0], "\n".join(lines[1:])]).strip()
+
+
+_VERDICT_NOTE = (
+  "Differences are a minus b, paired by seed, with their 95% interval (Student's t). p is that of "
+  "the sign-flip permutation test, Holm-corrected over the pairs of a metric. *equivalent* means "
+  "that two one-sided t tests put the difference within the margin; *undecided* that neither a "
+  "difference nor equivalence is shown."
+)
+
+
+def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
+  """Returns a table of verdicts, header first, rates in percentage points."""
+  header = ["metric", "a", "b", "pairs", "diverged a, b", "a - b", "95% interval"]
+  header += ["p (Holm)", "margin", "verdict", "seeds needed"]
+  return [header, *(_verdict_row(verdict) for verdict in verdicts)]
+
+
+def _verdict_row(v: stats.Verdict) -> list[str]:
+  scale, unit, form = (100, " pt", "+.3f") if v.metric in RATES else (1, "", "+.3g")
+  capped = v.seeds_needed == stats.MAX_SEEDS_NEEDED
+  needed = "" if v.seeds_needed is None else f"{'>= ' if capped else ''}{v.seeds_needed:,}"
+  return [
+    v.metric,
+    v.arm_a,
+    v.arm_b,
+    str(v.num_pairs),
+    f"{v.num_diverged_a}, {v.num_diverged_b}",
+    f"{scale * v.mean_difference:{form}}{unit}",
+    f"[{scale * v.ci_low:{form}}, {scale * v.ci_high:{form}}]",
+    f"{v.p_holm:.3g}",
+    f"{scale * v.margin:g}{unit}",
+    v.verdict,
+    needed,
+  ]
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+  """Returns rows, header first, aligned for a terminal, which obeys none of what is in them."""
+  rows = [[one_line(cell) for cell in row] for row in rows]
+  widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+  lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
+  return "\n".join(
+    line.rstrip() for line in [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
+  )
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+  """Returns rows, header first, as a Markdown table, every cell escaped."""
+  lines = ["| " + " | ".join(escape(cell) for cell in row) + " |" for row in rows]
+  return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
+
+
+# What is markup anywhere ($ begins a formula, ~ strikes out), between words, and in front. A single
+# underscore inside a word is plain text, and names are easier to read and to search without it.
+_MARKUP = r"[\\`*\[\]|$~]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|^[-+](?= )|^-(?=[ -]*-[ -]*-[ -]*$)"
+
+
+def escape(text: object) -> str:
+  """Makes text from a config or a dataset safe to stand in a line of Markdown or a table cell.
+
+  It is shown as it is, but for characters that cannot be seen, as those that turn the direction of
+  writing: they become escape sequences.
+  """
+  text = html.escape(one_line(text), quote=False)
+  text = re.sub(_MARKUP, r"\\\g<0>", text)
+  return re.sub(r"^(\d{1,9})([.)])(?= |$)", r"\1\\\2", text)  # a numbered list
+
+
+def _verdict_table(verdicts: Sequence[stats.Verdict]) -> str:
+  return markdown_table(verdict_rows(verdicts)) if verdicts else "There is one arm only."
+
+
+def _arms_table(trained: Population) -> str:
+  """One row per arm and metric: n, mean with interval, spread; both decision thresholds."""
+  rows = [["metric", "arm", "n", "diverged", "mean", "95% interval", "std", "min", "max"]]
+  for metric in [*trained.metrics, "epochs"]:
+    scale, unit = (100, "%") if metric in RATES else (1, "")
+    for arm in stats.summarize(trained.scores(metric)):
+      values = [scale * x for x in (arm.mean, arm.ci_low, arm.ci_high, arm.std, arm.min, arm.max)]
+      mean, low, high, std, least, most = (f"{x:.4g}{unit}" for x in values)
+      counts = [str(arm.n), str(arm.num_diverged)]
+      rows.append(
+        [
+          _metric_label(metric, trained),
+          arm.arm,
+          *counts,
+          mean,
+          f"{low} to {high}",
+          std,
+          least,
+          most,
+        ]
+      )
+  return markdown_table(rows)
+
+
+def _per_class_text(trained: Population) -> str:
+  """Returns a table of precision, recall and F1 by class, with more than two classes."""
+  if len(trained.class_names) == 2:
+    return ""
+  rows = [["class", "arm", "precision", "recall", "F1"]]
+  scores = 100 * np.stack(metrics.per_class(trained.confusion))  # [3, S, A, C]
+  for index, label in enumerate(trained.class_names):
+    for place, arm in enumerate(trained.arms):
+      kept = scores[:, trained.status[:, place] != "diverged", place, index]  # [3, S]
+      rows.append([label, arm, *(_mean_and_std(values) for values in kept)])
+  note = (
+    "Mean over seeds ± standard deviation, in percent. Precision, recall and F1 in the tables "
+    "above are macro averages, the mean over classes; since every image has one label, the micro "
+    "average of all three is the accuracy."
+  )
+  return f"## Classes\n\n{markdown_table(rows)}\n\n{note}"
+
+
+def _mean_and_std(values: np.ndarray) -> str:
+  if len(values) == 0:
+    return "-"
+  return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
+
+
+def _metric_label(metric: str, trained: Population) -> str:
+  """Says at which decision threshold an accuracy is taken, where there is one."""
+  if trained.confusion_at_half is None or metric not in RATES:
+    return metric
+  if metric.endswith("_at_half"):
+    return f"{metric.removesuffix('_at_half')} (threshold 0.5)"
+  thresholds = sorted({f"{arm.threshold:g}" for arm in trained.arms.values()})
+  return f"{metric} (threshold {', '.join(thresholds)})"
+
+
+def _stopping_text(trained: Population) -> str:
+  total = trained.status.size
+  stopped, diverged = (int((trained.status == s).sum()) for s in ("early_stopped", "diverged"))
+  params = ", ".join(f"{n:,}" for n in sorted(set(trained.num_params.ravel().tolist())))
+  text = f"{params} parameters. {stopped} of {total} members stopped early"
+  return text + (f"; **{diverged} diverged**." if diverged else "; none diverged.")
+
+
+def _provenance_text(origin: dict[str, Any]) -> str:
+  versions = ", ".join(f"{k} {v}" for k, v in origin["versions"].items() if v is not None)
+  revision = origin["source"]["revision"] or "unknown"
+  clean = {True: "clean", False: "with uncommitted changes", None: "state unknown"}[
+    origin["source"]["clean"]
+  ]
+  lines = [
+    f"command: {' '.join(origin['command'])}",
+    f"source: {revision}, {clean}",
+    f"device: {origin['device_count']} x {origin['device_kind']} ({origin['machine']})",
+    f"time: {origin['total_seconds']:.0f} s in all, {origin['compile_seconds']:.0f} s compiling, "
+    f"{origin['train_seconds']:.0f} s training and testing, the sum over workers",
+    f"data: {origin['dataset']['name']}, SHA-256 {origin['dataset']['checksum']}",
+    f"Python {origin['python']}, {versions}",
+  ]
+  return "\n".join(f"- {escape(line)}" for line in lines) + (
+    "\n\nEvery number is in `members.csv`, `curves.parquet`, `confusion.npz` and `verdicts.json`; "
+    "every setting in `config.json`."
+  )

@@ -1,0 +1,548 @@
+"""Pictures of a population; an arm keeps its colour, line style and marker in all of them.
+
+What they share with all other pictures is in `jaxdl.report.figures`.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+
+from jaxdl import stats
+from jaxdl.errors import InputError, unknown_name
+from jaxdl.optim import losses
+from jaxdl.population.results import RATES, Population
+from jaxdl.report import figures
+
+_UNITS = {"loss": "nats", "accuracy": "%"}
+
+
+# --- Learning curves ---
+
+
+@figures.styled
+def learning_curves(population: Population) -> Figure:
+  """Draws loss and accuracy over epochs, of training and, where there is any, of validation.
+
+  A thin line is one member, a thick line an arm's mean over seeds, and the band the 95% interval of
+  that mean at each epoch (Student t over seeds; none for one seed). Mean and band are over the same
+  seeds at every epoch: a member that stopped early keeps its last value until the last member of
+  its arm stops, and a member that diverged is left out. A dot marks where a member stopped early, a
+  cross the last epoch before a member diverged.
+
+  The members that did not diverge set the limits of the axes, so that neither a wide band nor a
+  member on its way to infinity flattens the rest: what lies beyond is drawn at the frame. The loss
+  is on a logarithmic axis if they span more than a factor of 100.
+
+  Args:
+    population: curves `[S, A, E]`, losses in nats, accuracies in [0, 1] (shown in %).
+
+  Returns:
+    A figure with rows loss and accuracy and columns training and validation; without validation,
+    one row with loss and accuracy.
+  """
+  splits = {"train": "training"}
+  if any(np.isfinite(population.curves[f"val_{metric}"]).any() for metric in _UNITS):
+    splits["val"] = "validation"
+  figure = Figure(figsize=(figures.MAX_WIDTH, 2.75 * len(splits) + 0.4), layout="constrained")
+  paired = "val" in splits
+  sharey = "row" if paired else False
+  axes = figure.subplots(len(splits), 2, squeeze=False, sharex=True, sharey=sharey)
+  rows = axes if paired else axes.T  # [metric, split]
+  for (metric, unit), row in zip(_UNITS.items(), rows, strict=True):
+    curves = {split: _valid_curves(population, f"{split}_{metric}") for split in splits}
+    limits, log = _curve_limits(population, metric, list(curves.values()))
+    row[0].set_ylabel(f"{metric} ({unit})")
+    for ax, (split, title) in zip(row, splits.items(), strict=True):
+      ax.set_title(f"{title} {metric}" + (_threshold_text(population) if unit == "%" else ""))
+      _set_curve_axes(ax, curves[split].shape[-1], limits, log)
+      worst = limits[1] if metric == "loss" else limits[0]
+      _draw_curves(ax, population, curves[split], limits, worst)
+  for ax in axes[-1]:
+    ax.set_xlabel("epoch")
+  if len(population.seeds) > 1:
+    diverged = (population.status == "diverged").any()
+    figure.suptitle(
+      f"{len(population.seeds)} seeds: means{' of those that did not diverge' if diverged else ''} "
+      "with 95% intervals, and single seeds as thin lines"
+    )
+  figures.add_legend(figure, _curve_legend(population))
+  return figures.finish(figure)
+
+
+def _threshold_text(population: Population) -> str:
+  """Says at which thresholds models with one output decide; empty where there are none."""
+  thresholds = {
+    f"{arm.threshold:g}"
+    for arm in population.arms.values()
+    if losses.num_outputs(arm.loss, len(population.class_names)) == 1
+  }
+  return f" (threshold {', '.join(sorted(thresholds))})" if thresholds else ""
+
+
+def _valid_curves(population: Population, name: str) -> np.ndarray:
+  """Returns curves `[S, A, E]` in their unit, NaN from the epoch on in which a member diverged.
+
+  In that epoch the loss is not finite, and an accuracy computed beside it means nothing.
+  """
+  curves = population.curves[name] * (100 if "accuracy" in name else 1)
+  num_valid = population.epochs - (population.status == "diverged")  # [S, A]
+  valid = np.arange(curves.shape[-1]) < num_valid[..., None]  # [S, A, E]
+  return np.where(valid & np.isfinite(curves), curves, np.nan)
+
+
+def _draw_curves(
+  ax: Axes,
+  population: Population,
+  curves: np.ndarray,
+  limits: tuple[float, float],
+  worst: float,
+) -> None:
+  """Draws curves `[S, A, E]` of all members, and their means; `worst` is the worse limit."""
+  num_seeds = len(population.seeds)
+  for index, arm in enumerate(population.arms):
+    style = figures.arm_style(index)
+    epochs, status = population.epochs[:, index], population.status[:, index]  # [S]
+    kept = status != "diverged"
+    if kept.any():
+      # Wide bands of many arms would hide everything.
+      alpha = float(np.clip(0.5 / len(population.arms), 0.08, 0.18))
+      interval = _mean_interval(curves[kept, index], epochs[kept])
+      figures.draw_mean(ax, arm, index, np.arange(1, len(interval[0]) + 1), *interval, alpha)
+    # A member alone is its mean, unless it diverged.
+    drawn = np.clip(curves[:, index], *limits)  # [S, E]
+    _draw_members(ax, drawn if num_seeds > 1 else drawn[~kept], style.color)
+    _mark_ends(ax, drawn, status, style.color, worst)
+
+
+def _draw_members(ax: Axes, curves: np.ndarray, color: str) -> None:
+  """Draws a thin line for each curve of `[S, E]`, or a dot, fainter the more there are."""
+  epochs = np.arange(1, curves.shape[-1] + 1)
+  lines = [np.column_stack([epochs, curve])[np.isfinite(curve)] for curve in curves]
+  alpha = float(np.clip(3 / max(len(lines), 1), 0.1, 0.5))
+  ax.add_collection(LineCollection(lines, colors=color, alpha=alpha, linewidths=0.6), autolim=False)
+  for line in lines:
+    if len(line) == 1:
+      ax.plot(*line.T, ".", color=color, alpha=alpha, markersize=4)
+
+
+def _mark_ends(ax: Axes, curves: np.ndarray, status: np.ndarray, color: str, worst: float) -> None:
+  """Marks the last points of those curves `[S, E]` that stopped early or diverged."""
+  for curve, end in zip(curves, status, strict=True):
+    last = np.flatnonzero(np.isfinite(curve))
+    # Of one that diverged in its first epoch nothing was recorded.
+    epoch, value = (last[-1] + 1, curve[last[-1]]) if len(last) else (1, worst)
+    if end == "early_stopped":
+      edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+      ax.plot(epoch, value, "o", color=color, markersize=3, zorder=4, **edge)
+    elif end == "diverged":
+      edge = {"markeredgewidth": 1.4, "clip_on": False}
+      ax.plot(epoch, value, "x", color=color, markersize=6, zorder=5, **edge)
+
+
+def _mean_interval(
+  curves: np.ndarray, num_epochs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns mean, lower and upper end of its 95% interval, `[E]`, of curves `[n, E]` over seeds.
+
+  Curves keep their last value, that of epoch `num_epochs` `[n]`, until the last of them ends.
+  """
+  index = np.minimum(np.arange(num_epochs.max()), num_epochs[:, None] - 1)  # [n, E]
+  values = np.take_along_axis(curves, index, axis=1)  # [n, E]
+  return figures.mean_interval(values)
+
+
+def _curve_limits(
+  population: Population, metric: str, curves: list[np.ndarray]
+) -> tuple[tuple[float, float], bool]:
+  """Returns limits that hold the curves `[S, A, E]` of one metric, and whether on a log scale."""
+  every = np.stack(curves)
+  kept = every[:, population.status != "diverged"]
+  values = kept[np.isfinite(kept)] if np.isfinite(kept).any() else every[np.isfinite(every)]
+  low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+  least = values[values > 0].min(initial=np.inf)
+  if metric == "loss" and high > 100 * least:
+    pad = (high / least) ** 0.04
+    return (least / pad, high * pad), True
+  pad = 0.04 * (high - low) or 0.05
+  return (low - pad, high + pad), False
+
+
+def _set_curve_axes(ax: Axes, num_epochs: int, limits: tuple[float, float], log: bool) -> None:
+  # Less than one, or there would be a tick for epoch 0.
+  margin = float(np.clip(0.025 * (num_epochs - 1), 0.3, 0.9))
+  ax.set_xlim(1 - margin, num_epochs + margin)
+  ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
+  if log:
+    ax.set_yscale("log")
+    figures.write_plain_ticks(ax.yaxis)
+  ax.set_ylim(*limits)
+  figures.add_grid_lines(ax)
+
+
+def _curve_legend(population: Population) -> list[tuple[str, Line2D]]:
+  """Returns the texts of the legend, and what stands beside each."""
+  entries = []
+  for index, arm in enumerate(population.arms):
+    label = _arm_label(population, arm, width=3.2, separator=" ")
+    entries.append((label, figures.mean_line(figures.arm_style(index))))
+  for status, text, marker, size in (
+    ("early_stopped", "stopped early", "o", 3),
+    ("diverged", "diverged", "x", 6),
+  ):
+    if (population.status == status).any():
+      mark = Line2D([], [], color=figures.GREY, linestyle="", marker=marker, markersize=size)
+      entries.append((text, mark))
+  return entries
+
+
+# --- Confusion matrices ---
+
+
+@figures.styled
+def confusion_matrices(population: Population) -> Figure:
+  """Draws each arm's confusion matrix, pooled over the seeds that did not diverge.
+
+  A cell holds its count and its share of its row, i.e. of the true class; with more than four
+  classes the share is written on the diagonal alone. Colour is the share, on a square-root scale,
+  since a good classifier's mistakes are a few percent. With more than 26 classes only colour is
+  left.
+
+  Args:
+    population: confusion `[S, A, C, C]`, rows true, columns predicted.
+
+  Returns:
+    A figure with one panel per arm. Titles of models with one output state the threshold.
+  """
+  counts = population.confusion.sum(axis=0)  # [A, C, C]
+  num_arms, num_classes = counts.shape[:2]
+  totals = counts.sum(axis=-1, keepdims=True)  # [A, C, 1]
+  rates = counts / np.maximum(totals, 1)  # [A, C, C]
+  labels = [
+    figures.fit(name, 1.1, figures.SMALL_TEXT_SIZE, max_lines=1) for name in population.class_names
+  ]
+  label_width = max(figures.text_width(label, figures.SMALL_TEXT_SIZE) for label in labels)
+  num_columns, panel, leaning = _confusion_layout(num_arms, num_classes, label_width)
+  num_rows = math.ceil(num_arms / num_columns)
+  titles = [_confusion_title(population, arm, panel) for arm in population.arms]
+  title_height = 0.15 * (1 + max(title.count("\n") for title in titles))
+  row_height = panel + title_height + 0.55 + leaning
+  figsize = (
+    # The layout keeps to the limit, but rounding may not.
+    min(num_columns * (panel + 0.2 + leaning) - leaning + label_width + 1.3, figures.MAX_WIDTH),
+    num_rows * row_height + 0.1,
+  )
+  figure = Figure(figsize=figsize, layout="compressed")
+  axes = figures.grid(figure, num_arms, num_columns)
+  for index, (ax, title) in enumerate(zip(axes, titles, strict=True)):
+    image = ax.imshow(rates[index], cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    ax.set_title(title)
+    _label_cells(ax, image, counts[index], rates[index], panel / num_classes)
+    _label_classes(ax, labels, leaning > 0, panel, first=index % num_columns == 0)
+  bar = figure.colorbar(image, ax=axes, shrink=0.9 / num_rows, anchor=(0, 1), aspect=15)
+  bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1], labels=["0%", "1%", "10%", "25%", "50%", "100%"])
+  bar.set_label("share of the true class")
+  return figures.finish(figure)
+
+
+def _confusion_layout(
+  num_arms: int, num_classes: int, label_width: float
+) -> tuple[int, float, float]:
+  """Returns how many panels stand in a row, their width, and how far names lean out of them.
+
+  All in inches, as is `label_width`, that of the longest name. Names that are wider than a cell
+  lean by 45 degrees, and so reach as far to the left as below.
+  """
+  panel = float(np.clip(0.36 * num_classes, 1.75, 7.5))
+  leaning = 0.7 * label_width if label_width > 0.9 * panel / num_classes else 0.0
+  # On the left stand the names of the rows, on the right the colour bar.
+  room, gap = figures.MAX_WIDTH - label_width - 1.3 + leaning, 0.2 + leaning
+  # Smaller panels rather than fewer in a row, within reason.
+  num_columns = min(num_arms, max(1, int(room / (0.85 * panel + gap))))
+  return num_columns, min(panel, room / num_columns - gap), leaning
+
+
+def _confusion_title(population: Population, arm: str, width: float) -> str:
+  num_classes = len(population.class_names)
+  lines = [_arm_label(population, arm, width)]
+  if losses.num_outputs(population.arms[arm].loss, num_classes) == 1:
+    lines.append(f"threshold {population.arms[arm].threshold:g}")
+  return "\n".join(lines)
+
+
+def _label_cells(
+  ax: Axes, image: AxesImage, counts: np.ndarray, rates: np.ndarray, cell: float
+) -> None:
+  """Writes counts and rates `[C, C]` into cells `cell` inches wide, as large as they fit."""
+  num_classes = len(counts)
+  if num_classes > 26:
+    return
+  # In inches per point.
+  widest = max(figures.text_width(text, 1) for text in (f"{counts.max():,}", "100.0%"))
+  size = min(figures.TEXT_SIZE, 0.85 * cell / widest, 72 * cell / 2.8)
+  for row, column in np.ndindex(counts.shape):
+    text = f"{counts[row, column]:,}"
+    if (num_classes <= 4 or row == column) and counts[row].any():
+      text += f"\n{rates[row, column]:.1%}"
+    luminance = np.dot(image.to_rgba(rates[row, column])[:3], (0.299, 0.587, 0.114))
+    # About where black and white are equally far from the cell's colour.
+    color = "white" if luminance < 0.46 else "black" if counts[row, column] else "0.6"
+    cell_text = ax.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
+    cell_text.set_in_layout(False)  # it never leaves the panel, and measuring it takes seconds
+
+
+def _label_classes(ax: Axes, labels: list[str], lean: bool, panel: float, first: bool) -> None:
+  """Names classes on both axes of a panel `panel` inches wide; rows only where it is `first`."""
+  num_classes = len(labels)
+  step = math.ceil(num_classes * 0.15 / panel)  # a line of text is about 0.15 inches high
+  ticks = np.arange(0, num_classes, step)
+  ax.set_xticks(ticks, labels[::step], fontsize=figures.SMALL_TEXT_SIZE)
+  rows = (ticks, labels[::step]) if first else ([], [])
+  ax.set_yticks(*rows, fontsize=figures.SMALL_TEXT_SIZE)
+  if lean:
+    for text in ax.get_xticklabels():
+      text.set(rotation=45, ha="right", rotation_mode="anchor")
+  ax.set_xlabel("predicted")
+  if first:
+    ax.set_ylabel("true")
+  ax.tick_params(length=2)
+  ax.spines[:].set_visible(True)
+  ax.spines[:].set(color="0.6", linewidth=0.6)
+  if num_classes <= 26:
+    between = np.arange(1, num_classes) - 0.5
+    ax.vlines(between, -0.5, num_classes - 0.5, color="0.85", linewidth=0.5)
+    ax.hlines(between, -0.5, num_classes - 0.5, color="0.85", linewidth=0.5)
+
+
+# --- Distribution of a metric ---
+
+
+@figures.styled
+def metric_distribution(population: Population, metric: str = "test_accuracy") -> Figure:
+  """Draws one metric of every member, and each arm's mean with its 95% interval.
+
+  A small dot is one member, spread vertically by its seed alone; a thin line joins the members of a
+  seed. The large marker is the mean over seeds, the bar its 95% interval (Student t, as in
+  `jaxdl.stats.summarize`), and both are written out on the right. Members that diverged have no
+  value: they are counted under the arm's name. The members set the limits of the axis, an interval
+  widens them by half at most: that of two seeds would leave nothing else to be seen.
+
+  Args:
+    population: metrics `[S, A]`; accuracy, precision, recall and F1 are shown in %.
+    metric: one of `population.metrics`, or "epochs".
+
+  Returns:
+    A figure with one row per arm.
+
+  Raises:
+    InputError: when there is no such metric.
+  """
+  scores = population.scores(metric)
+  is_rate = metric in RATES
+  scores = dataclasses.replace(scores, values=scores.values * (100 if is_rate else 1))
+  num_seeds, num_arms = scores.values.shape
+  figure = Figure(figsize=(8.5, 0.95 + 0.62 * num_arms), layout="constrained")
+  ax = figure.subplots()
+  # Multiples of the golden ratio fill an interval evenly, however many there are.
+  spread = np.arange(1, num_seeds + 1) * (math.sqrt(5) - 1) / 2 % 1 - 0.5  # [S]
+  heights = np.arange(num_arms) + 0.44 * spread[:, None] - 0.1  # [S, A]
+  alpha = float(np.clip(4 / num_seeds, 0.15, 0.5))
+  lines = np.stack([scores.values, heights], axis=-1)  # [S, A, 2]
+  pairs = LineCollection(lines, colors=figures.GREY, alpha=alpha, linewidths=0.5)
+  ax.add_collection(pairs, autolim=False)
+  summaries = stats.summarize(scores)
+  for index, summary in enumerate(summaries):
+    style = figures.arm_style(index)
+    dots = {"color": style.color, "alpha": 0.55, "markersize": 3.5, "markeredgewidth": 0}
+    ax.plot(scores.values[:, index], heights[:, index], "o", **dots)
+    _draw_summary(ax, summary, index, style, is_rate)
+  _set_metric_limits(ax, scores.values, summaries)
+  unit = " in %" if is_rate else " in nats" if metric.endswith("loss") else ""
+  direction = "higher" if scores.higher_is_better else "lower"
+  ax.set_xlabel(f"{metric.replace('_', ' ')}{unit} ({direction} is better)")
+  labels = [_arm_label(population, arm, width=2.3) for arm in population.arms]
+  ax.set_yticks(range(num_arms), labels, fontsize=figures.TEXT_SIZE)
+  ax.set_ylim(num_arms - 0.45, -0.55)
+  heading = "mean\n[95% interval]" if num_seeds > 1 else "one seed"
+  figures.write_right(ax, -0.55, heading, va="bottom")
+  ax.tick_params(axis="y", length=0)
+  ax.spines["left"].set_visible(False)
+  figures.add_grid_lines(ax, axis="x")
+  return figures.finish(figure)
+
+
+def _draw_summary(
+  ax: Axes, summary: stats.ArmSummary, index: int, style: figures.ArmStyle, is_rate: bool
+) -> None:
+  """Draws an arm's mean and interval under its dots, and writes them at the right edge."""
+
+  def write(value):
+    return f"{value:.2f}" if is_rate else f"{value:.4g}"
+
+  height = index + 0.28
+  ax.hlines(height, summary.ci_low, summary.ci_high, color=style.color, linewidth=2.2, zorder=4)
+  ax.plot(
+    summary.mean,
+    height,
+    style.marker,
+    color=style.color,
+    markersize=7,
+    markeredgecolor="white",
+    markeredgewidth=0.8,
+    zorder=5,
+  )
+  text = write(summary.mean) if summary.n else "no value"
+  if summary.n > 1:
+    text += f"\n[{write(summary.ci_low)}, {write(summary.ci_high)}]"
+  figures.write_right(ax, index, text, va="center")
+
+
+def _set_metric_limits(ax: Axes, values: np.ndarray, summaries: list[stats.ArmSummary]) -> None:
+  finite = values[np.isfinite(values)]
+  low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
+  widen = 0.25 * (high - low)
+  ends = [end for arm in summaries for end in (arm.ci_low, arm.ci_high) if np.isfinite(end)]
+  low = max(low - widen, min([low, *ends]))
+  high = min(high + widen, max([high, *ends]))
+  pad = 0.04 * (high - low) or 0.02 * abs(high) or 0.02
+  ax.set_xlim(low - pad, high + pad)
+
+
+# --- Worst mistakes ---
+
+
+class _Predictions(NamedTuple):
+  true_probability: np.ndarray  # [N], of the true class
+  predicted: np.ndarray  # [N]
+  predicted_probability: np.ndarray  # [N], of the predicted class
+
+
+@figures.styled
+def worst_mistakes(
+  population: Population, images: np.ndarray, arm: str | None = None, num_images: int = 24
+) -> Figure:
+  """Shows the test images that are classified worst.
+
+  First mistakes, then, if there is room, correct ones; both by the probability of the true class,
+  lowest first, and in the order of the test set where it is the same. Probabilities are means over
+  the seeds that did not diverge, and the prediction is made from them: the class of the largest,
+  or, with one output, class 1 where its probability is above the arm's threshold. Over several
+  arms, both probabilities and thresholds are averaged.
+
+  Args:
+    population: mean probabilities `[A, N, C]` and test labels `[N]`.
+    images: the test images `[N, H, W, D]` uint8, D = 1 (grey) or 3 (RGB).
+    arm: the arm that predicts; None takes the mean over all arms.
+    num_images: most images to show.
+
+  Returns:
+    A figure with a grid of images. Mistakes have a thick orange frame and a cross, correct ones a
+    thin blue frame and a tick.
+
+  Raises:
+    InputError: when there is no such arm, or `num_images` is not positive.
+    ValueError: when the images are not those of the test labels, or neither grey nor RGB.
+  """
+  if arm is not None and arm not in population.arms:
+    raise unknown_name("arm", arm, population.arms)
+  if num_images < 1:
+    raise InputError(f"num_images must be at least 1, not {num_images}")
+  labels = population.test_labels
+  if images.ndim != 4 or len(images) != len(labels) or images.shape[-1] not in (1, 3):
+    raise ValueError(f"images must be [{len(labels)}, H, W, 1 or 3], not {images.shape}")
+  names = [name for name in population.arms if arm in (None, name)]
+  names = [name for name in names if not _has_diverged(population, name).all()]
+  if not names:
+    return figures.message("Every seed diverged: there are no predictions.")
+  predictions = _predict(population, names)
+  correct = predictions.predicted == labels  # [N]
+  order = np.lexsort((predictions.true_probability, correct))[:num_images]
+
+  figure, axes = _image_grid(len(order), images.shape[1] / images.shape[2])
+  for ax, index in zip(axes, order, strict=True):
+    image = images[index, ..., 0] if images.shape[-1] == 1 else images[index]
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    _describe(ax, population.class_names, labels[index], predictions, index)
+  width, bold = figure.get_figwidth() - 0.4, figures.BOLD_SIZE
+  who = f"mean of {len(names)} arms"
+  if len(names) == 1:
+    who = figures.fit(names[0], width, bold, max_lines=1)
+  title = f"{who}: {(~correct).sum():,} mistakes in {len(labels):,} test images, worst first"
+  figure.suptitle(figures.fit(title, width, bold, max_lines=3))
+  return figures.finish(figure)
+
+
+def _predict(population: Population, names: list[str]) -> _Predictions:
+  """Returns what the mean over these arms and their seeds predicts."""
+  labels = population.test_labels
+  places = [list(population.arms).index(name) for name in names]
+  probabilities = population.mean_probabilities[places].mean(axis=0)  # [N, C]
+  num_examples, num_classes = probabilities.shape
+  predicted = probabilities.argmax(axis=-1)  # [N]
+  if num_classes == 2:
+    # The largest of two outputs wins: a threshold of one half.
+    thresholds = [
+      arm.threshold if losses.num_outputs(arm.loss, num_classes) == 1 else 0.5
+      for arm in (population.arms[name] for name in names)
+    ]
+    predicted = (probabilities[:, 1] > np.mean(thresholds)).astype(int)  # [N]
+  examples = np.arange(num_examples)
+  return _Predictions(
+    probabilities[examples, labels], predicted, probabilities[examples, predicted]
+  )
+
+
+def _image_grid(num_images: int, aspect: float) -> tuple[Figure, list[Axes]]:
+  """Returns a figure with one panel per image, `aspect` being height by width."""
+  num_columns = min(6, num_images)
+  num_rows = math.ceil(num_images / num_columns)
+  width = max(num_columns * figures.MAX_WIDTH / 6, 4.0)
+  height = num_rows * (1.3 * min(aspect, 2) + 0.55) + 0.4
+  figure = Figure(figsize=(width, height), layout="constrained")
+  return figure, figures.grid(figure, num_images, num_columns)
+
+
+def _describe(
+  ax: Axes, class_names: tuple[str, ...], label: int, predictions: _Predictions, index: int
+) -> None:
+  """Titles and frames a panel by what is predicted for its image."""
+  predicted = predictions.predicted[index]
+  mistake = predicted != label
+  true_name, predicted_name = (
+    figures.fit(class_names[i], 0.85, figures.SMALL_TEXT_SIZE, max_lines=1)
+    for i in (label, predicted)
+  )
+  probability = predictions.predicted_probability[index]
+  p = "p > 0.99" if probability >= 0.995 else f"p = {probability:.2f}"
+  text = f"{'✗' if mistake else '✓'} true {true_name}, predicted {predicted_name}"
+  text = figures.fit(text, 1.45, figures.SMALL_TEXT_SIZE, max_lines=4)
+  ax.set_title(f"{text}\n({p})", fontsize=figures.SMALL_TEXT_SIZE)
+  color = figures.MISTAKE_COLOR if mistake else figures.CORRECT_COLOR
+  ax.set(xticks=[], yticks=[])
+  ax.spines[:].set_visible(True)
+  ax.spines[:].set(color=color, linewidth=2.5 if mistake else 1.0)
+
+
+# --- Arms ---
+
+
+def _has_diverged(population: Population, arm: str) -> np.ndarray:
+  """Returns `[S]` bool."""
+  return population.status[:, list(population.arms).index(arm)] == "diverged"
+
+
+def _arm_label(population: Population, arm: str, width: float, separator: str = "\n") -> str:
+  """Returns an arm's name, in at most two lines `width` inches wide, and how many diverged."""
+  diverged = _has_diverged(population, arm)
+  label = figures.fit(arm, width, figures.TEXT_SIZE, max_lines=2)
+  if diverged.any():
+    label += f"{separator}(diverged: {diverged.sum()} of {len(diverged)})"
+  return label

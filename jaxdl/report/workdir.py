@@ -1,0 +1,379 @@
+"""What a run leaves in its working directory: tables, verdicts, pictures and a report.
+
+What draws and what makes tables is imported where it is used: it takes longer to import than JAX,
+and a run that trains first need not wait for it.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdl import stats, train
+from jaxdl.arm import Arm
+from jaxdl.data.dataset import Dataset
+from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
+from jaxdl.nn import augment
+from jaxdl.population.devices import DeviceKind
+from jaxdl.population.plan import Group
+from jaxdl.population.results import Population
+from jaxdl.store import files
+from jaxdl.store import store as store_lib
+
+if TYPE_CHECKING:
+  import pandas as pd
+
+  from jaxdl.report.figures import Figure
+from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
+from jaxdl.report.tables import confusion_arrays, curves_table, members_table, per_class_table
+
+CONFIG_FILE = "config.json"
+_PARTIAL = "partial"
+_REFUSE = "choose another workdir, or replace what is there with --overwrite"
+_FILES = (
+  "provenance.json",
+  "members.csv",
+  "per_class.csv",
+  "curves.parquet",
+  "confusion.npz",
+  "verdicts.json",
+  "report.md",
+)
+_PACKAGES = (
+  "jaxdl",
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "numpy",
+  "scipy",
+  "statsmodels",
+  "pandas",
+  "matplotlib",
+  "tensorflow-datasets",
+)
+
+
+class Extra(NamedTuple):
+  """What one kind of experiment adds to its report."""
+
+  sections: Sequence[str] = ()  # Markdown, after the pictures
+  pictures: Sequence[tuple[str, str, "Figure"]] = ()  # (file name without suffix, caption, figure)
+  tables: Mapping[str, "pd.DataFrame"] = {}  # file name without suffix -> table
+
+
+class Workdir:
+  """The directory of one run: claimed before the training, and filled after it, all at once."""
+
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    experiment: Experiment,
+    *,
+    overwrite: bool = False,
+    resume_anyway: bool = False,
+    partial: bool = False,
+  ):
+    """Claims the directory, creating it where it is not there.
+
+    Args:
+      path: the directory.
+      experiment: what is about to run. A run of the same experiment goes on where it was.
+      overwrite: start anew, whatever is there.
+      resume_anyway: go on with the run that is there although it was another config, another width,
+        layers by another compiler or another JAX; what differs is recorded.
+      partial: report what is trained so far, in a folder `partial` of its own, also while another
+        process trains on.
+
+    Raises:
+      InputError: where the directory cannot be written, is in use, or holds another run.
+    """
+    self.path = pathlib.Path(path)
+    if not str(path):
+      raise InputError("workdir is empty")
+    self._config = json.loads(json.dumps(experiment.to_json()))
+    self._resume_anyway = resume_anyway
+    self.resumed_anyway: list[str] = []  # in what the run that is there differs
+    # The date for people; how long it takes by a clock that does not jump.
+    self._started, self._clock = datetime.datetime.now(datetime.UTC), time.monotonic()
+    # Now, not when the run is over: the source may be edited while it runs.
+    self._source = _source_revision()
+    self.store, self._partial = store_lib.Store(self.path / RUN), partial
+    if partial:
+      if self.store.read_identity() is None:
+        raise InputError(f"no run has begun in workdir {str(self.path)!r}: nothing to report")
+      self.path /= _PARTIAL  # the report's own folder, and lock
+    self._lock = files.Lock(self.path)
+    try:
+      if overwrite and not partial:
+        with files.naming(self.path):
+          shutil.rmtree(self.path / RUN, ignore_errors=True)
+      else:
+        self._check_config()
+    except BaseException:
+      self._lock.release()
+      raise
+
+  def _check_config(self):
+    running = self.store.read_identity()
+    if running is not None:
+      there = {"config": running.get("config")}
+      self._refuse_differences(there, {"config": self._config})
+      return
+    file = self.path / CONFIG_FILE
+    if not file.exists():
+      strangers = [name for name in _FILES if (self.path / name).exists()]
+      if strangers:
+        raise InputError(
+          f"workdir {str(self.path)!r} holds a {strangers[0]} of no known run; {_REFUSE}"
+        )
+      return
+    try:
+      there = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+      raise InputError(f"cannot read {str(file)!r}: {error}; {_REFUSE}") from error
+    for name, old, new in _differences(there, self._config):
+      raise InputError(
+        f"workdir {str(self.path)!r} holds a run of another config ({name}: {old!r} there, {new!r} "
+        f"now); {_REFUSE}"
+      )
+
+  def claim(self, dataset: Dataset, groups: Sequence[Group], device: DeviceKind):
+    """Says what is about to train here, before anything of it does.
+
+    Args:
+      dataset: as it will be trained on.
+      groups: how its members are cut into chunks.
+      device: what they train on.
+
+    Raises:
+      InputError: the run that is there is another one.
+    """
+    identity = {
+      "config": self._config,
+      "dataset_checksum": dataset.checksum,
+      "jax": ".".join(jax.__version__.split(".")[:2]),  # so long as its major version is 0
+      "device_kind": device.name,
+      "programs": {str(group.index): _program_identity(group) for group in groups},
+    }
+    there = self.store.read_identity() if self._partial else self.store.claim(identity)
+    self._refuse_differences(there, json.loads(json.dumps(identity)))
+
+  def _refuse_differences(self, there: dict[str, Any], now: dict[str, Any]):
+    found = [
+      f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
+      for name, old, new in _differences(there, now)
+    ]
+    if found and not self._resume_anyway:
+      what = "of another config" if there["config"] != now["config"] else "that differs"
+      raise InputError(
+        f"workdir {str(self.path)!r} holds a run {what} ({found[0]:.300}); choose another workdir, "
+        "start anew with --overwrite, or go on with what is there with --resume_anyway"
+      )
+    self.resumed_anyway += [text for text in found if text not in self.resumed_anyway]
+
+  def __enter__(self) -> "Workdir":
+    return self
+
+  def __exit__(self, *_):
+    self.store.close()
+    self._lock.release()
+
+  def commit(
+    self,
+    experiment: Experiment,
+    dataset: Dataset,
+    trained: Population,
+    verdicts: Sequence[stats.Verdict],
+    extra: Extra = Extra(),  # noqa: B008  (a tuple)
+    shown: Population | None = None,
+  ):
+    """Writes the files of a run and moves them to their places, `config.json` last.
+
+    Args:
+      experiment: what was run.
+      dataset: as it was trained on.
+      trained: the population.
+      verdicts: of `jaxdl.experiment.compare`.
+      extra: what this kind of experiment adds.
+      shown: the part of the population that pictures and tables of the report show; None: all.
+    """
+    # Without its config a directory is no run, so one that is interrupted while the files move is
+    # not taken for one.
+    replaces = (CONFIG_FILE, FIGURES, TABLES)
+    with files.staging(self.path, replaces, last=(CONFIG_FILE,)) as stage:
+      self._write(stage, experiment, dataset, trained, verdicts, extra, shown or trained)
+
+  def _provenance(self, dataset: Dataset, trained: Population) -> dict[str, Any]:
+    origin = {
+      **provenance(dataset, trained),
+      "source": self._source,
+      "started": self._started.isoformat(timespec="seconds"),
+      "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+      "total_seconds": round(time.monotonic() - self._clock, 3),
+    }
+    return origin | ({"resumed_anyway": self.resumed_anyway} if self.resumed_anyway else {})
+
+  def _write(self, stage, experiment, dataset, trained, verdicts, extra, shown):
+    from jaxdl.report import figures
+
+    (stage / FIGURES).mkdir()
+    pictures = [*_pictures(experiment, shown, dataset), *extra.pictures]
+    for name, _, figure in pictures:
+      figures.save(figure, stage / FIGURES / name)
+    if extra.tables:
+      (stage / TABLES).mkdir()
+    for name, table in extra.tables.items():
+      table.to_csv(stage / TABLES / f"{name}.csv", index=False, lineterminator="\n")
+    origin = self._provenance(dataset, trained)
+    captions = [(name, caption) for name, caption, _ in pictures]
+    text = render(experiment, shown, verdicts, origin, captions, extra.sections)
+    (stage / "report.md").write_text(text, encoding="utf-8")
+    _write_json(stage / "provenance.json", origin)
+    _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
+    members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
+    per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
+    curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
+    np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+    _write_json(stage / CONFIG_FILE, self._config)
+
+
+def _program_identity(group: Group) -> dict[str, Any]:
+  plan = group.plan._asdict()
+  if not plan["cpu_layers"]:
+    del plan["cpu_layers"]  # as in runs from before there was a choice
+  return plan
+
+
+def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
+  """Returns where a population comes from: command, versions, devices, data, seconds, chunks."""
+  devices = jax.local_devices()
+  return {
+    "command": [pathlib.Path(sys.executable).name, *sys.orig_argv[1:]],
+    "python": platform.python_version(),
+    "versions": {name: _version(name) for name in _PACKAGES},
+    "platform": devices[0].platform,
+    "device_kind": devices[0].device_kind,
+    "device_count": len(devices),
+    "matmul_precision": jax.config.jax_default_matmul_precision or "default",
+    "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+    "dataset": {
+      "name": dataset.name,
+      "checksum": dataset.checksum,
+      "num_train": len(dataset.train),
+      "num_validation": len(dataset.validation),
+      "num_test": len(dataset.test),
+    },
+    "compile_seconds": round(trained.compile_seconds, 3),
+    "train_seconds": round(float(trained.train_seconds.sum()), 3),
+    "num_workers": trained.num_workers,
+    "programs": [plan._asdict() for plan in trained.chunks],
+    "halved_chunks": list(trained.split_chunks),
+    "missing_seeds": list(trained.missing_seeds),
+    "failures": dict(trained.failures),
+    "chunk_size": trained.chunks[0].chunk_size if len(trained.chunks) == 1 else None,
+  }
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def _source_revision() -> dict[str, Any]:
+  """Returns the git revision of this source and whether it was changed since; None: unknown."""
+  git = ["git", "-C", str(pathlib.Path(__file__).parent)]
+  try:
+    run = [
+      subprocess.run(
+        [*git, *command], capture_output=True, text=True, check=True, timeout=10
+      ).stdout
+      for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+    ]
+  except (OSError, subprocess.SubprocessError):
+    return {"revision": None, "clean": None}
+  return {"revision": run[0].strip(), "clean": not run[1].strip()}
+
+
+def _pictures(
+  experiment: Experiment, trained: Population, dataset: Dataset
+) -> list[tuple[str, str, "Figure"]]:
+  """Returns (file name without suffix, caption, figure) of the pictures that every report has."""
+  from jaxdl.report import comparison_plots, plots
+
+  metric = next(iter(experiment.margins))
+  pictures = [
+    (
+      "learning_curves",
+      "Learning curves: mean over seeds with its 95% interval, a thin line per seed.",
+      plots.learning_curves(trained),
+    ),
+    (
+      "metric_distribution",
+      f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval.",
+      plots.metric_distribution(trained, metric),
+    ),
+    (
+      "confusion_matrices",
+      "Confusion matrices on the test set, counts summed over seeds.",
+      plots.confusion_matrices(trained),
+    ),
+    (
+      "worst_mistakes",
+      "The test images that all arms and seeds together are most wrong about.",
+      plots.worst_mistakes(trained, dataset.test.images),
+    ),
+  ]
+  if any(_changes_rate(arm) for arm in trained.arms.values()):
+    figure = comparison_plots.learning_rates(trained)
+    pictures.append(("learning_rates", "The learning rate of each epoch's first step.", figure))
+  for arm in trained.arms.values():
+    if not arm.augmentation.is_identity:
+      caption = "Training images, the originals on the left, as augmentation shows them."
+      pictures.append(("augmentation", caption, _augmentation_picture(experiment, dataset, arm)))
+      break
+  return pictures
+
+
+def _changes_rate(arm: Arm) -> bool:
+  return arm.schedule.strip() != "constant" or arm.plateau_patience is not None
+
+
+def _augmentation_picture(
+  experiment: Experiment, dataset: Dataset, arm: Arm, num_images: int = 5, num_variants: int = 7
+) -> "Figure":
+  """Draws what an arm's augmentation makes of the first training images."""
+  from jaxdl.report import comparison_plots
+
+  originals = dataset.train.images[:num_images]  # [K, H, W, D]
+  keys = jax.random.split(train.seed_key(experiment.seed, 0), (num_variants, len(originals)))
+  augmented = [augment.random_affine(row, train.scale(originals), arm.augmentation) for row in keys]
+  return comparison_plots.augmented_images(originals, np.stack(augmented, axis=1))
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Iterable[tuple[str, Any, Any]]:
+  """Yields (name, old value, new value) for every leaf in which two configs differ."""
+  if isinstance(old, dict) and isinstance(new, dict):
+    for key in dict.fromkeys([*old, *new]):
+      inner = f"{name}.{key}" if name else key
+      yield from _differences(old.get(key), new.get(key), inner)
+  elif old != new:
+    yield name, old, new
+
+
+def _write_json(file: pathlib.Path, value: Any):
+  file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

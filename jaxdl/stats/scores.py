@@ -1,0 +1,194 @@
+"""Scores `[S, A]` of one metric, and what summarizes them arm by arm."""
+
+import dataclasses
+import math
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxdl.errors import InputError, unknown_name
+
+AXES = ("seed", "arm")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+  """One number per member of a population, e.g. the final test accuracy.
+
+  Equal scores should be equal numbers: divide counts in float64, not in float32.
+
+  Attributes:
+    metric: what was measured, e.g. "test_accuracy".
+    values: [S, A] in the metric's own unit, kept as a read-only float64 copy. NaN where the member
+      diverged.
+    seeds: [S] the seed of each row.
+    arms: [A] the arm of each column.
+    axes: what the axes of `values` are; must be given, and be ("seed", "arm").
+    higher_is_better: True for an accuracy, False for a loss.
+
+  Raises:
+    ValueError: the axes are named or ordered differently (so a transposed array is refused also
+      where S == A), a length disagrees with the names, a name occurs twice, or a value is
+      infinite or not a real number.
+    TypeError: `higher_is_better` is not a bool.
+  """
+
+  metric: str
+  values: np.ndarray  # [S, A] float64
+  seeds: tuple[int, ...]  # [S]
+  arms: tuple[str, ...]  # [A]
+  axes: tuple[str, str]
+  higher_is_better: bool
+
+  def __post_init__(self):
+    if not isinstance(self.higher_is_better, bool):
+      raise TypeError(f"higher_is_better must be True or False, got {self.higher_is_better!r}")
+    values = np.asarray(self.values)
+    if values.dtype.kind not in "fiu":
+      raise ValueError(f"values of {self.metric!r} must be real numbers, not {values.dtype}")
+    values = values.astype(np.float64)  # [S, A], a copy
+    values.flags.writeable = False
+    fields = {
+      "values": values,
+      "seeds": _as_seeds(self.seeds),
+      "arms": _as_arms(self.arms),
+      "axes": tuple(self.axes),
+    }
+    for name, value in fields.items():
+      object.__setattr__(self, name, value)
+    self._check_axes()
+    if np.isinf(values).any():
+      raise ValueError(
+        f"values of {self.metric!r} must be finite, or NaN for a member that diverged; "
+        f"{np.isinf(values).sum()} are infinite"
+      )
+
+  def _check_axes(self) -> None:
+    shape = self.values.shape
+    if self.axes != AXES:
+      lengths = ", ".join(
+        f"axis {axis!r} has length {length}" for axis, length in zip(self.axes, shape, strict=False)
+      )
+      hint = "; the array is transposed: give values.T" if self.axes == AXES[::-1] else ""
+      raise ValueError(f"axes of {self.metric!r} must be {AXES}, got {self.axes} ({lengths}){hint}")
+    if len(shape) != 2:
+      raise ValueError(f"values of {self.metric!r} must have two axes {AXES}, got shape {shape}")
+    expected = (len(self.seeds), len(self.arms))
+    if shape != expected:
+      lengths = " and ".join(
+        f"axis {axis!r} has length {length} for {count} {axis}s"
+        for axis, length, count in zip(AXES, shape, expected, strict=True)
+      )
+      hint = "; the array looks transposed" if shape == expected[::-1] else ""
+      raise ValueError(f"values of {self.metric!r} have shape {shape}: {lengths}{hint}")
+
+
+def _as_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+  if any(isinstance(seed, (bool, np.bool_)) for seed in seeds):
+    raise ValueError(f"seeds must be integers, got {seeds}")
+  try:
+    seeds = tuple(operator.index(seed) for seed in seeds)
+  except TypeError:
+    raise ValueError(f"seeds must be integers, got {seeds}") from None
+  if len(set(seeds)) != len(seeds):
+    raise ValueError(f"every seed must occur once, got {seeds}")
+  return seeds
+
+
+def _as_arms(arms: Sequence[str]) -> tuple[str, ...]:
+  # A single string would otherwise pass as a sequence of one-letter arms.
+  if isinstance(arms, str) or not all(isinstance(arm, str) for arm in arms):
+    raise ValueError(f"arms must be a sequence of strings, got {arms!r}")
+  if len(set(arms)) != len(arms):
+    raise ValueError(f"every arm must occur once, got {tuple(arms)}")
+  return tuple(arms)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArmSummary:
+  """The scores of one arm over its seeds, in the metric's own unit; see `summarize`."""
+
+  arm: str
+  n: int  # seeds with a score
+  num_diverged: int  # seeds without one
+  mean: float
+  std: float
+  min: float
+  max: float
+  ci_low: float
+  ci_high: float
+
+
+def summarize(scores: Scores, confidence: float = 0.95) -> list[ArmSummary]:
+  """Summarizes each arm over its seeds.
+
+  The interval is for the mean over seeds: mean ± t std / sqrt(n), t the (1 + confidence) / 2
+  quantile of Student's t with n - 1 degrees of freedom. One seed supports no claim about others, so
+  std (with n - 1 in the denominator) and interval are NaN where n = 1; all is NaN where n = 0.
+
+  Args:
+    scores: values [S, A].
+    confidence: coverage of the interval, in (0, 1).
+
+  Returns:
+    One summary per arm, in the order of `scores.arms`.
+
+  Raises:
+    InputError: `confidence` is not in (0, 1).
+  """
+  if not 0 < confidence < 1:
+    raise InputError(f"confidence must be between 0 and 1, got {confidence}")
+  return [
+    _summarize_arm(arm, column, confidence)
+    for arm, column in zip(scores.arms, scores.values.T, strict=True)
+  ]
+
+
+def _summarize_arm(arm: str, column: np.ndarray, confidence: float) -> ArmSummary:
+  finite = column[np.isfinite(column)]  # [n]
+  n = len(finite)
+  ci_low, ci_high = student_interval(finite, confidence)
+  return ArmSummary(
+    arm=arm,
+    n=n,
+    num_diverged=len(column) - n,
+    mean=mean(finite),
+    std=std(finite),
+    min=float(finite.min()) if n else math.nan,
+    max=float(finite.max()) if n else math.nan,
+    ci_low=ci_low,
+    ci_high=ci_high,
+  )
+
+
+def mean(x: np.ndarray) -> float:
+  return float(np.mean(x)) if len(x) else math.nan
+
+
+def std(x: np.ndarray) -> float:
+  return float(np.std(x, ddof=1)) if len(x) >= 2 else math.nan
+
+
+def student_interval(x: np.ndarray, confidence: float) -> tuple[float, float]:
+  n = len(x)
+  if n < 2:
+    return math.nan, math.nan
+  from scipy.stats import t
+
+  half = float(t.ppf((1 + confidence) / 2, n - 1)) * std(x) / math.sqrt(n)
+  return mean(x) - half, mean(x) + half
+
+
+def paired_differences(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
+  """Returns the scores of `arm_a` minus those of `arm_b`, [n], on the seeds where both have one.
+
+  Raises:
+    InputError: an arm is not among `scores.arms`.
+  """
+  for arm in (arm_a, arm_b):
+    if arm not in scores.arms:
+      raise unknown_name("arm", arm, scores.arms)
+  a, b = (scores.values[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))  # [S] each
+  differences = a - b  # [S], NaN where either diverged
+  return differences[~np.isnan(differences)]  # [n]

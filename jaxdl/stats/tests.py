@@ -1,0 +1,302 @@
+"""Tests over paired differences, their correction, and their power."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxdl.errors import InputError, check_integer, show
+from jaxdl.stats.scores import mean, std
+
+# Up to this many pairs the sign-flip test is exact.
+MAX_EXACT = 32
+NUM_RESAMPLES = 99_999
+
+# `seeds_needed` aims at this power and is not searched beyond this number.
+POWER = 0.8
+MAX_SEEDS_NEEDED = 1_000_000
+
+# Sums that differ by less than this fraction are one number rounded differently. Scores such as
+# 0.9712 leave differences such as 0.0012 with a relative error near 1e-13; true differences of
+# accuracies are never this close without being equal.
+_ROUNDING = 1e-9
+
+
+def sign_flip_test(
+  differences: np.ndarray,
+  num_resamples: int = NUM_RESAMPLES,
+  seed: int = 0,
+  max_exact: int = MAX_EXACT,
+) -> float:
+  """Tests, two-sided, whether paired differences are symmetric around zero.
+
+  Were the arms alike, every difference could as well have had the other sign. The p-value is the
+  share of sign patterns whose |sum| is at least the observed one (Fisher, 1935, The Design of
+  Experiments, section 21).
+
+  Up to `max_exact` differences all 2^n patterns are counted, the observed one among them. Above, p
+  is (1 + count) / (1 + num_resamples) over random patterns (Phipson & Smyth, 2010, Statistical
+  Applications in Genetics and Molecular Biology 9:39). p does not depend on the order of the
+  differences, nor on which arm is subtracted from which.
+
+  Two sums that are equal on paper may round differently, and a pattern that ties with the observed
+  one has to count. So a pattern counts also where its |sum| falls short by up to 1e-9 of the sum of
+  magnitudes, far above the rounding error and far below a difference that matters.
+
+  Args:
+    differences: [n], see `paired_differences`.
+    num_resamples: random sign patterns where n > max_exact, at least 1.
+    seed: of their random number generator.
+    max_exact: the largest n that is tested exactly; memory and time grow like 2^(n / 2).
+
+  Returns:
+    The p-value, in (0, 1]. It is 1 where all differences are zero or where there are none.
+
+  Raises:
+    ValueError: `differences` is not a vector of finite numbers.
+    InputError: `num_resamples` is less than 1.
+  """
+  differences = _check_differences(differences)
+  check_num_resamples(num_resamples)
+  magnitudes = np.sort(np.abs(differences))  # [n]; sorted, so that the order of seeds is no matter
+  at_least = abs(differences.sum()) - _ROUNDING * magnitudes.sum()
+  n = len(magnitudes)
+  if at_least <= 0:
+    return 1.0
+  if n <= max_exact:
+    # By symmetry as many sums lie below -at_least as above at_least.
+    return 2 * _count_signed_sums(magnitudes, at_least) / 2**n
+  count = _count_resampled(magnitudes, at_least, num_resamples, seed)
+  return (1 + count) / (1 + num_resamples)
+
+
+def _count_signed_sums(magnitudes: np.ndarray, at_least: float) -> int:
+  """Counts the sign patterns, of all 2^n, whose sum reaches `at_least`.
+
+  Every sum is one of the 2^(n/2) sums of the first half plus one of the second half. With the
+  second sorted, a binary search counts the partners of each of the first (meet in the middle:
+  Horowitz & Sahni, 1974, Journal of the ACM 21:277).
+  """
+  half = len(magnitudes) // 2
+  first = _signed_sums(magnitudes[:half])
+  second = np.sort(_signed_sums(magnitudes[half:]))
+  return int(np.sum(len(second) - np.searchsorted(second, at_least - first, side="left")))
+
+
+def _signed_sums(magnitudes: np.ndarray) -> np.ndarray:
+  sums = np.zeros(1)
+  for magnitude in magnitudes:
+    sums = np.concatenate([sums - magnitude, sums + magnitude])
+  return sums  # [2^n]
+
+
+def _count_resampled(magnitudes: np.ndarray, at_least: float, num_resamples: int, seed: int) -> int:
+  """Counts the random sign patterns, of `num_resamples`, whose |sum| reaches `at_least`."""
+  rng = np.random.default_rng(seed)
+  n = len(magnitudes)
+  block = max(1, 2**20 // n)  # patterns at a time, to hold 8 MiB instead of all of them
+  count = 0
+  for start in range(0, num_resamples, block):
+    rows = min(block, num_resamples - start)
+    random_bytes = rng.integers(0, 256, size=(rows, -(-n // 8)), dtype=np.uint8)
+    is_positive = np.unpackbits(random_bytes, axis=1, count=n)  # [rows, n]
+    sums = (2.0 * is_positive - 1.0) @ magnitudes  # [rows]
+    count += int(np.sum(np.abs(sums) >= at_least))
+  return count
+
+
+def tost(differences: np.ndarray, margin: float) -> float:
+  """Tests whether the mean difference lies within ± margin (two one-sided paired t-tests).
+
+  A small p says that |mean| >= margin is hardly compatible with the data (Schuirmann, 1987, Journal
+  of Pharmacokinetics and Biopharmaceutics 15:657). The larger of the two p-values is
+
+    P(T > (margin - |mean|) / (std / sqrt(n))),   T of Student's t with n - 1 degrees of freedom.
+
+  Where all differences are one number, it is 0 if that number is within the margin, else 1.
+
+  Args:
+    differences: [n], see `paired_differences`.
+    margin: positive, in the unit of the differences.
+
+  Returns:
+    The p-value, in [0, 1]; NaN where n < 2.
+
+  Raises:
+    ValueError: `differences` is not a vector of finite numbers.
+    InputError: `margin` is not positive and finite.
+  """
+  differences = _check_differences(differences)
+  check_margin(margin)
+  n = len(differences)
+  if n < 2:
+    return math.nan
+  distance = abs(mean(differences))
+  if np.ptp(differences) <= _ROUNDING * np.abs(differences).max():
+    return 0.0 if distance < margin * (1 - _ROUNDING) else 1.0
+  from scipy.stats import t
+
+  return float(t.sf((margin - distance) / (std(differences) / math.sqrt(n)), n - 1))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+  """Corrects p-values for their number, so that any false positive has probability below alpha.
+
+  With the P values in ascending order, the i-th (from 0) becomes the largest of (P - j) p_j over
+  j <= i, at most 1 (Holm, 1979, Scandinavian Journal of Statistics 6:65).
+
+  Args:
+    p_values: [P], each in [0, 1].
+
+  Returns:
+    [P], in the order given; none is below the value it came from.
+
+  Raises:
+    ValueError: `p_values` is not a vector of numbers in [0, 1].
+  """
+  p_values = np.asarray(p_values, dtype=np.float64)
+  if p_values.ndim != 1 or not np.all((p_values >= 0) & (p_values <= 1)):
+    raise ValueError(f"p_values must be a vector of numbers in [0, 1], got {p_values}")
+  order = np.argsort(p_values, kind="stable")
+  factors = np.arange(len(p_values), 0, -1)
+  corrected = np.empty_like(p_values)
+  corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * p_values[order]))
+  return corrected
+
+
+def min_pairs(num_comparisons: int, alpha: float = 0.05) -> int:
+  """Returns the smallest number of pairs that can be significant after correction.
+
+  All n differences of one sign give the sign-flip test its smallest p-value, 2 / 2^n. The smallest
+  n for which `num_comparisons` times that is below alpha: 6 for one comparison, 7 for three.
+
+  Args:
+    num_comparisons: pairs of arms compared on one metric, at least 1.
+    alpha: level of the tests, in (0, 0.5).
+
+  Raises:
+    InputError: an argument is out of its range.
+  """
+  check_alpha(alpha)
+  if num_comparisons < 1:
+    raise InputError(f"num_comparisons must be at least 1, got {num_comparisons}")
+  return next(n for n in itertools.count(2) if num_comparisons * 2.0 ** (1 - n) < alpha)
+
+
+def seeds_needed(
+  differences: np.ndarray, margin: float, num_comparisons: int = 1, alpha: float = 0.05
+) -> int:
+  """Estimates how many pairs give 80% power for a verdict, from the mean and std observed so far.
+
+  The smaller of two numbers, and never less than `min_pairs`:
+
+  * to detect a difference as large as the observed one: paired two-sided t-test at the Bonferroni
+    level alpha / num_comparisons, power in the direction of the difference,
+    P(T' > t) with effect = |mean| / std;
+  * to show equivalence at level alpha were the true difference zero: power 2 P(T' > t) - 1 with
+    effect = margin / std (Phillips, 1990, Journal of Pharmacokinetics and Biopharmaceutics 18:137,
+    less the chance, negligible at this power, that both one-sided tests fail together).
+
+  T' is noncentral t with n - 1 degrees of freedom and noncentrality effect * sqrt(n), and t the
+  critical value. The permutation test, whose p-values are multiples of 2 / 2^n, has less power than
+  the t-test where n is near `min_pairs`.
+
+  Args:
+    differences: [n], see `paired_differences`.
+    margin: positive, in the unit of the differences.
+    num_comparisons: pairs of arms compared on this metric, at least 1.
+    alpha: level of the tests, in (0, 0.5).
+
+  Returns:
+    The number of pairs, at most MAX_SEEDS_NEEDED; `min_pairs` where n < 2 leaves std unknown.
+
+  Raises:
+    ValueError: `differences` is not a vector of finite numbers.
+    InputError: another argument is out of its range.
+  """
+  differences = _check_differences(differences)
+  check_margin(margin)
+  minimum = min_pairs(num_comparisons, alpha)
+  if len(differences) < 2:
+    return minimum
+  centre, spread = mean(differences), std(differences)
+  detect = _num_pairs_for_power(abs(centre), spread, alpha / num_comparisons / 2, POWER, minimum)
+  # 2 P - 1 reaches POWER where P, the power of one of the two tests, reaches (1 + POWER) / 2.
+  show_equivalence = _num_pairs_for_power(margin, spread, alpha, (1 + POWER) / 2, minimum)
+  return min(detect, show_equivalence)
+
+
+def _num_pairs_for_power(
+  difference: float, std: float, alpha: float, power: float, minimum: int
+) -> int:
+  """Returns the smallest n >= minimum at which a one-sided paired t-test has the power asked for.
+
+  The normal approximation n = ((z_alpha + z_beta) std / difference)^2 falls short of it by a few
+  pairs, about z_alpha^2 / 2 (Guenther, 1981, The American Statistician 35:243), so the search
+  starts there and goes up.
+  """
+  if difference == 0:
+    return MAX_SEEDS_NEEDED
+  # Beyond an effect of 10 every n >= minimum will do, and the noncentral t loses its accuracy.
+  effect = min(difference / std, 10.0) if std > 0 else 10.0
+  from scipy.stats import norm
+  from statsmodels.stats.power import TTestPower
+
+  z = norm.isf(alpha) + norm.ppf(power)
+  approximation = (z / effect) ** 2
+  if approximation >= MAX_SEEDS_NEEDED:
+    return MAX_SEEDS_NEEDED
+  t_test = TTestPower()
+  for n in range(max(minimum, math.floor(approximation)), MAX_SEEDS_NEEDED):
+    if t_test.power(effect, n, alpha, alternative="larger") >= power:
+      return n
+  return MAX_SEEDS_NEEDED
+
+
+def _check_differences(differences: np.ndarray) -> np.ndarray:
+  differences = np.asarray(differences, dtype=np.float64)
+  if differences.ndim != 1:
+    raise ValueError(f"differences must be a vector [n], got shape {differences.shape}")
+  if not np.isfinite(differences).all():
+    raise ValueError("differences must be finite; paired_differences leaves diverged seeds out")
+  return differences
+
+
+def check_margin(margin: float) -> None:
+  if not 0 < margin < math.inf:
+    raise InputError(f"margin must be positive and finite, got {margin}")
+
+
+def check_alpha(alpha: float) -> None:
+  if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 0.5:
+    raise InputError(f"alpha must be between 0 and 0.5, not {show(alpha)}")
+
+
+def check_num_resamples(num_resamples: int) -> None:
+  check_integer("num_resamples", num_resamples, 1)
+
+
+def check_settings(num_seeds: int, num_comparisons: int, alpha: float, num_resamples: int) -> None:
+  """Raises InputError where `compare` would, so that it can be known before the training.
+
+  Args:
+    num_seeds: S.
+    num_comparisons: pairs of arms compared on one metric.
+    alpha: level of the tests.
+    num_resamples: sign flips drawn where there are too many seeds to try them all.
+  """
+  check_alpha(alpha)
+  check_num_resamples(num_resamples)
+  if num_seeds > MAX_EXACT:
+    check_resolution(num_resamples, num_comparisons, alpha)
+
+
+def check_resolution(num_resamples: int, num_comparisons: int, alpha: float) -> None:
+  # The smallest p-value there is, 1 / (1 + num_resamples), must be able to pass the correction;
+  # no number of seeds would make up for it.
+  if num_comparisons / (1 + num_resamples) >= alpha:
+    raise InputError(
+      f"num_resamples {num_resamples} is too small for {num_comparisons} pairs of arms at alpha "
+      f"{alpha}: give at least {num_comparisons / alpha:.0f}"
+    )

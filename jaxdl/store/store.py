@@ -1,0 +1,423 @@
+"""What a run keeps of its chunks: checkpoints of some, results of those that are done.
+
+  chunks/NAME.npz          the results of a chunk, committed
+  checkpoints/NAME/EPOCH/  a chunk after so many epochs, saved by Orbax; the two newest stay
+  split/NAME               a chunk that did not fit the device and is trained in halves
+  failures/NAME.txt        why a chunk failed
+  run.json                 what the run is; another one may not use what is here
+
+Both are the same bytes: an .npz file with a checksum in it, without pickle, so that nothing that
+is read can run code, and what is damaged is found out. A checkpoint is that, as one array, because
+what Orbax spends goes by the number of arrays (30 ms of a core for one, 90 ms for 40, measured).
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import pathlib
+import shutil
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdl.errors import InputError, brief
+from jaxdl.store import files
+
+_LOGGER = logging.getLogger("jaxdl")
+_CHECKSUM = "sha256"
+# Checkpoints of one chunk that stay: should the newest be damaged, there is the one before.
+_KEPT = 2
+
+# Orbax's operations are numbered in one sequence per process: two at a time wait for each other's
+# files, and fail.
+_ORBAX = threading.Lock()
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def pack(arrays: Arrays) -> bytes:
+  """Returns arrays as the bytes of an .npz file that holds a checksum of them too."""
+  stream = io.BytesIO()
+  checksum = np.frombuffer(_digest(arrays), np.uint8)
+  np.savez(stream, allow_pickle=False, **{_CHECKSUM: checksum}, **arrays)
+  return stream.getvalue()
+
+
+def unpack(content: bytes) -> dict[str, np.ndarray]:
+  """Returns the arrays of `pack`.
+
+  Raises:
+    ValueError: these are not such bytes, or not any more.
+  """
+  try:
+    with warnings.catch_warnings():
+      # numpy only warns of a header that it should not trust.
+      warnings.simplefilter("error")
+      with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in file.zip.infolist()):
+          raise ValueError("it is compressed, and may be of any size")
+        arrays = {name: file[name] for name in file.files}
+    checksum = arrays.pop(_CHECKSUM).tobytes()
+  except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged files
+    raise ValueError(brief(error)) from error
+  if checksum != _digest(arrays):
+    raise ValueError("wrong checksum")
+  return arrays
+
+
+def _digest(arrays: Arrays) -> bytes:
+  digest = hashlib.sha256()
+  for name in sorted(arrays):
+    array = np.ascontiguousarray(arrays[name])
+    digest.update(f"{name} {array.dtype.str} {arrays[name].shape}\n".encode())
+    digest.update(array.reshape(-1).view(np.uint8))
+  return digest.digest()
+
+
+class Store:
+  """The folder of one run. Threads may share it, and processes that train different chunks."""
+
+  def __init__(self, folder: pathlib.Path):
+    """Uses a folder, in which there may be something already; nothing is written yet."""
+    self.folder = folder
+    self._saver = _Saver(self._write_checkpoint, str(folder))
+
+  # --- Which run this is ---
+
+  def claim(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Says which run this is.
+
+    Args:
+      identity: everything that results depend on.
+
+    Returns:
+      The identity of the run that left its chunks here; this one, where there was none.
+
+    Raises:
+      InputError: the folder cannot be written, or what is there cannot be read.
+    """
+    identity = json.loads(json.dumps(identity))
+    self._check_access()
+    there = self.read_identity()
+    if there is None:
+      self._write(self.folder / "run.json", json.dumps(identity, indent=2) + "\n")
+      there = identity
+    self._sweep()
+    return there
+
+  def read_identity(self) -> dict[str, Any] | None:
+    """Returns which run left its chunks here; None where there was none.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    file = self.folder / "run.json"
+    try:
+      identity = json.loads(file.read_text(encoding="utf-8"))
+      if not isinstance(identity, dict) or not isinstance(identity.get("config"), dict):
+        raise ValueError("it is damaged")
+    except FileNotFoundError:
+      return None
+    except (OSError, ValueError, RecursionError) as error:
+      raise InputError(
+        f"cannot read {str(file)!r}: {error}; start anew with --overwrite"
+      ) from error
+    return identity
+
+  def _check_access(self):
+    """Raises InputError where something may not be read or replaced.
+
+    Now, lest a checkpoint that may not be read is taken for a damaged one later, and deleted.
+    """
+
+    def refuse(error: OSError):
+      if not isinstance(error, FileNotFoundError):
+        raise InputError(f"cannot read {error.filename!r}: {error.strerror}") from error
+
+    for folder, _, names in os.walk(self.folder, onerror=refuse):
+      if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"cannot write to {folder!r}: Permission denied")
+      for file in (os.path.join(folder, name) for name in names):
+        # What is not there any more was another process's.
+        if not os.access(file, os.R_OK) and os.path.lexists(file):
+          raise InputError(f"cannot read {file!r}: Permission denied")
+
+  def _sweep(self):
+    """Deletes what processes that were killed have left half-written, or not yet deleted."""
+    for path in [
+      *self.folder.glob(".*"),
+      *self.folder.glob("*/.*"),
+      *self.folder.glob("checkpoints/*/.*"),
+      *self.folder.glob("checkpoints/*/*.orbax*"),
+      *(p for p in self.folder.glob("checkpoints/*") if self.has_chunk(p.name)),
+    ]:
+      if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+      else:
+        path.unlink(missing_ok=True)
+
+  def log_resumption(self, names: Sequence[str]):
+    """Says in one line what is there of some chunks, if anything is."""
+    done = sum(self.has_chunk(name) for name in names)
+    begun = len({path.parent for path in self.folder.glob("checkpoints/*/[0-9]*")})
+    if done or begun:
+      _LOGGER.info(
+        "going on with the run in %s: %d of %d chunks are done, %d have begun",
+        *(self.folder, done, len(names), begun),
+      )
+
+  # --- Results of chunks ---
+
+  def commit_chunk(self, name: str, arrays: Arrays):
+    """Keeps the results of a chunk, whose checkpoints are then of no use any more.
+
+    Raises:
+      InputError: they cannot be written.
+    """
+    self._write(self._chunk_file(name), pack(arrays))
+    self._saver.drop(name)
+    shutil.rmtree(self._checkpoint_folder(name), ignore_errors=True)
+    self.failure_file(name).unlink(missing_ok=True)
+
+  def read_chunk(self, name: str) -> dict[str, np.ndarray] | None:
+    """Returns the results of a chunk; None, with a warning where they are damaged, if it has none.
+
+    Raises:
+      InputError: the disk does not let itself be read.
+    """
+    file = self._chunk_file(name)
+    try:
+      with files.naming(file, "read"):
+        content = file.read_bytes() if self.has_chunk(name) else None
+      return None if content is None else unpack(content)
+    except ValueError as error:
+      if isinstance(error, InputError):
+        raise
+      _LOGGER.warning("%s is damaged (%s): this chunk is trained again", file, error)
+      file.unlink(missing_ok=True)
+      return None
+
+  def delete_chunk(self, name: str):
+    """Forgets the results of a chunk."""
+    self._chunk_file(name).unlink(missing_ok=True)
+
+  def has_chunk(self, name: str) -> bool:
+    """Whether a chunk is committed; it may still be damaged.
+
+    Raises:
+      InputError: the disk does not let itself be read.
+    """
+    file = self._chunk_file(name)
+    with files.naming(file, "read"):
+      return file.is_file()
+
+  def _chunk_file(self, name: str) -> pathlib.Path:
+    return self.folder / "chunks" / f"{name}.npz"
+
+  # --- Checkpoints ---
+
+  def save_checkpoint(self, name: str, epoch: int, arrays: Arrays):
+    """Saves a chunk after an epoch, in the background.
+
+    Raises:
+      InputError: an earlier one could not be written.
+    """
+    self._saver.save(name, epoch, arrays)
+
+  def read_checkpoint(self, name: str) -> tuple[int, dict[str, np.ndarray]] | None:
+    """Returns the newest checkpoint of a chunk that is sound, and its epoch; None if there is none.
+
+    Of each that is not, a warning says which it is, and it is deleted.
+    """
+    folders = [p for p in self._checkpoint_folder(name).glob("*") if p.name.isdecimal()]
+    for folder in sorted(folders, key=lambda path: int(path.name), reverse=True):
+      try:
+        arrays = unpack(_restore(folder))
+        if int(arrays["epoch"]) != int(folder.name):
+          raise ValueError("it is of another epoch")
+        return int(folder.name), arrays
+      except Exception as error:  # Orbax and TensorStore raise many kinds on damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        self.reject_checkpoint(name, int(folder.name), reason)
+    return None
+
+  def reject_checkpoint(self, name: str, epoch: int, reason: str):
+    """Says that a checkpoint is of no use, and deletes it."""
+    folder = self._checkpoint_folder(name) / str(epoch)
+    _LOGGER.warning("%s is damaged (%.200s): the checkpoint before it is used", folder, reason)
+    shutil.rmtree(folder, ignore_errors=True)
+
+  def flush(self):
+    """Waits until all checkpoints are written.
+
+    Raises:
+      InputError: one could not be written.
+    """
+    self._saver.flush()
+
+  def close(self):
+    """Waits until all checkpoints are written, or one cannot be, and ends the thread."""
+    self._saver.close()
+
+  def _checkpoint_folder(self, name: str) -> pathlib.Path:
+    return self.folder / "checkpoints" / name
+
+  def _write_checkpoint(self, name: str, epoch: int, content: bytes):
+    folder = self._checkpoint_folder(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder / str(epoch), content)
+    older = sorted((int(p.name) for p in folder.glob("*") if p.name.isdecimal()), reverse=True)
+    for old in older[_KEPT:]:
+      # Renamed first, so that no half of one is ever taken for one.
+      aside = folder / f".{old}"
+      (folder / str(old)).rename(aside)
+      shutil.rmtree(aside, ignore_errors=True)
+
+  # --- Chunks that do not fit, chunks that fail ---
+
+  def split(self, name: str):
+    """Notes that a chunk is trained in halves."""
+    self._write(self.folder / "split" / name, "")
+
+  def is_split(self, name: str) -> bool:
+    """Whether a chunk is trained in halves."""
+    return (self.folder / "split" / name).exists()
+
+  def split_chunks(self) -> list[str]:
+    """Returns the names of the chunks that are trained in halves."""
+    return sorted(path.name for path in self.folder.glob("split/[!.]*"))
+
+  def write_failure(self, name: str, text: str) -> pathlib.Path:
+    """Notes why a chunk failed, and returns where."""
+    file = self.failure_file(name)
+    self._write(file, text)
+    return file
+
+  def failure_file(self, name: str) -> pathlib.Path:
+    """Returns where it is noted why a chunk failed."""
+    return self.folder / "failures" / f"{name}.txt"
+
+  def _write(self, file: pathlib.Path, content: str | bytes):
+    with files.naming(self.folder):
+      file.parent.mkdir(parents=True, exist_ok=True)
+      files.write(file, content)
+
+
+class _Saver:
+  """A thread that writes checkpoints, one at a time, the newest of each chunk.
+
+  In the place of Orbax's own background threads, of which a process can have one at a time.
+  """
+
+  def __init__(self, write: Callable[[str, int, bytes], None], folder: str):
+    self._write, self._folder = write, folder
+    self._pending: dict[str, tuple[int, Arrays]] = {}
+    self._writing: str | None = None
+    self._error: Exception | None = None
+    self._closed = False
+    self._changed = threading.Condition()
+    self._thread: threading.Thread | None = None
+
+  def save(self, name: str, epoch: int, arrays: Arrays):
+    with self._changed:
+      self._check()
+      self._pending[name] = (epoch, arrays)
+      if self._thread is None:
+        # A daemon: a second signal must not wait for a disk.
+        self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
+        self._thread.start()
+      self._changed.notify_all()
+
+  def drop(self, name: str):
+    """Forgets a chunk; returns when nothing of it is being written any more."""
+    with self._changed:
+      self._pending.pop(name, None)
+      self._changed.wait_for(lambda: self._writing != name)
+
+  def flush(self):
+    with self._changed:
+      self._changed.wait_for(lambda: not self._pending and self._writing is None)
+      self._check()
+
+  def close(self):
+    with self._changed:
+      self._closed = True
+      self._changed.notify_all()
+    if self._thread is not None:
+      self._thread.join()
+
+  def _check(self):
+    if self._error is not None:
+      raise self._error
+
+  def _work(self):
+    while True:
+      with self._changed:
+        self._changed.wait_for(lambda: self._pending or self._closed)
+        if not self._pending:
+          return
+        name = next(iter(self._pending))
+        epoch, arrays = self._pending.pop(name)
+        self._writing = name
+      error = None
+      try:
+        self._write(name, epoch, pack(arrays))
+      except Exception as raised:  # Orbax and TensorStore raise many kinds on full disks
+        error = InputError(f"cannot write a checkpoint to {self._folder!r}: {_reason(raised)}")
+      with self._changed:
+        self._writing = None
+        self._error = self._error or error
+        if error is not None:
+          self._pending.clear()
+        self._changed.notify_all()
+
+
+def _reason(error: Exception) -> str:
+  """Returns what the system says, out of what libraries make of it."""
+  text = str(error)
+  for known in ("No space left on device", "File too large", "Permission denied", "Read-only"):
+    if known in text:
+      return known
+  return getattr(error, "strerror", None) or brief(error)
+
+
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[tuple[Any, Any]]:
+  """Yields Orbax and what saves and restores with it."""
+  with _ORBAX:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      import orbax.checkpoint as ocp  # imported here because it takes a second
+
+    # What fails is reported by whoever asked for it, in one line.
+    logging.getLogger("absl").addFilter(_not_of_orbax)
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+      yield ocp, checkpointer
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+  return "orbax" not in record.pathname
+
+
+def _save(folder: pathlib.Path, content: bytes):
+  tree = {"packed": np.frombuffer(content, np.uint8)}
+  try:
+    with _checkpointer() as (ocp, checkpointer):
+      checkpointer.save(folder.absolute(), args=ocp.args.StandardSave(tree), force=True)
+  except Exception:
+    for litter in folder.parent.glob(f"{folder.name}.orbax*"):
+      shutil.rmtree(litter, ignore_errors=True)
+    raise
+
+
+def _restore(folder: pathlib.Path) -> bytes:
+  with _checkpointer() as (ocp, checkpointer):
+    tree = checkpointer.restore(folder.absolute(), args=ocp.args.StandardRestore())
+  return np.asarray(tree["packed"]).tobytes()

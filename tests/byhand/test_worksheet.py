@@ -1,0 +1,740 @@
+"""Worksheets: every claim gets its status, every mistake one line, nothing a traceback."""
+
+# ruff: noqa: RUF001
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxdl.byhand import expressions, worksheet
+from jaxdl.byhand.expressions import Apply, Name, Number
+from jaxdl.errors import InputError
+
+SHEETS = ROOT / "experiments" / "worksheets"
+
+
+def make_sheet(equations, claims, given=None, head=""):
+  """TOML text; claims are (of, value) or (of, value, from)."""
+  lines = [head, "[given]", *(f"{name} = {value}" for name, value in (given or {}).items())]
+  lines += ["[equations]", *(f"{name} = {json.dumps(text)}" for name, text in equations.items())]
+  for of, value, *working in claims:
+    lines += ["[[claims]]", f"of = {json.dumps(of)}", f"value = {json.dumps(value)}"]
+    lines += [f"from = {json.dumps(line)}" for line in working]
+  return "\n".join(lines) + "\n"
+
+
+def statuses(text):
+  return [claim.status for claim in worksheet.check(text).claims]
+
+
+# --- The two worksheets of the coursework, calculated again in plain Python ---
+
+
+def network(x, w, b, y=1.0, rate=0.1):
+  """The 2-3-1 network: everything that is claimed, by name. `w` and `b` are indexed from 1."""
+
+  def sigmoid(value):
+    return 1 / (1 + math.exp(-value))
+
+  out = {f"w{i}": w[i] for i in range(1, 10)}
+  for i in (1, 2, 3):
+    out[f"z{i}"] = w[2 * i - 1] * x[0] + w[2 * i] * x[1] + b[i]
+    out[f"a{i}"] = sigmoid(out[f"z{i}"])
+    out[f"da{i}/dz{i}"] = out[f"a{i}"] * (1 - out[f"a{i}"])
+    out[f"dz/dw{i + 6}"], out[f"dz/da{i}"] = out[f"a{i}"], w[i + 6]
+  out["z"] = sum(w[i + 6] * out[f"a{i}"] for i in (1, 2, 3)) + b[4]
+  out["a"] = sigmoid(out["z"])
+  out["L"], out["dL/da"] = (y - out["a"]) ** 2 / 2, out["a"] - y
+  out["da/dz"] = out["a"] * (1 - out["a"])
+  delta = out["dL/da"] * out["da/dz"]
+  for i in (1, 2, 3):
+    out[f"w{i + 6}'"] = w[i + 6] - rate * delta * out[f"a{i}"]
+    hidden = delta * w[i + 6] * out[f"da{i}/dz{i}"]
+    out[f"w{2 * i - 1}'"] = w[2 * i - 1] - rate * hidden * x[0]
+    out[f"w{2 * i}'"] = w[2 * i] - rate * hidden * x[1]
+  return out
+
+
+E, T, C, S, I = "exact", "truncated", "carried", "slip", "inconsistent"  # noqa: E741
+PROBLEM_1A = {
+  **{f"z{i}": E for i in (1, 2, 3)},
+  **{f"a{i}": T for i in (1, 2, 3)},  # 0.880797 cut off
+  "z": T,  # 3.64239
+  "a": E,
+  "L": T,  # 0.000325667
+  "dL/da": E,
+  "da/dz": T,  # 0.02487
+  **{f"dz/dw{i}": T for i in (7, 8, 9)},
+  **{f"w{i}'": T for i in (7, 8, 9)},  # 1.0000559
+  **{f"da{i}/dz{i}": C for i in (1, 2, 3)},  # 0.104994, but 0.8807 (1 - 0.8807) = 0.105068
+  **{f"w{i}'": E for i in (1, 3, 5)},  # x1 = 0
+  **{f"w{i}'": S for i in (2, 4, 6)},  # 1.0000067
+}
+PROBLEM_1B = {
+  **{f"{name}{i}": E for name in "za" for i in (1, 2, 3)},
+  "z": E,
+  "a": T,  # 0.524979
+  "L": E,
+  "dL/da": C,  # -0.475021, but 0.5249 - 1 = -0.4751
+  "da/dz": E,
+  "dz/dw9": E,
+  "w9": I,  # -1
+  "w9'": C,  # 0 + 0.1 * 0.4751 * 0.249 * 0.5866 = 0.0069395
+  "w7'": C,  # 1.006949, but 1 + 0.0069395
+  "dz/da3": C,  # -1, but it is w9, which was claimed to be 0
+  "da3/dz3": E,
+  "w5'": E,  # 0.497 is 0.5 to one digit
+  "dz/da1": E,
+  "w1'": C,  # 0.5028726, but 0.5 + 0.1 * 0.4751 * 0.249 * 0.2425 = 0.5028688
+}
+
+
+@pytest.mark.parametrize(
+  ("name", "expected", "numbers"),
+  [
+    ("problem_1a", PROBLEM_1A, network((0, 1), [1.0] * 10, [1.0] * 5)),
+    (
+      "problem_1b",
+      PROBLEM_1B,
+      network((1, 1), [0, *(0.5, -0.25) * 3, 1.0, 0.0, -1.0], [0.1] * 5),
+    ),
+  ],
+)
+def test_coursework(name, expected, numbers):
+  checked = worksheet.check(SHEETS / f"{name}.toml")
+  assert {claim.of: claim.status for claim in checked.claims} == expected
+  for claim in checked.claims:
+    assert claim.computed == pytest.approx(numbers[claim.of], rel=1e-12, abs=1e-15)
+
+
+def test_first_slip_of_problem_1a_is_w2():
+  checked = worksheet.check(SHEETS / "problem_1a.toml")
+  assert checked.first_wrong.of == "w2'"
+  # 1 + 0.1 * 0.0255 * 0.0248 * 1 * 0.1051 * 1, as claimed before.
+  assert checked.first_wrong.expected_from_claims == pytest.approx(1.0000066465, abs=1e-10)
+  assert "w2' = 1.0000005 should be 1.0000067" in worksheet.first_slip(checked)
+
+
+def test_first_mistake_of_problem_1b_is_w9():
+  sentence = worksheet.first_slip(worksheet.check(SHEETS / "problem_1b.toml"))
+  assert "w9 = 0 is written there, but w9 is given as -1" in sentence
+
+
+# --- Other networks ---
+
+# Two outputs, and a bias shared by the units of each layer: M. Mazur, "A Step by Step
+# Backpropagation Example", mattmazur.com, 17 March 2015.
+MAZUR_GIVEN = {"i1": 0.05, "i2": 0.10, "b1": 0.35, "b2": 0.60, "t1": 0.01, "t2": 0.99}
+MAZUR_GIVEN |= {"w1": 0.15, "w2": 0.20, "w3": 0.25, "w4": 0.30}
+MAZUR_GIVEN |= {"w5": 0.40, "w6": 0.45, "w7": 0.50, "w8": 0.55}
+MAZUR = {
+  "E": "E1 + E2",
+  "E1": "(t1 - o1)**2 / 2",
+  "E2": "(t2 - o2)**2 / 2",
+  "o1": "sigmoid(no1)",
+  "o2": "sigmoid(no2)",
+  "no1": "w5*h1 + w6*h2 + b2",
+  "no2": "w7*h1 + w8*h2 + b2",
+  "h1": "sigmoid(nh1)",
+  "h2": "sigmoid(nh2)",
+  "nh1": "w1*i1 + w2*i2 + b1",
+  "nh2": "w3*i1 + w4*i2 + b1",
+}
+MAZUR_HEAD = 'loss = "E"\nlearning_rate = 0.5'
+# As published.
+MAZUR_CLAIMS = [
+  ("nh1", "0.3775"),
+  ("h1", "0.593269992"),
+  ("h2", "0.596884378"),
+  ("no1", "1.105905967"),
+  ("o1", "0.75136507"),
+  ("o2", "0.772928465"),
+  ("E1", "0.274811083"),
+  ("E2", "0.023560026"),
+  ("E", "0.298371109"),
+  ("dE/do1", "0.74136507"),
+  ("do1/dno1", "0.186815602"),
+  ("dno1/dw5", "0.593269992"),
+  ("dE/dw5", "0.082167041", "dE/do1 * do1/dno1 * dno1/dw5"),
+  ("w5'", "0.35891648"),
+  ("w6'", "0.408666186"),
+  ("w7'", "0.511301270"),
+  ("w8'", "0.561370121"),
+  ("dE1/dh1", "0.055399425"),
+  ("dE2/dh1", "-0.01904912"),
+  ("dE/dh1", "0.036350306"),
+  ("dh1/dnh1", "0.241300709"),
+  ("dE/dw1", "0.000438568"),
+  ("w1'", "0.149780716"),
+  ("w4'", "0.29950229"),
+]
+
+
+def test_two_outputs_and_shared_biases():
+  """Published to nine digits, each in the last one right, cut off or carried."""
+  checked = worksheet.check(make_sheet(MAZUR, MAZUR_CLAIMS, MAZUR_GIVEN, MAZUR_HEAD))
+  assert {claim.of for claim in checked.claims if claim.status == S} == set()
+  assert sum(claim.status == E for claim in checked.claims) >= 20
+
+
+@pytest.mark.parametrize("index", range(len(MAZUR_CLAIMS)))
+def test_a_planted_slip_is_the_only_one(index):
+  """The sign of one claim changed: that one is a slip, and what follows from it is carried."""
+  claims = list(MAZUR_CLAIMS)
+  of, value, *working = claims[index]
+  claims[index] = (of, value[1:] if value[0] == "-" else f"-{value}", *working)
+  checked = worksheet.check(make_sheet(MAZUR, claims, MAZUR_GIVEN, MAZUR_HEAD))
+  assert checked.claims[index].status == S
+  assert checked.first_wrong is checked.claims[index]
+  assert sum(claim.status == S for claim in checked.claims) == 1
+  assert "Its sign is wrong" in worksheet.first_slip(checked)
+
+
+def test_a_shared_bias_moves_by_the_sum_over_its_units():
+  """The gradient is delta1 + delta2, by hand from the published outputs."""
+  (claim,) = worksheet.check(make_sheet(MAZUR, [("b2'", "1")], MAZUR_GIVEN, MAZUR_HEAD)).claims
+  delta1 = 0.74136507 * 0.186815602
+  delta2 = (0.772928465 - 0.99) * 0.772928465 * (1 - 0.772928465)
+  assert claim.computed == pytest.approx(0.6 - 0.5 * (delta1 + delta2), abs=1e-8)
+
+
+SOFTMAX = {
+  "h1": "relu(v1*x + c)",
+  "h2": "relu(v2*x + c)",
+  "s1": "u1*h1 + u2*h2",
+  "s2": "u3*h1 + u4*h2",
+  "p1": "exp(s1) / (exp(s1) + exp(s2))",
+  "p2": "exp(s2) / (exp(s1) + exp(s2))",
+  "H": "-(y1*log(p1) + y2*log(p2))",
+}
+SOFTMAX_GIVEN = {"x": 2, "v1": 1, "v2": -1, "c": 0.5, "y1": 0, "y2": 1}
+SOFTMAX_GIVEN |= {"u1": 1, "u2": 2, "u3": 0.2, "u4": 1}
+
+
+def test_relu_softmax_and_cross_entropy():
+  """By hand: h = (2.5, 0), s = (2.5, 0.5), p1 = 1 / (1 + exp(-2)), dH/ds = p - y, dead h2."""
+  p1 = 1 / (1 + math.exp(-2))
+  expected = {
+    "h2": 0.0,
+    "p1": p1,
+    "H": -math.log(1 - p1),
+    "dH/ds1": p1,
+    "dH/ds2": -p1,
+    "dp1/ds2": -p1 * (1 - p1),
+    "dH/du1": 2.5 * p1,
+    "dH/du2": 0.0,
+    "dH/dv1": (p1 - 0.2 * p1) * 2,
+    "dH/dv2": 0.0,
+    "dH/dc": p1 - 0.2 * p1,
+    "u3'": 0.2 + 0.1 * 2.5 * p1,
+  }
+  claims = [(of, f"{value:.4f}") for of, value in expected.items()]
+  head = 'loss = "H"\nlearning_rate = 0.1'
+  checked = worksheet.check(make_sheet(SOFTMAX, claims, SOFTMAX_GIVEN, head))
+  for claim in checked.claims:
+    assert claim.computed == pytest.approx(expected[claim.of], rel=1e-12, abs=1e-15)
+    assert claim.status == E
+
+
+def test_partials_hold_other_names_fast():
+  """p1 = e1 / s: by e1 it is 1/s on the edge, though s depends on e1, too."""
+  equations = {"e1": "exp(x)", "s": "e1 + 1", "p": "e1 / s"}
+  checked = worksheet.check(make_sheet(equations, [("dp/de1", "0")], {"x": 0}))
+  assert checked.partials["p", "e1"] == 0.5
+  assert checked.claims[0].computed == 0.25
+
+
+# --- Statuses ---
+
+
+@pytest.mark.parametrize(
+  ("value", "written", "status"),
+  [
+    ("0.35", "0.4", E),  # a tie, whichever way float64 leans
+    ("0.35", "0.3", E),
+    ("0.45 - 0.1", "0.4", E),
+    ("0.3501", "0.3", T),
+    ("0.3999", "0.3", T),
+    ("0.4", "0.3", S),  # a whole unit is not cut off
+    ("0.1 + 0.2", "0.2", S),
+    ("0.3501", "0.30", S),
+    ("0.3401", "0.4", S),  # rounded the wrong way, and nothing to carry it from
+    ("-0.3999", "-0.3", T),
+    ("-0.3501", "-0.4", E),
+    ("-0.3401", "-0.4", S),
+    ("-0.3999", "0.3", S),
+    ("-0.0004", "-0", E),
+    ("-0.5", "-0", E),
+    ("-0.51", "-0", T),
+    ("-1", "0", S),
+    ("5.574e-4", "5.57 x 10^-4", E),
+    ("5.579e-4", "5.57 × 10^-4", T),
+    ("-5.57e-4", "−5.57e-4", E),
+    ("5.57e-4", "-5.57e-4", S),
+    ("1234", "1.2e3", E),
+    ("1234", "1200", S),
+    ("1/3", "0." + "3" * 16, E),
+    ("1/3", "0." + "3" * 12 + "4", S),
+    ("2/3", "0.666666", T),
+  ],
+)
+def test_digits_decide(value, written, status):
+  assert statuses(make_sheet({"z": value}, [("z", written)])) == [status]
+
+
+@pytest.mark.parametrize(
+  ("written", "status"), [("-0.25", E), ("-0.3", E), ("-0.2", E), ("0.25", I), ("0", E), ("-1", I)]
+)
+def test_claims_about_givens(written, status):
+  text = make_sheet({"z": "x"}, [("x", written)], {"x": -0.25})
+  (claim,) = worksheet.check(text).claims
+  assert (claim.status, claim.computed, claim.expected_from_claims) == (status, -0.25, None)
+
+
+CHAIN = {"a": "exp(x)", "b": "a*a", "c": "b + 1", "L": "c**2"}
+CHAIN_HEAD = 'loss = "L"\nlearning_rate = 0.01'
+
+
+@pytest.mark.parametrize(
+  ("claims", "last", "expected"),
+  [
+    # exp(0.5) = 1.648721, its square 2.718282.
+    ([("a", "1.6"), ("b", "2.56")], C, 2.56),
+    ([("a", "1.6"), ("b", "2.58")], S, 2.56),
+    ([("b", "2.56")], S, math.e),
+    ([("b", "2.56"), ("a", "1.6")], E, math.exp(0.5)),  # only what is written before counts
+    ([("a", "1.6"), ("c", "3.56")], C, 3.56),  # by way of b, which was not written down
+    ([("a", "1.6"), ("da/dx", "1.60")], C, 1.6),  # exp is its own derivative
+    ([("a", "1.6"), ("db/dx", "5.12")], C, 5.12),
+    ([("da/dx", "1.6"), ("db/da", "3.2"), ("db/dx", "5.12")], C, 5.12),
+    ([("db/dx", "5"), ("dL/db", "7"), ("dL/dx", "35.00")], C, 35.0),
+    ([("dc/dx", "5"), ("dL/dc", "7"), ("db/dx", "6"), ("dL/dx", "35.00")], C, 35.0),
+    ([("dL/dx", "40.43"), ("x'", "0.095700")], C, 0.0957),
+    ([("dL/dx", "45"), ("x'", "0.05")], C, 0.05),
+    ([("dL/dx", "45"), ("x'", "0.08")], S, 0.05),
+    ([("x", "0.6"), ("a", "1.8221")], C, math.exp(0.6)),
+    ([("a", "1.6"), ("c", "4.2", "a**2 + a")], C, 4.16),
+    ([("a", "1.6"), ("c", "3.56", "a**2 + a")], S, 4.16),  # the working decides where it is given
+    ([("x'", "0.1"), ("c", "0.1", "x'")], C, 0.1),
+    ([("c", "3.72", "a*a + 1")], E, math.e + 1),
+  ],
+)
+def test_recomputed_from_the_claims_before(claims, last, expected):
+  claim = worksheet.check(make_sheet(CHAIN, claims, {"x": 0.5}, CHAIN_HEAD)).claims[-1]
+  assert claim.status == last
+  assert claim.expected_from_claims == pytest.approx(expected, rel=1e-9)
+
+
+def test_wrong_working_is_remarked_on():
+  sheet = make_sheet(CHAIN, [("dL/dx", "13.2", "dL/dc * da/dx + 1")], {"x": 0.5})
+  (claim,) = worksheet.check(sheet).claims
+  assert "does not lead to its right value" in claim.remark
+
+
+def test_names_with_d_and_digits():
+  """dd1/dd is the derivative of d1 by d; only in a line of working can it be confused."""
+  equations = {"d1": "3*d", "da": "5*d", "a": "7*d", "z": "11*d"}
+  claims = [("dd1/dd", "3"), ("dda/dd", "5"), ("da", "10"), ("z", "22", "da/dd * 22/7 + 0*(da)")]
+  assert statuses(make_sheet(equations, claims, {"d": 2})) == [E, E, E, E]
+
+
+def test_what_follows_without_claims_is_exact():
+  """The chain rule over single equations says what jax.grad says of the whole graph."""
+  names = [*MAZUR_GIVEN, *MAZUR]
+  for of in ("E", "no1"):
+    for name in names:  # one claim alone, so there is nothing before it
+      text = make_sheet(MAZUR, [(f"d{of}/d{name}", "9")], MAZUR_GIVEN)
+      (claim,) = worksheet.check(text).claims
+      assert claim.expected_from_claims == pytest.approx(claim.computed, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+  ("equation", "x", "slope"),
+  [
+    ("relu(x)", 0, 0),
+    ("abs(x)", 0, 0),
+    ("max(x, 0)", 0, 0.5),
+    ("min(x, 3, 5)", 3, 0.5),
+    ("max(x, x)", 1, 1),
+    ("abs(x)", -2, -1),
+    ("max(1, x, 2)", 7, 1),
+    ("x**2", 0, 0),
+    ("x**0", 0, 0),
+    ("x**3", -2, 12),
+    ("sigmoid(x)", 40, math.exp(-40)),
+    ("sigmoid(x)", -700, math.exp(-700)),
+    ("tanh(x)", 20, 4 * math.exp(-40)),
+    ("5 - 3", 1, 0),
+  ],
+)
+def test_derivatives_at_kinks_and_ends(equation, x, slope):
+  (claim,) = worksheet.check(make_sheet({"z": equation}, [("dz/dx", "0")], {"x": x})).claims
+  assert claim.computed == pytest.approx(slope, rel=1e-12)
+
+
+def test_float64_stays_here():
+  worksheet.check(SHEETS / "problem_1a.toml")
+  assert jnp.ones(()).dtype == jnp.float32
+  assert not jax.config.jax_enable_x64
+
+
+# --- Expressions ---
+
+PRIORITY = {"+": 1, "-": 1, "*": 2, "/": 2, "negative": 3, "**": 4}
+LEAVES = st.one_of(
+  st.sampled_from(["x", "y"]).map(lambda name: (name, (Name(name),), 5)),
+  st.integers(1, 9).map(lambda n: (str(n), (Number(float(n)),), 5)),
+)
+
+
+def _binary(parts):
+  operator, (left, left_code, left_priority), (right, right_code, right_priority) = parts
+  priority = PRIORITY[operator]
+  # Brackets only where they are needed: ** binds to the right, a sign may follow it.
+  if left_priority < priority + (operator == "**"):
+    left = f"({left})"
+  if right_priority < (3 if operator == "**" else priority + 1):
+    right = f"({right})"
+  return f"{left} {operator} {right}", (*left_code, *right_code, Apply(operator, 2)), priority
+
+
+def _negative(part):
+  text, code, priority = part
+  text = f"-({text})" if priority < 3 else f"-{text}"
+  return text, (*code, Apply("negative", 1)), 3
+
+
+def _call(parts):
+  name, args = parts
+  code = sum((code for _, code, _ in args), ())
+  return f"{name}({', '.join(text for text, _, _ in args)})", (*code, Apply(name, len(args))), 5
+
+
+def _grow(operators, functions):
+  def grow(inner):
+    return st.one_of(
+      st.tuples(st.sampled_from(operators), inner, inner).map(_binary),
+      inner.map(_negative),
+      st.tuples(st.sampled_from(functions), inner.map(lambda x: [x])).map(_call),
+      st.tuples(st.sampled_from(["max", "min"]), st.lists(inner, min_size=2, max_size=3)).map(
+        _call
+      ),
+    )
+
+  return grow
+
+
+ANY = st.recursive(
+  LEAVES, _grow(["+", "-", "*", "/", "**"], ["tanh", "relu", "log"]), max_leaves=12
+)
+SMOOTH = st.recursive(LEAVES, _grow(["+", "-", "*"], ["tanh", "sigmoid", "exp"]), max_leaves=8)
+
+
+@given(ANY)
+@settings(max_examples=200)
+def test_what_is_written_is_what_is_parsed(expression):
+  text, code, _ = expression
+  assert expressions.parse(text) == code
+  assert expressions.parse(f" ( {text.replace(' ', '')}) ") == code
+
+
+PYTHON = {
+  "tanh": math.tanh,
+  "exp": math.exp,
+  "max": max,
+  "min": min,
+  "sigmoid": lambda x: 1 / (1 + math.exp(-x)) if x > -700 else 0.0,
+}
+
+
+@given(SMOOTH, st.floats(-2, 2), st.floats(-2, 2))
+def test_values_and_derivatives_are_those_of_python(expression, x, y):
+  """Python has the same precedence; the derivative is between two one-sided differences."""
+  text = expression[0]
+
+  def value(x):
+    return eval(text, {"__builtins__": {}}, {**PYTHON, "x": x, "y": y})
+
+  try:
+    step = 1e-6
+    middle, up, down = value(x), value(x + step), value(x - step)
+    sheet = make_sheet({"z": text}, [("z", "0"), ("dz/dx", "0")], {"x": repr(x), "y": repr(y)})
+    z, slope = worksheet.check(sheet).claims
+  except (OverflowError, InputError):
+    return  # out of range for both: the next test
+  assert z.computed == pytest.approx(middle, rel=1e-9, abs=1e-9)
+  sides = sorted([(up - middle) / step, (middle - down) / step])
+  size = 1 + abs(slope.computed) + abs(middle)
+  if size < 1e3:
+    assert sides[0] - 1e-3 * size <= slope.computed <= sides[1] + 1e-3 * size
+
+
+@pytest.mark.parametrize(
+  ("text", "value"),
+  [
+    ("-3**2", -9),
+    ("2**3**2", 512),
+    ("2**-1", 0.5),
+    ("-2**-2", -0.25),
+    ("2 - 3 - 4", -5),
+    ("24 / 4 / 3", 2),
+    ("24 / 4 * 3", 18),
+    ("--3", 3),
+    ("2*-3", -6),
+    ("+3", 3),
+    (".5 + 5. + 1e1 + 2.5E-1", 15.75),
+    ("(-8)**2 + (-2)**3", 56),
+    ("7 − 2×3", 1),
+    ("(" * 40 + "1" + ")" * 40, 1),
+  ],
+)
+def test_precedence(text, value):
+  (claim,) = worksheet.check(make_sheet({"z": text}, [("z", "0")])).claims
+  assert claim.computed == value
+
+
+# --- What is no worksheet ---
+
+ONE = {"z": "2*x"}
+
+
+def _bad(equation="2*x", of="z", value="2", working=None, given=None, head=""):
+  claim = (of, value) if working is None else (of, value, working)
+  return make_sheet({"z": equation}, [claim], given or {"x": 1}, head)
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    (_bad("1 +"), r"equations.z = '1 \+': expected a number, a name or '\(', not the end"),
+    (_bad("2x"), r"expected an operator \(such as '2\*x'\)"),
+    (_bad("x^2"), r"a power is written \*\*"),
+    (_bad("sigmod(x)"), "unknown function 'sigmod'; did you mean 'sigmoid'"),
+    (_bad("__import__('os')"), "unexpected character"),
+    (_bad("__import__(x)"), "unknown function '__import__'"),
+    (_bad('"x".__class__'), "unexpected character"),
+    (_bad("x.__class__"), "unexpected character '.'"),
+    (_bad("xx"), "unknown name 'xx'; did you mean 'x'"),
+    (_bad("max(x)"), "max takes two arguments or more, not 1"),
+    (_bad("exp(x, x)"), "exp takes one argument, not 2"),
+    (_bad("1e999"), "the number '1e999' is too large"),
+    (_bad("x'"), "an equation cannot contain the updated value"),
+    (_bad("(" * 1000 + "x" + ")" * 900), "too deep"),
+    (_bad("-" * 1000 + "x"), "too deep"),
+    (_bad("x**" * 600 + "x"), "too deep"),
+    (_bad("x+" * 1500 + "x"), "the formula is too long"),
+    (_bad("x+" * 50000 + "x"), "line 5 is too long"),
+    (_bad("9**9**9"), "the value of z = .* is not finite"),
+    (_bad("log(x - 1)"), "the value of z = .* is not finite: x = 1"),
+    (_bad("1/(x - 1)"), "the value of z = .* is not finite: x = 1"),
+    (_bad("sqrt(x - 1)", "dz/dx"), "the derivative dz/dx is not finite"),
+    (_bad("z + 1"), "in a circle: z -> z"),
+    (_bad(of="q"), "claim 1, of 'q': unknown name 'q'"),
+    (_bad(of="dz/dq"), "unknown name in dz/dq: 'q'"),
+    (_bad(of="z + 1"), r"a claim is of a node \(a1\), a derivative"),
+    (_bad(of="z'", head='loss = "z"\nlearning_rate = 1'), "z is computed"),
+    (_bad(of="x'", head="learning_rate = 1"), "the worksheet has no loss, which x' needs"),
+    (_bad(of="x'", head='loss = "z"'), "has no learning_rate"),
+    (_bad(value="1/3"), "claim 1, of 'z': value: '1/3' is no decimal number; a fraction"),
+    (_bad(value="0,5"), "write a point, not a comma"),
+    (_bad(value="two"), "'two' is no decimal number"),
+    (_bad(value="1e999"), "out of range"),
+    (_bad(value="0e400"), "out of range"),
+    (_bad(value="1e99999999999"), "no decimal number"),
+    (_bad().replace('"2"', "2"), "value must be a string, not a number, because its digits"),
+    (_bad().replace('value = "2"', ""), "claim 1: the key 'value' is missing"),
+    (_bad().replace("value", "vlaue"), "unknown key 'vlaue'; did you mean 'value'"),
+    (_bad(working="q"), "from = 'q': unknown name 'q'"),
+    (_bad(working="dz/dq"), "unknown name in dz/dq: 'q'"),
+    (_bad(working="z +"), r"from = 'z \+': expected"),
+    (_bad(given={"x": '"1"'}), "given.x must be a number, not a string"),
+    (_bad(given={"x": "true"}), "given.x must be a number, not a boolean"),
+    (_bad(given={"x": "inf"}), "given.x must be a finite number"),
+    (_bad(given={"x": "1" + "0" * 400}), "given.x must be a finite number"),
+    (_bad(given={"x": 1, "exp": 1}), "'exp' is the name of a function"),
+    (_bad(given={"x": 1, '"a b"': 1}), "'a b' is no name"),
+    (_bad(given={"x": 1, "z": 1}), "z is there twice"),
+    (_bad(given={"x": "1\nx = 2"}), r"line 4.* is there twice"),
+    (_bad(given={"x": "[" * 3000}), "nested too deep"),
+    (_bad(head="tilte = 'x'"), "unknown key 'tilte'; did you mean 'title'"),
+    (_bad(head="title = 1"), "title must be a string"),
+    (_bad(head="learning_rate = '1'"), "learning_rate must be a number, not a string"),
+    (_bad(head="learning_rate = 0"), "learning_rate must be above 0"),
+    (_bad(head="loss = 'x'"), "unknown node 'x'"),
+    (_bad().replace("[given]", "[gievn]"), "unknown key 'gievn'; did you mean 'given'"),
+    (_bad().replace("[given]\nx = 1", ""), r"the section \[given\] is missing"),
+    ("[given]\n[equations]\nz = '1'", r"the section \[\[claims\]\] is missing"),
+    ("claims = []\n[given]\n[equations]\nz = '1'", r"\[\[claims\]\] is empty"),
+    ("given = 1\n", "given must be a section"),
+    ("hello\n", "no valid TOML: .*line 1"),
+    ("#" * 300_000 + "=", "too long"),
+    (make_sheet({"a": "b", "b": "c", "c": "a"}, [("a", "1")]), "circle: a -> b -> c -> a"),
+    (make_sheet(ONE, [("dz/dx", "2"), ("d z / d x", "2")], {"x": 1}), "a duplicate of claim 1"),
+    (make_sheet(ONE, [("x", "1"), ("x", "1")], {"x": 1}), "a duplicate of claim 1"),
+    ("no/such/file.toml", "cannot read worksheet 'no/such/file.toml'"),
+    ("null\0character", "cannot read worksheet"),
+    (ROOT, "cannot read worksheet"),
+  ],
+)
+def test_no_worksheet(text, message):
+  with pytest.raises(InputError, match=message) as caught:
+    worksheet.check(text)
+  assert "\n" not in str(caught.value)
+  assert len(str(caught.value)) < 500
+
+
+VALID = make_sheet(CHAIN, [("a", "1.6"), ("dL/dx", "9", "dL/da*da/dx"), ("x'", "1")], {"x": 1})
+VALID = f"{CHAIN_HEAD}\n{VALID}"
+PIECES = st.sampled_from(
+  ["[", "]", '"', "'", "=", "\n", "**", "(", ")", "-", "1e308", "9", "d", "/", "x", "a", "log", "∂"]
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 3), PIECES), max_size=3))
+@settings(max_examples=150)
+def test_a_damaged_worksheet_is_checked_or_refused(edits):
+  text = VALID
+  for place, num_deleted, piece in edits:
+    text = text[:place] + piece + text[place + num_deleted :]
+  try:
+    checked = worksheet.check(f"{text}\n")
+  except InputError:
+    return
+  json.dumps(worksheet.to_json(checked), allow_nan=False)
+  worksheet.first_slip(checked)
+
+
+@given(st.text(st.sampled_from("0123456789.eE+-/ x×^*(){}−_nif,⁻⁴٢"), max_size=12))
+@settings(max_examples=300)
+def test_numbers_are_read_as_decimals_or_refused(text):
+  try:
+    value, unit = worksheet.parse_number(text)
+  except InputError:
+    return
+  assert (value / unit).denominator == 1
+  if re.fullmatch(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?", text):
+    assert float(value) == float(text)
+
+
+@given(st.text(max_size=30))
+def test_any_formula_is_parsed_or_refused(text):
+  for names in (None, {"a", "x"}):
+    with contextlib.suppress(InputError):
+      expressions.parse(text, names)
+
+
+# --- The command line ---
+
+
+def run(*args, cwd=ROOT):
+  result = subprocess.run(
+    [sys.executable, "-W", "error", "-m", "experiments.check_worksheet", *map(str, args)],
+    capture_output=True,
+    text=True,
+    cwd=cwd,
+    env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+  )
+  assert "Traceback" not in result.stderr
+  return result
+
+
+def test_command_line_with_one_worksheet(tmp_path):
+  result = run(f"--worksheet={SHEETS / 'problem_1a.toml'}", f"--workdir={tmp_path / 'run'}")
+  assert (result.returncode, result.stderr) == (1, "")
+  table = [line.split() for line in result.stdout.splitlines()]
+  assert [row[0] for row in table if row and row[-1] in (E, T)] == [
+    of for of, status in PROBLEM_1A.items() if status in (E, T)
+  ]
+  assert "The first slip is in claim 24: w2' = 1.0000005" in result.stdout
+  written = json.loads((tmp_path / "run" / "worksheet.json").read_text())
+  assert written["title"] == "2-3-1 network, all weights 1"
+  assert {claim["of"]: claim["status"] for claim in written["claims"]} == PROBLEM_1A
+  assert set(written["claims"][0]) == {
+    "of",
+    "claimed",
+    "computed",
+    "status",
+    "expected_from_claims",
+  }
+  report = (tmp_path / "run" / "report.md").read_text()
+  assert "| w2' | 1.0000005 | 1.000006664 | 8 | ✗ slip | 1.000006647 |" in report
+  assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+    "graph.png",
+    "graph.svg",
+    "report.md",
+    "worksheet.json",
+  ]
+
+
+def test_command_line_with_several_worksheets(tmp_path):
+  """A summary; one file that is no worksheet does not keep the others from being checked."""
+  files = []
+  for name, claim in (("right", "2"), ("wrong", "3"), ("broken", "1/3")):
+    files.append(tmp_path / name / "same.toml")
+    files[-1].parent.mkdir()
+    files[-1].write_text(_bad(value=claim, head='title = "<b>|\\u001b[31m"'), encoding="utf-8")
+  workdir = tmp_path / "run"
+  result = run(*(f"--worksheet={file}" for file in files), f"--workdir={workdir}")
+  assert result.returncode == 2
+  (line,) = result.stderr.splitlines()
+  assert line.startswith(f"error: {files[2]}: claim 1, of 'z': value: '1/3'")
+  assert "\x1b" not in result.stdout
+  summary = json.loads((workdir / "summary.json").read_text())["worksheets"]
+  assert [entry["folder"] for entry in summary] == ["same", "same-2", None]
+  assert [entry.get("slip") for entry in summary] == [0, 1, None]
+  for entry, status in zip(summary, (E, S), strict=False):
+    there = json.loads((workdir / entry["folder"] / "worksheet.json").read_text())
+    assert there["claims"][0]["status"] == status
+  report = (workdir / "report.md").read_text()
+  assert "&lt;b&gt;\\|" in report
+  assert "<b>" not in report
+
+
+@pytest.mark.parametrize(
+  ("args", "status", "message"),
+  [
+    ([], 2, "error: --worksheet is missing"),
+    (["--worksheet=nope.toml"], 2, "error: cannot read worksheet 'nope.toml'"),
+    ([f"--worksheet={SHEETS / 'problem_1b.toml'}", "--workdir=."], 2, "of something else"),
+  ],
+)
+def test_command_line_mistakes(tmp_path, args, status, message):
+  (tmp_path / "report.md").write_text("of somebody else")
+  result = run(*args, cwd=tmp_path)
+  assert result.returncode == status
+  (line,) = result.stderr.splitlines()
+  assert message in line
+  assert (tmp_path / "report.md").read_text() == "of somebody else"
+
+
+def test_command_line_when_all_is_right(tmp_path):
+  file = tmp_path / "sheet.toml"
+  file.write_text(_bad(), encoding="utf-8")
+  result = run(f"--worksheet={file}")
+  assert (result.returncode, result.stderr) == (0, "")
+  assert "No slip in 1 claim." in result.stdout
+  assert list(tmp_path.iterdir()) == [file]
+
+
+# --- The guide ---
+
+
+def test_the_worksheet_of_the_guide_is_right():
+  guide = (ROOT / "docs" / "worksheets.md").read_text(encoding="utf-8")
+  (text,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+  assert set(statuses(text)) <= {E, T, C}
+  assert set(re.findall(r"`(\w+)`(?=.*functions)", guide)) <= set(expressions.FUNCTION_NAMES)
+  for path in re.findall(r"experiments/worksheets/\w+\.toml", guide):
+    assert pathlib.Path(ROOT / path).is_file()

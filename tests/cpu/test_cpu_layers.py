@@ -1,0 +1,623 @@
+"""Dense layers in C++: steps and products against NumPy's, and training with them against XLA's."""
+
+import ctypes
+import functools
+import importlib.util
+import itertools
+import pathlib
+import shutil
+from dataclasses import replace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxdl import arm as arm_lib
+from jaxdl import report, train
+from jaxdl.arm import Arm, Recipe
+from jaxdl.byhand import backprop, gradient_check
+from jaxdl.cpu import cpu_layers
+from jaxdl.data.dataset import Split
+from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
+from jaxdl.nn import models
+from jaxdl.optim import optimizers
+from jaxdl.population import dask as dask_lib
+from jaxdl.population import devices, plan, tuning
+from jaxdl.population.devices import DeviceKind
+
+needs_it = pytest.mark.skipif(
+  cpu_layers.why_missing() is not None, reason=f"no layers in C++: {cpu_layers.why_missing()}"
+)
+CPU, CPU_WITH_IT = DeviceKind("cpu", "cpu", None), DeviceKind("cpu", "cpu", None, cpu_layers=True)
+
+
+@pytest.fixture
+def anew():
+  """Has it looked for anew, in the test and after it."""
+  cpu_layers.why_missing.cache_clear()
+  yield
+  cpu_layers.why_missing.cache_clear()
+
+
+def test_it_is_there_where_there_is_a_compiler(monkeypatch, anew):
+  """Or else most of this file would be skipped."""
+  monkeypatch.delenv("JAXDL_CPU_LAYERS", raising=False)
+  cpu = pathlib.Path("/proc/cpuinfo")
+  if shutil.which("c++") and cpu.exists() and " avx2 " in cpu.read_text():
+    assert cpu_layers.why_missing() is None
+
+
+# Steps and products.
+
+
+def _adam(params, mu, nu, gradient, rate, epsilon, keep, b1=0.9, b2=0.999):
+  """A step in float64, from algorithm 1 of the paper."""
+  mu = b1 * mu + (1 - b1) * gradient
+  nu = b2 * nu + (1 - b2) * gradient**2
+  return keep * params - rate * mu / (np.sqrt(nu) + epsilon), mu, nu
+
+
+def _factors(batch, rows, columns, density=1.0, seed=0):
+  """Returns inputs, of which a share is not zero, and cotangents, in float64."""
+  rng = np.random.default_rng(seed)
+  inputs = rng.normal(size=(batch, rows)) * (rng.random((batch, rows)) < density)
+  return inputs, rng.normal(size=(batch, columns))
+
+
+def _layer(rows, columns, seed=1):
+  """Returns parameters and moments of a dense layer, in float64."""
+  rng = np.random.default_rng(seed)
+  params, mu, root = (
+    {"kernel": rng.normal(size=(rows, columns)), "bias": rng.normal(size=columns)} for _ in range(3)
+  )
+  return params, mu, jax.tree.map(lambda x: x**2 + 0.1, root)
+
+
+def _float32(tree):
+  return jax.tree.map(lambda x: jnp.array(x, jnp.float32), tree)
+
+
+def _check_step(batch, rows, columns, density=1.0, **scalars):
+  layer, factors = _layer(rows, columns), _factors(batch, rows, columns, density)
+  found = _step(*_float32((*layer, factors)), **scalars)
+  gradient = {"kernel": factors[0].T @ factors[1], "bias": factors[1].sum(axis=0)}
+  for name in gradient:
+    expected = _adam(*(of[name] for of in layer), gradient[name], **scalars)
+    for a, b in zip(found, expected, strict=True):
+      # A sum of as many products as there are examples, each rounded.
+      np.testing.assert_allclose(a[name], b, rtol=1e-5, atol=1e-6 * batch)
+
+
+@jax.jit
+def _step(params, mu, nu, factors, rate, epsilon, keep):
+  factors = cpu_layers.Factors(*factors)
+  scalars = {"rate": rate, "epsilon": epsilon, "keep": keep}
+  return cpu_layers.adam_step(params, mu, nu, factors, **scalars, b1=0.9, b2=0.999)
+
+
+# Around the borders of tiles, panels, groups and blocks, of which none is a multiple of all.
+SHAPES = (
+  *itertools.product((1, 2, 33), (1, 3, 4, 5, 37), (1, 15, 16, 17, 63, 64, 65, 130)),
+  (300, 9, 70),  # cotangents that outgrow the first cache
+  (300, 9, 140),
+  (70, 9, 256),  # lines a kilobyte apart
+  (2, 1030, 260),  # state that outgrows the second
+)
+# Of the kernel also several rows, and narrow ones, of which no line reads beyond the end.
+PRODUCT_SHAPES = (
+  *itertools.product((1, 3, 70), (63, 64, 65, 66, 150), (1, 5, 20, 70, 128, 300)),
+  (70, 200, 512),
+)
+# Below 0.42 a factor is sparse.
+DENSITIES = (0.0, 0.1, 0.5, 1.0)
+
+
+@needs_it
+@pytest.mark.parametrize("density", DENSITIES)
+def test_a_step_is_adams(density):
+  for shape in SHAPES:
+    _check_step(*shape, density, rate=0.01, epsilon=1e-7, keep=0.999)
+
+
+@needs_it
+@settings(max_examples=20)
+@given(
+  shape=st.tuples(st.integers(1, 70), st.integers(1, 40), st.integers(1, 150)),
+  density=st.floats(0, 1),
+  rate=st.floats(1e-6, 1),
+  epsilon=st.floats(1e-9, 1),
+  keep=st.floats(0.5, 1),
+)
+def test_a_step_is_adams_whatever_the_numbers(shape, density, rate, epsilon, keep):
+  _check_step(*shape, density, rate=rate, epsilon=epsilon, keep=keep)
+
+
+def _products(name):
+  """Returns the products of C++, of which two are compiled, for inputs [B, D] and for both."""
+
+  def sparse(inputs, kernel):
+    shape = jax.ShapeDtypeStruct((len(inputs), kernel.shape[1]), jnp.float32)
+    return jax.ffi.ffi_call(name("sparse_product"), shape)(inputs, kernel)
+
+  def outer(inputs, cotangents):
+    shape = jax.ShapeDtypeStruct((inputs.shape[1], cotangents.shape[1]), jnp.float32)
+    return jax.ffi.ffi_call(name("outer_product"), shape)(inputs, cotangents)
+
+  return sparse, outer
+
+
+def _check_products(shape, density, tolerance):
+  inputs, cotangents = _factors(*shape, density)
+  kernel = _layer(*shape[1:])[0]["kernel"]
+  sparse, outer = _products("jaxdl_{}".format)
+  found = sparse(*_float32((inputs, kernel)))
+  np.testing.assert_allclose(found, inputs @ kernel, rtol=tolerance, atol=tolerance)
+  found = outer(*_float32((inputs, cotangents)))
+  np.testing.assert_allclose(found, inputs.T @ cotangents, rtol=tolerance, atol=tolerance)
+
+
+@needs_it
+@settings(max_examples=40)
+@given(
+  shape=st.tuples(st.integers(1, 70), st.integers(1, 40), st.integers(1, 150)),
+  density=st.floats(0, 1),
+)
+def test_products_are_numpys(shape, density):
+  _check_products(shape, density, tolerance=1e-5)
+
+
+@needs_it
+@pytest.mark.parametrize("density", DENSITIES)
+def test_products_around_borders(density):
+  for shape in PRODUCT_SHAPES:
+    _check_products(shape, density, tolerance=1e-4)  # sums of up to 200 products
+
+
+@needs_it
+def test_the_code_for_older_processors():
+  """They have AVX2, not AVX-512; a processor that has both takes the latter, with the same bits."""
+  library = ctypes.CDLL(str(cpu_layers.library_file()))
+  for target in ("adam_step", "sparse_product", "outer_product"):
+    handler = jax.ffi.pycapsule(library[f"{target}_avx2"])
+    jax.ffi.register_ffi_target(f"test_{target}_avx2", handler, platform="cpu")
+
+  def step(params, mu, nu, factors):
+    before = [of[name] for name in ("kernel", "bias") for of in (params, mu, nu)]
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in before]
+    scalars = jnp.array([0.1, 1e-7, 1], jnp.float32)
+    call = jax.ffi.ffi_call("test_adam_step_avx2", shapes)  # with results in memory of their own
+    return call(*before, *factors, scalars, b1=np.float64(0.9), b2=np.float64(0.999))
+
+  both = zip(_products("jaxdl_{}".format), _products("test_{}_avx2".format), strict=True)
+  (sparse, sparse_avx2), (outer, outer_avx2) = both
+  shapes = ((1, 4, 64), (1, 5, 70), (33, 8, 32), (33, 37, 65), (300, 9, 70), (3, 150, 5))
+  shapes += ((3, 150, 70), (70, 150, 70), (2, 200, 256), (70, 200, 300))
+  for shape, density in itertools.product(shapes, DENSITIES):
+    layer, factors = _float32((_layer(*shape[1:]), _factors(*shape, density)))
+    expected = _step(*layer, factors, 0.1, 1e-7, 1.0)
+    expected = [of[name] for name in ("kernel", "bias") for of in expected]
+    for a, b in zip(step(*layer, factors), expected, strict=True):
+      np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(outer(*factors), outer_avx2(*factors))
+    pair = factors[0], layer[0]["kernel"]
+    np.testing.assert_array_equal(sparse(*pair), sparse_avx2(*pair))
+
+
+@needs_it
+def test_shapes_that_do_not_belong_together():
+  layer, (inputs, cotangents) = _float32((_layer(4, 8), _factors(2, 4, 8)))
+  for bad in ((inputs[:, :3], cotangents), (inputs, cotangents[:, :7]), (inputs[:1], cotangents)):
+    with pytest.raises(Exception, match="adam_step: shapes"):
+      jax.block_until_ready(_step(*layer, bad, 0.1, 1e-7, 1.0))
+  layer[0]["bias"] = layer[0]["bias"][:7]
+  with pytest.raises(Exception, match="adam_step: shapes"):
+    jax.block_until_ready(_step(*layer, (inputs, cotangents), 0.1, 1e-7, 1.0))
+  sparse, outer = _products("jaxdl_{}".format)
+  with pytest.raises(Exception, match="sparse_product: shapes"):
+    jax.block_until_ready(sparse(inputs, layer[0]["kernel"][:3]))
+  with pytest.raises(Exception, match="outer_product: shapes"):
+    jax.block_until_ready(outer(inputs, cotangents[:1]))
+
+
+@needs_it
+@pytest.mark.parametrize("weight_decay", [None, 0.1])
+@pytest.mark.parametrize("names", [("first", "second"), ("first",)])
+def test_steps_with_factors_are_steps_with_their_product(names, weight_decay):
+  """Three steps of `optimizers.step` with a layer in factors and one without, if there is one."""
+  rng = np.random.default_rng(0)
+
+  def draw(*shape):
+    return jnp.array(rng.normal(size=shape), jnp.float32)
+
+  params = {name: {"kernel": draw(9, 33), "bias": draw(33)} for name in names}
+  run, reference = [(params, optimizers.get("adam").init(params))] * 2
+  step = jax.jit(functools.partial(optimizers.step, "adam"))
+  for _ in range(3):
+    factors = cpu_layers.Factors(draw(5, 9), draw(5, 33))
+    others = {name: params[name] for name in names[1:]}  # some gradient
+    first = {
+      "kernel": factors.inputs.T @ factors.cotangents,
+      "bias": factors.cotangents.sum(axis=0),
+    }
+    run = step(*run, {"first": factors, **others}, 0.01, weight_decay)
+    reference = step(*reference, {"first": first, **others}, 0.01, weight_decay)
+  assert int(run[1].count) == 3
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), run, reference)
+
+
+# As JAX has them.
+
+
+@needs_it
+@pytest.mark.parametrize(("rows", "columns"), [(784, 128), (900, 40), (520, 100), (20, 30)])
+@pytest.mark.parametrize(("density", "of_cotangents"), [(0.1, 0.3), (0.9, 0.1), (0.5, 0.9), (0, 0)])
+@pytest.mark.parametrize("batch", [1, 2, 40, 300])
+def test_a_product_and_its_gradient(batch, density, of_cotangents, rows, columns):
+  """Large and small, wide and narrow, with either factor sparse, and none."""
+  inputs, cotangents = _factors(batch, rows, columns, density)
+  cotangents *= np.random.default_rng(2).random(cotangents.shape) < of_cotangents
+  kernel = _layer(rows, columns)[0]["kernel"]
+
+  def run(function):
+    outputs, back = jax.vjp(function, *_float32((inputs, kernel)))
+    return outputs, *back(_float32(cotangents))
+
+  found = jax.jit(lambda: run(cpu_layers.product))()
+  expected = inputs @ kernel, cotangents @ kernel.T, inputs.T @ cotangents
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@needs_it
+def test_a_product_is_xlas_where_inputs_are_dense():
+  """Bit for bit; of sparse ones the sum is another."""
+  kernel = _float32(_layer(784, 128)[0]["kernel"])
+  is_same = {}
+  for density in (0.2, 0.9):
+    inputs = _float32(_factors(40, 784, 1, density)[0])
+    found, expected = (
+      jax.jit(cpu_layers.product)(inputs, kernel),
+      jax.jit(jnp.matmul)(inputs, kernel),
+    )
+    is_same[density] = np.array_equal(found, expected)
+  assert is_same == {0.2: False, 0.9: True}
+
+
+@needs_it
+def test_the_gradient_by_inputs_is_xlas_where_cotangents_are_dense():
+  """Zero times infinity tells who multiplied, of the many examples that a convolution has."""
+  inputs, kernel = _float32((_factors(800, 288, 1)[0], _layer(288, 64)[0]["kernel"]))
+  kernel = kernel.at[:, 0].set(jnp.inf)
+  is_finite = {}
+  for density in (0.2, 0.9):
+    cotangents = _float32(_factors(800, 64, 1, density)[0]).at[:, 0].set(0)
+    run = jax.jit(lambda of: jax.vjp(cpu_layers.product, inputs, kernel)[1](of)[0])
+    is_finite[density] = bool(jnp.isfinite(run(cotangents)).all())
+  assert is_finite == {0.2: True, 0.9: False}
+
+
+# Gradients as factors.
+
+
+@pytest.mark.parametrize("model", ["mlp", "cifar_mlp", "cnn_binary", "cnn_mnist"])
+def test_factors_are_those_of_the_gradient(model):
+  network = models.create(
+    model, num_outputs=3, kernel_init=nn.initializers.normal(0.1),
+    bias_init=nn.initializers.normal(0.1), dropout_rate=0.5,
+  )  # fmt: skip
+  rng = np.random.default_rng(0)
+  images = jnp.array(rng.random((4, 10, 10, 1)), jnp.float32)
+  keys = jax.random.split(jax.random.key(1), 4)
+  params = network.init(jax.random.key(0), images)["params"]
+
+  def loss(params):
+    logits = network.apply({"params": params}, images, keys)
+    return jnp.square(logits).sum(), {"logits": logits}
+
+  expected, aux = jax.grad(loss, has_aux=True)(params)
+  names = [name for name, of in params.items() if of["kernel"].ndim == 2]
+  assert names
+  grads, factors, found_aux = cpu_layers.gradient_in_factors(loss, params, names, 4)
+  assert list(factors) == names
+  np.testing.assert_array_equal(found_aux["logits"], aux["logits"])
+  for name, (inputs, cotangents) in factors.items():
+    found = {"kernel": inputs.T @ cotangents, "bias": cotangents.sum(axis=0)}
+    for part in found:
+      np.testing.assert_allclose(found[part], expected[name][part], rtol=1e-4, atol=1e-5)
+  assert set(grads) == set(params) - set(names)
+  for name in grads:
+    jax.tree.map(np.testing.assert_array_equal, grads[name], expected[name])
+
+
+def test_which_kernels_are_left_in_factors():
+  kernels = {
+    "conv": (3, 3, 32, 64),
+    "wide": (784, 128),
+    "small": (64, 10),
+    "narrow": (9_216, 1),
+  }
+  params = {name: {"kernel": np.zeros(shape)} for name, shape in kernels.items()}
+  # In one slice they are there anyway.
+  assert cpu_layers.layers_with_factors(params, 1, 512) == ("wide", "small")
+  # 784 * 128 = 100,352 is no less than 110 * (784 + 128) = 100,320, but than 111 times as much.
+  assert cpu_layers.layers_with_factors(params, 11, 10) == ("wide",)
+  assert cpu_layers.layers_with_factors(params, 3, 37) == ()
+
+
+# Training.
+
+
+def _run(arm, dataset, in_cpp, slice_size=512):
+  """Trains one member; returns its state and curves."""
+  groups = arm_lib.group_by_recipe(
+    {"arm": arm}, dataset.num_classes, len(dataset.train), lambda _: slice_size
+  )
+  (recipe,) = groups
+  recipe = replace(recipe, cpu_layers=in_cpp)
+  hyper = arm_lib.hyperparams(arm, recipe, -(-len(dataset.train) // recipe.batch_size))
+  splits = (train.Examples(jnp.array(s.images), jnp.array(s.labels)) for s in dataset.splits[:2])
+  run = jax.jit(functools.partial(train.train_member, recipe))
+  return run(train.seed_key(0, 0), hyper, *splits)
+
+
+@needs_it
+@pytest.mark.parametrize(
+  ("settings", "slice_size", "called"),
+  [
+    ({"model": "mlp", "batch_size": 1}, 512, {"adam_step"}),
+    ({"model": "mlp", "batch_size": 32, "activation": "gelu"}, 512, {"adam_step"}),  # partial last
+    ({"model": "mlp(100,40)", "batch_size": 50, "optimizer": "adamw"}, 512, {"adam_step"}),
+    ({"model": "mlp", "batch_size": 32}, 10, {"adam_step"}),  # slices, one of them padded
+    ({"model": "cnn_mnist", "batch_size": 16, "dropout_rate": 0.5}, 8, {"adam_step"}),
+    (
+      {"model": "cifar_mlp", "batch_size": 20, "rotation_range": 10.0},
+      512,
+      {"adam_step", "sparse_product"},
+    ),
+    (
+      {"model": "mlp(600)", "batch_size": 20, "optimizer": "sgd", "l2": 0.01},
+      8,
+      {"sparse_product", "outer_product"},
+    ),
+    (
+      {"model": "mlp(600)", "batch_size": 20, "optimizer": "adam", "l2": 0.01},
+      512,
+      {"sparse_product", "outer_product"},
+    ),
+    ({"model": "mlp(600)", "batch_size": 1, "optimizer": "momentum"}, 512, {"sparse_product"}),
+  ],
+)
+def test_training_is_that_of_xla(digits, settings, slice_size, called, monkeypatch):
+  """The whole run of a member; differences grow from rounding, as those of any two programs do."""
+  _check_training(digits, settings, slice_size, called, monkeypatch)
+
+
+@needs_it
+@pytest.mark.parametrize(
+  ("settings", "called"),
+  [
+    ({"model": "cnn_binary", "loss": "binary_cross_entropy"}, {"outer_product"}),
+    ({"model": "cnn_mnist"}, {"outer_product", "adam_step"}),
+  ],
+)
+def test_training_a_cnn_is_that_of_xla(digits, settings, called, monkeypatch):
+  """On images that are large enough for its convolutions to come from C++."""
+
+  def enlarge(split):
+    return Split(np.kron(split.images, np.ones((1, 3, 3, 1), np.uint8))[:40], split.labels[:40])
+
+  larger = replace(digits, train=enlarge(digits.train), validation=enlarge(digits.validation))
+  settings = {"batch_size": 16, "dropout_rate": 0.5, **settings}
+  _check_training(larger, settings, 8, {"sparse_product", *called}, monkeypatch)
+
+
+def _check_training(dataset, settings, slice_size, called, monkeypatch):
+  arm = Arm(**{"loss": "categorical_cross_entropy", "num_epochs": 2, "patience": None, **settings})
+  calls = set()
+  ffi_call = jax.ffi.ffi_call
+  monkeypatch.setattr(
+    jax.ffi, "ffi_call", lambda name, *a, **k: calls.add(name) or ffi_call(name, *a, **k)
+  )
+  expected, expected_curves = _run(arm, dataset, False, slice_size)
+  assert not calls
+  state, curves = _run(arm, dataset, True, slice_size)
+  assert calls >= {f"jaxdl_{name}" for name in called}
+  assert ("jaxdl_adam_step" in calls) == ("adam_step" in called)
+  np.testing.assert_allclose(curves.train_loss, expected_curves.train_loss, rtol=1e-3)
+  np.testing.assert_allclose(curves.val_loss, expected_curves.val_loss, rtol=1e-3)
+  for found, wanted in zip(*map(jax.tree.leaves, (state.params, expected.params)), strict=True):
+    # Adam's first steps are as long for a gradient that is all rounding as for any other.
+    assert np.quantile(np.abs(found - wanted), 0.99) < 1e-4
+
+
+@needs_it
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_member_diverges(digits, optimizer):
+  """Though zero times infinity is zero in C++."""
+  arm = Arm(model="mlp(600)", loss="categorical_cross_entropy", optimizer=optimizer, num_epochs=3,
+            learning_rate=1e38, patience=None)  # fmt: skip
+  for in_cpp in (False, True):
+    assert _run(arm, digits, in_cpp)[0].status == train.DIVERGED
+
+
+@needs_it
+def test_one_step_of_training_is_the_step_by_hand():
+  """`train_step` with factors: gradients derived by hand, and Adam's first step, rate * sign."""
+  recipe = Recipe(
+    model="mlp", num_outputs=3, losses=("hinge",), optimizer="adam", dropout_rate=0.3,
+    batch_size=5, num_epochs=1, restore_best=False, kernel_initializers=("random_normal",),
+    bias_initializers=("zeros",), slice_size=5, activation="tanh", cpu_layers=True,
+  )  # fmt: skip
+  rng = np.random.default_rng(0)
+  examples = train.Examples(
+    jnp.array(rng.integers(0, 256, (5, 4, 3, 1)), jnp.uint8), jnp.array([0, 2, 1, 1, 0])
+  )
+  params = {
+    f"Dense_{i}": {"kernel": 0.2 * rng.normal(size=size), "bias": rng.normal(size=size[1])}
+    for i, size in enumerate(itertools.pairwise([12, 128, 64, 3]))
+  }
+  start = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
+  slices = jax.tree.map(
+    lambda leaf: leaf[0], train.epoch_slices(recipe, train.seed_key(0, 0), jnp.int32(0), 5)
+  )
+  arm = Arm(loss="hinge", kernel_initializer="random_normal", bias_initializer="zeros")
+  hyper = arm_lib.hyperparams(replace(arm, num_epochs=1), recipe, 1)
+  state = optimizers.get("adam").init(start)
+  (after, state), _ = train.train_step(recipe, (start, state), examples, hyper, slices, 0.01)
+
+  order = np.asarray(slices.indices).ravel()
+  mask = gradient_check.dropout_mask(slices.dropout_keys.ravel(), 64, 0.3)
+  images, labels = np.asarray(examples.images)[order] / 255, np.asarray(examples.labels)[order]
+  by_hand = backprop.loss_and_gradients(
+    "mlp", "tanh", "hinge", params, images, labels, mask, dropout_rate=0.3
+  ).params
+  for name, part in itertools.product(by_hand, ("kernel", "bias")):
+    gradient = by_hand[name][part]
+    found = after[name][part], state.mu[name][part], state.nu[name][part]
+    np.testing.assert_allclose(found[1], 0.1 * gradient, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(found[2], 0.001 * gradient**2, rtol=1e-4, atol=1e-12)
+    # m / (1 - b1) over sqrt(v / (1 - b2)) + epsilon is g / (|g| + epsilon), where g is no rounding.
+    clear = np.abs(gradient) > 1e-5
+    assert clear.mean() > 0.5
+    step = 0.01 * gradient / (np.abs(gradient) + 1e-7)
+    expected = params[name][part] - step
+    np.testing.assert_allclose(found[0][clear], expected[clear], rtol=1e-4, atol=1e-5)
+
+
+@needs_it
+@pytest.mark.skipif(
+  jax.__version_info__ < (0, 11), reason="XLA of that time copies whatever it is told"
+)
+def test_neither_gradients_nor_copies_of_kernels_are_stored(blobs):
+  """The compiled step computes no kernel's gradient, and updates kernels where they are."""
+  arm = Arm(model="mlp(70,80)", loss="categorical_cross_entropy", batch_size=10, num_epochs=1,
+            patience=None, dropout_rate=0.0)  # fmt: skip
+  groups = arm_lib.group_by_recipe({"arm": arm}, 3, len(blobs.train), lambda _: 512)
+  recipe = replace(next(iter(groups)), cpu_layers=True)
+  hyper = arm_lib.hyperparams(arm, recipe, 5)
+  key = train.seed_key(0, 0)
+  splits = [train.Examples(jnp.array(s.images), jnp.array(s.labels)) for s in blobs.splits[:2]]
+  state = jax.eval_shape(lambda: train.create_member(recipe, key, hyper, (8, 8, 1)))
+  epoch = jax.jit(functools.partial(train.train_epoch, recipe), donate_argnums=0)
+  program = epoch.lower(state, key, hyper, *splits, jnp.int32(0)).compile().as_text()
+  step = max(program.split("\n\n"), key=lambda part: part.count("custom-call("))
+  assert step.count('custom_call_target="jaxdl_adam_step"') == 2
+  for shape in ("[64,70]", "[70,80]"):
+    made = [line.split(" = ")[1] for line in step.splitlines() if f" = f32{shape}" in line]
+    assert {line.split(" ")[1].split("(")[0] for line in made} == {"get-tuple-element"}
+
+
+# Who uses it.
+
+
+def test_who_trains_with_it():
+  recipe = Recipe(
+    model="mlp", num_outputs=3, optimizer="adam", dropout_rate=0.0, batch_size=8, num_epochs=1,
+    restore_best=False, slice_size=8,
+  )  # fmt: skip
+  large = {"Dense_0": {"kernel": np.zeros((784, 128))}}
+  small = {"Dense_0": {"kernel": np.zeros((64, 10))}}
+  conv = {"Conv_0": {"kernel": np.zeros((3, 3, 32, 64))}, "Dense_0": {"kernel": np.zeros((64, 1))}}
+  narrow = {"Conv_0": {"kernel": np.zeros((3, 3, 1, 32))}, "Dense_0": {"kernel": np.zeros((64, 1))}}
+  sgd = replace(recipe, optimizer="sgd")
+  for chosen, params in (
+    (recipe, large),
+    (recipe, small),
+    (recipe, conv),
+    (replace(recipe, optimizer="adamw", weight_decay=True), small),
+    (sgd, large),
+    (replace(recipe, l2=True), large),
+    (replace(recipe, batch_size=200), large),
+  ):
+    assert tuning.complete(chosen, 1, CPU_WITH_IT, params).cpu_layers
+  for other, num_members, device, params in (
+    (recipe, 2, CPU_WITH_IT, large),  # mapped over
+    (recipe, 1, CPU, large),
+    (recipe, 1, DeviceKind("gpu", "a GPU", None), large),
+    (recipe, 1, CPU_WITH_IT, narrow),
+    (sgd, 1, CPU_WITH_IT, small),
+    (replace(recipe, l2=True), 1, CPU_WITH_IT, small),
+    (replace(recipe, batch_size=200), 1, CPU_WITH_IT, small),  # 200 * (64 + 10) > 64 * 10
+  ):
+    assert not tuning.complete(other, num_members, device, params).cpu_layers
+
+
+def test_which_steps_are_adams_in_one_pass():
+  recipe = Recipe(
+    model="mlp", num_outputs=3, optimizer="adam", dropout_rate=0.0, batch_size=8, num_epochs=1,
+    restore_best=False, slice_size=8, cpu_layers=True,
+  )  # fmt: skip
+  params = {"Dense_0": {"kernel": np.zeros((784, 128))}}
+  for chosen in (recipe, replace(recipe, optimizer="adamw", weight_decay=True)):
+    assert train.layers_in_factors(chosen, params) == ("Dense_0",)
+  for other in (
+    replace(recipe, cpu_layers=False),
+    replace(recipe, optimizer="sgd"),
+    replace(recipe, l2=True),
+    replace(recipe, batch_size=200),  # 200 * (784 + 128) > 784 * 128
+  ):
+    assert train.layers_in_factors(other, params) == ()
+
+
+def test_a_plan_says_so(digits):
+  arms = {"adam": Arm(model="mlp(200)", loss="categorical_cross_entropy", patience=None)}
+  for device in (CPU, CPU_WITH_IT):
+    (group,) = plan.plan_groups(digits, arms, range(2), 0, device, chunk_size=1)
+    assert group.plan.cpu_layers == group.recipe.cpu_layers == device.cpu_layers
+
+
+def test_a_run_goes_on_as_it_began(digits, tmp_path):
+  """Results depend on it; a run from before there was a choice was one without it."""
+  arms = {"adam": Arm(model="mlp(200)", loss="categorical_cross_entropy", patience=None)}
+  plans = {
+    device: plan.plan_groups(digits, arms, range(2), 0, device, chunk_size=1)
+    for device in (CPU, CPU_WITH_IT)
+  }
+  experiment = Experiment(question="?", arms=arms, dataset="digits", num_seeds=2)
+  for first, second in itertools.permutations(plans):
+    path = tmp_path / f"began with {first.cpu_layers}"
+    with report.Workdir(path, experiment) as workdir:
+      workdir.claim(digits, plans[first], first)
+      assert ("cpu_layers" in workdir.store.read_identity()["programs"]["0"]) == first.cpu_layers
+    with report.Workdir(path, experiment) as workdir:
+      workdir.claim(digits, plans[first], first)
+      with pytest.raises(InputError, match=r"cpu_layers: .* there, .* now"):
+        workdir.claim(digits, plans[second], second)
+
+
+def test_devices_say_so():
+  here = devices.kind_of(jax.local_devices()[0])
+  assert here.cpu_layers == (here.platform == "cpu" and cpu_layers.why_missing() is None)
+
+
+def test_it_can_be_switched_off(monkeypatch, anew):
+  monkeypatch.setenv("JAXDL_CPU_LAYERS", "0")
+  assert cpu_layers.why_missing() == "JAXDL_CPU_LAYERS=0 is set"
+  assert not devices.kind_of(jax.local_devices()[0]).cpu_layers
+
+
+def test_what_is_not_there_is_not_used(monkeypatch, anew, tmp_path):
+  """Not compiled; compiled for something else."""
+  monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+  assert cpu_layers.why_missing().startswith("it was not compiled when jaxdl was installed")
+  cpu_layers.why_missing.cache_clear()
+  file = tmp_path / "other.so"
+  file.write_bytes(b"no library")
+  monkeypatch.setattr(cpu_layers, "library_file", lambda: file)
+  assert cpu_layers.why_missing().startswith("it does not load: ")
+  assert "\n" not in cpu_layers.why_missing()
+  assert not devices.kind_of(jax.local_devices()[0]).cpu_layers
+
+
+def test_a_worker_without_it(monkeypatch, anew):
+  """Of a cluster, where the run is planned with it."""
+  monkeypatch.setenv("JAXDL_CPU_LAYERS", "0")
+  here = devices.kind_of(jax.local_devices()[0])
+  run = dask_lib.Run("{}", None, "", here._replace(cpu_layers=True), "")
+  with pytest.raises(InputError, match="on a worker JAXDL_CPU_LAYERS=0 is set; install"):
+    dask_lib._trainer(run)

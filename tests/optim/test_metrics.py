@@ -1,0 +1,58 @@
+"""Metrics against scikit-learn and by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from jaxdl.optim import metrics
+
+
+def test_threshold_is_strict_and_only_for_one_output():
+  logits = jnp.array([[0.0], [0.1], [-0.1], [3.0]])
+  assert metrics.predict_class(logits, 0.5).tolist() == [0, 1, 0, 1]
+  assert metrics.predict_class(logits, 0.9).tolist() == [0, 0, 0, 1]
+  assert metrics.predict_class(jnp.array([[0.1, 0.2, 0.0]]), 0.9).tolist() == [1]
+
+
+def test_probabilities():
+  np.testing.assert_allclose(metrics.probabilities(np.array([[np.log(3)]])), [[0.25, 0.75]])
+  np.testing.assert_allclose(
+    metrics.probabilities(np.log([[1.0, 2.0, 5.0]])), [[0.125, 0.25, 0.625]]
+  )
+  assert metrics.probabilities(np.array([[1000.0, -1000.0]])).tolist() == [[1.0, 0.0]]
+
+
+@given(
+  num_classes=st.integers(2, 5),
+  pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40),
+)
+def test_counts_and_rates_agree_with_scikit_learn(num_classes, pairs):
+  true, predicted = np.array(pairs).T % num_classes
+  confusion = metrics.confusion_matrix(true, predicted, num_classes)
+  classes = range(num_classes)
+  expected = reference.confusion_matrix(true, predicted, labels=classes)
+  np.testing.assert_array_equal(confusion, expected)
+  assert metrics.accuracy(confusion) == pytest.approx(reference.accuracy_score(true, predicted))
+  average = {"average": "binary"} if num_classes == 2 else {"average": "macro", "labels": classes}
+  *expected, _ = reference.precision_recall_fscore_support(
+    true, predicted, zero_division=0.0, **average
+  )
+  np.testing.assert_allclose(metrics.precision_recall_f1(confusion), expected, atol=1e-12)
+
+
+def test_leading_axes_are_kept():
+  labels = np.array([0, 1, 1])
+  predicted = np.array([[[0, 1, 1], [0, 0, 0]], [[1, 1, 1], [1, 0, 0]]])  # [S=2, A=2, N=3]
+  confusion = metrics.confusion_matrix(labels, predicted, 2)
+  assert confusion.shape == (2, 2, 2, 2)
+  assert confusion[0, 1].tolist() == [[1, 0], [2, 0]]
+  np.testing.assert_allclose(metrics.accuracy(confusion), [[1, 1 / 3], [2 / 3, 0]])
+
+
+def test_no_examples_have_no_rate():
+  empty = np.zeros((2, 2), int)
+  assert np.isnan(metrics.accuracy(empty))
+  assert all(np.isnan(rate) for rate in metrics.precision_recall_f1(empty))

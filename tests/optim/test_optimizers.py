@@ -1,0 +1,113 @@
+"""Optimizers against numbers by hand and against Keras."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdl.errors import InputError
+from jaxdl.optim import optimizers
+
+# Made with Keras 3.15.1 on JAX: where five steps of keras.optimizers.NAME(0.1) lead, with its own
+# defaults (momentum=0.9 for two of them), from _START by the gradients _GRADIENTS.
+_START = np.array([1.0, -2.0, 0.5], np.float32)
+_GRADIENTS = np.array(
+  [[0.5, -1.0, 2.0], [1.5, 0.3, -0.8], [-0.7, 0.9, 1.1], [0.2, -1.3, 0.6], [1.0, 0.4, -2.0]],
+  np.float32,
+)
+_KERAS = {
+  "adagrad": [0.8017687, -1.9485049, 0.43127847],
+  "adam": [0.6754752, -1.8304694, 0.2538118],
+  "adamw": [0.6737933, -1.8266822, 0.25307867],
+  "momentum": [0.331095, -1.7305601, -0.25599992],
+  "nesterov": [0.14798543, -1.6875039, -0.27039993],
+  "rmsprop": [0.30066895, -1.8405979, 0.2838929],
+  "sgd": [0.74999994, -1.93, 0.41000003],
+}
+# keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.01)
+_KERAS_MOMENTUM_WITH_DECAY = [0.327215, -1.7211848, -0.25675666]
+
+
+def _descend(name, weight_decay, learning_rate=0.1):
+  params = jnp.array(_START)
+  state = optimizers.get(name).init(params)
+  step = jax.jit(lambda *arguments: optimizers.step(name, *arguments))
+  for gradient in _GRADIENTS:
+    params, state = step(params, state, gradient, learning_rate, weight_decay)
+  return params
+
+
+def test_every_optimizer_is_held_against_keras():
+  assert set(_KERAS) == set(optimizers.NAMES)
+
+
+@pytest.mark.parametrize("name", optimizers.NAMES)
+def test_steps_are_those_of_keras(name):
+  """For gradients of order 1, where the place of Adam's epsilon makes a difference below 1e-5."""
+  found = _descend(name, optimizers.default_weight_decay(name) or None)
+  np.testing.assert_allclose(found, _KERAS[name], rtol=1e-5)
+
+
+def test_weight_decay_is_an_argument_of_every_optimizer():
+  np.testing.assert_allclose(_descend("momentum", 0.01), _KERAS_MOMENTUM_WITH_DECAY, rtol=1e-5)
+  np.testing.assert_allclose(_descend("adamw", None), _descend("adam", None), rtol=0)
+  assert (_descend("adam", 0.004) == _descend("adamw", 0.004)).all()
+  assert (_descend("sgd", 0.0) == _descend("sgd", None)).all()
+
+
+def test_weight_decay_is_decoupled_and_of_every_leaf():
+  """Without a gradient, what is left is p (1 - learning_rate weight_decay), of biases too."""
+  params = {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, -1.0)}
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  for name in optimizers.NAMES:
+    state = optimizers.get(name).init(params)
+    after, _ = optimizers.step(name, params, state, zeros, 0.5, 0.1)
+    np.testing.assert_allclose(after["kernel"], np.full((2, 3), 1.9), rtol=1e-6)
+    np.testing.assert_allclose(after["bias"], np.full(3, -0.95), rtol=1e-6)
+    after, _ = optimizers.step(name, params, state, zeros, 0.5)
+    jax.tree.map(np.testing.assert_array_equal, after, params)
+
+
+def test_rates_and_decays_may_differ_between_members():
+  rates, decays = jnp.array([0.1, 0.1, 0.2]), jnp.array([0.0, 0.01, 0.01])
+  found = jax.vmap(lambda rate, decay: _descend("nesterov", decay, rate))(rates, decays)
+  for i in range(3):
+    np.testing.assert_allclose(
+      found[i], _descend("nesterov", decays[i], rates[i]), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_default_weight_decay():
+  defaults = {name: optimizers.default_weight_decay(name) for name in optimizers.NAMES}
+  assert {name: decay for name, decay in defaults.items() if decay} == {"adamw": 0.004}
+
+
+def test_unknown_names_are_refused():
+  for function in (optimizers.get, optimizers.default_weight_decay):
+    with pytest.raises(InputError, match="did you mean 'adam'"):
+      function("adamm")
+
+
+def test_adam_by_hand():
+  """Two steps of Kingma & Ba's algorithm 1 with epsilon 1e-7, in float64."""
+  tx = optimizers.get("adam")
+  grads = [np.array([0.1, -2.0, 3e-7]), np.array([0.3, 1.0, -1e-7])]
+  state = tx.init(jnp.zeros(3))
+  m = v = np.zeros(3)
+  for t, g in enumerate(grads, start=1):
+    update, state = tx.update(jnp.array(g, jnp.float32), state)
+    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+    expected = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7)
+    np.testing.assert_allclose(update, expected, rtol=1e-4)
+
+
+def test_momentum_and_sgd_by_hand():
+  grads = jnp.array([1.0, 2.0])
+  update, _ = optimizers.get("sgd").update(grads, optimizers.get("sgd").init(grads))
+  assert (update == grads).all()
+  tx = optimizers.get("momentum")
+  state = tx.init(grads)
+  for expected in (1.0, 1.9, 2.71):  # v <- 0.9 v + g
+    update, state = tx.update(jnp.array([1.0, 2.0]), state)
+    np.testing.assert_allclose(update, jnp.array([expected, 2 * expected]), rtol=1e-6)
+  assert jax.tree.leaves(state)[0].shape == (2,)

@@ -1,0 +1,141 @@
+"""Runs on workers of Dask, which die now and then, against the same run in one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, hashes, start_run
+
+from jaxdl.errors import InputError
+from jaxdl.population import dask as dask_lib
+from jaxdl.population import local, plan
+from jaxdl.population.progress import Progress
+from jaxdl.store import store
+
+distributed = pytest.importorskip("distributed")
+
+
+def _run(workdir, *flags):
+  process = start_run(workdir, "--executor=dask", *flags)
+  _, error = process.communicate(timeout=300)
+  return process.returncode, error
+
+
+def test_a_cluster_of_its_own(finished, tmp_path):
+  """One that nobody else can reach, and of which nothing stays behind."""
+  status, error = _run(tmp_path / "run")
+  assert status == 0, error
+  assert "Traceback" not in error
+  assert hashes(tmp_path / "run") == hashes(finished)
+  origin = json.loads((tmp_path / "run" / "provenance.json").read_text())
+  assert origin["num_workers"] == len(os.sched_getaffinity(0))
+
+
+def _spawn(*command):
+  return subprocess.Popen(
+    [sys.executable, "-m", "distributed.cli." + command[0], *command[1:]],
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+    cwd=ROOT,
+  )
+
+
+def test_workers_that_are_killed_change_nothing(finished, tmp_path):
+  """Two worker processes over loopback, found by a scheduler file; twice one is killed."""
+  file, workdir = tmp_path / "scheduler.json", tmp_path / "run"
+  network = ("--host=127.0.0.1", "--no-dashboard")
+  worker = (
+    *("dask_worker", f"--scheduler-file={file}", *network, "--nthreads=1", "--no-nanny"),
+    f"--local-directory={tmp_path}",
+  )
+  processes = [_spawn("dask_scheduler", f"--scheduler-file={file}", "--port=0", *network)]
+  try:
+    while not file.exists():
+      assert processes[0].poll() is None
+      time.sleep(0.05)
+    workers = [_spawn(*worker), _spawn(*worker)]
+    processes += workers
+    run = start_run(workdir, "--executor=dask", f"--scheduler_file={file}")
+    processes.append(run)
+    for victim in workers:
+      seen = len(list(workdir.glob("run/c*/*")))
+      while len(list(workdir.glob("run/c*/*"))) <= seen and run.poll() is None:
+        time.sleep(0.01)
+      victim.send_signal(signal.SIGKILL)
+      processes.append(_spawn(*worker))  # as a batch system, or a nanny, would
+    _, error = run.communicate(timeout=300)
+    assert run.returncode == 0, error
+  finally:
+    for process in reversed(processes):
+      process.kill()
+      process.communicate()
+  assert hashes(workdir) == hashes(finished)
+
+
+def test_there_is_no_scheduler(tmp_path):
+  for flag, message in (
+    ("--scheduler_file=nowhere.json", "at nowhere.json: OSError: there is no such file"),
+    ("--scheduler=nonsense://x", "no Dask cluster with workers at nonsense://x"),
+  ):
+    status, error = _run(tmp_path / "run", flag)
+    assert status == 2
+    assert message in error
+    assert len(error.splitlines()) == 1
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def threads():
+  """A cluster of threads of this process: quick, and what it runs can be replaced by a test."""
+  with (
+    distributed.LocalCluster(
+      n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
+    ) as local,
+    distributed.Client(local) as client,
+  ):
+    yield dask_lib.Cluster(client, is_own=False)
+
+
+def _chunks(num_chunks):
+  return [plan.Chunk(0, place, 0, 1, 1) for place in range(num_chunks)]
+
+
+@pytest.mark.filterwarnings("ignore")  # of Dask's own
+def test_every_chunk_is_done_and_failures_come_with_their_reason(threads, tmp_path):
+  def work(chunk):
+    if chunk.seed % 10 == 3:
+      with open(tmp_path / chunk.name, "a") as file:
+        file.write("x")
+      raise RuntimeError("broken")
+    return chunk.seed
+
+  found = dict(threads.map(work, _chunks(40)))
+  assert len(found) == 40
+  for chunk, result in found.items():
+    if chunk.seed % 10 == 3:
+      assert str(result) == "broken"
+      assert (tmp_path / chunk.name).stat().st_size == local.ATTEMPTS
+    else:
+      assert result == chunk.seed
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_failed_chunks_are_left_out_and_bad_input_ends_the_run(threads, tmp_path, monkeypatch):
+  one = store.Store(tmp_path)
+  run = dask_lib.Run("{}", None, "", threads.device, str(tmp_path))
+
+  def fail(error, *_):
+    raise error
+
+  monkeypatch.setattr(dask_lib, "train_chunk", lambda *_: fail(RuntimeError("broken")))
+  monkeypatch.setattr(local, "read_committed", lambda *_: local.Outcome({}))
+  outcome = threads.train(run, [], _chunks(2), Progress(quiet=True))
+  assert list(outcome.failures.values()) == ["RuntimeError: broken"] * 2
+  assert "broken" in one.failure_file(_chunks(1)[0].name).read_text()
+  monkeypatch.setattr(dask_lib, "train_chunk", lambda *_: fail(InputError("no such data")))
+  with pytest.raises(InputError, match="no such data"):
+    threads.train(run, [], _chunks(2), Progress(quiet=True))

@@ -1,0 +1,366 @@
+"""What a run leaves behind, read back by other means."""
+
+import datetime
+import itertools
+import json
+import re
+import types
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxdl import experiment as experiment_lib
+from jaxdl import report, stats
+from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
+from jaxdl.population import devices
+from jaxdl.report import figures
+
+FILES = {
+  "config.json",
+  "provenance.json",
+  "members.csv",
+  "curves.parquet",
+  "confusion.npz",
+  "per_class.csv",
+  "tables",
+  "verdicts.json",
+  "report.md",
+  "figures",
+}
+
+
+@pytest.fixture(scope="module")
+def experiment(three_arms):
+  return Experiment(
+    question="Does it matter?",
+    arms=three_arms,
+    dataset="blobs",
+    num_seeds=5,
+    seed=3,
+    chunk_size=2,
+    margins={"test_accuracy": 0.05, "test_loss": 0.2},
+  )
+
+
+@pytest.fixture(scope="module")
+def verdicts(experiment, trained):
+  return experiment_lib.compare(experiment, trained)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, experiment, blobs, trained, verdicts):
+  path = tmp_path_factory.mktemp("run") / "workdir"
+  with report.Workdir(path, experiment) as directory:
+    picture = ("own_picture", "A picture of its own.", figures.message("nothing to see"))
+    extra = report.Extra(
+      ["## More\n\nof it"], [picture], {"own_table": pd.DataFrame({"x": [1, 2]})}
+    )
+    directory.commit(experiment, blobs, trained, verdicts, extra)
+  return path
+
+
+def test_files(workdir):
+  assert {path.name for path in workdir.iterdir()} == FILES
+  names = {path.name for path in (workdir / "figures").iterdir()}
+  stems = ["learning_curves", "metric_distribution", "confusion_matrices", "worst_mistakes"]
+  stems.append("own_picture")
+  assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
+  assert (workdir / "tables" / "own_table.csv").read_text() == "x\n1\n2\n"
+  text = (workdir / "report.md").read_text()
+  assert "![A picture of its own.](figures/own_picture.png)" in text
+
+
+def test_classes(workdir, trained):
+  """Precision, recall and F1 of each class, by their definitions; their means are the members'."""
+  table = pd.read_csv(workdir / "per_class.csv")
+  assert list(table["class"].unique()) == list(trained.class_names)
+  for (seed, arm), rows in table.groupby(["seed", "arm"]):
+    s, a = trained.seeds.index(seed), list(trained.arms).index(arm)
+    counts = trained.confusion[s, a]
+    for c, row in enumerate(rows.itertuples()):
+      hits = counts[c, c]
+      assert row.recall == pytest.approx(hits / counts[c].sum())
+      assert row.precision == pytest.approx(hits / max(counts[:, c].sum(), 1))
+    assert rows.f1.mean() == pytest.approx(trained.metrics["f1"][s, a])
+  assert "the micro average of all three is the accuracy" in (workdir / "report.md").read_text()
+
+
+def test_a_picture_of_augmentation_and_one_of_the_rates(blobs, mlp_arm, tmp_path):
+  """Where there is something to see; tables of an earlier run do not stay behind."""
+  arms = {"a": replace(mlp_arm, rotation_range=30.0, schedule="cosine", num_epochs=2)}
+  experiment = Experiment("?", arms, dataset="blobs", num_seeds=1, margins={"test_accuracy": 0.1})
+  (tmp_path / "tables").mkdir()
+  (tmp_path / "tables" / "old.csv").write_text("x")
+  with report.Workdir(tmp_path, experiment) as directory:
+    trained = experiment_lib.train(experiment, blobs)
+    directory.commit(experiment, blobs, trained, [])
+  names = {path.stem for path in (tmp_path / "figures").iterdir()}
+  assert {"augmentation", "learning_rates"} < names
+  assert not (tmp_path / "tables").exists()
+
+
+def test_one_run_beside_the_spread(trained):
+  values = trained.metrics["test_accuracy"][:, 0]
+  arm = next(iter(trained.arms))
+  rows = [(arm, "test_accuracy", v) for v in (values.min() - 0.1, values.min(), values.max() + 0.1)]
+  lines = report.beside_table(trained, rows).split("\n")
+  assert [line.split("|")[-2].strip() for line in lines[2:]] == ["below", "yes", "above"]
+  assert f"{100 * values.mean():.4g}%" in lines[2]
+
+
+def test_members(workdir, trained, three_arms):
+  members = pd.read_csv(workdir / "members.csv")
+  assert list(members.columns) == [
+    *("seed", "arm", "status", "epochs", "best_epoch", "num_params"),
+    *("train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
+    *("precision", "recall", "f1", "train_seconds"),
+  ]
+  assert members.seed.tolist() == [s for s in range(5) for _ in range(3)]
+  assert members.arm.tolist() == list(three_arms) * 5
+  table = members.pivot(index="seed", columns="arm", values="test_loss")[list(three_arms)]
+  np.testing.assert_allclose(table, trained.metrics["test_loss"], rtol=1e-12)
+  assert set(members.status) <= {"finished", "early_stopped", "diverged"}
+  assert (members.train_seconds > 0).all()
+
+
+def test_curves(workdir, trained):
+  curves = pd.read_parquet(workdir / "curves.parquet")
+  assert list(curves.columns) == [
+    *("seed", "arm", "epoch", "learning_rate"),
+    *("train_loss", "train_accuracy", "val_loss", "val_accuracy"),
+  ]
+  assert len(curves) == trained.epochs.sum()
+  lengths = curves.groupby(["seed", "arm"]).epoch.agg(["min", "max", "size"])
+  assert (lengths["min"] == 1).all()
+  assert (lengths["max"] == lengths["size"]).all()
+  # The best epoch of a member is where its own curve is lowest first.
+  members = pd.read_csv(workdir / "members.csv").set_index(["seed", "arm"])
+  lowest = curves.sort_values("epoch").groupby(["seed", "arm"]).val_loss.apply(np.argmin) + 1
+  assert (lowest == members.best_epoch.loc[lowest.index]).all()
+  last = curves.sort_values("epoch").groupby(["seed", "arm"]).last()
+  for name in ("train_loss", "val_loss", "val_accuracy"):
+    np.testing.assert_allclose(last[name], members.loc[last.index, name], rtol=1e-12)
+
+
+def test_confusion(workdir, trained):
+  with np.load(workdir / "confusion.npz", allow_pickle=False) as arrays:
+    np.testing.assert_array_equal(arrays["confusion"], trained.confusion)
+    assert arrays["arms"].tolist() == list(trained.arms)
+    assert arrays["class_names"].tolist() == ["a", "b", "c"]
+    diagonal = np.trace(arrays["confusion"], axis1=2, axis2=3) / 30
+  members = pd.read_csv(workdir / "members.csv")
+  np.testing.assert_allclose(members.test_accuracy, diagonal.ravel())
+
+
+def test_verdicts_follow_from_members(workdir, three_arms):
+  """Recomputed from members.csv with scipy alone."""
+  verdicts = json.loads((workdir / "verdicts.json").read_text())
+  members = pd.read_csv(workdir / "members.csv")
+  assert len(verdicts) == 6
+  for metric in ("test_accuracy", "test_loss"):
+    table = members.pivot(index="seed", columns="arm", values=metric)
+    about = [v for v in verdicts if v["metric"] == metric]
+    for verdict in about:
+      difference = (table[verdict["arm_a"]] - table[verdict["arm_b"]]).to_numpy()
+      interval = scipy.stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+      test = scipy.stats.permutation_test(
+        (difference,), np.mean, permutation_type="samples", n_resamples=np.inf
+      )
+      assert verdict["num_pairs"] == 5
+      assert verdict["mean_difference"] == pytest.approx(difference.mean())
+      assert [verdict["ci_low"], verdict["ci_high"]] == pytest.approx(list(interval))
+      assert verdict["p_value"] == pytest.approx(test.pvalue)
+      assert verdict["verdict"] == "too few seeds"  # five are fewer than seven
+      assert verdict["seeds_needed"] >= 7
+    ordered = sorted(v["p_value"] for v in about)
+    expected = np.minimum(1, np.maximum.accumulate(np.array([3, 2, 1]) * ordered))
+    assert sorted(v["p_holm"] for v in about) == pytest.approx(expected)
+
+
+def test_config_is_complete(workdir, experiment):
+  config = json.loads((workdir / "config.json").read_text())
+  assert config == json.loads(json.dumps(experiment.to_json()))
+  assert config["arms"]["random_normal"]["kernel_initializer"] == "random_normal"
+  assert config["margins"] == {"test_accuracy": 0.05, "test_loss": 0.2}
+
+
+def test_provenance(workdir, blobs):
+  origin = json.loads((workdir / "provenance.json").read_text())
+  assert origin["dataset"]["checksum"] == blobs.checksum
+  assert origin["device_count"] == len(jax.local_devices())
+  assert origin["num_workers"] == len(devices.workers())
+  assert origin["chunk_size"] == 2
+  assert origin["programs"][0]["num_chunks"] == 3
+  assert re.fullmatch(r"\d+\.\d+\.\d+\S*", origin["versions"]["jax"])
+  assert origin["started"] <= origin["finished"]
+  assert set(origin["source"]) == {"revision", "clean"}
+
+
+def test_a_clock_that_is_set_back_changes_no_duration(
+  monkeypatch, tmp_path, experiment, blobs, trained
+):
+  days = itertools.count()
+
+  class Clock(datetime.datetime):  # each time a day earlier than the last
+    @classmethod
+    def now(cls, tz=None):
+      return super().now(tz) - datetime.timedelta(days=next(days))
+
+  fake = types.SimpleNamespace(datetime=Clock, UTC=datetime.UTC)
+  monkeypatch.setattr(report, "datetime", fake)
+  with report.Workdir(tmp_path / "run", experiment) as directory:
+    origin = directory._provenance(blobs, trained)
+  assert origin["finished"] < origin["started"]
+  assert 0 <= origin["total_seconds"] < 60
+
+
+def test_report_reads_in_order(workdir):
+  text = (workdir / "report.md").read_text()
+  parts = ["# Does it matter?", "No claim can be made from so few seeds", "## Verdicts", "## Arms"]
+  parts += ["figures/learning_curves.png", "## More", "## How it was made"]
+  places = [text.index(part) for part in parts]
+  assert places == sorted(places)
+  for link in re.findall(r"\]\((\S+?)\)", text):
+    assert (workdir / link).is_file()
+
+
+@pytest.mark.parametrize(
+  ("outcomes", "expected"),
+  [
+    (["equivalent"] * 3, "No: all arms are equivalent within 5 points of test_accuracy"),
+    (["equivalent", "worse", "better"], "Yes: in test_accuracy, a is worse than c; b is better"),
+    (["undecided", "equivalent", "equivalent"], "Undecided in test_accuracy for 1 of 3 pairs .*40"),
+    (
+      ["equivalent", "undecided", "better"],
+      "Yes: .* b is better than c; 1 of 3 pairs .* undecided",
+    ),
+    (["too few seeds"] * 3, "No claim can be made .* about 40 seeds would be needed"),
+    ([], "one arm only"),
+  ],
+)
+def test_answer_says_what_the_verdicts_say(outcomes, expected):
+  pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+  verdicts = [
+    stats.Verdict(
+      metric="test_accuracy",
+      arm_a=arm_a,
+      arm_b=arm_b,
+      num_pairs=9,
+      mean_difference=0.0,
+      ci_low=0.0,
+      ci_high=0.0,
+      p_value=1.0,
+      p_holm=1.0,
+      margin=0.05,
+      verdict=outcome,
+      seeds_needed=None if outcome in ("equivalent", "better", "worse") else 40,
+      p_equivalence=1.0,
+      num_diverged_a=0,
+      num_diverged_b=0,
+      num_seeds=9,
+    )
+    for (arm_a, arm_b), outcome in zip(pairs, outcomes, strict=False)
+  ]
+  assert re.search(expected, experiment_lib.answer(verdicts, "test_accuracy"))
+
+
+def test_answer_says_what_diverged():
+  """Seven pairs that agree are no answer where nine runs of sixteen diverged."""
+  values = np.full((16, 2), 0.9)
+  values[:9, 1] = np.nan
+  scores = stats.Scores(
+    metric="test_accuracy",
+    values=values,
+    seeds=range(16),
+    arms=("a", "b"),
+    axes=("seed", "arm"),
+    higher_is_better=True,
+  )
+  verdicts = stats.compare(scores, margin=0.01)
+  assert experiment_lib.answer(verdicts, "test_accuracy") == (
+    "No: all arms are equivalent within 1 point of test_accuracy (7 pairs of runs). "
+    "Only runs that did not diverge were compared: b diverged in 9 of 16 seeds."
+  )
+  header, row = report.verdict_rows(verdicts)
+  assert row[header.index("diverged a, b")] == "0, 9"
+
+
+def test_another_config_is_refused_and_nothing_is_touched(workdir, experiment, three_arms):
+  before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+  with pytest.raises(InputError, match=r"another config \(seed: 3 there, 4 now\).*--overwrite"):
+    report.Workdir(workdir, replace(experiment, seed=4))
+  arms = {**three_arms, "random_normal": replace(three_arms["random_normal"], patience=7)}
+  with pytest.raises(InputError, match=r"arms.random_normal.patience: 2 there, 7 now"):
+    report.Workdir(workdir, replace(experiment, arms=arms))
+  assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
+
+
+def test_same_config_and_overwrite_are_accepted(workdir, experiment):
+  with report.Workdir(workdir, experiment):
+    pass
+  with report.Workdir(workdir, replace(experiment, seed=4), overwrite=True):
+    pass
+  assert {path.name for path in workdir.iterdir()} == FILES
+
+
+def test_strange_directories_are_refused(tmp_path, experiment):
+  (tmp_path / "report.md").write_text("mine")
+  with pytest.raises(InputError, match=r"holds a report\.md of no known run"):
+    report.Workdir(tmp_path, experiment)
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(InputError, match=r"cannot read .*config\.json"):
+    report.Workdir(tmp_path, experiment)
+  (tmp_path / "file").write_text("")
+  with pytest.raises(InputError, match="cannot write to workdir"):
+    report.Workdir(tmp_path / "file" / "workdir", experiment)
+
+
+def test_a_failed_run_leaves_nothing(tmp_path, experiment):
+  with pytest.raises(KeyboardInterrupt), report.Workdir(tmp_path / "new" / "run", experiment):
+    raise KeyboardInterrupt
+  assert not (tmp_path / "new").exists()
+  (tmp_path / "kept.txt").write_text("mine")
+  with pytest.raises(KeyboardInterrupt), report.Workdir(tmp_path, experiment):
+    raise KeyboardInterrupt
+  assert {path.name for path in tmp_path.iterdir()} == {"kept.txt"}
+
+
+def test_diverged_members_have_no_numbers(trained):
+  status = trained.status.copy()
+  status[2, 1] = "diverged"
+  metrics = {name: np.where(status == "diverged", np.nan, v) for name, v in trained.metrics.items()}
+  confusion = np.where((status == "diverged")[..., None, None], 0, trained.confusion)
+  population = replace(trained, status=status, metrics=metrics, confusion=confusion)
+  row = report.members_table(population).query("seed == 2 and arm == 'random_uniform'").iloc[0]
+  assert row.status == "diverged"
+  assert row[["train_loss", "test_accuracy", "f1"]].isna().all()
+  assert row.epochs == trained.epochs[2, 1]
+
+
+@given(st.text(max_size=40))
+def test_escaped_text_stays_in_its_cell(text):
+  escaped = report.escape(text)
+  assert "\n" not in escaped
+  assert "<" not in escaped
+  assert not re.search(r"(?<!\\)[|`*\[\]]", escaped.replace("\\\\", ""))
+
+
+def test_bad_experiments_are_refused(three_arms):
+  for settings, message in (
+    ({"margins": {}}, "name no metric"),
+    ({"margins": {"test_accuracy": 0}}, "margin of test_accuracy"),
+    ({"alpha": 0.7}, "alpha must be"),
+    ({"num_seeds": 0}, "num_seeds must be an integer >= 1"),
+    ({"seed": -1}, "seed must be an integer >= 0"),
+    ({"num_resamples": 0}, "num_resamples must be"),
+    ({"num_resamples": 10, "num_seeds": 40}, "num_resamples 10 is too small"),
+  ):
+    with pytest.raises(InputError, match=message):
+      Experiment(question="?", arms=three_arms, **settings)

@@ -1,0 +1,239 @@
+"""What a run keeps of its chunks: whole or refused, whatever happens to the disk."""
+
+import io
+import logging
+import resource
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from jaxdl.errors import InputError
+from jaxdl.store import files, store
+
+_ARRAYS = st.dictionaries(
+  st.text("abc/xyz019 é", min_size=1, max_size=12).filter(lambda name: name != "sha256"),
+  st_numpy.arrays(
+    st.sampled_from([np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_]),
+    st_numpy.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+  ),
+  max_size=4,
+)
+
+
+def _equal(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    assert a[name].dtype == b[name].dtype
+    np.testing.assert_array_equal(a[name], b[name])
+
+
+@given(_ARRAYS)
+def test_arrays_come_back(arrays):
+  _equal(store.unpack(store.pack(arrays)), arrays)
+
+
+@given(_ARRAYS, st.data())
+@settings(max_examples=200)
+def test_damage_is_found_or_does_not_matter(arrays, data):
+  """One bit, or everything after some byte: the arrays are the same, or refused."""
+  content = bytearray(store.pack(arrays))
+  place = data.draw(st.integers(0, len(content) - 1))
+  if data.draw(st.booleans()):
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+  else:
+    del content[place:]
+  try:
+    found = store.unpack(bytes(content))
+  except ValueError:
+    return
+  _equal(found, arrays)
+
+
+@given(st.binary(max_size=300))
+def test_strange_bytes_are_refused_in_one_line(content):
+  with pytest.raises(ValueError, match=":") as caught:
+    store.unpack(content)
+  assert "\n" not in str(caught.value)
+
+
+def test_nothing_that_is_read_can_run_code():
+  class Evil:
+    def __reduce__(self):
+      return print, ("code of a file has run",)
+
+  stream = io.BytesIO()
+  np.savez(stream, sha256=np.zeros(32, np.uint8), x=np.array([Evil()], object))
+  with pytest.raises(ValueError, match="allow_pickle=False"):
+    store.unpack(stream.getvalue())
+
+
+@pytest.fixture
+def saved(tmp_path):
+  """A store with checkpoints of three epochs, and of each what was saved."""
+  arrays = {epoch: {"epoch": np.int64(epoch), "x": np.full(5000, epoch)} for epoch in (1, 2, 3)}
+  one = store.Store(tmp_path / "run")
+  one.claim({"config": {}})
+  for epoch in arrays:
+    one.save_checkpoint("c", epoch, arrays[epoch])
+    one.flush()
+  one.close()
+  return one, arrays
+
+
+def test_the_two_newest_checkpoints_stay(saved):
+  one, arrays = saved
+  assert {p.name for p in (one.folder / "checkpoints" / "c").iterdir()} == {"2", "3"}
+  epoch, found = one.read_checkpoint("c")
+  assert epoch == 3
+  _equal(found, arrays[3])
+
+
+def _data_files(folder):
+  """Orbax writes the same bytes twice, and reads one of the two."""
+  sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+  return [path for path, size in sizes.items() if size == max(sizes.values())]
+
+
+def _truncate(folder):
+  for file in _data_files(folder):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _zero(folder):
+  for file in _data_files(folder):
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def _flip(folder):
+  for file in _data_files(folder):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def _lose(folder):
+  for file in _data_files(folder):
+    file.unlink()
+
+
+@pytest.mark.parametrize("damage", [_truncate, _zero, _flip, _lose])
+def test_of_a_damaged_checkpoint_the_one_before_is_used(saved, damage, caplog):
+  one, arrays = saved
+  damage(one.folder / "checkpoints" / "c" / "3")
+  with caplog.at_level(logging.WARNING, "jaxdl"):
+    epoch, found = one.read_checkpoint("c")
+  assert epoch == 2
+  _equal(found, arrays[2])
+  (warning,) = [r.getMessage() for r in caplog.records if r.name == "jaxdl"]
+  assert f"{one.folder / 'checkpoints' / 'c' / '3'} is damaged" in warning
+  assert "\n" not in warning
+  damage(one.folder / "checkpoints" / "c" / "2")
+  assert one.read_checkpoint("c") is None
+
+
+def test_a_damaged_chunk_is_no_chunk(tmp_path, caplog):
+  one = store.Store(tmp_path)
+  arrays = {"x": np.arange(1000.0)}
+  one.commit_chunk("c", arrays)
+  _equal(one.read_chunk("c"), arrays)
+  _flip(tmp_path / "chunks")
+  with caplog.at_level(logging.WARNING, "jaxdl"):
+    assert one.read_chunk("c") is None
+  assert "c.npz is damaged" in caplog.text
+  assert not one.has_chunk("c")
+
+
+def test_a_commit_ends_the_checkpoints_of_its_chunk(saved):
+  one, _ = saved
+  one = store.Store(one.folder)
+  one.save_checkpoint("c", 4, {"epoch": np.int64(4)})
+  one.commit_chunk("c", {"x": np.zeros(3)})
+  one.close()
+  assert not (one.folder / "checkpoints" / "c").exists()
+  assert one.read_checkpoint("c") is None
+
+
+def test_what_killed_processes_left_is_swept_away(saved):
+  one, _ = saved
+  litter = [
+    one.folder / "checkpoints" / "c" / "4.orbax-checkpoint-tmp",
+    one.folder / "checkpoints" / "c" / ".1",
+    one.folder / "chunks" / ".c.npz.0.tmp",
+    one.folder / ".run.json.0.tmp",
+    one.folder / "checkpoints" / "d" / "1",  # of a chunk that is committed
+  ]
+  one.commit_chunk("d", {"x": np.zeros(1)})
+  for path in litter:
+    path.mkdir(parents=True)
+  one.claim({"config": {}})
+  assert not any(path.exists() for path in litter)
+
+
+def test_a_full_disk_is_one_line_and_the_last_state_stays(saved):
+  """A limit on the size of files stands for a disk that is full: the system refuses to write."""
+  one, arrays = saved
+  code = f"""
+    import pathlib, resource
+    import numpy as np
+    from jaxdl.store import store
+    from jaxdl.errors import InputError
+    one = store.Store(pathlib.Path({str(one.folder)!r}))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, {resource.RLIM_INFINITY}))
+    random = np.random.default_rng(0).random(100_000)
+    for write in (lambda: (one.save_checkpoint("c", 4, {{"x": random}}), one.flush()),
+                  lambda: one.commit_chunk("c", {{"x": random}})):
+      try:
+        write()
+        print("written")
+      except InputError as error:
+        print(error)
+  """
+  run = subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=ROOT
+  )
+  lines = run.stdout.splitlines()
+  assert [line.rpartition(": ")[2] for line in lines] == ["File too large"] * 2, run
+  assert "Traceback" not in run.stderr
+  names = {p.name for p in one.folder.rglob("*") if "tmp" in p.name or p.name == "4"}
+  assert not names
+  _equal(one.read_checkpoint("c")[1], arrays[3])
+
+
+def test_a_folder_is_one_process_s_at_a_time(tmp_path):
+  folder = tmp_path / "run"
+  with files.Lock(folder):
+    with pytest.raises(InputError, match=r"is in use by process \d+ on"):
+      files.Lock(folder)
+    assert (folder / ".lock").exists()
+  assert not folder.exists()  # nothing came of it
+  with files.Lock(folder):
+    (folder / "result").write_text("x")
+  with files.Lock(folder):
+    pass
+  assert [p.name for p in folder.iterdir()] == ["result"]
+
+
+def test_staged_files_come_all_at_once_or_not_at_all(tmp_path):
+  (tmp_path / "old").write_text("old")
+  (tmp_path / "kept").write_text("kept")
+
+  def fail():
+    with files.staging(tmp_path, ["old"]) as stage:
+      (stage / "new").write_text("new")
+      raise RuntimeError
+
+  with pytest.raises(RuntimeError):
+    fail()
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "old"]
+  with files.staging(tmp_path, ["old"], last=["kept"]) as stage:
+    (stage / "new").mkdir()
+    (stage / "kept").write_text("newer")
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "new"]
+  assert (tmp_path / "kept").read_text() == "newer"
