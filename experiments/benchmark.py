@@ -34,7 +34,7 @@ from experiments.peers import keras_peer, process, torch_peer
 from experiments.workloads import Workload
 from jaxdl import report
 from jaxdl.arm import Arm
-from jaxdl.cpu import cpu_layers
+from jaxdl.cpu import matmul
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.nn import models
 from jaxdl.population import devices, timing
@@ -506,7 +506,7 @@ def _find_peers(config: ConfigDict) -> tuple[str, dict[str, str], dict[str, str]
       missing[peer] = f"not installed in {config.peers_python} (make install-peers)"
       _LOGGER.warning("%s is missing: %s", peer, missing[peer])
   peers = {f"peers' {name}": found[name] for name in ["python", *names] if name in found}
-  in_cpp = cpu_layers.why_missing() or "available"
+  in_cpp = matmul.why_unavailable() or "available"
   return python, missing, {"jaxdl's jax": jax.__version__, "its layers in C++": in_cpp, **peers}
 
 

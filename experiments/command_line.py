@@ -3,10 +3,7 @@
 A config is read once, here, into the frozen `Experiment`, which rejects what it does not know.
 """
 
-import contextlib
 import dataclasses
-import functools
-import json
 import logging
 import os
 import pathlib
@@ -20,17 +17,15 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from jaxdl import data, report
-from jaxdl import experiment as experiment_lib
+from jaxdl import data, launch, report
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, one_line, show, unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.population import devices, hosts, local, plan, progress
+from jaxdl.population import hosts
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
 from jaxdl.store import interrupts
-from jaxdl.store import store as store_lib
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "File of the config, with a variant after a colon.", lock_config=True
@@ -55,7 +50,7 @@ _CHECKPOINT_EVERY = flags.DEFINE_integer(
 _EXECUTOR = flags.DEFINE_enum(
   "executor",
   "local",
-  ["local", "dask", "multihost"],
+  list(launch.EXECUTORS),
   "What trains: this process, workers of Dask, or this and other processes as one.",
 )
 _SCHEDULER = flags.DEFINE_string(
@@ -149,7 +144,13 @@ def _launch(script: Script, experiment: Experiment):
     if _PROCESS_ID.value == 0:
       run_experiment(script, experiment)
     else:
-      _follow(script, experiment)
+      launch.follow(
+        experiment,
+        WORKDIR.value,
+        data_dir=DATA_DIR.value,
+        observe=script.observe,
+        keep_logits=script.keep_logits,
+      )
   except InputError as error:
     _print_error(error)
     hosts.end(2)
@@ -164,93 +165,30 @@ def _launch(script: Script, experiment: Experiment):
     hosts.end(1)
 
 
-def _follow(script: Script, experiment: Experiment):
-  """Trains this process's part; process 0 claims the workdir and reports."""
-  with interrupts.interruptible():
-    dataset = experiment_lib.load_dataset(experiment, DATA_DIR.value)
-    groups = experiment_lib.plan(experiment, dataset, devices.kind_of(jax.local_devices()[0]))
-    store = store_lib.Store(pathlib.Path(WORKDIR.value) / report.RUN)
-    settings = {"observe": script.observe, "keep_logits": script.keep_logits}
-    chunks = plan.all_chunks(groups)
-    hosts.train_across_hosts(dataset, store, settings, groups, chunks, progress.Progress())
-
-
 def run_experiment(script: Script, experiment: Experiment):
   """Trains, compares and reports; prints the verdicts and where the report is."""
-  with (
-    report.Workdir(
-      WORKDIR.value,
-      experiment,
-      overwrite=OVERWRITE.value,
-      resume_anyway=_RESUME_ANYWAY.value,
-      partial=_PARTIAL.value,
-    ) as workdir,
-    interrupts.interruptible(),
-  ):
-    dataset = experiment_lib.load_dataset(experiment, DATA_DIR.value)
-    trained = _train(script, experiment, dataset, workdir)
-    shown = trained if script.choose is None else script.choose(experiment, trained)
-    verdicts = experiment_lib.compare(experiment, shown)
-    extra = report.Extra()
-    if script.analyze is not None:
-      extra = script.analyze(experiment, dataset, trained)
-    workdir.commit(experiment, dataset, trained, verdicts, extra, shown)
-  _print_result(experiment, verdicts, workdir.path)
-  if trained.missing_seeds:
-    print(f"{len(trained.missing_seeds)} seeds are missing; the report says why", file=sys.stderr)
-  if trained.failures:
-    sys.exit(1)
-
-
-def _train(
-  script: Script, experiment: Experiment, dataset: Dataset, workdir: report.Workdir
-) -> Population:
-  """Trains what is not trained yet, wherever the flags say."""
-  options = {
-    "observe": script.observe,
-    "keep_logits": script.keep_logits,
-    "checkpoint_every": _CHECKPOINT_EVERY.value or None,
-  }
-  store, executor = workdir.store, "partial" if _PARTIAL.value else _EXECUTOR.value
-  with contextlib.ExitStack() as stack:
-    if executor == "dask":
-      kind, execute = _connect(stack, experiment, dataset, store, options)
-    else:
-      kind = devices.kind_of(jax.local_devices()[0])
-      settings = {name: options[name] for name in ("observe", "keep_logits")}
-      execute = {
-        "local": None,
-        "partial": functools.partial(local.read_committed, store),
-        "multihost": functools.partial(hosts.train_across_hosts, dataset, store, settings),
-      }[executor]
-    groups = experiment_lib.plan(experiment, dataset, kind)
-    workdir.claim(dataset, groups, kind)
-    return experiment_lib.train(
-      experiment, dataset, groups=groups, store=store, execute=execute, **options
-    )
-
-
-def _connect(
-  stack: contextlib.ExitStack,
-  experiment: Experiment,
-  dataset: Dataset,
-  store: store_lib.Store,
-  options: Mapping[str, Any],
-) -> tuple[devices.DeviceKind, local.Execute]:
-  """Returns what the workers of Dask have, and what trains on them while the stack is open."""
-  from jaxdl.population import dask as dask_lib  # imported here because Dask is optional
-
-  dask = stack.enter_context(dask_lib.connect(_SCHEDULER.value, _SCHEDULER_FILE.value))
-  run = dask_lib.Run(
-    config=json.dumps(experiment.to_json()),
-    data_dir=None if DATA_DIR.value is None else os.path.abspath(DATA_DIR.value),
-    dataset_checksum=dataset.checksum,
-    device=dask.device,
-    folder=str(store.folder.absolute()),
-    pinned=dask.is_own,
-    **options,
+  result = launch.run(
+    experiment,
+    WORKDIR.value,
+    data_dir=DATA_DIR.value,
+    overwrite=OVERWRITE.value,
+    resume_anyway=_RESUME_ANYWAY.value,
+    partial=_PARTIAL.value,
+    executor=_EXECUTOR.value,
+    scheduler=_SCHEDULER.value,
+    scheduler_file=_SCHEDULER_FILE.value,
+    checkpoint_every=_CHECKPOINT_EVERY.value or None,
+    observe=script.observe,
+    keep_logits=script.keep_logits,
+    choose=script.choose,
+    analyze=script.analyze,
   )
-  return dask.device, functools.partial(dask.train, run)
+  _print_result(experiment, result)
+  missing = result.population.missing_seeds
+  if missing:
+    print(f"{len(missing)} seeds are missing; the report says why", file=sys.stderr)
+  if result.population.failures:
+    sys.exit(1)
 
 
 def create_arm(config: ConfigDict, **settings: Any) -> Arm:
@@ -445,13 +383,11 @@ def _is_writable(folder: pathlib.Path) -> bool:
   return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
 
 
-def _print_result(experiment: Experiment, verdicts, path: pathlib.Path):
-  primary = next(iter(experiment.margins))
-  answer = experiment_lib.answer(verdicts, primary)
-  print(f"\n{one_line(experiment.question)}\n{one_line(answer)}\n")
-  if verdicts:
-    print(report.text_table(report.verdict_rows(verdicts)))
-  print(f"\nReport: {one_line(path / 'report.md')}")
+def _print_result(experiment: Experiment, result: launch.RunResult):
+  print(f"\n{one_line(experiment.question)}\n{one_line(result.answer)}\n")
+  if result.verdicts:
+    print(report.text_table(report.verdict_rows(result.verdicts)))
+  print(f"\nReport: {one_line(result.workdir / 'report.md')}")
 
 
 def _fail(error: object):

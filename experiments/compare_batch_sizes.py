@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import report, stats, train
+from jaxdl import forward, report, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show
@@ -111,7 +111,7 @@ def name_batch_sizes(sizes: Sequence[int]) -> dict[str, int]:
 
 def observe(recipe, params, hyper, train_set, validation, test) -> dict:
   """Counts correct test predictions. These curves are only looked at: nothing is chosen by them."""
-  _, correct = train.evaluate(recipe, params, test, hyper)
+  _, correct = forward.evaluate(recipe, params, test, hyper)
   return {"test_correct": correct}
 
 

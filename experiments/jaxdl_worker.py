@@ -9,6 +9,7 @@ alone, which is refused where XLA is alone anyway. Members train as they do in a
 experiment: in chunks, which as many workers as the spec has threads take off one list.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -19,9 +20,11 @@ import numpy as np
 
 from experiments.peers import protocol
 from experiments.peers.protocol import Data, PeerError, Spec
-from jaxdl import train
+from jaxdl import forward
 from jaxdl.arm import Arm
+from jaxdl.cpu import matmul
 from jaxdl.data.dataset import Dataset, Split
+from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import devices, local, plan, programs, tuning
 
 
@@ -39,17 +42,17 @@ class JaxdlWorker:
     self._workers = [device] * spec.threads if on_cpu else jax.local_devices()
     sizes = {key: spec.variant.get(key) for key in ("chunk_size", "slice_size")}
     seeds = tuple(range(spec.num_members))
-    self._kind = kind = devices.kind_of(device)
-    (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
     if not spec.variant.get("cpu_layers", True):
-      if not self._group.plan.cpu_layers:
+      if matmul.why_unavailable() is not None:
         raise PeerError("the population is one by XLA alone")
-      self._kind = kind = kind._replace(cpu_layers=False)
-      (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
+      os.environ[matmul.SWITCH] = "0"
+      matmul.why_unavailable.cache_clear()
+    kind = devices.kind_of(device)
+    (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
     if self._group.num_params != _num_params(spec, data):
       raise PeerError("the model of the variant is not the network of the spec")
     self._recipe, self._test_images = self._group.recipe, dataset.test.images
-    self._splits = train.put_splits(dataset, device)
+    self._splits = programs.put_splits(dataset, device)
     self._chunks, self._epoch = None, 0
     self.num_params, self.device = self._group.num_params, str(device)
     self.versions = {"jax": jax.__version__, "flax": version("flax")}
@@ -64,32 +67,29 @@ class JaxdlWorker:
     self._epoch += num_epochs
 
     def train_chunk(place, device, _):
-      state, keys, hyper = self._chunks[place]
+      bound, members = self._chunks[place]
       for epoch in range(first, first + num_epochs):
-        index = jax.device_put(np.int32(epoch % self._recipe.num_epochs), device)
-        state, metrics = self._programs.train_epoch(state, keys, hyper, *self._splits[:2], index)
-      self._chunks[place] = jax.block_until_ready(state), keys, hyper
+        members, metrics = bound.train_epoch(members, epoch % self._recipe.arm.num_epochs)
+      self._chunks[place] = bound, jax.block_until_ready(members)
       return np.asarray(metrics.train_loss).ravel()
 
     losses = local.share(list(range(len(self._chunks))), self._workers, train_chunk)
     return [float(loss) for loss in np.concatenate(losses)[: self._group.num_seeds]]
 
   def _create(self):
-    device = self._workers[0]
-    arguments = [
-      jax.device_put(self._group.arguments(chunk), device) for chunk in self._group.chunks()
-    ]
-    self._programs = programs.compile_group(self._group, self._splits, device)
-    self._chunks = [(self._programs.create(*pair), *pair) for pair in arguments]
+    device, group, splits = self._workers[0], self._group, self._splits
+    compiled = chunk_lib.compile_chunk(group, splits, device)
+    bounds = [chunk_lib.bind(compiled, group, chunk, splits, device) for chunk in group.chunks()]
+    self._chunks = [(bound, bound.create()) for bound in bounds]
 
   def predictor(self, batch_size: int, num_images: int) -> Callable[[], np.ndarray]:
     """See `protocol.Worker`; the first member predicts, a batch in one call."""
     if self._chunks is None:
       self._create()
-    params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][0].params)
-    recipe = tuning.complete(self._recipe, 1, self._kind, params)
+    params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][1].params)
+    recipe = tuning.specialize(self._recipe, 1, self._workers[0].platform)
     predict = jax.jit(
-      lambda params, images: train.predict(recipe, params, images),
+      lambda params, images: forward.predict(recipe, params, images),
       compiler_options=tuning.compile_options(self._workers[0].platform),
     )
     images = jnp.asarray(self._test_images[:num_images])

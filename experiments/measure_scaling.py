@@ -164,7 +164,7 @@ def _measure_checkpoints(config: ConfigDict, data_dir: str | None) -> dict[str, 
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
       one = stack.enter_context(_stored()) if with_store else None
-      experiment_lib.train(experiment, dataset, store=one, progress=Progress(quiet=True))
+      experiment_lib.train_arms(experiment, dataset, store=one, progress=Progress(quiet=True))
       return time.perf_counter() - start
 
   train(True)  # what is compiled and imported once does not count
@@ -178,21 +178,15 @@ def _train_on(
 ) -> tuple[float, population.Population]:
   """Trains on a cluster; returns the seconds, and the population."""
   with _stored() as one:
-    run = dask_lib.Run(
-      config=json.dumps(experiment.to_json()),
-      data_dir=data_dir,
-      dataset_checksum=dataset.checksum,
-      device=where.device,
-      folder=str(one.folder),
-      pinned=True,
-    )
+    source = experiment_lib.Source(experiment.dumps(), data_dir, dataset.checksum)
+    job = dask_lib.Job(source, where.device, str(one.folder), pinned=True)
     start = time.perf_counter()
-    trained = experiment_lib.train(
+    trained = experiment_lib.train_arms(
       experiment,
       dataset,
-      groups=experiment_lib.plan(experiment, dataset, where.device),
+      groups=experiment_lib.plan_groups(experiment, dataset, where.device),
       store=one,
-      execute=lambda *arguments: where.train(run, *arguments),
+      execute=lambda *arguments: where.train(job, *arguments),
       progress=Progress(quiet=True),
     )
     return time.perf_counter() - start, trained

@@ -1,12 +1,14 @@
-"""What one arm is: its settings, and which of them are compiled in and which are traced.
+"""One arm: its settings, each declared once, and what a compiled program makes of them.
 
-An `Arm` holds every setting of a training run. A `Recipe` is the part of it that is static in a
-compiled program; `Hyperparams` is the part that is traced, so that arms that differ in nothing else
-share one program, and changing a value compiles nothing anew.
+A setting is static, traced, or a choice. What is static is compiled in, and arms that differ in
+nothing else share one program. What is traced is an array, so that changing a value compiles
+nothing. A choice compiles in every kind that some arm of the program has, and a traced index
+chooses among them. `Recipe` (static) and `Hyperparams` (traced) follow from the declarations.
 """
 
+import collections
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +19,122 @@ from jaxdl.nn import initializers, models
 from jaxdl.nn.augment import Augmentation
 from jaxdl.optim import losses, optimizers, schedules
 
-# Stands for "never stop early" in a traced integer.
-_NO_PATIENCE = np.iinfo(np.int32).max
+# Stands for "never" in a traced number of epochs.
+_NEVER = np.iinfo(np.int32).max
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Every member has a curve that long.
 _MAX_EPOCHS = 10**6
+
+
+def _static(default: Any, check: Callable[[str, Any], None]) -> Any:
+  """Declares a static setting; `check(name, value)` raises InputError for a value out of range."""
+  return dataclasses.field(default=default, metadata={"kind": "static", "check": check})
+
+
+def _traced(
+  default: Any,
+  check: Callable[[str, Any], None],
+  trace: Callable[[Any], Any] = np.float32,
+  *,
+  optional: bool = False,
+) -> Any:
+  """Declares a traced setting.
+
+  Args:
+    default: of the arm.
+    check: as of a static setting.
+    trace: value -> what is traced, `[]`.
+    optional: compile it in only if it is not zero in some arm of the program.
+  """
+  metadata = {"kind": "traced", "check": check, "trace": trace, "optional": optional}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def _derived(
+  default: Any,
+  check: Callable[[str, Any], None],
+  trace: Callable[["Arm", int], Any],
+  *,
+  optional: bool = False,
+) -> Any:
+  """Declares a traced setting whose array, `trace(arm, steps of an epoch)`, depends on others."""
+  return dataclasses.field(
+    default=default,
+    metadata={"kind": "derived", "check": check, "trace": trace, "optional": optional},
+  )
+
+
+def _part(default: Any, check: Callable[[str, Any], None]) -> Any:
+  """Declares a setting that is traced as part of another one."""
+  return dataclasses.field(default=default, metadata={"kind": "part", "check": check})
+
+
+def _choice(default: str, parse: Callable[[str], tuple[str, float]]) -> Any:
+  """Declares a choice; `parse(value)` returns its kind and a number, which is traced."""
+  metadata = {"kind": "choice", "check": lambda _, value: parse(value), "parse": parse}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def _number(
+  range_text: str, in_range: Callable[[float], bool], optional: bool = False
+) -> Callable[[str, Any], None]:
+  """Returns the check of a finite number in a range; `optional`: or None."""
+
+  def check(name, value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    # As the float32 that it becomes: 1e-60 is no learning rate, it is zero.
+    if number and abs(value) < _FLOAT32_MAX and in_range(float(np.float32(value))):
+      return
+    if not (optional and value is None):
+      raise InputError(f"{name} must be a finite number {range_text}, not {show(value)}")
+
+  return check
+
+
+def _integer(least: int, most: int = 2**31 - 1, optional: bool = False) -> Callable:
+  """Returns the check of an integer in a range; `optional`: or None."""
+
+  def check(name, value):
+    if not (optional and value is None):
+      check_integer(name, value, least, most)
+
+  return check
+
+
+def _one_of(known: Sequence[str]) -> Callable[[str, Any], None]:
+  def check(name, value):
+    if value not in known:
+      raise unknown_name(name, value, known)
+
+  return check
+
+
+def _flag(name: str, value: Any):
+  if not isinstance(value, bool):
+    raise InputError(f"{name} must be True or False, not {show(value)}")
+
+
+def _parse_loss(name: str) -> tuple[str, float]:
+  _one_of(losses.NAMES)("loss", name)
+  return name, 0.0
+
+
+def _parse_kernel(spec: str) -> tuple[str, float]:
+  return initializers.parse(spec, min_ndim=2)
+
+
+def _checked_elsewhere(name: str, value: Any):
+  """Checks nothing: the value is checked together with others."""
+
+
+def _patience(epochs: int | None) -> np.int32:
+  return np.int32(_NEVER if epochs is None else epochs)
+
+
+_POSITIVE = _number("> 0", lambda value: value > 0)
+_NOT_NEGATIVE = _number(">= 0", lambda value: value >= 0)
+_SHARE = _number("in [0, 1)", lambda value: 0 <= value < 1)
+_BETWEEN = _number("in (0, 1)", lambda value: 0 < value < 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,73 +177,57 @@ class Arm:
     horizontal_flip: and flipped, every other one.
   """
 
-  model: str = "cnn_binary"
-  loss: str = "binary_cross_entropy"
-  optimizer: str = "adam"
-  learning_rate: float = 0.001
-  kernel_initializer: str = "glorot_uniform"
-  bias_initializer: str = "zeros"
-  dropout_rate: float = 0.5
-  batch_size: int = 512
-  num_epochs: int = 20
-  patience: int | None = 4
-  min_delta: float = 0.0
-  restore_best: bool = False
-  threshold: float = 0.5
-  activation: str = "relu"
-  schedule: str = "constant"
-  plateau_patience: int | None = None
-  plateau_factor: float = 0.1
-  plateau_min_delta: float = 1e-4
-  plateau_cooldown: int = 0
-  min_learning_rate: float = 0.0
-  label_smoothing: float = 0.0
-  l2: float = 0.0
-  weight_decay: float | None = None
-  rotation_range: float = 0.0
-  shift_range: float = 0.0
-  horizontal_flip: bool = False
+  model: str = _static("cnn_binary", lambda _, spec: models.parse(spec))
+  loss: str = _choice("binary_cross_entropy", _parse_loss)
+  optimizer: str = _static("adam", _one_of(optimizers.NAMES))
+  # Traced as the rates of all steps, [E, T].
+  learning_rate: float = _derived(
+    0.001, _POSITIVE, lambda arm, num_steps: arm.learning_rates(num_steps)
+  )
+  kernel_initializer: str = _choice("glorot_uniform", _parse_kernel)
+  bias_initializer: str = _choice("zeros", initializers.parse)
+  dropout_rate: float = _static(0.5, _SHARE)
+  batch_size: int = _static(512, _integer(1))
+  num_epochs: int = _static(20, _integer(1, _MAX_EPOCHS))
+  patience: int | None = _traced(4, _integer(0, optional=True), _patience)
+  min_delta: float = _traced(0.0, _NOT_NEGATIVE)
+  restore_best: bool = _static(False, _flag)
+  threshold: float = _traced(0.5, _BETWEEN)
+  activation: str = _static("relu", _one_of(models.ACTIVATIONS))
+  schedule: str = _part("constant", _checked_elsewhere)
+  plateau_patience: int | None = _traced(None, _integer(0, optional=True), _patience)
+  plateau_factor: float = _traced(0.1, _BETWEEN)
+  plateau_min_delta: float = _traced(1e-4, _NOT_NEGATIVE)
+  plateau_cooldown: int = _traced(0, _integer(0), np.int32)
+  # Traced as a share of the learning rate, the lowest scale that a plateau may reach.
+  min_learning_rate: float = _derived(
+    0.0, _NOT_NEGATIVE, lambda arm, _: np.float32(arm.min_learning_rate / arm.learning_rate)
+  )
+  label_smoothing: float = _traced(0.0, _SHARE, optional=True)
+  l2: float = _traced(0.0, _NOT_NEGATIVE, optional=True)
+  weight_decay: float | None = _derived(
+    None,
+    _number(">= 0", lambda value: value >= 0, optional=True),
+    lambda arm, _: np.float32(arm.effective_weight_decay),
+    optional=True,
+  )
+  rotation_range: float = _static(0.0, _checked_elsewhere)
+  shift_range: float = _static(0.0, _checked_elsewhere)
+  horizontal_flip: bool = _static(False, _checked_elsewhere)
 
   def __post_init__(self):
-    models.parse(self.model)
-    for field, known in (("loss", losses), ("optimizer", optimizers)):
-      if getattr(self, field) not in known.NAMES:
-        raise unknown_name(field, getattr(self, field), known.NAMES)
-    if self.activation not in models.ACTIVATIONS:
-      raise unknown_name("activation", self.activation, models.ACTIVATIONS)
-    initializers.parse(self.kernel_initializer, min_ndim=2)
-    initializers.parse(self.bias_initializer, min_ndim=1)
-    _check_number("learning_rate", self.learning_rate, "> 0", lambda value: value > 0)
-    _check_number("dropout_rate", self.dropout_rate, "in [0, 1)", lambda value: 0 <= value < 1)
-    _check_number("min_delta", self.min_delta, ">= 0", lambda value: value >= 0)
-    _check_number("threshold", self.threshold, "in (0, 1)", lambda value: 0 < value < 1)
-    check_integer("batch_size", self.batch_size, 1)
-    check_integer("num_epochs", self.num_epochs, 1, _MAX_EPOCHS)
-    check_integer("plateau_cooldown", self.plateau_cooldown, 0)
-    for name in ("patience", "plateau_patience"):
-      if getattr(self, name) is not None:
-        check_integer(name, getattr(self, name), 0)
-    if not isinstance(self.restore_best, bool):
-      raise InputError(f"restore_best must be True or False, not {show(self.restore_best)}")
-    self._check_schedule()
-    self._check_regularization()
-
-  def _check_schedule(self):
+    for field in dataclasses.fields(self):
+      field.metadata["check"](field.name, getattr(self, field.name))
     schedules.check(self.schedule, self.num_epochs)
-    _check_number("plateau_factor", self.plateau_factor, "in (0, 1)", lambda value: 0 < value < 1)
-    for name in ("plateau_min_delta", "min_learning_rate"):
-      _check_number(name, getattr(self, name), ">= 0", lambda value: value >= 0)
-
-  def _check_regularization(self):
-    _check_number("label_smoothing", self.label_smoothing, "in [0, 1)", lambda v: 0 <= v < 1)
     if self.label_smoothing > 0 and self.loss not in losses.SMOOTHABLE:
       raise InputError(
         f"label_smoothing is for {' and '.join(losses.SMOOTHABLE)}, not for loss {self.loss!r}"
       )
-    for name in ("l2", "weight_decay"):
-      if getattr(self, name) is not None:
-        _check_number(name, getattr(self, name), ">= 0", lambda value: value >= 0)
-    _ = self.augmentation
+    _ = self.augmentation  # raises InputError for a value out of range
+
+  def replace(self, **settings: Any) -> "Arm":
+    """Returns an arm with other values of some settings."""
+    return dataclasses.replace(self, **settings)
 
   @property
   def augmentation(self) -> Augmentation:
@@ -142,54 +239,64 @@ class Arm:
     """Whether anything in the run is decided by the validation loss."""
     return self.patience is not None or self.plateau_patience is not None or self.restore_best
 
+  @property
+  def effective_weight_decay(self) -> float:
+    """The weight decay, the optimizer's default where none is set."""
+    if self.weight_decay is None:
+      return optimizers.default_weight_decay(self.optimizer)
+    return self.weight_decay
 
-class Hyperparams(NamedTuple):
-  """The traced settings of one arm; with a leading axis `[A]`, of all arms of one program."""
+  def learning_rates(self, num_steps: int) -> np.ndarray:
+    """Returns the rate of every step, `[E, T]` float32, for epochs of `num_steps` steps."""
+    return schedules.learning_rates(self.schedule, self.learning_rate, self.num_epochs, num_steps)
 
-  learning_rates: jax.Array  # [E, T]
-  kernel_init_index: jax.Array  # [] int32, position in Recipe.kernel_initializers
-  kernel_init_value: jax.Array  # []
-  bias_init_index: jax.Array  # [] int32, position in Recipe.bias_initializers
-  bias_init_value: jax.Array  # []
-  patience: jax.Array  # [] int32
-  min_delta: jax.Array  # []
-  threshold: jax.Array  # []
-  loss_index: jax.Array  # [] int32, position in Recipe.losses
-  label_smoothing: jax.Array  # []
-  l2: jax.Array  # []
-  weight_decay: jax.Array  # []
-  plateau_patience: jax.Array  # [] int32
-  plateau_factor: jax.Array  # []
-  plateau_min_delta: jax.Array  # []
-  plateau_cooldown: jax.Array  # [] int32
-  plateau_min_scale: jax.Array  # [], of the learning rate, as a share of the schedule's
+
+def _settings(*kinds: str) -> dict[str, dataclasses.Field]:
+  fields = dataclasses.fields(Arm)
+  return {field.name: field for field in fields if field.metadata["kind"] in kinds}
+
+
+_STATIC, _TRACED, _CHOICES = (
+  _settings(*kinds) for kinds in (("static",), ("traced", "derived"), ("choice",))
+)
+
+
+class Choice(NamedTuple):
+  """A choice of one arm, traced."""
+
+  index: jax.Array  # [] int32, of its kind among those of the recipe
+  value: jax.Array  # [] float32, the number that goes with it
+
+
+# The traced settings of one arm: arrays `[]`, but for `learning_rate [E, T]`, and a `Choice` for
+# each choice. With a leading axis `[A]` everywhere, those of all arms of one program.
+Hyperparams: Any = collections.namedtuple("Hyperparams", [*_TRACED, *_CHOICES])
+
+# The names of the kinds that the arms of one program choose from, sorted, for each choice.
+Choices: Any = collections.namedtuple("Choices", list(_CHOICES))
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """What is static in a compiled program, besides the shapes of its arguments."""
+  """What is static in a compiled program, besides the shapes of its arguments.
 
-  model: str
+  Attributes:
+    arm: the static settings; those that are not static have their defaults.
+    num_outputs: of the model.
+    choices: the kinds that its arms choose from.
+    optional: the optional settings that some arm of the program uses; only these are compiled in.
+    slice_size: most examples that pass through the model at once.
+    predict_size: likewise, where no gradient is taken.
+    native_conv: there a CNN convolves as XLA does, not by `jaxdl.nn.layers.patches`.
+  """
+
+  arm: Arm
   num_outputs: int
-  optimizer: str
-  dropout_rate: float
-  batch_size: int
-  num_epochs: int
-  restore_best: bool
-  activation: str = "relu"
-  augmentation: Augmentation = Augmentation()  # noqa: RUF009  (it is frozen)
-  slice_size: int = 0  # most examples that pass through the model at once
-  # Likewise where no gradient is taken; as many until `chunks.complete` decides on both.
-  predict_size: int = 0
-  native_conv: bool = False  # there a CNN convolves as XLA does, not by `layers.patches`
-  cpu_layers: bool = False  # layers by `jaxdl.cpu.cpu_layers`; likewise decided there
-  # What any arm of the program uses; only that is compiled in.
-  losses: tuple[str, ...] = ()
-  kernel_initializers: tuple[str, ...] = ()
-  bias_initializers: tuple[str, ...] = ()
-  label_smoothing: bool = False
-  l2: bool = False
-  weight_decay: bool = False
+  choices: Choices
+  optional: frozenset[str]
+  slice_size: int
+  predict_size: int
+  native_conv: bool = False
 
 
 def group_by_recipe(
@@ -209,82 +316,46 @@ def group_by_recipe(
   Returns:
     Recipe -> names of its arms, both in the order in which they come.
   """
-  groups: dict[Recipe, list[str]] = {}
+  groups = collections.defaultdict(list)
   for name, arm in arms.items():
-    recipe = Recipe(
-      model=arm.model,
-      num_outputs=losses.num_outputs(arm.loss, num_classes),
-      optimizer=arm.optimizer,
-      dropout_rate=arm.dropout_rate,
-      batch_size=min(arm.batch_size, num_examples),
-      num_epochs=arm.num_epochs,
-      restore_best=arm.restore_best,
-      activation=arm.activation,
-      augmentation=arm.augmentation,
-    )
-    groups.setdefault(recipe, []).append(name)
+    static = {setting: getattr(arm, setting) for setting in _STATIC}
+    static["batch_size"] = min(arm.batch_size, num_examples)
+    groups[Arm(**static), losses.num_outputs(arm.loss, num_classes)].append(name)
   return {
-    _complete(recipe, [arms[name] for name in names], slice_size): names
-    for recipe, names in groups.items()
+    _recipe(static, num_outputs, [arms[name] for name in names], slice_size(static.model)): names
+    for (static, num_outputs), names in groups.items()
   }
+
+
+def _recipe(static: Arm, num_outputs: int, arms: Sequence[Arm], slice_size: int) -> Recipe:
+  kinds = {
+    name: tuple(sorted({field.metadata["parse"](getattr(arm, name))[0] for arm in arms}))
+    for name, field in _CHOICES.items()
+  }
+  optional = [name for name, field in _TRACED.items() if field.metadata["optional"]]
+  return Recipe(
+    arm=static,
+    num_outputs=num_outputs,
+    choices=Choices(**kinds),
+    optional=frozenset(name for name in optional if any(_trace(arm, name, 1) > 0 for arm in arms)),
+    slice_size=slice_size,
+    # Where no gradient is taken nothing is kept for one, so twice as many examples fit.
+    predict_size=2 * slice_size,
+  )
 
 
 def hyperparams(arm: Arm, recipe: Recipe, num_steps: int) -> Hyperparams:
   """Returns the traced settings of one arm for a program with `num_steps` steps an epoch."""
-  kernel, kernel_value = initializers.parse(arm.kernel_initializer, min_ndim=2)
-  bias, bias_value = initializers.parse(arm.bias_initializer)
-  return Hyperparams(
-    learning_rates=schedules.learning_rates(
-      arm.schedule, arm.learning_rate, recipe.num_epochs, num_steps
-    ),
-    kernel_init_index=np.int32(recipe.kernel_initializers.index(kernel)),
-    kernel_init_value=np.float32(kernel_value),
-    bias_init_index=np.int32(recipe.bias_initializers.index(bias)),
-    bias_init_value=np.float32(bias_value),
-    patience=_patience(arm.patience),
-    min_delta=np.float32(arm.min_delta),
-    threshold=np.float32(arm.threshold),
-    loss_index=np.int32(recipe.losses.index(arm.loss)),
-    label_smoothing=np.float32(arm.label_smoothing),
-    l2=np.float32(arm.l2),
-    weight_decay=np.float32(_weight_decay(arm)),
-    plateau_patience=_patience(arm.plateau_patience),
-    plateau_factor=np.float32(arm.plateau_factor),
-    plateau_min_delta=np.float32(arm.plateau_min_delta),
-    plateau_cooldown=np.int32(arm.plateau_cooldown),
-    plateau_min_scale=np.float32(arm.min_learning_rate / arm.learning_rate),
-  )
+  traced = {name: _trace(arm, name, num_steps) for name in _TRACED}
+  for name, field in _CHOICES.items():
+    kind, value = field.metadata["parse"](getattr(arm, name))
+    index = getattr(recipe.choices, name).index(kind)
+    traced[name] = Choice(np.int32(index), np.float32(value))
+  return Hyperparams(**traced)
 
 
-def _patience(patience: int | None) -> np.int32:
-  return np.int32(_NO_PATIENCE if patience is None else patience)
-
-
-def _weight_decay(arm: Arm) -> float:
-  if arm.weight_decay is None:
-    return optimizers.default_weight_decay(arm.optimizer)
-  return arm.weight_decay
-
-
-def _complete(recipe: Recipe, arms: list[Arm], slice_size: Callable[[str], int]) -> Recipe:
-  """Fills in what depends on all arms of a program."""
-  kernels = {initializers.parse(arm.kernel_initializer, min_ndim=2)[0] for arm in arms}
-  biases = {initializers.parse(arm.bias_initializer)[0] for arm in arms}
-  return dataclasses.replace(
-    recipe,
-    kernel_initializers=tuple(sorted(kernels)),
-    bias_initializers=tuple(sorted(biases)),
-    slice_size=slice_size(recipe.model),
-    predict_size=slice_size(recipe.model),
-    losses=tuple(sorted({arm.loss for arm in arms})),
-    label_smoothing=any(arm.label_smoothing > 0 for arm in arms),
-    l2=any(arm.l2 > 0 for arm in arms),
-    weight_decay=any(_weight_decay(arm) > 0 for arm in arms),
-  )
-
-
-def _check_number(name: str, value: Any, range_text: str, in_range: Callable[[float], bool]):
-  number = isinstance(value, int | float) and not isinstance(value, bool)
-  # As the float32 that it becomes: 1e-60 is no learning rate, it is zero.
-  if not number or not abs(value) < _FLOAT32_MAX or not in_range(float(np.float32(value))):
-    raise InputError(f"{name} must be a finite number {range_text}, not {show(value)}")
+def _trace(arm: Arm, name: str, num_steps: int) -> Any:
+  metadata = _TRACED[name].metadata
+  if metadata["kind"] == "derived":
+    return metadata["trace"](arm, num_steps)
+  return metadata["trace"](getattr(arm, name))

@@ -1,6 +1,7 @@
 """An experiment: a question put to data by a population, answered by verdicts."""
 
 import dataclasses
+import json
 import math
 import numbers
 import sys
@@ -13,7 +14,7 @@ from jaxdl import data, population, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show, unknown_name
-from jaxdl.population import plan as plan_lib
+from jaxdl.population import plan
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
 from jaxdl.population.results import Population
@@ -104,6 +105,10 @@ class Experiment:
     config = dataclasses.asdict(self)
     return {**config, "classes": list(self.classes), "margins": dict(self.margins)}
 
+  def dumps(self) -> str:
+    """Returns the effective config as text, which `from_json` reads once `json` has."""
+    return json.dumps(self.to_json())
+
   @classmethod
   def from_json(cls, config: Mapping[str, Any]) -> "Experiment":
     """Returns the experiment whose effective config this is; what it lacks has its default.
@@ -139,14 +144,41 @@ def load_dataset(experiment: Experiment, data_dir: str | None = None) -> Dataset
   return data.split_validation(dataset, experiment.validation_fraction)
 
 
-def plan(experiment: Experiment, dataset: Dataset, device: DeviceKind) -> list[Group]:
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """How another process gets the data and the plan of an experiment, to be sent to it.
+
+  Attributes:
+    config: the experiment, as JSON.
+    data_dir: where TFDS datasets are, there.
+    dataset_checksum: of the data here.
+  """
+
+  config: str
+  data_dir: str | None
+  dataset_checksum: str
+
+  def __call__(self, device: DeviceKind) -> tuple[Dataset, list[Group]]:
+    """Returns the data, and how the population is cut into chunks for a kind of device.
+
+    Raises:
+      InputError: the data there are others.
+    """
+    experiment = Experiment.from_json(json.loads(self.config))
+    dataset = load_dataset(experiment, self.data_dir)
+    if dataset.checksum != self.dataset_checksum:
+      raise InputError(f"a worker has another copy of the data set {dataset.name}")
+    return dataset, plan_groups(experiment, dataset, device)
+
+
+def plan_groups(experiment: Experiment, dataset: Dataset, device: DeviceKind) -> list[Group]:
   """Returns how the population of an experiment is cut into chunks for a kind of device.
 
   Raises:
     InputError: for settings that do not fit.
   """
   _check_margins(experiment, dataset)
-  return plan_lib.plan_groups(
+  return plan.plan_groups(
     dataset,
     experiment.arms,
     population.check_seeds(experiment.num_seeds, experiment.seed),
@@ -157,7 +189,7 @@ def plan(experiment: Experiment, dataset: Dataset, device: DeviceKind) -> list[G
   )
 
 
-def train(experiment: Experiment, dataset: Dataset, **options: Any) -> Population:
+def train_arms(experiment: Experiment, dataset: Dataset, **options: Any) -> Population:
   """Trains the population of an experiment.
 
   Args:

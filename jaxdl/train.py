@@ -1,56 +1,40 @@
-"""One member's training run, as pure functions. Read this file first.
+"""One member's training run, as pure functions of arrays. Read `arm.py` first, then this file.
 
-`train_member` is the whole run of one member: `create_member`, then `train_epoch` once per epoch.
-`jaxdl.population` maps the same functions over seeds and arms; nothing here knows about axes S and
-A, and nothing here ever reduces across members.
-
-Everything random is a function of the member's key, which belongs to the seed alone. So the arms of
-one seed share the order of the data, the batches gathered from it and their augmentation, the
-dropout masks and the numbers underneath their initial weights: they are paired, and under `vmap`
-what they share is computed once.
+`train_member` is the whole run of one member: `create_member`, then `train_epoch` once per epoch,
+which is `train_step` once per batch. `jaxdl.population` maps these functions over seeds and arms.
+Nothing here knows about axes S and A, and nothing here reduces across members.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
+from jaxdl import forward
 from jaxdl.arm import Hyperparams, Recipe
-from jaxdl.cpu import cpu_layers
-from jaxdl.data.dataset import Dataset
-from jaxdl.nn import augment, initializers, models
-from jaxdl.optim import losses, metrics, optimizers
+from jaxdl.batches import INITIALIZATION, Examples, Slice, epoch_slices, sum_over_slices
+from jaxdl.forward import Params
+from jaxdl.nn import augment, initializers
+from jaxdl.optim import metrics, optimizers
 from jaxdl.optim.plateau import PlateauState, initial_plateau, reduce_on_plateau
-
-# Streams of random numbers of one member.
-_INIT, _DATA_ORDER, _DROPOUT, _AUGMENTATION = range(4)
 
 # Status of a member. FINISHED, EARLY_STOPPED and DIVERGED members no longer change.
 RUNNING, FINISHED, EARLY_STOPPED, DIVERGED = range(4)
 STATUS_NAMES = ("running", "finished", "early_stopped", "diverged")
 
-
-class Examples(NamedTuple):
-  """A split on the device."""
-
-  images: jax.Array  # [N, H, W, D] uint8
-  labels: jax.Array  # [N] int32
-
-
-def put_splits(dataset: Dataset, device: jax.Device) -> tuple[Examples, Examples, Examples]:
-  """Returns the training, validation and test examples of a dataset, on a device."""
-  splits = (Examples(split.images, split.labels) for split in dataset.splits)
-  return tuple(jax.device_put(split, device) for split in splits)
+Carry = tuple[Params, optax.OptState]  # what a step changes
+Sums = tuple[jax.Array, jax.Array]  # of a batch: losses [], correct predictions []
 
 
 class MemberState(NamedTuple):
   """All that changes while a member trains: arrays only, so that it can be mapped over."""
 
-  params: dict
-  opt_state: tuple
-  best_params: dict  # those of the best epoch; empty unless the recipe restores them
+  params: Params
+  opt_state: optax.OptState
+  best_params: Params  # those of the best epoch; empty unless the recipe restores them
   best_val_loss: jax.Array  # []
   best_epoch: jax.Array  # [] int32, counted from 1; 0 before the first
   wait: jax.Array  # [] int32, epochs since the best one
@@ -74,21 +58,26 @@ class EpochMetrics(NamedTuple):
   val_correct: jax.Array
 
 
-class Slice(NamedTuple):
-  """Some examples of one batch: as many as pass through the model at once (`b`)."""
+def train_member(
+  recipe: Recipe, key: jax.Array, hyper: Hyperparams, train: Examples, validation: Examples
+) -> tuple[MemberState, EpochMetrics]:
+  """The whole run of one member as one pure function.
 
-  indices: jax.Array  # [b] int32, into the training set
-  weights: jax.Array  # [b] float32, 0 where the slice is padded
-  dropout_keys: jax.Array | None  # [b] keys; None where nothing is dropped
-  augmentation_keys: jax.Array | None  # [b] keys; None where images stay as they are
+  Args:
+    recipe: the static settings.
+    key: of the member's seed, from `jaxdl.batches.seed_key`.
+    hyper: the traced settings of the member's arm.
+    train: the training set.
+    validation: the validation set, possibly empty.
 
-
-def seed_key(root_seed: int, seed: int) -> jax.Array:
-  """Returns the key of one seed (one replication) of an experiment.
-
-  Threefry, whatever JAX's default: other generators do not give the same numbers under `vmap`.
+  Returns:
+    The member after its last epoch, and its learning curves, each `[E]`.
   """
-  return jax.random.fold_in(jax.random.key(root_seed, impl="threefry2x32"), seed)
+  return lax.scan(
+    lambda state, epoch: train_epoch(recipe, state, key, hyper, train, validation, epoch),
+    create_member(recipe, key, hyper, train.images.shape[1:]),
+    jnp.arange(recipe.arm.num_epochs),
+  )
 
 
 def create_member(
@@ -98,24 +87,22 @@ def create_member(
 
   Args:
     recipe: the static settings.
-    key: of the member's seed, from `seed_key`.
+    key: of the member's seed.
     hyper: the traced settings of the member's arm.
     image_shape: `(H, W, D)`.
   """
-  model = _model(
+  kernel, bias = hyper.kernel_initializer, hyper.bias_initializer
+  model = forward.create_model(
     recipe,
-    kernel_init=initializers.select(
-      recipe.kernel_initializers, hyper.kernel_init_index, hyper.kernel_init_value
-    ),
-    bias_init=initializers.select(
-      recipe.bias_initializers, hyper.bias_init_index, hyper.bias_init_value
-    ),
+    kernel_init=initializers.select(recipe.choices.kernel_initializer, kernel.index, kernel.value),
+    bias_init=initializers.select(recipe.choices.bias_initializer, bias.index, bias.value),
   )
-  params = model.init(jax.random.fold_in(key, _INIT), jnp.zeros((1, *image_shape)))["params"]
+  init_key = jax.random.fold_in(key, INITIALIZATION)
+  params = model.init(init_key, jnp.zeros((1, *image_shape)))["params"]
   return MemberState(
     params=params,
-    opt_state=optimizers.get(recipe.optimizer).init(params),
-    best_params=params if recipe.restore_best else {},
+    opt_state=_optimizer(recipe, hyper, 0.0).init(params),
+    best_params=params if recipe.arm.restore_best else {},
     best_val_loss=jnp.float32(jnp.inf),
     best_epoch=jnp.int32(0),
     wait=jnp.int32(0),
@@ -123,13 +110,6 @@ def create_member(
     status=jnp.int32(RUNNING),
     plateau=initial_plateau(),
   )
-
-
-def member_shapes(
-  recipe: Recipe, hyper: Hyperparams, image_shape: tuple[int, int, int]
-) -> MemberState:
-  """Returns the shapes of a member; arguments as of `create_member`."""
-  return jax.eval_shape(lambda: create_member(recipe, seed_key(0, 0), hyper, image_shape))
 
 
 def train_epoch(
@@ -140,30 +120,33 @@ def train_epoch(
   train: Examples,
   validation: Examples,
   epoch: jax.Array,
+  step: "Callable[..., tuple[Carry, Sums]] | None" = None,
 ) -> tuple[MemberState, EpochMetrics]:
   """Trains a member for one epoch; a member that has stopped is returned as it is.
 
   Args:
     recipe: the static settings.
     state: the member.
-    key: of the member's seed, from `seed_key`.
+    key: of the member's seed.
     hyper: the traced settings of the member's arm.
     train: N training examples.
     validation: validation examples, possibly none.
     epoch: `[]` int32, counted from 0. Not taken from `state`, where it would differ between arms
       and keep them from sharing batches.
+    step: in the place of `train_step`.
 
   Returns:
     The member after the epoch, and its metrics.
   """
-  slices = epoch_slices(recipe, key, epoch, len(train.labels))  # [T, K, b]
-  learning_rates = state.plateau.scale * hyper.learning_rates[epoch]  # [T]
+  step = step or train_step
+  batches = epoch_slices(recipe, key, epoch, len(train.labels))  # [T, K, b]
+  learning_rates = state.plateau.scale * hyper.learning_rate[epoch]  # [T]
   (params, opt_state), (loss_sums, correct_sums) = lax.scan(
-    lambda carry, inputs: train_step(recipe, carry, train, hyper, *inputs),
+    lambda carry, inputs: step(recipe, hyper, train, carry, *inputs),
     (state.params, state.opt_state),
-    (slices, learning_rates),
+    (batches, learning_rates),
   )
-  val_loss, val_correct = evaluate(recipe, params, validation, hyper)
+  val_loss, val_correct = forward.evaluate(recipe, params, validation, hyper)
   epoch_metrics = EpochMetrics(
     learning_rate=learning_rates[0],
     train_loss=loss_sums.sum() / len(train.labels),
@@ -178,224 +161,89 @@ def train_epoch(
   return state, jax.tree.map(lambda value: jnp.where(running, value, jnp.nan), epoch_metrics)
 
 
-def train_step(recipe, carry, train, hyper, slices, learning_rate):
-  """One step of gradient descent on one batch, `params - learning_rate * optimizer(gradient)`.
-
-  The gradient of the batch's mean loss is summed over slices small enough to stay in the cache (on
-  CPU) or to fit the memory (elsewhere): the same gradient, up to rounding, as in one piece.
+def train_step(
+  recipe: Recipe,
+  hyper: Hyperparams,
+  examples: Examples,
+  carry: Carry,
+  batch: Slice,
+  learning_rate: jax.Array,
+) -> tuple[Carry, Sums]:
+  """One step of gradient descent on the mean loss of one batch.
 
   Args:
     recipe: the static settings.
-    carry: `(params, opt_state)`.
-    train: the training set, which the slices index.
     hyper: the traced settings of the member's arm.
-    slices: the batch's slices, `[K, b]`.
+    examples: the training set, which the batch indexes.
+    carry: `(params, opt_state)`.
+    batch: cut into slices `[K, b]`, whose gradients add up to that of the batch.
     learning_rate: `[]`.
 
   Returns:
     `(params, opt_state)` after the step, and the batch's `(loss_sum, correct_sum)`.
   """
   params, opt_state = carry
-  grads, (loss_sum, correct_sum) = batch_gradient(recipe, params, train, hyper, slices)
-  if recipe.l2:
+  gradient = jax.grad(slice_loss, has_aux=True)
+  num_examples = batch.weights.sum()
+  grads, sums = sum_over_slices(
+    lambda piece: gradient(params, recipe, hyper, examples, piece, num_examples), batch
+  )
+  if "l2" in recipe.optional:
     # Of l2 * sum(kernel^2); a bias, the only parameter with one axis, is not penalised.
     grads = jax.tree.map(lambda g, p: g + 2 * hyper.l2 * p if p.ndim > 1 else g, grads, params)
-  # No weight is updated before all are read, which the gradient of the first layer waits for. XLA
-  # does not see that order by itself, and copies kernels that it may read after they are updated.
-  learning_rate, _ = lax.optimization_barrier((learning_rate, _of_outputs(grads)))
-  weight_decay = hyper.weight_decay if recipe.weight_decay else None
-  carry = optimizers.step(recipe.optimizer, params, opt_state, grads, learning_rate, weight_decay)
-  return carry, (loss_sum, correct_sum)
+  updates, opt_state = _optimizer(recipe, hyper, learning_rate).update(grads, opt_state, params)
+  return (optax.apply_updates(params, updates), opt_state), sums
 
 
-def _of_outputs(grads) -> list[jax.Array]:
-  """Returns the gradients by the layers' outputs, or by their biases, the sums of them."""
-  parts = jax.tree.leaves(grads, is_leaf=cpu_layers.is_factors)
-  factors = [part.cotangents for part in parts if cpu_layers.is_factors(part)]
-  return factors + [part for part in parts if not cpu_layers.is_factors(part) and part.ndim == 1]
-
-
-def batch_gradient(recipe, params, train, hyper, slices):
-  """Returns the gradient of a batch's mean loss, and the batch's `(loss_sum, correct_sum)`.
-
-  A batch of one slice, the usual one but for convolutions, adds up nothing: where the parameters
-  outgrow the cache, passing over sums of gradients took as long as computing them.
-
-  Those of `layers_in_factors` stay `cpu_layers.Factors`, of which slices add examples, not terms.
-  """
-  num_slices, slice_len = slices.weights.shape
-  num_examples = slices.weights.sum()
-  in_factors = layers_in_factors(recipe, params)
-
-  def of_slice(piece):
-    return cpu_layers.gradient_in_factors(
-      lambda params: slice_loss(recipe, params, train, hyper, piece, num_examples),
-      params,
-      in_factors,
-      slice_len,
-    )
-
-  def add_slice(sums, piece):
-    grads, factors, counts = of_slice(piece)
-    return jax.tree.map(jnp.add, sums, (grads, counts)), factors
-
-  first = jax.tree.map(lambda x: x[0], slices)
-  if num_slices == 1:
-    grads, factors, counts = of_slice(first)
-  else:
-    shapes = jax.eval_shape(of_slice, first)
-    zeros = jax.tree.map(jnp.zeros_like, (shapes[0], shapes[2]))
-    (grads, counts), factors = lax.scan(add_slice, zeros, slices)
-    factors = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), factors)
-  return grads | factors, counts
-
-
-def layers_in_factors(recipe: Recipe, params: dict) -> tuple[str, ...]:
-  """Returns the names of the layers whose steps `cpu_layers.adam_step` makes.
-
-  None where the gradient has a penalty in it: that is no product of factors.
-  """
-  if not recipe.cpu_layers or recipe.l2 or recipe.optimizer not in optimizers.WITH_FACTORS:
-    return ()
-  return cpu_layers.layers_with_factors(params, *slice_shape(recipe))
-
-
-def slice_loss(recipe, params, train, hyper, piece, num_examples):
+def slice_loss(
+  params: Params,
+  recipe: Recipe,
+  hyper: Hyperparams,
+  examples: Examples,
+  piece: Slice,
+  num_examples: jax.Array,
+) -> tuple[jax.Array, Sums]:
   """Returns a slice's share of the mean loss of its batch, which has `num_examples`.
 
   Beside it, the slice's summed loss, and how many of it are classified correctly.
   """
-  images, labels = scale(train.images[piece.indices]), train.labels[piece.indices]
+  images, labels = forward.scale(examples.images[piece.indices]), examples.labels[piece.indices]
   if piece.augmentation_keys is not None:
-    images = augment.random_affine(piece.augmentation_keys, images, recipe.augmentation)
-  logits = _model(recipe).apply({"params": params}, images, piece.dropout_keys)  # [b, C]
-  per_example = piece.weights * _loss(recipe, hyper)(logits, labels)  # [b]
+    images = augment.random_affine(piece.augmentation_keys, images, recipe.arm.augmentation)
+  logits = forward.create_model(recipe).apply(
+    {"params": params}, images, piece.dropout_keys
+  )  # [b, C]
+  per_example = piece.weights * forward.loss_function(recipe, hyper)(logits, labels)  # [b]
   correct = metrics.predict_class(logits, hyper.threshold) == labels  # [b]
   sums = per_example.sum(), (piece.weights * correct).sum()
   # Divided here, where there is a number per example, not in the gradient, a number per parameter.
   return (per_example / num_examples).sum(), sums
 
 
-def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples: int) -> Slice:
-  """Cuts an epoch into T batches of K slices: a new order of all N examples, none left out.
-
-  The order depends on the key and the epoch alone, and the dropout and augmentation keys of an
-  example on the key, the epoch, the step and its place in the batch, so that nothing depends on how
-  a batch is cut.
-
-  Returns:
-    Slices with leading axes `[T, K, b]`; T = ceil(N / B), and the last batch is partial. Padding
-    has weight 0.
-  """
-  num_steps = -(-num_examples // recipe.batch_size)
-  num_slices, slice_len = slice_shape(recipe)
-  shape = (num_steps, num_slices, slice_len)
-
-  order = jax.random.permutation(
-    jax.random.fold_in(jax.random.fold_in(key, _DATA_ORDER), epoch), num_examples
-  )  # [N]
-  step, place = jnp.arange(num_steps), jnp.arange(num_slices * slice_len)  # [T], [K * b]
-  position = recipe.batch_size * step[:, None] + place[None]  # [T, K * b]
-  valid = (place < recipe.batch_size)[None] & (position < num_examples)
-  indices = jnp.where(valid, order[jnp.minimum(position, num_examples - 1)], 0)
-
-  def keys(stream):  # [T, K, b]
-    epoch_key = jax.random.fold_in(jax.random.fold_in(key, stream), epoch)
-    step_keys = jax.vmap(jax.random.fold_in, (None, 0))(epoch_key, step)  # [T]
-    fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
-    return fold(step_keys, place).reshape(shape)
-
-  return Slice(
-    indices=indices.reshape(shape),
-    weights=valid.astype(jnp.float32).reshape(shape),
-    dropout_keys=keys(_DROPOUT) if recipe.dropout_rate > 0 else None,
-    augmentation_keys=None if recipe.augmentation.is_identity else keys(_AUGMENTATION),
-  )
-
-
-def slice_shape(recipe: Recipe) -> tuple[int, int]:
-  """Returns K, the slices of a batch, and b, the examples in each."""
-  num_slices = -(-recipe.batch_size // recipe.slice_size)
-  return num_slices, -(-recipe.batch_size // num_slices)
-
-
-def evaluate(
-  recipe: Recipe, params: dict, examples: Examples, hyper: Hyperparams
-) -> tuple[jax.Array, jax.Array]:
-  """Returns mean loss and number of correct predictions, each `[]`; NaN without examples."""
-  if len(examples.labels) == 0:
-    return jnp.float32(jnp.nan), jnp.float32(jnp.nan)
-  logits = predict(recipe, params, examples.images)  # [N, C]
-  correct = metrics.predict_class(logits, hyper.threshold) == examples.labels  # [N]
-  return mean_loss(recipe, hyper, logits, examples.labels), correct.sum(dtype=jnp.float32)
-
-
-def mean_loss(
-  recipe: Recipe, hyper: Hyperparams, logits: jax.Array, labels: jax.Array
-) -> jax.Array:
-  """Returns the mean loss `[]` of logits `[N, C]` for labels `[N]`."""
-  return _loss(recipe, hyper)(logits, labels).mean()
-
-
-def predict(recipe: Recipe, params: dict, images: jax.Array) -> jax.Array:
-  """Returns logits `[N, C]` for images `[N, H, W, D]` uint8, slice by slice, without dropout.
-
-  As many at once, and by the convolution, that `jaxdl.population.tuning.complete` chooses.
-  """
-  num_images = len(images)
-  num_slices = -(-num_images // recipe.predict_size)
-  slice_len = -(-num_images // num_slices)
-  indices = jnp.minimum(jnp.arange(num_slices * slice_len), num_images - 1)
-  model = _model(recipe, native_conv=recipe.native_conv)
-
-  def predict_slice(piece):  # [b] -> [b, C]
-    pixels = scale(images[piece])
-    if recipe.native_conv:
-      # Or else XLA fuses the scaling into its convolution, which takes a fifth longer.
-      pixels = lax.optimization_barrier(pixels)
-    return model.apply({"params": params}, pixels)
-
-  logits = lax.map(predict_slice, indices.reshape(num_slices, slice_len))  # [K, b, C]
-  return logits.reshape(-1, logits.shape[-1])[:num_images]
-
-
-def reported_params(recipe: Recipe, state: MemberState) -> dict:
+def reported_params(recipe: Recipe, state: MemberState) -> Params:
   """Returns the parameters that results are about: the best epoch's if so set, else the last's."""
-  return state.best_params if recipe.restore_best else state.params
+  return state.best_params if recipe.arm.restore_best else state.params
 
 
-def train_member(
-  recipe: Recipe, key: jax.Array, hyper: Hyperparams, train: Examples, validation: Examples
-) -> tuple[MemberState, EpochMetrics]:
-  """The whole run of one member as one pure function.
-
-  Args:
-    recipe: the static settings.
-    key: of the member's seed, from `seed_key`.
-    hyper: the traced settings of the member's arm.
-    train: the training set.
-    validation: the validation set, possibly empty.
-
-  Returns:
-    The member after its last epoch, and its learning curves, each `[E]`.
-  """
-  state = create_member(recipe, key, hyper, train.images.shape[1:])
-  return lax.scan(
-    lambda state, epoch: train_epoch(recipe, state, key, hyper, train, validation, epoch),
-    state,
-    jnp.arange(recipe.num_epochs),
-  )
-
-
-def scale(images: jax.Array) -> jax.Array:
-  """Returns uint8 images as float32 in [0, 1]."""
-  return images.astype(jnp.float32) / 255
-
-
-def after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
+def after_epoch(
+  recipe: Recipe,
+  before: MemberState,
+  trained: MemberState,
+  hyper: Hyperparams,
+  epoch_metrics: EpochMetrics,
+  has_validation: bool,
+) -> MemberState:
   """Divergence, early stopping and plateaus, as Keras's EarlyStopping and ReduceLROnPlateau decide.
 
   A member whose loss is no longer finite is frozen as it was before the epoch.
+
+  Args:
+    recipe: the static settings.
+    before: the member before the epoch.
+    trained: the same with the parameters and the optimizer's state after it.
+    hyper: the traced settings of the member's arm.
+    epoch_metrics: of the epoch.
+    has_validation: whether there is a validation set.
   """
   finite = jnp.isfinite(epoch_metrics.train_loss)
   num_epochs = before.num_epochs + 1
@@ -411,14 +259,14 @@ def after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
       factor=hyper.plateau_factor,
       min_delta=hyper.plateau_min_delta,
       cooldown=hyper.plateau_cooldown,
-      min_scale=hyper.plateau_min_scale,
+      min_scale=hyper.min_learning_rate,
     )
   else:
     improved, wait, stop = jnp.bool(False), before.wait, jnp.bool(False)
     plateau = before.plateau
-  status = jnp.where(num_epochs == recipe.num_epochs, FINISHED, RUNNING)
+  status = jnp.where(num_epochs == recipe.arm.num_epochs, FINISHED, RUNNING)
   status = jnp.where(stop, EARLY_STOPPED, status)
-  best_params = trained.params if recipe.restore_best else {}
+  best_params = trained.params if recipe.arm.restore_best else {}
   after = trained._replace(
     best_params=jax.tree.map(
       lambda new, old: jnp.where(improved, new, old), best_params, before.best_params
@@ -434,25 +282,8 @@ def after_epoch(recipe, before, trained, hyper, epoch_metrics, has_validation):
   return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, frozen)
 
 
-def _loss(recipe: Recipe, hyper: Hyperparams):
-  smoothing = hyper.label_smoothing if recipe.label_smoothing else None
-  return losses.select(recipe.losses, hyper.loss_index, smoothing)
-
-
-def _model(
-  recipe: Recipe,
-  native_conv: bool = False,
-  kernel_init=nn.initializers.zeros,
-  bias_init=nn.initializers.zeros,
-) -> nn.Module:
-  # Initializers matter to create_member alone; applying a model only checks the shapes they give.
-  return models.create(
-    recipe.model,
-    num_outputs=recipe.num_outputs,
-    kernel_init=kernel_init,
-    bias_init=bias_init,
-    dropout_rate=recipe.dropout_rate,
-    activation=recipe.activation,
-    native_conv=native_conv,
-    product=cpu_layers.product if recipe.cpu_layers else None,
-  )
+def _optimizer(
+  recipe: Recipe, hyper: Hyperparams, learning_rate: jax.Array | float
+) -> optax.GradientTransformation:
+  decay = hyper.weight_decay if "weight_decay" in recipe.optional else None
+  return optimizers.create(recipe.arm.optimizer, learning_rate, decay)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from typing import NamedTuple
 
 # Compilers take most of the suite's time, and most of theirs goes into optimising code that then
 # runs for milliseconds. Set before JAX is imported; subprocesses inherit it.
@@ -17,12 +18,14 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import hypothesis
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 
 from jaxdl import data, population
-from jaxdl.arm import Arm
+from jaxdl.arm import Arm, Hyperparams, Recipe, group_by_recipe, hyperparams
+from jaxdl.batches import Examples, seed_key
 from jaxdl.data.dataset import Dataset, Split
 
 # No test may find, or leave, a cache in the home of whoever runs it.
@@ -77,6 +80,28 @@ def blobs() -> Dataset:
     return Split(np.clip(centres[labels] + noise, 0, 255).astype(np.uint8), labels)
 
   return Dataset("blobs", split(50), split(20), split(30), ("a", "b", "c"), "0" * 64)
+
+
+class Member(NamedTuple):
+  """What one training run takes, on the device."""
+
+  recipe: Recipe
+  key: jax.Array
+  hyper: Hyperparams
+  train: Examples
+  validation: Examples
+
+
+def member(arm: Arm, dataset: Dataset, slice_size: int = 4096, seed: int = 0) -> Member:
+  """Returns a member of an arm that shares its program with no other."""
+  groups = group_by_recipe(
+    {"arm": arm}, dataset.num_classes, len(dataset.train), lambda _: slice_size
+  )
+  (recipe,) = groups
+  num_steps = -(-len(dataset.train) // recipe.arm.batch_size)
+  hyper = jax.tree.map(jnp.asarray, hyperparams(arm, recipe, num_steps))
+  splits = (Examples(jnp.array(s.images), jnp.array(s.labels)) for s in dataset.splits[:2])
+  return Member(recipe, seed_key(0, seed), hyper, *splits)
 
 
 @pytest.fixture(scope="session")

@@ -63,18 +63,18 @@ def test_epochs_to_a_target(trained):
 def test_a_target_makes_a_metric(blobs, three_arms):
   experiment = Experiment("?", three_arms, num_seeds=2, target_loss=0.8,
                           margins={"epochs_to_target": 0.5})  # fmt: skip
-  trained = experiment_lib.train(experiment, blobs)
+  trained = experiment_lib.train_arms(experiment, blobs)
   expected = experiment_lib.epochs_to(trained, 0.8)
   np.testing.assert_array_equal(trained.metrics["epochs_to_target"], expected)
   assert not trained.scores("epochs_to_target").higher_is_better
   untargeted = dataclasses.replace(experiment, target_loss=None)
   with pytest.raises(InputError, match="unknown metric in margins 'epochs_to_target'"):
-    experiment_lib.train(untargeted, blobs)
+    experiment_lib.train_arms(untargeted, blobs)
 
 
 def test_all_are_compared_with_the_reference(blobs, three_arms):
   experiment = Experiment("?", three_arms, num_seeds=2, reference="random_uniform")
-  verdicts = experiment_lib.compare(experiment, experiment_lib.train(experiment, blobs))
+  verdicts = experiment_lib.compare(experiment, experiment_lib.train_arms(experiment, blobs))
   pairs = [(verdict.arm_a, verdict.arm_b) for verdict in verdicts]
   assert pairs == [("glorot_uniform", "random_uniform"), ("random_normal", "random_uniform")]
   with pytest.raises(InputError, match="reference arm"):

@@ -19,7 +19,7 @@ from conftest import ROOT, SHORT_RUN, call_with_each, hashes, start_run
 from jaxdl import population
 from jaxdl.errors import InputError
 from jaxdl.population import chunk as chunk_lib
-from jaxdl.population import local, tuning
+from jaxdl.population import local, trainer, tuning
 from jaxdl.population.population import train_population
 from jaxdl.population.progress import Progress
 from jaxdl.store import store
@@ -159,11 +159,11 @@ class _OutOfMemory:
   """Programs of more than some members do not fit the device."""
 
   def __init__(self, most):
-    self.most, self.compile_group = most, chunk_lib.compile_group
+    self.most, self.compile_chunk = most, chunk_lib.compile_chunk
 
   def __call__(self, group, splits, device, observe, num_seeds=None, num_arms=None):
-    programs = self.compile_group(group, splits, device, observe, num_seeds, num_arms)
-    size = (num_seeds or group.plan.chunk_size) * (num_arms or group.plan.chunk_arms)
+    programs = self.compile_chunk(group, splits, device, observe, num_seeds, num_arms)
+    size = (num_seeds or group.layout.chunk_size) * (num_arms or group.layout.chunk_arms)
 
     def train_epoch(*arguments):
       if size > self.most:
@@ -178,7 +178,7 @@ def test_what_does_not_fit_the_device_is_halved(blobs, three_arms, tmp_path, mon
   """Down to single arms of single seeds, and the width is on record, also for the next process."""
   arguments = {"dataset": blobs, "arms": three_arms, "seeds": 4, "chunk_size": 4, "root_seed": 3}
   reference = train_population(**{**arguments, "chunk_size": 2 if most == 6 else 1})
-  monkeypatch.setattr(chunk_lib, "compile_group", _OutOfMemory(most))
+  monkeypatch.setattr(chunk_lib, "compile_chunk", _OutOfMemory(most))
   result = _train(tmp_path, arguments)
   assert "g0-s0x4-a0x3" in result.split_chunks
   assert ("g0-s0x2-a0x3" in result.split_chunks) == (most == 2)
@@ -193,14 +193,14 @@ def test_what_does_not_fit_the_device_is_halved(blobs, three_arms, tmp_path, mon
 
 
 def test_one_member_that_does_not_fit_is_one_line(blobs, mlp_arm, monkeypatch):
-  monkeypatch.setattr(chunk_lib, "compile_group", _OutOfMemory(0))
+  monkeypatch.setattr(chunk_lib, "compile_chunk", _OutOfMemory(0))
   with pytest.raises(InputError, match="one member of a does not fit the memory of"):
     train_population(blobs, {"a": mlp_arm}, seeds=2)
 
 
 def test_a_chunk_that_fails_is_tried_again_then_left_out(arguments, tmp_path, monkeypatch):
   attempts = []
-  train = chunk_lib.Trainer.train
+  train = trainer.Trainer.train
 
   def fail(self, chunk, *rest):
     if chunk.seed == 0:
@@ -208,7 +208,7 @@ def test_a_chunk_that_fails_is_tried_again_then_left_out(arguments, tmp_path, mo
       raise RuntimeError("it is\nbroken")
     return train(self, chunk, *rest)
 
-  monkeypatch.setattr(chunk_lib.Trainer, "train", fail)
+  monkeypatch.setattr(trainer.Trainer, "train", fail)
   result = _train(tmp_path, arguments)
   assert len(attempts) == 2 * local.ATTEMPTS  # two programs
   assert result.seeds == (3, 4)
@@ -226,7 +226,7 @@ def test_results_of_no_seed_are_refused_in_one_line(arguments, tmp_path, monkeyp
   def fail(*_):
     raise RuntimeError("broken")
 
-  monkeypatch.setattr(chunk_lib.Trainer, "train", fail)
+  monkeypatch.setattr(trainer.Trainer, "train", fail)
   with pytest.raises(InputError, match=r"no seed has finished .*; chunk g0-s0x3-a0x3 failed"):
     _train(tmp_path, arguments)
 
@@ -430,16 +430,16 @@ def test_an_odd_environment_changes_nothing(finished, tmp_path):
 # A chunk that fails by itself, whatever is tried.
 _BROKEN_CHUNK = """
 from experiments import command_line, compare_initializers
-from jaxdl.population import chunk as chunk_lib
+from jaxdl.population import trainer
 
-train = chunk_lib.Trainer.train
+train = trainer.Trainer.train
 
 def fail(self, chunk, *rest):
   if chunk.seed == 1:
     raise RuntimeError("broken")
   return train(self, chunk, *rest)
 
-chunk_lib.Trainer.train = fail
+trainer.Trainer.train = fail
 """
 
 

@@ -9,58 +9,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import member
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdl import arm as arm_lib
-from jaxdl import train
+from jaxdl import batches, forward, train
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.nn import models
 from jaxdl.optim import losses, plateau
 from jaxdl.population import tuning
-from jaxdl.population.devices import DeviceKind
 
 
-def _recipe(**settings):
+def _recipe(slice_size=8, **settings):
   """Returns a recipe, those settings apart one that does not matter."""
-  recipe = arm_lib.Recipe(
-    model="mlp",
-    num_outputs=3,
-    losses=("categorical_cross_entropy",),
-    optimizer="sgd",
-    dropout_rate=0.0,
-    batch_size=8,
-    num_epochs=1,
-    restore_best=False,
-    kernel_initializers=("zeros",),
-    bias_initializers=("zeros",),
-    slice_size=8,
-    predict_size=8,
-  )
-  return replace(recipe, **settings)
-
-
-def _program(arm, dataset, slice_size=4096):
-  """Returns (recipe, hyper) of a single arm."""
-  groups = arm_lib.group_by_recipe(
-    {"arm": arm}, dataset.num_classes, len(dataset.train), lambda *_: slice_size
-  )
-  (recipe,) = groups
-  num_steps = -(-len(dataset.train) // recipe.batch_size)
-  return recipe, arm_lib.hyperparams(arm, recipe, num_steps)
-
-
-def _examples(split):
-  return train.Examples(jnp.array(split.images), jnp.array(split.labels))
+  defaults = {"model": "mlp", "loss": "categorical_cross_entropy", "optimizer": "sgd"}
+  defaults |= {"dropout_rate": 0.0, "batch_size": 8, "num_epochs": 1}
+  arm = Arm(**{**defaults, **settings})
+  (recipe,) = arm_lib.group_by_recipe({"arm": arm}, 3, 10**6, lambda _: slice_size)
+  return recipe
 
 
 def _train(arm, dataset, seed=0, slice_size=4096):
-  recipe, hyper = _program(arm, dataset, slice_size)
-  run = jax.jit(functools.partial(train.train_member, recipe))
-  return run(
-    train.seed_key(0, seed), hyper, _examples(dataset.train), _examples(dataset.validation)
-  )
+  recipe, *arguments = member(arm, dataset, slice_size, seed)
+  return jax.jit(functools.partial(train.train_member, recipe))(*arguments)
 
 
 @settings(max_examples=10)
@@ -72,7 +45,7 @@ def _train(arm, dataset, seed=0, slice_size=4096):
 )
 def test_every_example_is_in_exactly_one_batch(num_examples, batch_size, slice_size, epoch):
   recipe = _recipe(batch_size=batch_size, slice_size=slice_size)
-  slices = train.epoch_slices(recipe, train.seed_key(0, 0), epoch, num_examples)
+  slices = batches.epoch_slices(recipe, batches.seed_key(0, 0), epoch, num_examples)
   num_steps, _, slice_len = slices.indices.shape
   assert num_steps == -(-num_examples // batch_size)
   assert slice_len <= slice_size
@@ -86,7 +59,7 @@ def test_every_example_is_in_exactly_one_batch(num_examples, batch_size, slice_s
 def test_coursework_has_twenty_steps_an_epoch():
   """9,916 images in batches of 512: nineteen full ones and one of 188."""
   recipe = _recipe(batch_size=512, slice_size=32)
-  slices = train.epoch_slices(recipe, train.seed_key(0, 0), 0, 9_916)
+  slices = batches.epoch_slices(recipe, batches.seed_key(0, 0), 0, 9_916)
   assert slices.indices.shape == (20, 16, 32)
   assert np.asarray(slices.weights).sum(axis=(1, 2)).tolist() == [512] * 19 + [188]
 
@@ -94,7 +67,7 @@ def test_coursework_has_twenty_steps_an_epoch():
 def test_order_depends_on_seed_and_epoch_alone():
   def order(seed, epoch, batch_size=8, slice_size=8):
     recipe = _recipe(batch_size=batch_size, slice_size=slice_size)
-    slices = train.epoch_slices(recipe, train.seed_key(0, seed), epoch, 40)
+    slices = batches.epoch_slices(recipe, batches.seed_key(0, seed), epoch, 40)
     real = np.asarray(slices.weights) == 1
     return np.asarray(slices.indices)[real].tolist()
 
@@ -103,9 +76,9 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 
 def test_dropout_keys_differ_everywhere(mlp_arm, blobs):
-  recipe, _ = _program(mlp_arm, blobs)
+  recipe = member(mlp_arm, blobs).recipe
   keys = [
-    jax.random.key_data(train.epoch_slices(recipe, train.seed_key(0, s), e, 50).dropout_keys)
+    jax.random.key_data(batches.epoch_slices(recipe, batches.seed_key(0, s), e, 50).dropout_keys)
     for s in range(2)
     for e in range(2)
   ]
@@ -129,15 +102,12 @@ def test_one_step_by_hand(blobs):
   """Full-batch gradient descent, against the gradient of the mean over the whole set."""
   arm = Arm(model="mlp", loss="categorical_cross_entropy", optimizer="sgd", learning_rate=0.1,
             batch_size=1000, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
-  recipe, hyper = _program(arm, blobs)
-  key = train.seed_key(0, 0)
+  recipe, key, hyper, train_set, validation = member(arm, blobs)
   before = train.create_member(recipe, key, hyper, (8, 8, 1))
-  after, _ = train.train_epoch(
-    recipe, before, key, hyper, _examples(blobs.train), _examples(blobs.validation), jnp.int32(0)
-  )
+  after, _ = train.train_epoch(recipe, before, key, hyper, train_set, validation, jnp.int32(0))
 
   def mean_loss(params):
-    logits = train.predict(recipe, params, jnp.array(blobs.train.images))
+    logits = forward.predict(recipe, params, jnp.array(blobs.train.images))
     return losses.categorical_cross_entropy(logits, jnp.array(blobs.train.labels)).mean()
 
   grads = jax.grad(mean_loss)(before.params)
@@ -159,16 +129,15 @@ def test_partial_batch_has_the_gradient_of_its_own_examples(blobs):
     patience=None,
     dropout_rate=0.0,
   )
-  recipe, hyper = _program(arm, blobs, slice_size=10)
-  key = train.seed_key(0, 0)
+  recipe, key, hyper, _train_set, _validation = member(arm, blobs, slice_size=10)
   expected = train.create_member(recipe, key, hyper, (8, 8, 1)).params
-  slices = train.epoch_slices(recipe, key, 0, 50)
+  slices = batches.epoch_slices(recipe, key, 0, 50)
   for indices, weights in zip(np.asarray(slices.indices), np.asarray(slices.weights), strict=True):
     batch = indices[weights == 1]
     images, labels = (jnp.array(x[batch]) for x in (blobs.train.images, blobs.train.labels))
 
     def mean_loss(params, images=images, labels=labels):
-      logits = train.predict(recipe, params, images)
+      logits = forward.predict(recipe, params, images)
       return losses.categorical_cross_entropy(logits, labels).mean()
 
     expected = jax.tree.map(lambda p, g: p - 0.5 * g, expected, jax.grad(mean_loss)(expected))
@@ -186,9 +155,9 @@ def test_a_step_updates_weights_where_they_are(blobs, optimizer):
   """The loop over an epoch's steps copies no kernel that the backward pass reads."""
   arm = Arm(model="mlp(17,19,23)", loss="categorical_cross_entropy", optimizer=optimizer,
             batch_size=1, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
-  recipe, hyper = _program(arm, blobs)
+  recipe, key, hyper, train_set, validation = member(arm, blobs)
   epoch = jax.jit(functools.partial(train.train_epoch, recipe), donate_argnums=0)
-  key, splits = train.seed_key(0, 0), (_examples(blobs.train), _examples(blobs.validation))
+  splits = train_set, validation
   state = jax.eval_shape(lambda: train.create_member(recipe, key, hyper, (8, 8, 1)))
   program = epoch.lower(state, key, hyper, *splits, jnp.int32(0)).compile().as_text()
   step = max(program.split("\n\n"), key=lambda computation: computation.count(" dot("))
@@ -204,8 +173,8 @@ def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):
   arm = Arm(model="mlp", loss="categorical_cross_entropy", learning_rate=1e-30, batch_size=16,
             num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
   state, curves = _train(arm, blobs)
-  recipe, hyper = _program(arm, blobs)
-  loss, correct = train.evaluate(recipe, state.params, _examples(blobs.train), hyper)
+  recipe, _key, hyper, train_set, _validation = member(arm, blobs)
+  loss, correct = forward.evaluate(recipe, state.params, train_set, hyper)
   assert curves.train_loss[0] == pytest.approx(float(loss), rel=1e-5)
   assert curves.train_correct[0] == correct
 
@@ -213,11 +182,11 @@ def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):
 @settings(max_examples=8)
 @given(num_images=st.integers(1, 30), predict_size=st.integers(1, 40))
 def test_prediction_covers_every_image(blobs, mlp_arm, num_images, predict_size):
-  recipe, hyper = _program(mlp_arm, blobs)
-  params = train.create_member(recipe, train.seed_key(0, 0), hyper, (8, 8, 1)).params
+  recipe, _key, hyper, _train_set, _validation = member(mlp_arm, blobs)
+  params = train.create_member(recipe, batches.seed_key(0, 0), hyper, (8, 8, 1)).params
   images = jnp.array(blobs.test.images[:num_images])
-  whole = train.predict(recipe, params, images)
-  sliced = train.predict(replace(recipe, predict_size=predict_size), params, images)
+  whole = forward.predict(recipe, params, images)
+  sliced = forward.predict(replace(recipe, predict_size=predict_size), params, images)
   np.testing.assert_allclose(sliced, whole, atol=1e-5)
   assert whole.shape == (num_images, 3)
 
@@ -227,26 +196,23 @@ def test_prediction_covers_every_image(blobs, mlp_arm, num_images, predict_size)
 def test_prediction_by_native_convolution(digits, model, activation):
   """What a member alone on a CPU core predicts by, against the convolution it trains by."""
   arm = Arm(model=model, activation=activation)
-  recipe, hyper = _program(arm, digits)
-  native = tuning.complete(replace(recipe, slice_size=2), 1, DeviceKind("cpu", "cpu", None), {})
+  recipe, _key, hyper, _train_set, _validation = member(arm, digits)
+  native = tuning.specialize(replace(recipe, slice_size=2), 1, "cpu")
   assert native.native_conv
   images = jnp.array(digits.test.images)
-  params = train.create_member(recipe, train.seed_key(0, 0), hyper, images.shape[1:]).params
-  expected = train.predict(recipe, params, images)
-  np.testing.assert_allclose(train.predict(native, params, images), expected, atol=1e-5)
+  params = train.create_member(recipe, batches.seed_key(0, 0), hyper, images.shape[1:]).params
+  expected = forward.predict(recipe, params, images)
+  np.testing.assert_allclose(forward.predict(native, params, images), expected, atol=1e-5)
 
 
 def test_only_a_cnn_alone_on_a_cpu_predicts_by_native_convolution():
-  recipe = _recipe(model="cnn_binary")
-  cpu, gpu = DeviceKind("cpu", "cpu", None), DeviceKind("gpu", "a GPU", None)
-  assert tuning.complete(recipe, 1, cpu, {}).predict_size == 32 * 8
-  for other, num_members, device in (
-    (recipe, 2, cpu),  # mapped over, it would be a grouped convolution
-    (recipe, 1, gpu),
-    (_recipe(model="mlp"), 1, cpu),
-  ):
-    chosen = tuning.complete(other, num_members, device, {})
-    assert chosen == replace(other, predict_size=16)
+  cnn, mlp = (_recipe(model=model, batch_size=8) for model in ("cnn_mnist", "mlp"))
+  alone = tuning.specialize(cnn, 1, "cpu")
+  assert alone == replace(cnn, predict_size=32 * 8, native_conv=True)
+  # Mapped over, it would be a grouped convolution.
+  for recipe, num_members, platform in ((cnn, 2, "cpu"), (cnn, 1, "gpu"), (mlp, 1, "cpu")):
+    assert tuning.specialize(recipe, num_members, platform) == recipe
+    assert recipe.predict_size == 16
 
 
 def _keras_early_stopping(val_losses, patience, min_delta):
@@ -263,9 +229,8 @@ def _keras_early_stopping(val_losses, patience, min_delta):
 
 def _follow(val_losses, patience, min_delta, num_epochs):
   """Feeds validation losses to the member's own bookkeeping."""
-  recipe = _recipe(num_epochs=num_epochs, restore_best=True, losses=("binary_cross_entropy",))
-  arm = Arm(num_epochs=num_epochs, patience=patience, min_delta=min_delta,
-            kernel_initializer="zeros")  # fmt: skip
+  arm = Arm(num_epochs=num_epochs, patience=patience, min_delta=min_delta, restore_best=True)
+  (recipe,) = arm_lib.group_by_recipe({"arm": arm}, 2, 1000, lambda _: 8)
   hyper = arm_lib.hyperparams(arm, recipe, 1)
   params = {"epoch": jnp.float32(0)}
   state = train.MemberState(params, (), params, jnp.float32(np.inf), jnp.int32(0), jnp.int32(0),
@@ -325,7 +290,7 @@ def test_an_arm_s_activation_is_the_one_it_trains_with(blobs, mlp_arm, activatio
   """The trained weights give the curve's validation loss in a model with that activation."""
   arm = replace(mlp_arm, activation=activation, loss="hinge", num_epochs=2)
   state, curves = _train(arm, blobs)
-  images = train.scale(jnp.array(blobs.validation.images))
+  images = forward.scale(jnp.array(blobs.validation.images))
   zeros = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
   loss = {}
   for name in ("relu", activation):
@@ -348,21 +313,23 @@ def test_curves_end_where_a_member_stops(blobs, mlp_arm):
 def test_restored_weights_are_those_of_the_best_epoch(blobs, mlp_arm):
   arm = replace(mlp_arm, patience=1, num_epochs=30, learning_rate=0.03, restore_best=True)
   state, curves = _train(arm, blobs)
-  recipe, hyper = _program(arm, blobs)
+  recipe, _key, hyper, _train_set, validation = member(arm, blobs)
   assert 0 < int(state.best_epoch) < int(state.num_epochs)
   params = train.reported_params(recipe, state)
-  loss, _ = train.evaluate(recipe, params, _examples(blobs.validation), hyper)
+  loss, _ = forward.evaluate(recipe, params, validation, hyper)
   assert float(loss) == pytest.approx(float(np.nanmin(curves.val_loss)), rel=1e-6)
 
 
 def test_learning_rate_follows_its_array(blobs, mlp_arm):
   """Steps with rate zero change nothing; the curve shows the rate of an epoch's first step."""
-  recipe, hyper = _program(replace(mlp_arm, patience=None, num_epochs=3), blobs)
-  rates = np.zeros_like(hyper.learning_rates)
+  recipe, _key, hyper, train_set, validation = member(
+    replace(mlp_arm, patience=None, num_epochs=3), blobs
+  )
+  rates = np.zeros_like(hyper.learning_rate)
   rates[1] = 0.01
   run = jax.jit(functools.partial(train.train_member, recipe))
-  args = (_examples(blobs.train), _examples(blobs.validation))
-  _, curves = run(train.seed_key(0, 0), hyper._replace(learning_rates=rates), *args)
+  args = (train_set, validation)
+  _, curves = run(batches.seed_key(0, 0), hyper._replace(learning_rate=rates), *args)
   np.testing.assert_allclose(curves.learning_rate, [0, 0.01, 0])
   assert curves.val_loss[0] != curves.val_loss[1] == curves.val_loss[2]
 
@@ -401,12 +368,12 @@ def _one_step(blobs, **settings):
   arm = Arm(model="mlp", loss="categorical_cross_entropy", optimizer="sgd", learning_rate=0.1,
             batch_size=1000, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
   arm = replace(arm, **settings)
-  recipe, hyper = _program(arm, blobs)
-  before = train.create_member(recipe, train.seed_key(0, 0), hyper, (8, 8, 1)).params
+  recipe, _key, hyper, _train_set, _validation = member(arm, blobs)
+  before = train.create_member(recipe, batches.seed_key(0, 0), hyper, (8, 8, 1)).params
   images, labels = jnp.array(blobs.train.images), jnp.array(blobs.train.labels)
 
   def mean_loss(params, smoothing):
-    logits = train.predict(recipe, params, images)  # [N, C]
+    logits = forward.predict(recipe, params, images)  # [N, C]
     targets = (1 - smoothing) * jax.nn.one_hot(labels, 3) + smoothing / 3
     return -(targets * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
 
@@ -443,8 +410,8 @@ def test_label_smoothing_changes_the_targets(blobs):
 
 def test_adamw_decays_by_keras_s_default_unless_told_otherwise(blobs, mlp_arm):
   arm = replace(mlp_arm, optimizer="adamw")
-  assert _program(arm, blobs)[1].weight_decay == np.float32(0.004)
-  assert _program(replace(arm, weight_decay=0.0), blobs)[1].weight_decay == 0
+  assert member(arm, blobs).hyper.weight_decay == np.float32(0.004)
+  assert member(replace(arm, weight_decay=0.0), blobs).hyper.weight_decay == 0
   adam, plain = (
     _train(a, blobs)[1].train_loss
     for a in (replace(mlp_arm, optimizer="adam"), replace(arm, weight_decay=0.0))
@@ -456,11 +423,10 @@ def test_the_schedule_reaches_every_step(blobs, mlp_arm):
   """A rate that falls within the epoch: two steps by hand, at the schedule's two rates."""
   arm = replace(mlp_arm, optimizer="sgd", learning_rate=0.2, schedule="exponential(0.25)",
                 batch_size=32, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
-  recipe, hyper = _program(arm, blobs)
-  np.testing.assert_allclose(hyper.learning_rates, [[0.2, 0.1]], rtol=1e-6)  # 0.25^(1/2) = 1/2
-  key = train.seed_key(0, 0)
+  recipe, key, hyper, _train_set, _validation = member(arm, blobs)
+  np.testing.assert_allclose(hyper.learning_rate, [[0.2, 0.1]], rtol=1e-6)  # 0.25^(1/2) = 1/2
   expected = train.create_member(recipe, key, hyper, (8, 8, 1)).params
-  slices = train.epoch_slices(recipe, key, 0, 50)
+  slices = batches.epoch_slices(recipe, key, 0, 50)
   for rate, indices, weights in zip(
     (0.2, 0.1), np.asarray(slices.indices), np.asarray(slices.weights), strict=True
   ):
@@ -468,7 +434,7 @@ def test_the_schedule_reaches_every_step(blobs, mlp_arm):
     images, labels = (jnp.array(x[batch]) for x in (blobs.train.images, blobs.train.labels))
 
     def mean_loss(params, images=images, labels=labels):
-      logits = train.predict(recipe, params, images)
+      logits = forward.predict(recipe, params, images)
       return losses.categorical_cross_entropy(logits, labels).mean()
 
     grads = jax.grad(mean_loss)(expected)
@@ -498,14 +464,14 @@ def test_augmentation_is_of_training_images_only(blobs, mlp_arm):
   """Draws differ between epochs, and evaluation sees the images as they are."""
   arm = replace(mlp_arm, rotation_range=90.0, shift_range=0.4, horizontal_flip=True,
                 learning_rate=1e-30, dropout_rate=0.0, num_epochs=2, patience=None)  # fmt: skip
-  recipe, hyper = _program(arm, blobs)
+  recipe, _key, hyper, train_set, _validation = member(arm, blobs)
   state, curves = _train(arm, blobs)
-  loss, _ = train.evaluate(recipe, state.params, _examples(blobs.train), hyper)
+  loss, _ = forward.evaluate(recipe, state.params, train_set, hyper)
   assert curves.train_loss[0] != curves.train_loss[1]
   assert abs(curves.train_loss[0] - loss) > 1e-3
   assert curves.val_loss[0] == curves.val_loss[1]
-  plain, _ = _program(replace(mlp_arm, dropout_rate=0.0), blobs)
-  slices = train.epoch_slices(plain, train.seed_key(0, 0), 0, 50)
+  plain = member(replace(mlp_arm, dropout_rate=0.0), blobs).recipe
+  slices = batches.epoch_slices(plain, batches.seed_key(0, 0), 0, 50)
   assert slices.augmentation_keys is None
   assert slices.dropout_keys is None
 

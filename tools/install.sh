@@ -33,8 +33,8 @@ pip install --require-hashes -r "$venv/build.lock"
 pip install --require-hashes --no-build-isolation -r "$lock"
 if [ "$no_project" != no-project ]; then
   pip install --no-deps --no-build-isolation --editable .
-  "$venv/bin/python" -c 'from jaxdl.cpu import cpu_layers
-why = cpu_layers.why_missing()
+  "$venv/bin/python" -c 'from jaxdl.cpu import matmul
+why = matmul.why_unavailable()
 if why: print(f"note: no layers in C++, so training on CPU is slower, by up to 1.7 times: {why}")' >&2
 fi
 wanted >"$stamp"

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.test_util import check_grads
 
 from jaxdl.byhand import backprop
@@ -295,10 +296,12 @@ def _optimizer_case(name: str, learning_rate: float = 0.01) -> Case:
   decay = optimizers.default_weight_decay(name) or None
 
   params, expected = jnp.asarray(start), {}
-  state = optimizers.get(name).init(params)
+  optimizer = optimizers.create(name, learning_rate, decay)
+  state = optimizer.init(params)
   for t, gradient in enumerate(gradients, start=1):
     gradient = jnp.asarray(gradient)
-    params, state = optimizers.step(name, params, state, gradient, learning_rate, decay)
+    updates, state = optimizer.update(gradient, state, params)
+    params = optax.apply_updates(params, updates)
     expected[f"params after step {t}"] = np.asarray(params)
 
   def derive():

@@ -1,4 +1,4 @@
-// The products of layers on a CPU core, and Adam's step; jaxdl/cpu_layers.py says what for.
+// The products of layers on a CPU core, and Adam's step; jaxdl/cpu/matmul.py and step.py say what for.
 //
 // A layer multiplies inputs [B, D] by its kernel [D, F]. The gradient of the kernel is the product
 // of two factors, inputs^T @ cotangents. A few rows of it are computed at a time, and for Adam's

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 
 from jaxdl.errors import InputError, show, unknown_name
-from jaxdl.nn.layers import Conv, Dropout, dense_dot_general, max_pool_2x2
+from jaxdl.nn.layers import Conv, Dropout, dot_general, max_pool_2x2
 
 # Keras's definitions: leaky ReLU with slope 0.2, GELU with the error function itself.
 _ACTIVATIONS = {
@@ -46,16 +46,15 @@ class CNN(nn.Module):
   hidden: tuple[int, ...] = ()
   activation: str = "relu"
   native_conv: bool = False  # XLA's own, fastest where no gradient is taken
-  product: Callable | None = None  # of layers, `[B, D] x [D, F] -> [B, F]`; None: XLA's
 
   @nn.compact
   def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
     """Returns logits `[B, num_outputs]`; `dropout_keys` is `[B]`, or None when evaluating."""
     init = {"kernel_init": self.kernel_init, "bias_init": self.bias_init}
-    dense = functools.partial(nn.Dense, dot_general=dense_dot_general(self.product), **init)
+    dense = functools.partial(nn.Dense, dot_general=dot_general, **init)
     activate = get_activation(self.activation)
     x = images
-    conv = functools.partial(Conv, native=self.native_conv, product=self.product, **init)
+    conv = functools.partial(Conv, native=self.native_conv, **init)
     for block, features in enumerate(self.features):
       pool, first = block < self.num_pooled, self.activation in MONOTONE
       x = activate(conv(features, pool=pool and first)(x))
@@ -81,7 +80,6 @@ class MLP(nn.Module):
   hidden: tuple[int, ...] = (128, 64)
   activation: str = "relu"
   last_activation: str | None = None  # of the last hidden layer; None: that of the others
-  product: Callable | None = None  # of layers, `[B, D] x [D, F] -> [B, F]`; None: XLA's
 
   @nn.compact
   def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
@@ -90,7 +88,7 @@ class MLP(nn.Module):
       nn.Dense,
       kernel_init=self.kernel_init,
       bias_init=self.bias_init,
-      dot_general=dense_dot_general(self.product),
+      dot_general=dot_general,
     )
     names = [self.activation] * len(self.hidden)
     names[-1] = self.last_activation or self.activation
@@ -157,7 +155,7 @@ def create(spec: str, activation: str = "relu", native_conv: bool = False, **set
     spec: as `parse` reads it.
     activation: one of `ACTIVATIONS`, of the hidden layers (of `cifar_mlp`, the first).
     native_conv: convolve as XLA does; for CNNs only.
-    **settings: `num_outputs`, `kernel_init`, `bias_init`, `dropout_rate`, `product`, as the
+    **settings: `num_outputs`, `kernel_init`, `bias_init`, `dropout_rate`, as the
       classes above have them.
 
   Raises:

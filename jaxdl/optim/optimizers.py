@@ -1,19 +1,17 @@
-"""Optimizers: name -> optax transformation without the learning rate and without weight decay.
+"""Optimizers: name -> optax transformation. Constants are Keras's defaults.
 
-Both stay outside, in `step`, because optax would bake Python floats into the compiled program,
-while here they are arrays that differ between arms and steps. Constants are Keras's defaults.
+They are made where they are used, inside the traced function, so that the learning rate and the
+weight decay are arrays that may differ between arms and steps.
 """
-
-import functools
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
-from jaxdl.cpu import cpu_layers
 from jaxdl.errors import unknown_name
 
-_ADAM_B1, _ADAM_B2, _ADAM_EPSILON = 0.9, 0.999, 1e-7
+ADAM_B1, ADAM_B2, ADAM_EPSILON = 0.9, 0.999, 1e-7
 
 
 def _adam() -> optax.GradientTransformation:
@@ -33,26 +31,26 @@ def _adam() -> optax.GradientTransformation:
   def update(grads, state, params=None):
     del params
     count = optax.safe_increment(state.count)
-    mu = jax.tree.map(lambda g, m: (1 - _ADAM_B1) * g + _ADAM_B1 * m, grads, state.mu)
-    nu = jax.tree.map(lambda g, v: (1 - _ADAM_B2) * (g * g) + _ADAM_B2 * v, grads, state.nu)
-    factor, epsilon = _adam_factors(count)
+    mu = jax.tree.map(lambda g, m: (1 - ADAM_B1) * g + ADAM_B1 * m, grads, state.mu)
+    nu = jax.tree.map(lambda g, v: (1 - ADAM_B2) * (g * g) + ADAM_B2 * v, grads, state.nu)
+    factor, epsilon = adam_factors(count)
     updates = jax.tree.map(lambda m, v: factor * (m / (jnp.sqrt(v) + epsilon)), mu, nu)
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
   return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
-def _adam_factors(count: jax.Array) -> tuple[jax.Array, jax.Array]:
+def adam_factors(count: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Returns what the direction is multiplied by, and epsilon, at step `count`, from 1."""
-  root = jnp.sqrt(1 - _ADAM_B2**count)
-  return root / (1 - _ADAM_B1**count), _ADAM_EPSILON * root
+  root = jnp.sqrt(1 - ADAM_B2**count)
+  return root / (1 - ADAM_B1**count), ADAM_EPSILON * root
 
 
 _OPTIMIZERS = {
   # Duchi et al. (2011); the sum of squares starts at 0.1, epsilon is inside the root.
   "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.1, eps=1e-7),
   "adam": _adam,
-  # Adam; what makes it AdamW is the weight decay that `step` adds.
+  # Adam; what makes it AdamW is its weight decay.
   "adamw": _adam,
   "momentum": lambda: optax.trace(decay=0.9),
   # Keras puts the learning rate inside the velocity: the same as long as the rate is constant.
@@ -62,84 +60,51 @@ _OPTIMIZERS = {
   "sgd": optax.identity,
 }
 NAMES = tuple(_OPTIMIZERS)
-# Those whose step `jaxdl.cpu.cpu_layers` can make.
-WITH_FACTORS = ("adam", "adamw")
+# Adam, with and without weight decay by default.
+ADAMS = ("adam", "adamw")
 
 
-def get(name: str) -> optax.GradientTransformation:
-  """Returns the optimizer of that name. Raises InputError when there is none."""
-  if name not in _OPTIMIZERS:
-    raise unknown_name("optimizer", name, _OPTIMIZERS)
-  return _OPTIMIZERS[name]()
-
-
-def default_weight_decay(name: str) -> float:
-  """Returns the weight decay that an optimizer has by itself: Keras's 0.004 for `adamw`, else 0."""
-  get(name)
-  return 0.004 if name == "adamw" else 0.0
-
-
-def step(
-  name: str,
-  params: optax.Params,
-  opt_state: optax.OptState,
-  grads: optax.Updates,
-  learning_rate: jax.Array,
-  weight_decay: jax.Array | None = None,
-) -> tuple[optax.Params, optax.OptState]:
-  """Makes one step: `p - learning_rate (update + weight_decay p)`.
+def create(
+  name: str, learning_rate: jax.Array | float, weight_decay: jax.Array | float | None = None
+) -> optax.GradientTransformation:
+  """Returns an optimizer, whose updates are `-learning_rate (direction + weight_decay p)`.
 
   The weight decay is decoupled (Loshchilov & Hutter 2019): it goes past the optimizer's moments.
   As in Keras, it is applied to every parameter, biases too.
 
   Args:
     name: one of `NAMES`.
-    params: p, a tree.
-    opt_state: of the optimizer, from its `init`.
-    grads: a tree like `params`; of Adam also with `cpu_layers.Factors` in the place of layers.
     learning_rate: `[]`.
     weight_decay: `[]`, of any optimizer; None: no decay is compiled in.
 
-  Returns:
-    `(params, opt_state)` after the step.
+  Raises:
+    InputError: there is no optimizer of that name.
   """
-  if any(map(cpu_layers.is_factors, jax.tree.leaves(grads, is_leaf=cpu_layers.is_factors))):
-    return _step_with_factors(name, params, opt_state, grads, learning_rate, weight_decay)
-  updates, opt_state = get(name).update(grads, opt_state, params)
-  if weight_decay is not None:
-    updates = jax.tree.map(lambda update, p: update + weight_decay * p, updates, params)
-  params = jax.tree.map(lambda p, update: p - learning_rate * update, params, updates)
-  return params, opt_state
+  if name not in _OPTIMIZERS:
+    raise unknown_name("optimizer", name, _OPTIMIZERS)
+  decay = () if weight_decay is None else (optax.add_decayed_weights(weight_decay),)
+  direction = optax.chain(_OPTIMIZERS[name](), *decay)
+
+  def update(grads, state, params=None):
+    rate = _after_backward(learning_rate, grads)
+    updates, state = direction.update(grads, state, params)
+    return jax.tree.map(lambda leaf: -rate * leaf, updates), state
+
+  return optax.GradientTransformation(direction.init, update)
 
 
-def _step_with_factors(name, params, opt_state, grads, learning_rate, weight_decay):
-  """Makes the `step` of Adam, arguments and results as there, where some gradients are factors."""
-  every = functools.partial(jax.tree.map, is_leaf=cpu_layers.is_factors)  # of the leaves of `grads`
-  before = params, opt_state.mu, opt_state.nu
+def _after_backward(learning_rate: jax.Array | float, grads: optax.Updates) -> jax.Array:
+  """Returns the learning rate, once the backward pass is over.
 
-  def rest(tree):  # without what has factors
-    return every(lambda g, x: None if cpu_layers.is_factors(g) else x, grads, tree)
+  XLA does not see by itself that a kernel can be updated in place once the gradient of the layer
+  before it is computed, and copies kernels that it may read after they are updated. So no weight is
+  updated before the gradients of all biases are there.
+  """
+  biases = [leaf for leaf in jax.tree.leaves(grads) if leaf.ndim == 1]
+  rate, _ = lax.optimization_barrier((learning_rate, biases))
+  return rate
 
-  state = opt_state._replace(mu=rest(opt_state.mu), nu=rest(opt_state.nu))
-  others, state = step(name, rest(params), state, rest(grads), learning_rate, weight_decay)
 
-  factor, epsilon = _adam_factors(state.count)
-  scalars = {
-    "rate": learning_rate * factor,
-    "epsilon": epsilon,
-    "keep": 1 if weight_decay is None else 1 - learning_rate * weight_decay,
-  }
-
-  def update(g, *of):
-    if not cpu_layers.is_factors(g):
-      return None
-    return cpu_layers.adam_step(*of, g, **scalars, b1=_ADAM_B1, b2=_ADAM_B2)
-
-  fused = every(update, grads, *before)  # in the place of factors: (p, m, v)
-  params, mu, nu = (
-    every(
-      lambda g, of, other, i=i: of[i] if cpu_layers.is_factors(g) else other, grads, fused, tree
-    )
-    for i, tree in enumerate((others, state.mu, state.nu))
-  )
-  return params, state._replace(mu=mu, nu=nu)
+def default_weight_decay(name: str) -> float:
+  """Returns the weight decay that an optimizer has by itself: Keras's 0.004 for `adamw`, else 0."""
+  return 0.004 if name == "adamw" else 0.0

@@ -4,7 +4,7 @@ Arms are grouped by recipe, one compiled program each, and the members of a grou
 are cut into chunks that train at the same time. Workers take chunks off one list, and none of them
 ever waits for another. Read `chunk.py` first: how one chunk is trained.
 
-Imports: errors, data, nn, optim, arm, train, cpu, store, stats.
+Imports: errors, arm, batches, cpu, data, forward, nn, optim, stats, store, train.
 """
 
 from jaxdl.population.population import check_seeds, train_population

@@ -9,7 +9,6 @@ it.
 import contextlib
 import dataclasses
 import functools
-import json
 import logging
 import os
 import pathlib
@@ -20,31 +19,33 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxdl import experiment as experiment_lib
-from jaxdl.cpu import cpu_layers
+from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, brief
-from jaxdl.experiment import Experiment
 from jaxdl.population import devices, local
-from jaxdl.population.chunk import Trainer
+from jaxdl.population.chunk_result import progress_of
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.local import Outcome
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
+from jaxdl.population.trainer import Trainer
 from jaxdl.store import files
 from jaxdl.store.store import Store
 
 _CONNECT_SECONDS = 60
 
 
+# Loads the data and plans the chunks of a run for a kind of device: hashable, equal by value, and
+# picklable by reference, so that it can be sent to workers.
+Prepare = Callable[[DeviceKind], tuple[Dataset, list[Group]]]
+
+
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Job:
   """What a worker has to know of a run, besides which chunk of it to train.
 
   Attributes:
-    config: the experiment, as JSON.
-    data_dir: where TFDS datasets are, on every worker.
-    dataset_checksum: of the data that the client has.
+    prepare: loads the data and plans the chunks.
     device: what the chunks are planned for.
     folder: of the store, which all workers see.
     observe: as `jaxdl.population.train_population` takes it, like those that follow.
@@ -53,9 +54,7 @@ class Run:
     pinned: whether the workers are those of one machine, to be shared out between them.
   """
 
-  config: str
-  data_dir: str | None
-  dataset_checksum: str
+  prepare: Prepare
   device: DeviceKind
   folder: str
   observe: Observer | None = None
@@ -64,8 +63,8 @@ class Run:
   pinned: bool = False
 
 
-class Trained(NamedTuple):
-  """What a worker says of a chunk that it has committed."""
+class Counts(NamedTuple):
+  """What a worker says of a chunk that it has committed; as `Progress.update` takes it."""
 
   trained: int  # member-epochs
   skipped: int  # member-epochs that it did not train, because members stopped
@@ -75,13 +74,13 @@ class Trained(NamedTuple):
 # --- On a worker ---
 
 
-def train_chunk(run: Run, chunk: Chunk) -> Trained:
+def train_chunk(job: Job, chunk: Chunk) -> Counts:
   """Trains a chunk of a run on this worker and commits it."""
-  store = Store(pathlib.Path(run.folder))
+  store = Store(pathlib.Path(job.folder))
   try:
     # A worker that was thought dead may still be training the same chunk.
     with files.exclusive(store.folder / "locks" / chunk.name):
-      trainer, groups = _trainer(run)
+      trainer, groups = _trainer(job)
       device = jax.local_devices()[0]
       result = trainer.train(chunk, device, threading.Event())
   except InputError:
@@ -89,37 +88,33 @@ def train_chunk(run: Run, chunk: Chunk) -> Trained:
   except Exception as error:
     local.note_failure(store, chunk, error, "on a worker")
     raise
-  most = groups[chunk.group].recipe.num_epochs
-  epochs = result.num_epochs
-  return Trained(int(epochs.sum()), int((most - epochs).sum()), epochs.size)
+  return Counts(*progress_of(groups[chunk.group], result))
 
 
 @functools.lru_cache(maxsize=1)
-def _trainer(run: Run) -> tuple[Trainer, list[Group]]:
+def _trainer(job: Job) -> tuple[Trainer, list[Group]]:
   """Loads the data set and plans the run, once for each worker."""
-  if run.pinned:
+  if job.pinned:
     _take_share()
   here = devices.kind_of(jax.local_devices()[0])
-  if here[:2] != run.device[:2]:
-    raise InputError(f"a worker has a {here.name}, but the run is planned for {run.device.name}")
-  if run.device.cpu_layers and not here.cpu_layers:
+  if here[:2] != job.device[:2]:
+    raise InputError(f"a worker has a {here.name}, but the run is planned for {job.device.name}")
+  if here.kernels != job.device.kernels:
+    why = devices.why_no_kernels()
     raise InputError(
-      f"the run is planned with layers in C++, and on a worker {cpu_layers.why_missing()}; install "
-      f"jaxdl alike for all workers, or start them all with {cpu_layers.SWITCH}=0"
+      f"the run is planned {'with' if job.device.kernels else 'without'} layers in C++, and a "
+      f"worker has {'none: ' + why if why else 'them'}; install jaxdl alike for all workers, or "
+      f"start all processes with {devices.SWITCH}=0"
     )
-  experiment = Experiment.from_json(json.loads(run.config))
-  dataset = experiment_lib.load_dataset(experiment, run.data_dir)
-  if dataset.checksum != run.dataset_checksum:
-    raise InputError(f"a worker has another copy of the data set {dataset.name}")
-  groups = experiment_lib.plan(experiment, dataset, run.device)
+  dataset, groups = job.prepare(job.device)
   trainer = Trainer(
     dataset,
     groups,
     jax.local_devices()[:1],
-    observe=run.observe,
-    keep_logits=run.keep_logits,
-    store=Store(pathlib.Path(run.folder)),
-    checkpoint_every=run.checkpoint_every,
+    observe=job.observe,
+    keep_logits=job.keep_logits,
+    store=Store(pathlib.Path(job.folder)),
+    checkpoint_every=job.checkpoint_every,
     progress=Progress(quiet=True),
   )
   return trainer, groups
@@ -179,13 +174,13 @@ class Cluster:
     return DeviceKind(*self._kind)
 
   def train(
-    self, run: Run, groups: Sequence[Group], chunks: Sequence[Chunk], progress: Progress
+    self, job: Job, groups: Sequence[Group], chunks: Sequence[Chunk], progress: Progress
   ) -> Outcome:
     """Trains chunks on the workers; arguments and errors as of `local.train_here`."""
-    store = Store(pathlib.Path(run.folder))
+    store = Store(pathlib.Path(job.folder))
     waiting = [chunk for chunk in chunks if not store.has_chunk(chunk.name)]
     failures = {}
-    task = functools.partial(train_chunk, run)
+    task = functools.partial(train_chunk, job)
     for done, (chunk, result) in enumerate(self.map(task, waiting), 1):
       if isinstance(result, InputError):
         raise result
@@ -194,7 +189,7 @@ class Cluster:
         if not store.failure_file(chunk.name).exists():
           local.note_failure(store, chunk, result, "with its workers")
         continue
-      epochs = groups[chunk.group].recipe.num_epochs
+      epochs = groups[chunk.group].recipe.arm.num_epochs
       progress.update(f"{done}/{len(waiting)}", f"{epochs}/{epochs}", *result)
     outcome = local.read_committed(store, groups, chunks, progress)
     num_workers = len(self._client.scheduler_info(n_workers=-1)["workers"])

@@ -7,7 +7,12 @@ from typing import NamedTuple
 
 import jax
 
-from jaxdl.cpu import cpu_layers
+from jaxdl.cpu import matmul
+
+# Of `DeviceKind.kernels`: layers in C++.
+CPP = "cpp"
+# The environment variable that switches them off.
+SWITCH = matmul.SWITCH
 
 
 class DeviceKind(NamedTuple):
@@ -16,14 +21,19 @@ class DeviceKind(NamedTuple):
   platform: str  # as JAX calls it, e.g. "cpu"
   name: str  # of the model
   memory_bytes: int | None  # None: it does not say
-  cpu_layers: bool = False  # whether it has `jaxdl.cpu.cpu_layers`
+  kernels: str = ""  # what computes layers besides XLA; empty: nothing
 
 
 def kind_of(device: jax.Device) -> DeviceKind:
   """Returns what a device is."""
   memory = (device.memory_stats() or {}).get("bytes_limit")
-  in_cpp = device.platform == "cpu" and cpu_layers.why_missing() is None
-  return DeviceKind(device.platform, device.device_kind, memory, in_cpp)
+  in_cpp = device.platform == "cpu" and matmul.why_unavailable() is None
+  return DeviceKind(device.platform, device.device_kind, memory, CPP if in_cpp else "")
+
+
+def why_no_kernels() -> str | None:
+  """Returns why the kernels in C++ are unavailable in this process, or None if they are."""
+  return matmul.why_unavailable()
 
 
 def num_cores() -> int:

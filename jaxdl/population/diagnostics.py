@@ -4,13 +4,13 @@ In shape comments `L` is the number of dense layers, the output included, `L - 1
 ones, and `P` the number of examples of the probe on which all this is measured.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import train
+from jaxdl import forward
 from jaxdl.arm import Hyperparams, Recipe
+from jaxdl.batches import Examples
 from jaxdl.errors import InputError
 from jaxdl.nn import layers, models
 
@@ -28,9 +28,9 @@ def layer_statistics(
   recipe: Recipe,
   params: dict,
   hyper: Hyperparams,
-  train_set: train.Examples,
-  validation: train.Examples,
-  test_set: train.Examples,
+  train_set: Examples,
+  validation: Examples,
+  test_set: Examples,
 ) -> dict[str, jax.Array]:
   """Measures every layer of an MLP on the first `PROBE_SIZE` training images.
 
@@ -57,16 +57,16 @@ def layer_statistics(
     InputError: when the model is no MLP.
   """
   del validation, test_set
-  if models.is_convolutional(recipe.model):
-    raise InputError(f"layer statistics are for MLPs, not for model {recipe.model!r}")
-  probe = train.Examples(train_set.images[:PROBE_SIZE], train_set.labels[:PROBE_SIZE])
+  if models.is_convolutional(recipe.arm.model):
+    raise InputError(f"layer statistics are for MLPs, not for model {recipe.arm.model!r}")
+  probe = Examples(train_set.images[:PROBE_SIZE], train_set.labels[:PROBE_SIZE])
   names = [f"Dense_{index}" for index in range(len(params))]
   # Zeros that are added to the pre-activations, whose derivatives are those by these.
   added = {name: jnp.zeros((len(probe.labels), params[name]["kernel"].shape[1])) for name in names}
   (grads, errors), preactivations = jax.grad(_probe_loss, argnums=(1, 2), has_aux=True)(
     recipe, params, added, hyper, probe
   )
-  activations = models.hidden_activations(recipe.model, recipe.activation)
+  activations = models.hidden_activations(recipe.arm.model, recipe.arm.activation)
   shares = [saturation(name, z) for name, z in zip(activations, preactivations, strict=True)]
   saturated, dead = (jnp.stack(share) for share in zip(*shares, strict=True))
   return {
@@ -80,21 +80,13 @@ def layer_statistics(
 
 def _probe_loss(recipe, params, added, hyper, probe):
   """Returns the mean loss and the pre-activations of the hidden layers, first layer first."""
-  zeros = nn.initializers.zeros  # asked only for the shapes they give
-  model = models.create(
-    recipe.model,
-    num_outputs=recipe.num_outputs,
-    kernel_init=zeros,
-    bias_init=zeros,
-    dropout_rate=recipe.dropout_rate,
-    activation=recipe.activation,
-  )
+  model = forward.create_model(recipe)
   with layers.adding_to_outputs(added):
     logits, sown = model.apply(
-      {"params": params}, train.scale(probe.images), mutable="intermediates"
+      {"params": params}, forward.scale(probe.images), mutable="intermediates"
     )
   preactivations = sown["intermediates"][models.PREACTIVATIONS]
-  return train.mean_loss(recipe, hyper, logits, probe.labels), preactivations
+  return forward.mean_loss(recipe, hyper, logits, probe.labels), preactivations
 
 
 def saturation(activation: str, preactivations: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -12,6 +12,7 @@ go on from there.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -27,16 +28,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdl import train
+from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import local, programs
-from jaxdl.population.chunk import StoppedError
+from jaxdl.population.chunk import BoundPrograms
+from jaxdl.population.chunk_result import ChunkResult, progress_of, sum_up
 from jaxdl.population.local import Outcome
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import Functions, Observer, Programs
 from jaxdl.population.progress import Progress
+from jaxdl.population.trainer import StoppedError, is_out_of_memory
 from jaxdl.store.store import Store
 
 AXIS = "seeds"
@@ -191,14 +194,14 @@ def create_mesh() -> Mesh:
   return Mesh(np.array(jax.devices()), (AXIS,))
 
 
-def put_splits(dataset: Dataset, mesh: Mesh) -> tuple[train.Examples, ...]:
+def put_splits(dataset: Dataset, mesh: Mesh) -> tuple[Examples, ...]:
   """Returns the training, validation and test examples of a dataset, on every device of a mesh."""
-  examples = (train.Examples(split.images, split.labels) for split in dataset.splits)
+  examples = (Examples(split.images, split.labels) for split in dataset.splits)
   return tuple(_replicate(split, mesh) for split in examples)
 
 
 def compile_on_mesh(
-  group: Group, splits: Sequence[train.Examples], mesh: Mesh, observe: Observer | None = None
+  group: Group, splits: Sequence[Examples], mesh: Mesh, observe: Observer | None = None
 ) -> Programs:
   """Returns the programs that train chunks of a group, one on each device of a mesh.
 
@@ -209,14 +212,19 @@ def compile_on_mesh(
     observe: as `jaxdl.population.train_population` takes it.
 
   Returns:
-    As `programs.compile_group`, but that what a chunk has as `[s, ...]` or `[a, ...]`, the D
+    As `chunk.compile_chunk`, but that what a chunk has as `[s, ...]` or `[a, ...]`, the D
     chunks have as `[D * s, ...]` or `[D * a, ...]`, each its part on its device.
   """
-  plan, image_shape = group.plan, splits[0].images.shape[1:]
+  layout, image_shape = group.layout, splits[0].images.shape[1:]
   functions = programs.map_functions(
-    group.recipe, observe, plan.chunk_size, plan.chunk_arms, image_shape
+    group.recipe,
+    layout.kernels,
+    observe,
+    layout.chunk_size,
+    layout.chunk_arms,
+    image_shape,
   )
-  first = Chunk(group.index, 0, 0, plan.chunk_size, plan.chunk_arms)
+  first = Chunk(group.index, 0, 0, layout.chunk_size, layout.chunk_arms)
   keys, hyper = _shard([group.arguments(first)] * len(mesh.local_devices), mesh)
   index = _replicate(np.int32(0), mesh)
   return programs.compile_functions(
@@ -267,24 +275,10 @@ class _Trainer:
   def train(self, chunks: Sequence[Chunk], _, stop):
     """Trains chunks until the last member of all stops, and commits those of this process."""
     group = self._groups[chunks[0].group]
-    most = group.recipe.num_epochs
     try:
-      run = _Round(group, chunks, self._mesh, self._programs_of(group), self._splits)
-      run.begin()
-      running = int(_exchange(run.num_running).sum())
-      while running:
-        run.train_epoch()
-        before, running = running, int(_exchange(run.num_running).sum())
-        stopped = before - running
-        if jax.process_index() == 0:
-          label = f"{chunks[0].name} and {len(chunks) - 1} more" if chunks[1:] else chunks[0].name
-          counts = (before, stopped * (most - run.epoch), stopped)
-          self._progress.update(label, f"{run.epoch}/{most}", *counts)
-        if stop.is_set():
-          raise StoppedError
-      results = run.results(self._dataset)
+      results = self._train(group, chunks, stop)
     except Exception as error:
-      if chunk_lib.is_out_of_memory(error):
+      if is_out_of_memory(error):
         raise InputError(
           f"{chunks[0].name} does not fit the memory of a device; set a smaller chunk_size"
         ) from error
@@ -292,6 +286,49 @@ class _Trainer:
     for chunk, result in results.items():
       result = result if self._keep_logits else result._replace(logits=None)
       self._store.commit_chunk(chunk.name, result.to_arrays())
+
+  def _train(self, group: Group, chunks: Sequence[Chunk], stop) -> dict[Chunk, ChunkResult]:
+    most = group.recipe.arm.num_epochs
+    mesh = self._mesh
+    # The last round may have fewer chunks than there are devices. The others repeat the first.
+    filled = [*chunks, *[chunks[0]] * (mesh.size - len(chunks))]
+    here = [place for place, d in enumerate(mesh.devices.flat) if d in mesh.local_devices]
+    own = [chunks[place] for place in here if place < len(chunks)]
+    keys, hyper = _shard([group.arguments(filled[place]) for place in here], mesh)
+    put = functools.partial(_replicate, mesh=mesh)
+    bound = BoundPrograms(group.recipe, self._programs_of(group), keys, hyper, self._splits, put)
+    fetch = functools.partial(_fetch, [mesh.devices.flat[place] for place in here][: len(own)])
+
+    def report(epoch, running, stopped):
+      if jax.process_index() == 0:
+        label = f"{chunks[0].name} and {len(chunks) - 1} more" if chunks[1:] else chunks[0].name
+        counts = running, stopped * (most - epoch), stopped
+        self._progress.update(label, f"{epoch}/{most}", *counts)
+
+    def between(state):
+      if stop.is_set():
+        raise StoppedError
+      return state
+
+    start = time.perf_counter()
+    sizes = [(group.num_real(chunk), chunk.num_arms) for chunk in own]
+    state = chunk_lib.train_epochs(
+      chunk_lib.begin(bound, chunks[0].num_seeds, sizes, fetch),
+      lambda _: bound,
+      fetch,
+      count=lambda state: int(_exchange(state.num_running).sum()),
+      report=report,
+      between=between,
+    )
+    members = state.members._replace(params={}, opt_state=(), best_params={})
+    tested = fetch((members, bound.test(state.members)))
+    seconds = time.perf_counter() - start
+    return {
+      chunk: sum_up(
+        self._dataset, group, chunk, members, record.rows, record.observed, test, seconds
+      )
+      for chunk, record, (members, test) in zip(own, state.records, tested, strict=True)
+    }
 
   def _programs_of(self, group: Group) -> Programs:
     if group.index not in self._programs:
@@ -302,86 +339,13 @@ class _Trainer:
     return self._programs[group.index]
 
 
-class _Place:
-  """A chunk on a device of this process, as far as it has come."""
+def _fetch(devices: Sequence[jax.Device], tree: Any) -> list[Any]:
+  """Returns the parts of arrays that are on devices of this process, device by device."""
 
-  def __init__(self, chunk: Chunk, num_real: int):
-    self.chunk, self.num_real = chunk, num_real
-    self.running = np.ones((num_real, chunk.num_arms), bool)  # [S, A]
-    self.rows: list[train.EpochMetrics] = []
-    self.observed: list[dict[str, np.ndarray]] = []
+  def part(leaf, device):
+    return next(np.asarray(s.data) for s in leaf.addressable_shards if s.device == device)
 
-
-class _Round:
-  """Chunks of one group, one on each device, between two epochs."""
-
-  def __init__(self, group, chunks, mesh, compiled: Programs, splits):
-    self._group, self._programs, self._splits, self._mesh = group, compiled, splits, mesh
-    # The last round may have fewer chunks than there are devices. The others repeat the first.
-    filled = [*chunks, *[chunks[0]] * (mesh.size - len(chunks))]
-    here = [place for place, d in enumerate(mesh.devices.flat) if d in mesh.local_devices]
-    self._devices = [mesh.devices.flat[place] for place in here]
-    self._places = {
-      row: _Place(chunks[place], group.num_real(chunks[place]))
-      for row, place in enumerate(here)
-      if place < len(chunks)
-    }
-    self._keys, self._hyper = _shard([group.arguments(filled[p]) for p in here], mesh)
-
-  @property
-  def num_running(self) -> int:
-    """The members on devices of this process that train on."""
-    return sum(int(place.running.sum()) for place in self._places.values())
-
-  def begin(self):
-    """Draws the members' initial weights."""
-    self._start = time.perf_counter()
-    self._state = self._programs.create(self._keys, self._hyper)
-    self.epoch = 0
-    observed = self._fetch(self._observe())
-    for row, place in self._places.items():
-      place.observed.append(observed[row])
-
-  def train_epoch(self):
-    """Trains one epoch."""
-    index = _replicate(np.int32(self.epoch), self._mesh)
-    train_set, validation, _ = self._splits
-    self._state, metrics = self._programs.train_epoch(
-      self._state, self._keys, self._hyper, train_set, validation, index
-    )
-    self.epoch += 1
-    seen = (metrics, self._observe(), self._state.status)
-    for row, (metrics, observed, status) in enumerate(self._fetch(seen)):
-      place = self._places.get(row)
-      if place is not None and place.running.any():
-        place.rows.append(metrics)
-        place.observed.append(observed)
-        place.running = (status == train.RUNNING)[: place.num_real]
-
-  def results(self, dataset: Dataset) -> dict[Chunk, chunk_lib.ChunkResult]:
-    """Tests the members, and returns the results of the chunks that are here."""
-    tested = self._programs.test(self._state, self._hyper, self._splits[2])
-    state = self._state._replace(params={}, opt_state=(), best_params={})
-    fetched = self._fetch((state, tested))
-    seconds = time.perf_counter() - self._start
-    results = {}
-    for row, place in self._places.items():
-      state, tested = fetched[row]
-      results[place.chunk] = chunk_lib.sum_up(
-        dataset, self._group, place.chunk, state, place.rows, place.observed, tested, seconds
-      )
-    return results
-
-  def _observe(self) -> dict[str, jax.Array]:
-    return self._programs.observe(self._state.params, self._hyper, *self._splits)
-
-  def _fetch(self, tree: Any) -> list[Any]:
-    """Returns the parts of arrays that are on devices of this process, device by device."""
-
-    def part(leaf, device):
-      return next(np.asarray(s.data) for s in leaf.addressable_shards if s.device == device)
-
-    return [jax.tree.map(lambda leaf, d=device: part(leaf, d), tree) for device in self._devices]
+  return [jax.tree.map(lambda leaf, d=device: part(leaf, d), tree) for device in devices]
 
 
 def _shard(trees: Sequence[Any], mesh: Mesh) -> Any:
@@ -444,7 +408,7 @@ def _identity(dataset: Dataset, groups: Sequence[Group], settings: Mapping[str, 
   digest = hashlib.sha256()
   for leaf in _leaves_of(dataset, groups):
     digest.update(np.ascontiguousarray(leaf).view(np.uint8).reshape(-1).data)
-  plans = [(group.recipe, group.plan, group.num_seeds) for group in groups]
+  plans = [(group.recipe, group.layout, group.num_seeds) for group in groups]
   extra = settings.get("keep_logits", False), settings.get("observe") is not None
   return repr((digest.hexdigest(), dataset.checksum, plans, extra, jax.__version__))
 
@@ -465,7 +429,7 @@ def _agree_on_waiting(
   if jax.process_index() == 0:
     there = local.read_committed(store, groups, chunks, progress).results
     for chunk, result in there.items():
-      progress.resume(*chunk_lib.progress_of(groups[chunk.group], result))
+      progress.resume(*progress_of(groups[chunk.group], result))
     done[:] = [chunk in there for chunk in chunks]
   done = _gather(done)[0]
   return [chunk for chunk, is_done in zip(chunks, done, strict=True) if not is_done]

@@ -11,9 +11,10 @@ import jax
 
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, brief
-from jaxdl.population.chunk import ChunkResult, StoppedError, Trainer, read_chunk
+from jaxdl.population.chunk_result import ChunkResult, read_chunk
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.progress import Progress
+from jaxdl.population.trainer import StoppedError, Trainer
 from jaxdl.store.store import Store
 
 _LOGGER = logging.getLogger("jaxdl")

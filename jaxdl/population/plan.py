@@ -14,15 +14,15 @@ import jax
 import numpy as np
 
 from jaxdl import arm as arm_lib
-from jaxdl import train
+from jaxdl import batches
 from jaxdl.arm import Arm, Hyperparams, Recipe
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer
-from jaxdl.population import tuning
+from jaxdl.population import programs, tuning
 from jaxdl.population.devices import DeviceKind
 
 
-class ChunkPlan(NamedTuple):
+class Layout(NamedTuple):
   """How one program's members are cut into chunks; only where it is equal are bits equal."""
 
   arms: tuple[str, ...]
@@ -31,7 +31,7 @@ class ChunkPlan(NamedTuple):
   num_chunks: int
   batch_size: int  # examples per step, at most all there are
   slice_size: int  # examples that pass through the model at once
-  cpu_layers: bool  # whether layers are computed by `jaxdl.cpu.cpu_layers`
+  kernels: str  # what computes layers besides XLA; empty: nothing
 
 
 class Chunk(NamedTuple):
@@ -69,7 +69,7 @@ class Group(NamedTuple):
 
   index: int  # among the groups of its population
   recipe: Recipe
-  plan: ChunkPlan
+  layout: Layout
   hyper: Hyperparams  # [A, ...], on the host
   keys: jax.Array  # [s * number of chunks along the seeds] keys, the last one repeated
   num_seeds: int
@@ -77,13 +77,13 @@ class Group(NamedTuple):
 
   def chunks(self) -> list[Chunk]:
     """Returns its chunks, arms innermost."""
-    seeds = range(0, self.num_seeds, self.plan.chunk_size)
-    arms = range(0, len(self.plan.arms), self.plan.chunk_arms)
-    sizes = self.plan.chunk_size, self.plan.chunk_arms
+    seeds = range(0, self.num_seeds, self.layout.chunk_size)
+    arms = range(0, len(self.layout.arms), self.layout.chunk_arms)
+    sizes = self.layout.chunk_size, self.layout.chunk_arms
     return [Chunk(self.index, *first, *sizes) for first in itertools.product(seeds, arms)]
 
   def num_real(self, chunk: Chunk) -> int:
-    """Returns how many seeds of a chunk are not there to fill it up; may be none of a half."""
+    """Returns how many of the chunk's seeds are real and not padding; may be 0 for a half."""
     return max(0, min(chunk.num_seeds, self.num_seeds - chunk.seed))
 
   def arguments(self, chunk: Chunk) -> tuple[jax.Array, Hyperparams]:
@@ -155,16 +155,16 @@ def all_chunks(groups: Sequence[Group]) -> list[Chunk]:
 def _keys(root_seed: int, seeds: Sequence[int], length: int) -> jax.Array:
   """Returns the seeds' keys, the last one repeated up to a length."""
   padded = np.array([*seeds] + [seeds[-1]] * (length - len(seeds)), np.uint32)
-  return jax.vmap(functools.partial(train.seed_key, root_seed))(padded)
+  return jax.vmap(functools.partial(batches.seed_key, root_seed))(padded)
 
 
 def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, device) -> Group:
-  num_steps = -(-len(dataset.train) // recipe.batch_size)
+  num_steps = -(-len(dataset.train) // recipe.arm.batch_size)
   hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
   image_shape = dataset.train.images.shape[1:]
   first = jax.tree.map(lambda leaf: leaf[0], hyper)
-  member = train.member_shapes(recipe, first, image_shape)
+  member = tuning.member_shapes(recipe, first, image_shape)
   if chunk_size is None:
     size, chunk_arms = tuning.default_chunk(
       recipe, num_seeds, len(arms), member, first, image_shape, device
@@ -172,18 +172,18 @@ def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, devic
   else:
     size, chunk_arms = tuning.even_size(num_seeds, chunk_size), len(arms)
   num_blocks = -(-num_seeds // size)
-  recipe = tuning.complete(recipe, size * chunk_arms, device, member.params)
+  recipe = tuning.specialize(recipe, size * chunk_arms, device.platform)
   return Group(
     index=index,
     recipe=recipe,
-    plan=ChunkPlan(
+    layout=Layout(
       arms=tuple(arms),
       chunk_size=size,
       chunk_arms=chunk_arms,
       num_chunks=num_blocks * -(-len(arms) // chunk_arms),
-      batch_size=recipe.batch_size,
+      batch_size=recipe.arm.batch_size,
       slice_size=recipe.slice_size,
-      cpu_layers=recipe.cpu_layers,
+      kernels=programs.kernels(recipe, size * chunk_arms, device, member.params, image_shape),
     ),
     hyper=hyper,
     keys=keys(size * num_blocks),

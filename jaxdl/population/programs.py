@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdl import train
+from jaxdl import forward, train
 from jaxdl.arm import Hyperparams, Recipe
+from jaxdl.batches import Examples
+from jaxdl.cpu import step as cpu_step
+from jaxdl.data.dataset import Dataset
 from jaxdl.optim import metrics
-from jaxdl.population import tuning
-from jaxdl.population.plan import Chunk, Group
+from jaxdl.population import devices, tuning
+from jaxdl.population.devices import DeviceKind
 
 
 class TestResult(NamedTuple):
@@ -26,9 +29,7 @@ class TestResult(NamedTuple):
 
 # What else to record of a member, at initialisation and after every epoch: a pure function
 # `(recipe, params, hyper, train, validation, test) -> {name: array}`, the last three the splits.
-Observer = Callable[
-  [Recipe, dict, Hyperparams, train.Examples, train.Examples, train.Examples], dict[str, jax.Array]
-]
+Observer = Callable[[Recipe, dict, Hyperparams, Examples, Examples, Examples], dict[str, jax.Array]]
 
 
 class Functions(NamedTuple):
@@ -41,53 +42,65 @@ class Functions(NamedTuple):
 
 
 class Programs(NamedTuple):
-  """What trains the chunks of one group; see `compile_programs`."""
+  """The same, compiled for one set of shapes, and the shapes of the members' state."""
 
-  state: Any  # the shapes of the members' state
+  state: Any
   create: Callable
   train_epoch: Callable
   test: Callable
   observe: Callable = lambda *_: {}  # without an observer nothing is compiled, nor run
 
 
-def compile_group(
-  group: Group,
-  splits: Sequence[train.Examples],
-  device: jax.Device,
-  observe: Observer | None = None,
-  num_seeds: int | None = None,
-  num_arms: int | None = None,
-) -> Programs:
-  """Returns the programs that train the chunks of a group on a device.
+def put_splits(dataset: Dataset, device: jax.Device) -> tuple[Examples, Examples, Examples]:
+  """Returns the training, validation and test examples of a dataset, on a device."""
+  splits = (Examples(split.images, split.labels) for split in dataset.splits)
+  return tuple(jax.device_put(split, device) for split in splits)
+
+
+def kernels(
+  recipe: Recipe, num_members: int, device: DeviceKind, params: Any, image_shape: tuple[int, ...]
+) -> str:
+  """Returns what computes layers of a program besides XLA, as `DeviceKind.kernels`.
+
+  Members that train one by one on CPU have it, if the device does and any layer gains.
 
   Args:
-    group: of `jaxdl.population.plan.plan_groups`.
-    splits: training, validation and test examples, on the device.
-    device: where.
-    observe: as `jaxdl.population.train_population` takes it.
-    num_seeds: in a chunk; None: as many as planned.
-    num_arms: likewise.
+    recipe: of the program.
+    num_members: that it maps over at a time.
+    device: what it runs on.
+    params: of one member, at least their shapes.
+    image_shape: `(H, W, D)`.
   """
-  size = num_seeds or group.plan.chunk_size, num_arms or group.plan.chunk_arms
-  arguments = jax.device_put(group.arguments(Chunk(group.index, 0, 0, *size)), device)
-  return compile_programs(group.recipe, observe, *map(abstract, (*arguments, *splits)))
+  alone = device.platform == "cpu" and num_members == 1
+  return device.kernels if alone and cpu_step.gains(recipe, params, image_shape) else ""
 
 
 @functools.lru_cache(maxsize=64)
-def compile_programs(recipe, observer, keys, hyper, train_set, validation, test_set) -> Programs:
+def compile_programs(
+  recipe, step_kernels, observer, keys, hyper, train_set, validation, test_set
+) -> Programs:
   """Compiles the programs of one recipe for one set of shapes on one device, once.
 
-  All arguments after `observer` are the shapes of what the programs are called with: a chunk's keys
-  `[s]` and settings `[a, ...]`, and the three splits.
+  Args:
+    recipe: the static settings.
+    step_kernels: of `kernels`.
+    observer: what else is recorded; or None.
+    keys: of a chunk, `[s]`; shapes, like all that follow.
+    hyper: the settings of a chunk, `[a, ...]`.
+    train_set: like the last two, a split.
+    validation: possibly empty.
+    test_set: not empty.
   """
   image_shape = train_set.images.shape[1:]
-  functions = map_functions(recipe, observer, len(keys), len(hyper.patience), image_shape)
+  num_arms = len(hyper.patience)
+  functions = map_functions(recipe, step_kernels, observer, len(keys), num_arms, image_shape)
   index = jax.ShapeDtypeStruct((), jnp.int32, sharding=keys.sharding)
   return compile_functions(functions, keys, hyper, (train_set, validation, test_set), index)
 
 
 def map_functions(
   recipe: Recipe,
+  step_kernels: str,
   observer: Observer | None,
   num_seeds: int,
   num_arms: int,
@@ -107,12 +120,13 @@ def map_functions(
     observe = population(
       functools.partial(observer, recipe), (0, 0, None, None, None), (0, None, None, None, None)
     )
+  step = cpu_step.train_step if step_kernels == devices.CPP else train.train_step
   return Functions(
     create=population(
       lambda key, hyper: train.create_member(recipe, key, hyper, image_shape), (None, 0), (0, None)
     ),
     train_epoch=population(
-      functools.partial(train.train_epoch, recipe),
+      functools.partial(train.train_epoch, recipe, step=step),
       (0, None, 0, None, None, None),
       (0, 0, None, None, None, None),
     ),
@@ -121,7 +135,13 @@ def map_functions(
   )
 
 
-def compile_functions(functions: Functions, keys, hyper, splits, index) -> Programs:
+def compile_functions(
+  functions: Functions,
+  keys: Any,
+  hyper: Hyperparams,
+  splits: Sequence[Examples],
+  index: Any,
+) -> Programs:
   """Compiles functions for the shapes, and the places, of what they will be called with.
 
   Args:
@@ -174,13 +194,13 @@ def _map(function: Callable, in_axes: Sequence[int | None], size: int) -> Callab
 
 
 def _test_member(
-  recipe: Recipe, state: train.MemberState, hyper: Hyperparams, test_set: train.Examples
+  recipe: Recipe, state: train.MemberState, hyper: Hyperparams, test_set: Examples
 ) -> TestResult:
   """Tests one member on all test examples."""
   params = train.reported_params(recipe, state)
-  logits = train.predict(recipe, params, test_set.images)  # [N, C]
+  logits = forward.predict(recipe, params, test_set.images)  # [N, C]
   return TestResult(
-    loss=train.mean_loss(recipe, hyper, logits, test_set.labels),
+    loss=forward.mean_loss(recipe, hyper, logits, test_set.labels),
     logits=logits,
     predicted=metrics.predict_class(logits, hyper.threshold),
     predicted_at_half=metrics.predict_class(logits, 0.5),

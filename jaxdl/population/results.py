@@ -17,10 +17,10 @@ from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.optim import losses, metrics
-from jaxdl.population import chunk as chunk_lib
-from jaxdl.population.chunk import ChunkResult
+from jaxdl.population import chunk_result
+from jaxdl.population.chunk_result import ChunkResult
 from jaxdl.population.local import Outcome
-from jaxdl.population.plan import Chunk, ChunkPlan, Group
+from jaxdl.population.plan import Chunk, Group, Layout
 
 CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 _TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
@@ -81,7 +81,7 @@ class Population:
   mean_probabilities: np.ndarray
   train_seconds: np.ndarray
   compile_seconds: float
-  chunks: tuple[ChunkPlan, ...]
+  chunks: tuple[Layout, ...]
   num_workers: int = 1
   split_chunks: tuple[str, ...] = ()
   missing_seeds: tuple[int, ...] = ()
@@ -168,8 +168,8 @@ def _gather(group: Group, results: Mapping[Chunk, ChunkResult]) -> _Trained | No
   whole = [row for row in rows.values() if all(chunk in results for chunk in row)]
   if not whole:
     return None
-  joined = chunk_lib.join(
-    [chunk_lib.join([results[chunk] for chunk in row], axis=1) for row in whole], axis=0
+  joined = chunk_result.join(
+    [chunk_result.join([results[chunk] for chunk in row], axis=1) for row in whole], axis=0
   )
   num_valid = np.maximum((joined.status != train.DIVERGED).sum(axis=0), 1)  # [A]
   longest = int(joined.num_epochs.max())
@@ -234,7 +234,7 @@ def _assemble(dataset, arms, seeds, groups: list[_Trained]) -> Population:
   """Puts the arms of all groups side by side, in the order in which they were given."""
   results = [trained.result for trained in groups]
   num_epochs = max(int(result.num_epochs.max()) for result in results)
-  order = [name for trained in groups for name in trained.group.plan.arms]
+  order = [name for trained in groups for name in trained.group.layout.arms]
   places = [order.index(name) for name in arms]
 
   def join(field):  # per group [S, a, ...] -> [S, A, ...]
@@ -242,7 +242,8 @@ def _assemble(dataset, arms, seeds, groups: list[_Trained]) -> Population:
 
   status, epochs, best_epoch = (join(f) for f in ("status", "num_epochs", "best_epoch"))
   padded = [
-    jax.tree.map(lambda curve: chunk_lib.pad_epochs(curve, num_epochs), r.curves) for r in results
+    jax.tree.map(lambda curve: chunk_result.pad_epochs(curve, num_epochs), r.curves)
+    for r in results
   ]
   joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, places], *padded)
   curves = _rates(joined, dataset)
@@ -255,7 +256,7 @@ def _assemble(dataset, arms, seeds, groups: list[_Trained]) -> Population:
     "test_loss": join("test_loss"),
     **_test_metrics(confusion, at_half),
   }
-  num_params = np.array([g.group.num_params for g in groups for _ in g.group.plan.arms])[places]
+  num_params = np.array([g.group.num_params for g in groups for _ in g.group.layout.arms])[places]
   logits = None
   if results[0].logits is not None:
     logits = _per_arm(arms, groups, lambda trained: trained.result.logits)
@@ -275,7 +276,7 @@ def _assemble(dataset, arms, seeds, groups: list[_Trained]) -> Population:
     mean_probabilities=np.concatenate([g.mean_probabilities for g in groups])[places],
     train_seconds=join("train_seconds"),
     compile_seconds=0.0,  # of all groups, as what follows is of all seeds
-    chunks=tuple(trained.group.plan for trained in groups),
+    chunks=tuple(trained.group.layout for trained in groups),
     observations={
       name: _per_arm(arms, groups, lambda trained, name=name: trained.result.observations[name])
       for name in results[0].observations
@@ -291,7 +292,7 @@ def _per_arm(
   found = {
     arm: values(trained)[:, index]
     for trained in groups
-    for index, arm in enumerate(trained.group.plan.arms)
+    for index, arm in enumerate(trained.group.layout.arms)
   }
   return {arm: found[arm] for arm in arms}
 

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxdl import arm as arm_lib
-from jaxdl import stats, train
-from jaxdl.arm import Arm, Hyperparams, Recipe
+from jaxdl import forward, stats, train
+from jaxdl.arm import Arm, Recipe
+from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import check_integer
-from jaxdl.population import devices, tuning
+from jaxdl.population import chunk as chunk_lib
+from jaxdl.population import devices, plan, programs, tuning
+from jaxdl.population.chunk import BoundPrograms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,65 +142,82 @@ def time_members(
   check_integer("train_rounds", train_rounds, 1)
   check_integer("inference_rounds", inference_rounds, 1)
   device = jax.local_devices()[0] if device is None else device
-  train_set, validation, test_set = train.put_splits(dataset, device)
-  training, compile_seconds, recipes = {}, {}, {}
+  splits = programs.put_splits(dataset, device)
+  training, compile_seconds, bounds = {}, {}, {}
   for name, arm in arms.items():
-    recipe, hyper = _alone(name, arm, dataset, slice_size, device)
-    key = jax.device_put(train.seed_key(root_seed, 0), device)
     start = time.perf_counter()
-    training[name] = compile_epoch(recipe, key, hyper, train_set, validation)
+    bounds[name] = bind_member(name, arm, dataset, splits, device, root_seed, slice_size)
     compile_seconds[name] = time.perf_counter() - start
-    recipes[name] = recipe
+    training[name] = training_step(bounds[name], arm.num_epochs)
   epoch_timings, carries = take_turns(training, train_rounds)
   inference = {}
-  for name, recipe in recipes.items():
-    params = train.reported_params(recipe, carries[name][0])
+  for name, bound in bounds.items():
+    params = train.reported_params(bound.recipe, carries[name][0])
+    params = jax.tree.map(lambda leaf: leaf[0, 0], params)
     start = time.perf_counter()
-    inference[name] = compile_inference(recipe, params, test_set.images), params
+    inference[name] = compile_inference(bound.recipe, params, splits[2].images), params
     compile_seconds[name] += time.perf_counter() - start
   # It takes no longer than a few steps of training, so it needs more than one to be warm.
   inference_timings, _ = take_turns(inference, inference_rounds, num_warm_ups=3)
   return MemberTimings(epoch_timings, inference_timings, compile_seconds)
 
 
-def compile_epoch(
-  recipe: Recipe,
-  key: jax.Array,
-  hyper: Hyperparams,
-  train_set: train.Examples,
-  validation: train.Examples,
-) -> tuple[Step, tuple[train.MemberState, int]]:
-  """Compiles an epoch of one member, whose state is donated, and returns it as `take_turns` has it.
+def bind_member(
+  name: str,
+  arm: Arm,
+  dataset: Dataset,
+  splits: tuple[Examples, Examples, Examples],
+  device: jax.Device,
+  root_seed: int = 0,
+  slice_size: int | None = None,
+) -> BoundPrograms:
+  """Returns the compiled programs of one member of an arm, alone, with seed 0.
 
   Args:
-    recipe: the static settings.
-    key: of the member's seed, from `train.seed_key`.
-    hyper: the traced settings of the member's arm.
-    train_set: training examples; all arguments are on the device that is to be timed.
-    validation: validation examples, possibly none.
+    name: of the arm.
+    arm: its settings.
+    dataset: what it trains on.
+    splits: the same on the device.
+    device: what is timed.
+    root_seed: of all randomness.
+    slice_size: examples that pass through the model at once; None chooses by model and backend.
+
+  Raises:
+    InputError: for settings that do not fit the dataset.
+  """
+  kind = devices.kind_of(device)
+  (group,) = plan.plan_groups(dataset, {name: arm}, (0,), root_seed, kind, 1, slice_size)
+  (chunk,) = group.chunks()
+  return chunk_lib.bind(
+    chunk_lib.compile_chunk(group, splits, device), group, chunk, splits, device
+  )
+
+
+def training_step(
+  bound: BoundPrograms, num_epochs: int
+) -> tuple[Step, tuple[train.MemberState, int]]:
+  """Returns the epochs of a chunk as `take_turns` has them.
+
+  Args:
+    bound: the programs.
+    num_epochs: E; after them the numbers of the epochs begin again.
 
   Returns:
-    A step from (the member, epochs it has trained) to the same after one more, and its first carry.
+    A step from (the members, epochs they have trained) to the same after one more, and its first
+    carry. The members' memory is donated.
   """
-  image_shape = train_set.images.shape[1:]
-  create = jax.jit(lambda key, hyper: train.create_member(recipe, key, hyper, image_shape))
-  state = create(key, hyper)
-  epoch = jax.jit(lambda *arguments: train.train_epoch(recipe, *arguments), donate_argnums=0)
-  lowered = epoch.lower(state, key, hyper, train_set, validation, jnp.int32(0))
-  program = lowered.compile(tuning.compile_options(key.device.platform))
 
   def step(carry):
-    state, epoch = carry
-    index = np.int32(epoch % recipe.num_epochs)
-    state, epoch_metrics = program(state, key, hyper, train_set, validation, index)
-    return (state, epoch + 1), epoch_metrics
+    members, epoch = carry
+    members, epoch_metrics = bound.train_epoch(members, epoch % num_epochs)
+    return (members, epoch + 1), epoch_metrics
 
-  return step, (state, 0)
+  return step, (bound.create(), 0)
 
 
 def compile_inference(recipe: Recipe, params: dict, images: jax.Array) -> Step:
   """Compiles the logits of images `[N, H, W, D]` and returns them as a step that keeps `params`."""
-  predict = jax.jit(lambda params, images: train.predict(recipe, params, images))
+  predict = jax.jit(lambda params, images: forward.predict(recipe, params, images))
   program = predict.lower(params, images).compile(tuning.compile_options(images.device.platform))
   return lambda params: (params, program(params, images))
 
@@ -257,17 +275,3 @@ def columns(timings: Mapping[str, Timings]) -> dict[str, list]:
   ]
   names = ("arm", "kind", "round", "seconds")
   return {name: [row[place] for row in rows] for place, name in enumerate(names)}
-
-
-def _alone(
-  name: str, arm: Arm, dataset: Dataset, slice_size: int | None, device: jax.Device
-) -> tuple[Recipe, Hyperparams]:
-  """Returns the recipe of an arm that shares its program with no other, and its settings."""
-  sizes = tuning.slice_sizes(slice_size, device.platform)
-  groups = arm_lib.group_by_recipe({name: arm}, dataset.num_classes, len(dataset.train), sizes)
-  (recipe,) = groups
-  num_steps = -(-len(dataset.train) // recipe.batch_size)
-  hyper = jax.tree.map(jnp.asarray, arm_lib.hyperparams(arm, recipe, num_steps))
-  member = train.member_shapes(recipe, hyper, dataset.train.images.shape[1:])
-  complete = tuning.complete(recipe, 1, devices.kind_of(device), member.params)
-  return complete, jax.device_put(hyper, device)

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdl import train
+from jaxdl import batches, train
 from jaxdl.arm import Hyperparams, Recipe
-from jaxdl.cpu import cpu_layers
+from jaxdl.batches import Examples
+from jaxdl.cpu import matmul
 from jaxdl.nn import models
 from jaxdl.population.devices import DeviceKind
 
@@ -64,33 +65,21 @@ def default_slice_size(model: str, platform: str) -> int:
   return 512 if models.is_convolutional(model) else 4096
 
 
-def complete(recipe: Recipe, num_members: int, device: DeviceKind, params: dict) -> Recipe:
-  """Returns a recipe with what depends on the device and on how many members there are at a time.
+def specialize(recipe: Recipe, num_members: int, platform: str) -> Recipe:
+  """Returns the recipe for members that train so many at a time.
+
+  A CNN on CPU that is not mapped over members convolves as XLA does where no gradient is taken,
+  which wants 32 times as many examples at once: measured with slices of 8 for a gradient, 1.5 times
+  as fast as patches of 16 images.
 
   Args:
-    recipe: of a program, with its `slice_size`.
+    recipe: of a program.
     num_members: that the program maps over at a time.
-    device: what it runs on.
-    params: of one member, at least their shapes.
-
-  Where no gradient is taken nothing is kept for one, so twice as many examples at once fit what
-  their number is chosen for. A CNN on CPU that is not mapped over members convolves there as XLA
-  does, which wants 32 times as many: measured with slices of 8 for a gradient, 1.5 times as fast as
-  patches of 16 images.
-
-  Members that train one by one on CPU have their layers computed in C++ where that
-  is there, if one is large or has its step made there.
+    platform: of the devices.
   """
-  alone = device.platform == "cpu" and num_members == 1
-  native = alone and models.is_convolutional(recipe.model)
-  recipe = dataclasses.replace(
-    recipe,
-    predict_size=(32 if native else 2) * recipe.slice_size,
-    native_conv=native,
-    cpu_layers=alone and device.cpu_layers,
-  )
-  gains = cpu_layers.has_large_layer(params) or train.layers_in_factors(recipe, params)
-  return recipe if gains else dataclasses.replace(recipe, cpu_layers=False)
+  if platform != "cpu" or num_members > 1 or not models.is_convolutional(recipe.arm.model):
+    return recipe
+  return dataclasses.replace(recipe, predict_size=32 * recipe.slice_size, native_conv=True)
 
 
 def slice_sizes(chosen: int | None, platform: str) -> Callable[[str], int]:
@@ -101,6 +90,14 @@ def slice_sizes(chosen: int | None, platform: str) -> Callable[[str], int]:
     platform: of the devices.
   """
   return lambda model: chosen or default_slice_size(model, platform)
+
+
+def member_shapes(
+  recipe: Recipe, hyper: Hyperparams, image_shape: tuple[int, int, int]
+) -> train.MemberState:
+  """Returns the shapes of a member; arguments as of `jaxdl.train.create_member`."""
+  key = batches.seed_key(0, 0)
+  return jax.eval_shape(lambda: train.create_member(recipe, key, hyper, image_shape))
 
 
 def default_chunk(
@@ -128,7 +125,7 @@ def default_chunk(
   """
   state_bytes = _num_bytes(member)
   if device.platform == "cpu":
-    if models.is_convolutional(recipe.model) or state_bytes > _CPU_SMALL_BYTES:
+    if models.is_convolutional(recipe.arm.model) or state_bytes > _CPU_SMALL_BYTES:
       return 1, 1
     members, num_parts = min(_CPU_MAX_MEMBERS, _CPU_STATE_BYTES // state_bytes), _CPU_CHUNKS
   else:
@@ -181,18 +178,19 @@ def _activation_bytes(recipe: Recipe, member, hyper, image_shape: tuple[int, int
 
   The sum over everything that it computes, as if nothing were fused or freed.
   """
-  length = min(recipe.slice_size, recipe.batch_size)
+  length = min(recipe.slice_size, recipe.arm.batch_size)
   piece = jax.eval_shape(
     lambda: jax.tree.map(
-      lambda x: x[0, 0], train.epoch_slices(recipe, train.seed_key(0, 0), 0, length)
+      lambda x: x[0, 0], batches.epoch_slices(recipe, batches.seed_key(0, 0), 0, length)
     )
   )
-  examples = train.Examples(
+  examples = Examples(
     jax.ShapeDtypeStruct((length, *image_shape), jnp.uint8),
     jax.ShapeDtypeStruct((length,), jnp.int32),
   )
-  gradient = jax.grad(lambda params, *rest: train.slice_loss(recipe, params, *rest)[0])
-  traced = jax.make_jaxpr(gradient)(member.params, examples, hyper, piece, jnp.float32(length))
+  gradient = jax.grad(lambda params, *rest: train.slice_loss(params, recipe, *rest)[0])
+  with matmul.xla_alone():  # as on an accelerator, wherever this is computed
+    traced = jax.make_jaxpr(gradient)(member.params, hyper, examples, piece, jnp.float32(length))
   return _intermediate_bytes(traced.jaxpr)
 
 

@@ -3,7 +3,8 @@
 Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
 first need not wait for them.
 
-Imports: errors, data, nn, optim, arm, train, store, stats, population, byhand, experiment.
+Imports: errors, arm, batches, byhand, data, experiment, forward, nn, optim, population, stats,
+store.
 """
 
 from jaxdl.report.markdown import (

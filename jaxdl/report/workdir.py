@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import stats, train
+from jaxdl import batches, forward, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
@@ -251,10 +251,10 @@ class Workdir:
 
 
 def _program_identity(group: Group) -> dict[str, Any]:
-  plan = group.plan._asdict()
-  if not plan["cpu_layers"]:
-    del plan["cpu_layers"]  # as in runs from before there was a choice
-  return plan
+  layout = group.layout._asdict()
+  if not layout["kernels"]:
+    del layout["kernels"]  # as in runs from before there was a choice
+  return layout
 
 
 def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
@@ -279,7 +279,7 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "compile_seconds": round(trained.compile_seconds, 3),
     "train_seconds": round(float(trained.train_seconds.sum()), 3),
     "num_workers": trained.num_workers,
-    "programs": [plan._asdict() for plan in trained.chunks],
+    "programs": [layout._asdict() for layout in trained.chunks],
     "halved_chunks": list(trained.split_chunks),
     "missing_seeds": list(trained.missing_seeds),
     "failures": dict(trained.failures),
@@ -360,8 +360,10 @@ def _augmentation_picture(
   from jaxdl.report import comparison_plots
 
   originals = dataset.train.images[:num_images]  # [K, H, W, D]
-  keys = jax.random.split(train.seed_key(experiment.seed, 0), (num_variants, len(originals)))
-  augmented = [augment.random_affine(row, train.scale(originals), arm.augmentation) for row in keys]
+  keys = jax.random.split(batches.seed_key(experiment.seed, 0), (num_variants, len(originals)))
+  augmented = [
+    augment.random_affine(row, forward.scale(originals), arm.augmentation) for row in keys
+  ]
   return comparison_plots.augmented_images(originals, np.stack(augmented, axis=1))
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from experiments import check_gradients
 from jaxdl import arm as arm_lib
-from jaxdl import train
+from jaxdl import batches, train
 from jaxdl.arm import Arm, Recipe
 from jaxdl.byhand import backprop, gradient_check
 from jaxdl.nn import models
@@ -173,7 +173,7 @@ def test_one_step_of_training_is_the_step_by_hand():
     bias_initializers=("zeros",), slice_size=3, activation="tanh",
   )  # fmt: skip
   rng = np.random.default_rng(0)
-  examples = train.Examples(
+  examples = batches.Examples(
     jnp.array(rng.integers(0, 256, (5, 4, 3, 1)), jnp.uint8), jnp.array([0, 2, 1, 1, 0])
   )
   sizes = [12, 128, 64, 3]
@@ -183,9 +183,9 @@ def test_one_step_of_training_is_the_step_by_hand():
   }
   start = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
   slices = jax.tree.map(
-    lambda leaf: leaf[0], train.epoch_slices(recipe, train.seed_key(0, 0), jnp.int32(0), 5)
+    lambda leaf: leaf[0], batches.epoch_slices(recipe, batches.seed_key(0, 0), jnp.int32(0), 5)
   )
-  velocity = optimizers.get("momentum").init(start)
+  velocity = optimizers.create("momentum", 0.0).init(start)
   arm = Arm(
     loss="hinge", kernel_initializer="random_normal", bias_initializer="zeros", num_epochs=1
   )

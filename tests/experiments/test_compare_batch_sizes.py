@@ -15,8 +15,8 @@ from conftest import ROOT
 
 from experiments import compare_batch_sizes as script
 from jaxdl import arm as arm_lib
+from jaxdl import batches, population, train
 from jaxdl import experiment as experiment_lib
-from jaxdl import population, train
 from jaxdl.errors import InputError
 from jaxdl.population.timing import MemberTimings, Timings
 from ml_collections_configs import compare_batch_sizes as configs
@@ -29,13 +29,13 @@ def test_sizes_of_the_coursework_s_setting():
   steps, epochs = {}, {}
   for recipe, (name,) in groups.items():
     slices = jax.eval_shape(
-      lambda recipe=recipe: train.epoch_slices(recipe, jax.random.key(0), 0, 60_000)
+      lambda recipe=recipe: batches.epoch_slices(recipe, jax.random.key(0), 0, 60_000)
     )
-    steps[name], epochs[name] = len(slices.indices), recipe.num_epochs
+    steps[name], epochs[name] = len(slices.indices), recipe.arm.num_epochs
     hyper = arm_lib.hyperparams(experiment.arms[name], recipe, steps[name])
     member = jax.eval_shape(
       lambda recipe=recipe, hyper=hyper: train.create_member(
-        recipe, train.seed_key(0, 0), hyper, (28, 28, 1)
+        recipe, batches.seed_key(0, 0), hyper, (28, 28, 1)
       )
     )
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(member.params)) == 109_386

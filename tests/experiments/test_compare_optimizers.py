@@ -70,7 +70,7 @@ def small(blobs):
   config.num_seeds = 3
   config.target_loss = 0.8
   experiment = compare_optimizers.create_experiment(config)
-  return experiment, experiment_lib.train(experiment, blobs)
+  return experiment, experiment_lib.train_arms(experiment, blobs)
 
 
 def test_all_rates_of_an_optimizer_train_in_one_program(small):

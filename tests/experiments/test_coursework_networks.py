@@ -99,11 +99,11 @@ def test_the_mlp_is_the_coursework_s(tfds_dir):
   groups = arm_lib.group_by_recipe(experiment.arms, 10, 45_000, lambda *_: 64)
   recipe = next(recipe for recipe, names in groups.items() if "coursework" in names)
   assert "constant_rate" in groups[recipe]  # schedules share a program
-  rates = arm_lib.hyperparams(arm, recipe, 704).learning_rates  # 704 steps of 64
+  rates = arm_lib.hyperparams(arm, recipe, 704).learning_rate  # 704 steps of 64
   np.testing.assert_allclose(rates[::10, 0], 0.001 * 0.5 ** np.arange(5), rtol=1e-6)
   assert (rates == rates[:, :1]).all()
   assert (rates[9] == rates[0]).all()
-  augmentation = recipe.augmentation
+  augmentation = recipe.arm.augmentation
   assert (augmentation.rotation_range, augmentation.shift_range) == (15, 0.1)
   assert augmentation.horizontal_flip
   plain = experiment.arms["no_augmentation"]

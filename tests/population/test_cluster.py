@@ -126,16 +126,16 @@ def test_every_chunk_is_done_and_failures_come_with_their_reason(threads, tmp_pa
 @pytest.mark.filterwarnings("ignore")
 def test_failed_chunks_are_left_out_and_bad_input_ends_the_run(threads, tmp_path, monkeypatch):
   one = store.Store(tmp_path)
-  run = dask_lib.Run("{}", None, "", threads.device, str(tmp_path))
+  job = dask_lib.Job(None, threads.device, str(tmp_path))
 
   def fail(error, *_):
     raise error
 
   monkeypatch.setattr(dask_lib, "train_chunk", lambda *_: fail(RuntimeError("broken")))
   monkeypatch.setattr(local, "read_committed", lambda *_: local.Outcome({}))
-  outcome = threads.train(run, [], _chunks(2), Progress(quiet=True))
+  outcome = threads.train(job, [], _chunks(2), Progress(quiet=True))
   assert list(outcome.failures.values()) == ["RuntimeError: broken"] * 2
   assert "broken" in one.failure_file(_chunks(1)[0].name).read_text()
   monkeypatch.setattr(dask_lib, "train_chunk", lambda *_: fail(InputError("no such data")))
   with pytest.raises(InputError, match="no such data"):
-    threads.train(run, [], _chunks(2), Progress(quiet=True))
+    threads.train(job, [], _chunks(2), Progress(quiet=True))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdl import arm as arm_lib
-from jaxdl import train
+from jaxdl import batches, train
 from jaxdl.arm import Arm
 from jaxdl.byhand import backprop
 from jaxdl.errors import InputError
@@ -27,15 +27,15 @@ _ARM = Arm(
 )
 _IMAGES = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 1)).astype(np.uint8)
 _LABELS = (np.arange(300) % 3).astype(np.int32)
-_TRAIN = train.Examples(_IMAGES, _LABELS)
-_NONE = train.Examples(_IMAGES[:0], _LABELS[:0])
+_TRAIN = batches.Examples(_IMAGES, _LABELS)
+_NONE = batches.Examples(_IMAGES[:0], _LABELS[:0])
 
 
 def _member(arm):
   """Returns the recipe, the initial parameters and the traced settings of an arm."""
   (recipe,) = arm_lib.group_by_recipe({"a": arm}, 3, len(_LABELS), lambda *_: 4096)
   hyper = arm_lib.hyperparams(arm, recipe, 10)
-  key = train.seed_key(0, 1)
+  key = batches.seed_key(0, 1)
   return recipe, train.create_member(recipe, key, hyper, _IMAGES.shape[1:]).params, hyper
 
 
@@ -140,7 +140,7 @@ def test_ratio_and_attenuation_by_hand():
 
 def test_convolutions_are_refused():
   recipe, params, hyper = _member(_ARM)
-  recipe = dataclasses.replace(recipe, model="cnn_binary")
+  recipe = dataclasses.replace(recipe, arm=recipe.arm.replace(model="cnn_binary"))
   with pytest.raises(InputError, match="not for model 'cnn_binary'"):
     diagnostics.layer_statistics(recipe, params, hyper, _TRAIN, _NONE, _NONE)
 

@@ -17,9 +17,9 @@ from jax.experimental import multihost_utils
 from experiments import compare_initializers
 from jaxdl import experiment as experiment_lib
 from jaxdl import report, stats
-from jaxdl.cpu import cpu_layers
+from jaxdl.cpu import matmul
 from jaxdl.errors import InputError
-from jaxdl.population import hosts, plan
+from jaxdl.population import devices, hosts, plan
 from jaxdl.population.devices import DeviceKind
 from ml_collections_configs import compare_initializers as configs
 
@@ -77,9 +77,9 @@ blobs, arm = blobs.__wrapped__(), mlp_arm.__wrapped__()
 arm = replace(arm, model="mlp(256,256)", patience=1)
 arms = {name: replace(arm, kernel_initializer=name) for name in ("glorot_uniform", "random_normal")}
 settings = {"observe": observe, "keep_logits": True}
-kind = DeviceKind("cpu", "cpu", None, cpu_layers=IN_CPP)
+kind = DeviceKind("cpu", "cpu", None, kernels=KERNELS)
 groups = plan.plan_groups(blobs, arms, range(4), 0, kind)
-assert groups[0].recipe.cpu_layers == IN_CPP
+assert groups[0].layout.kernels == KERNELS
 chunks = plan.all_chunks(groups)
 assert [(c.num_seeds, c.num_arms) for c in chunks] == [(1, 1)] * 8
 
@@ -114,16 +114,17 @@ def _environment(**extra):
 @pytest.mark.parametrize("in_cpp", [False, True])
 def test_devices_train_chunks_as_workers_do_and_never_talk(in_cpp, tmp_path):
   """No collective in any program, and the same bits as one worker gives."""
-  if in_cpp and cpu_layers.why_missing() is not None:
-    pytest.skip(f"no layers in C++: {cpu_layers.why_missing()}")
-  script = _DEVICES.replace("FOLDER", str(tmp_path)).replace("IN_CPP", str(in_cpp))
+  if in_cpp and matmul.why_unavailable() is not None:
+    pytest.skip(f"no layers in C++: {matmul.why_unavailable()}")
+  script = _DEVICES.replace("FOLDER", str(tmp_path))
+  script = script.replace("KERNELS", repr(devices.CPP if in_cpp else ""))
   flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=3"
   result = subprocess.run(
     [sys.executable, "-c", script],
     capture_output=True,
     text=True,
     cwd=ROOT,
-    env=_environment(XLA_FLAGS=flags),
+    env=_environment(XLA_FLAGS=flags, JAXDL_CPU_LAYERS=str(int(in_cpp))),
   )
   assert result.returncode == 0, result.stderr
 
@@ -178,7 +179,7 @@ def test_two_processes_leave_what_one_leaves(tmp_path):
   config.update(_SETTINGS)
   experiment = compare_initializers.create_experiment(config)
   dataset = experiment_lib.load_dataset(experiment)
-  trained = experiment_lib.train(experiment, dataset)
+  trained = experiment_lib.train_arms(experiment, dataset)
   verdicts = [stats.to_json(verdict) for verdict in experiment_lib.compare(experiment, trained)]
   assert json.loads((run / "verdicts.json").read_text()) == json.loads(json.dumps(verdicts))
   members = pd.read_csv(io.StringIO(report.members_table(trained).to_csv(index=False)))

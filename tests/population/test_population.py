@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import member
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxdl import arm as arm_lib
-from jaxdl import population, train
+from jaxdl import batches, forward, population, train
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Split
 from jaxdl.errors import InputError
@@ -81,18 +82,13 @@ def test_same_arguments_give_the_same_bits(blobs, three_arms, trained):
 
 def test_member_alone_equals_its_slice(blobs, three_arms, trained):
   """The whole run of one member as one function, without vmap, against every member."""
-  groups = arm_lib.group_by_recipe(three_arms, 3, len(blobs.train), lambda *_: 4096)
-  (recipe,) = groups
+  (recipe,) = arm_lib.group_by_recipe(three_arms, 3, len(blobs.train), lambda *_: 4096)
   run = jax.jit(functools.partial(train.train_member, recipe))
-  splits = [
-    train.Examples(jnp.array(s.images), jnp.array(s.labels))
-    for s in (blobs.train, blobs.validation)
-  ]
-  num_steps = -(-len(blobs.train) // recipe.batch_size)
+  *_, train_set, validation = member(next(iter(three_arms.values())), blobs)
   for s, seed in enumerate(trained.seeds):
     for a, arm in enumerate(three_arms.values()):
-      hyper = arm_lib.hyperparams(arm, recipe, num_steps)
-      state, curves = run(train.seed_key(3, seed), hyper, *splits)
+      hyper = arm_lib.hyperparams(arm, recipe, 4)
+      state, curves = run(batches.seed_key(3, seed), hyper, train_set, validation)
       assert state.num_epochs == trained.epochs[s, a]
       assert state.best_epoch == trained.best_epoch[s, a]
       assert train.STATUS_NAMES[int(state.status)] == trained.status[s, a]
@@ -100,7 +96,7 @@ def test_member_alone_equals_its_slice(blobs, three_arms, trained):
       np.testing.assert_allclose(
         curves.val_loss[:num_epochs], trained.curves["val_loss"][s, a], rtol=2e-3
       )
-      logits = train.predict(recipe, state.params, jnp.array(blobs.test.images))
+      logits = forward.predict(recipe, state.params, jnp.array(blobs.test.images))
       loss = losses.categorical_cross_entropy(logits, jnp.array(blobs.test.labels)).mean()
       assert float(loss) == pytest.approx(trained.metrics["test_loss"][s, a], rel=2e-3)
       confusion = metrics.confusion_matrix(
@@ -379,11 +375,11 @@ def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
   (recipe,) = arm_lib.group_by_recipe(arms, 2, 218, lambda *_: 512)
   hyper = arm_lib.hyperparams(arms["a"], recipe, 1)
   shape = (28, 28, 1)
-  member = jax.eval_shape(lambda: train.create_member(recipe, train.seed_key(0, 0), hyper, shape))
+  state = tuning.member_shapes(recipe, hyper, shape)
 
   def default(num_arms, gibibytes):
     device = DeviceKind("gpu", "a GPU", gibibytes * 2**30)
-    return tuning.default_chunk(recipe, 10_000, num_arms, member, hyper, shape, device)
+    return tuning.default_chunk(recipe, 10_000, num_arms, state, hyper, shape, device)
 
   (small, _), (large, _) = (default(1, gibibytes) for gibibytes in (6, 60))
   assert 1 <= small < large
@@ -399,9 +395,9 @@ def test_on_cpu_only_small_members_train_together(model, expected):
   arm, shape = Arm(model=model), (28, 28, 1)
   (recipe,) = arm_lib.group_by_recipe({"a": arm}, 2, 218, lambda *_: 512)
   hyper = arm_lib.hyperparams(arm, recipe, 1)
-  member = jax.eval_shape(lambda: train.create_member(recipe, train.seed_key(0, 0), hyper, shape))
+  state = tuning.member_shapes(recipe, hyper, shape)
   cpu = DeviceKind("cpu", "a CPU", None)
-  assert tuning.default_chunk(recipe, 40, 2, member, hyper, shape, cpu) == expected
+  assert tuning.default_chunk(recipe, 40, 2, state, hyper, shape, cpu) == expected
 
 
 @pytest.mark.parametrize(

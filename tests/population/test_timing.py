@@ -1,16 +1,16 @@
 """What is timed and what is not: order, warm-up, synchronisation, and the programs themselves."""
 
+import functools
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import member
 
-from jaxdl import arm as arm_lib
-from jaxdl import stats, train
+from jaxdl import forward, stats, train
 from jaxdl.errors import InputError
-from jaxdl.population import timing
+from jaxdl.population import programs, timing
 from jaxdl.population.timing import Timings
 
 
@@ -76,21 +76,8 @@ def test_rounds_are_checked(settings):
     timing.take_turns({}, **settings)
 
 
-@pytest.fixture(scope="module")
-def member(blobs, mlp_arm):
-  """Recipe, key, settings and splits of one member on one device; dropout, no early stopping."""
+def test_what_is_timed_is_the_training_and_nothing_is_compiled_meanwhile(blobs, mlp_arm):
   arm = replace(mlp_arm, patience=None, num_epochs=3)
-  ((recipe, _),) = arm_lib.group_by_recipe({"a": arm}, 3, 50, lambda *_: 64).items()
-  hyper = jax.tree.map(jnp.asarray, arm_lib.hyperparams(arm, recipe, 4))
-  splits = [
-    train.Examples(jnp.asarray(split.images), jnp.asarray(split.labels))
-    for split in (blobs.train, blobs.validation, blobs.test)
-  ]
-  return recipe, train.seed_key(0, 0), hyper, *splits
-
-
-def test_what_is_timed_is_the_training_and_nothing_is_compiled_meanwhile(member):
-  recipe, key, hyper, train_set, validation, test_set = member
   compiled, on = [], [False]
 
   def listen(event, seconds, **_):
@@ -98,30 +85,30 @@ def test_what_is_timed_is_the_training_and_nothing_is_compiled_meanwhile(member)
       compiled.append(event)
 
   jax.monitoring.register_event_duration_secs_listener(listen)
-  step, carry = timing.compile_epoch(recipe, key, hyper, train_set, validation)
+  device = jax.local_devices()[0]
+  splits = programs.put_splits(blobs, device)
+  bound = timing.bind_member("a", arm, blobs, splits, device)
+  step, carry = timing.training_step(bound, arm.num_epochs)
   first = jax.tree.leaves(carry[0].params)[0]
   losses, on[0] = [], True
-  for _ in range(recipe.num_epochs):
+  for _ in range(arm.num_epochs):
     carry, epoch_metrics = step(carry)
     losses.append(epoch_metrics.train_loss)
   on[0] = False
   assert compiled == []
   assert first.is_deleted()  # it was donated
-  assert carry[1] == recipe.num_epochs
-  expected, curves = jax.jit(
-    lambda key, hyper: train.train_member(recipe, key, hyper, train_set, validation)
-  )(key, hyper)
-  np.testing.assert_allclose(losses, curves.train_loss, rtol=1e-5)
-  for ours, theirs in zip(
-    jax.tree.leaves(carry[0].params), jax.tree.leaves(expected.params), strict=True
-  ):
+  assert carry[1] == arm.num_epochs
+  recipe, *arguments = member(arm, blobs)
+  expected, curves = jax.jit(functools.partial(train.train_member, recipe))(*arguments)
+  np.testing.assert_allclose(np.ravel(losses), curves.train_loss, rtol=1e-5)
+  params = jax.tree.map(lambda leaf: leaf[0, 0], carry[0].params)
+  for ours, theirs in zip(*map(jax.tree.leaves, (params, expected.params)), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
-  params = carry[0].params
-  predict = timing.compile_inference(recipe, params, test_set.images)
+  predict = timing.compile_inference(recipe, params, splits[2].images)
   kept, logits = predict(params)
   assert kept is params
-  np.testing.assert_allclose(logits, train.predict(recipe, params, test_set.images), rtol=1e-4)
+  np.testing.assert_allclose(logits, forward.predict(recipe, params, splits[2].images), rtol=1e-4)
   # The listener was live: a new program is noticed.
   on[0] = True
   jax.jit(lambda x: x * 2.71828)(np.ones(7, np.float32))

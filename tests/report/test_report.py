@@ -21,6 +21,7 @@ from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import devices
 from jaxdl.report import figures
+from jaxdl.report import workdir as workdir_lib
 
 FILES = {
   "config.json",
@@ -99,7 +100,7 @@ def test_a_picture_of_augmentation_and_one_of_the_rates(blobs, mlp_arm, tmp_path
   (tmp_path / "tables").mkdir()
   (tmp_path / "tables" / "old.csv").write_text("x")
   with report.Workdir(tmp_path, experiment) as directory:
-    trained = experiment_lib.train(experiment, blobs)
+    trained = experiment_lib.train_arms(experiment, blobs)
     directory.commit(experiment, blobs, trained, [])
   names = {path.stem for path in (tmp_path / "figures").iterdir()}
   assert {"augmentation", "learning_rates"} < names
@@ -214,7 +215,7 @@ def test_a_clock_that_is_set_back_changes_no_duration(
       return super().now(tz) - datetime.timedelta(days=next(days))
 
   fake = types.SimpleNamespace(datetime=Clock, UTC=datetime.UTC)
-  monkeypatch.setattr(report, "datetime", fake)
+  monkeypatch.setattr(workdir_lib, "datetime", fake)
   with report.Workdir(tmp_path / "run", experiment) as directory:
     origin = directory._provenance(blobs, trained)
   assert origin["finished"] < origin["started"]

@@ -1,5 +1,6 @@
 """Dense layers in C++: steps and products against NumPy's, and training with them against XLA's."""
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -13,14 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import member
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdl import arm as arm_lib
-from jaxdl import report, train
-from jaxdl.arm import Arm, Recipe
+from jaxdl import batches, report, train
+from jaxdl.arm import Arm
 from jaxdl.byhand import backprop, gradient_check
-from jaxdl.cpu import cpu_layers
+from jaxdl.cpu import matmul, step
 from jaxdl.data.dataset import Split
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
@@ -31,17 +33,17 @@ from jaxdl.population import devices, plan, tuning
 from jaxdl.population.devices import DeviceKind
 
 needs_it = pytest.mark.skipif(
-  cpu_layers.why_missing() is not None, reason=f"no layers in C++: {cpu_layers.why_missing()}"
+  matmul.why_unavailable() is not None, reason=f"no layers in C++: {matmul.why_unavailable()}"
 )
-CPU, CPU_WITH_IT = DeviceKind("cpu", "cpu", None), DeviceKind("cpu", "cpu", None, cpu_layers=True)
+CPU, CPU_WITH_IT = DeviceKind("cpu", "cpu", None), DeviceKind("cpu", "cpu", None, kernels="cpp")
 
 
 @pytest.fixture
 def anew():
   """Has it looked for anew, in the test and after it."""
-  cpu_layers.why_missing.cache_clear()
+  matmul.why_unavailable.cache_clear()
   yield
-  cpu_layers.why_missing.cache_clear()
+  matmul.why_unavailable.cache_clear()
 
 
 def test_it_is_there_where_there_is_a_compiler(monkeypatch, anew):
@@ -49,7 +51,7 @@ def test_it_is_there_where_there_is_a_compiler(monkeypatch, anew):
   monkeypatch.delenv("JAXDL_CPU_LAYERS", raising=False)
   cpu = pathlib.Path("/proc/cpuinfo")
   if shutil.which("c++") and cpu.exists() and " avx2 " in cpu.read_text():
-    assert cpu_layers.why_missing() is None
+    assert matmul.why_unavailable() is None
 
 
 # Steps and products.
@@ -95,9 +97,9 @@ def _check_step(batch, rows, columns, density=1.0, **scalars):
 
 @jax.jit
 def _step(params, mu, nu, factors, rate, epsilon, keep):
-  factors = cpu_layers.Factors(*factors)
+  factors = step.Factors(*factors)
   scalars = {"rate": rate, "epsilon": epsilon, "keep": keep}
-  return cpu_layers.adam_step(params, mu, nu, factors, **scalars, b1=0.9, b2=0.999)
+  return step.adam_step(params, mu, nu, factors, **scalars)
 
 
 # Around the borders of tiles, panels, groups and blocks, of which none is a multiple of all.
@@ -181,7 +183,7 @@ def test_products_around_borders(density):
 @needs_it
 def test_the_code_for_older_processors():
   """They have AVX2, not AVX-512; a processor that has both takes the latter, with the same bits."""
-  library = ctypes.CDLL(str(cpu_layers.library_file()))
+  library = ctypes.CDLL(str(matmul.library_file()))
   for target in ("adam_step", "sparse_product", "outer_product"):
     handler = jax.ffi.pycapsule(library[f"{target}_avx2"])
     jax.ffi.register_ffi_target(f"test_{target}_avx2", handler, platform="cpu")
@@ -224,32 +226,6 @@ def test_shapes_that_do_not_belong_together():
     jax.block_until_ready(outer(inputs, cotangents[:1]))
 
 
-@needs_it
-@pytest.mark.parametrize("weight_decay", [None, 0.1])
-@pytest.mark.parametrize("names", [("first", "second"), ("first",)])
-def test_steps_with_factors_are_steps_with_their_product(names, weight_decay):
-  """Three steps of `optimizers.step` with a layer in factors and one without, if there is one."""
-  rng = np.random.default_rng(0)
-
-  def draw(*shape):
-    return jnp.array(rng.normal(size=shape), jnp.float32)
-
-  params = {name: {"kernel": draw(9, 33), "bias": draw(33)} for name in names}
-  run, reference = [(params, optimizers.get("adam").init(params))] * 2
-  step = jax.jit(functools.partial(optimizers.step, "adam"))
-  for _ in range(3):
-    factors = cpu_layers.Factors(draw(5, 9), draw(5, 33))
-    others = {name: params[name] for name in names[1:]}  # some gradient
-    first = {
-      "kernel": factors.inputs.T @ factors.cotangents,
-      "bias": factors.cotangents.sum(axis=0),
-    }
-    run = step(*run, {"first": factors, **others}, 0.01, weight_decay)
-    reference = step(*reference, {"first": first, **others}, 0.01, weight_decay)
-  assert int(run[1].count) == 3
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), run, reference)
-
-
 # As JAX has them.
 
 
@@ -267,7 +243,7 @@ def test_a_product_and_its_gradient(batch, density, of_cotangents, rows, columns
     outputs, back = jax.vjp(function, *_float32((inputs, kernel)))
     return outputs, *back(_float32(cotangents))
 
-  found = jax.jit(lambda: run(cpu_layers.product))()
+  found = jax.jit(lambda: run(matmul.matmul))()
   expected = inputs @ kernel, cotangents @ kernel.T, inputs.T @ cotangents
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -281,7 +257,7 @@ def test_a_product_is_xlas_where_inputs_are_dense():
   for density in (0.2, 0.9):
     inputs = _float32(_factors(40, 784, 1, density)[0])
     found, expected = (
-      jax.jit(cpu_layers.product)(inputs, kernel),
+      jax.jit(matmul.matmul)(inputs, kernel),
       jax.jit(jnp.matmul)(inputs, kernel),
     )
     is_same[density] = np.array_equal(found, expected)
@@ -296,57 +272,93 @@ def test_the_gradient_by_inputs_is_xlas_where_cotangents_are_dense():
   is_finite = {}
   for density in (0.2, 0.9):
     cotangents = _float32(_factors(800, 64, 1, density)[0]).at[:, 0].set(0)
-    run = jax.jit(lambda of: jax.vjp(cpu_layers.product, inputs, kernel)[1](of)[0])
+    run = jax.jit(lambda of: jax.vjp(matmul.matmul, inputs, kernel)[1](of)[0])
     is_finite[density] = bool(jnp.isfinite(run(cotangents)).all())
   assert is_finite == {0.2: True, 0.9: False}
+
+
+@needs_it
+def test_a_product_under_vmap_is_xlas(monkeypatch):
+  """Over either factor or both, once or twice, forwards and backwards."""
+  inputs, kernel = _float32((_factors(40, 784, 1, 0.2)[0], _layer(784, 128)[0]["kernel"]))
+  several = jnp.stack([kernel, 2 * kernel])
+  monkeypatch.setattr(jax.ffi, "ffi_call", None)
+
+  def gradient(product, inputs, kernel):
+    return jax.grad(lambda *pair: jnp.square(product(*pair)).sum(), argnums=(0, 1))(inputs, kernel)
+
+  for axes in ((None, 0), (0, None), (0, 0)):
+    pair = [
+      x if axis is None else jnp.stack([x, -x])
+      for x, axis in zip((inputs, kernel), axes, strict=False)
+    ]
+    found, expected = (
+      jax.jit(jax.vmap(functools.partial(gradient, product), axes))(*pair)
+      for product in (matmul.matmul, jnp.matmul)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
+  twice = jax.vmap(jax.vmap(matmul.matmul, (None, 0)), (0, None))
+  found = jax.jit(twice)(jnp.stack([inputs, inputs]), several)
+  np.testing.assert_allclose(found[1, 1], 2 * inputs @ kernel, rtol=1e-4, atol=1e-4)
 
 
 # Gradients as factors.
 
 
-@pytest.mark.parametrize("model", ["mlp", "cifar_mlp", "cnn_binary", "cnn_mnist"])
-def test_factors_are_those_of_the_gradient(model):
-  network = models.create(
-    model, num_outputs=3, kernel_init=nn.initializers.normal(0.1),
-    bias_init=nn.initializers.normal(0.1), dropout_rate=0.5,
-  )  # fmt: skip
-  rng = np.random.default_rng(0)
-  images = jnp.array(rng.random((4, 10, 10, 1)), jnp.float32)
-  keys = jax.random.split(jax.random.key(1), 4)
-  params = network.init(jax.random.key(0), images)["params"]
-
-  def loss(params):
-    logits = network.apply({"params": params}, images, keys)
-    return jnp.square(logits).sum(), {"logits": logits}
-
-  expected, aux = jax.grad(loss, has_aux=True)(params)
-  names = [name for name, of in params.items() if of["kernel"].ndim == 2]
-  assert names
-  grads, factors, found_aux = cpu_layers.gradient_in_factors(loss, params, names, 4)
-  assert list(factors) == names
-  np.testing.assert_array_equal(found_aux["logits"], aux["logits"])
-  for name, (inputs, cotangents) in factors.items():
-    found = {"kernel": inputs.T @ cotangents, "bias": cotangents.sum(axis=0)}
-    for part in found:
-      np.testing.assert_allclose(found[part], expected[name][part], rtol=1e-4, atol=1e-5)
-  assert set(grads) == set(params) - set(names)
-  for name in grads:
-    jax.tree.map(np.testing.assert_array_equal, grads[name], expected[name])
+@needs_it
+@pytest.mark.parametrize(
+  ("settings", "slice_size", "expected"),
+  [
+    ({"model": "mlp"}, 512, ["Dense_0", "Dense_1"]),  # the output has too few columns
+    ({"model": "mlp", "optimizer": "adamw"}, 512, ["Dense_0", "Dense_1"]),
+    ({"model": "mlp", "optimizer": "sgd"}, 512, []),
+    ({"model": "mlp", "l2": 0.1}, 512, []),
+    # In several slices only if all factors are smaller: 110 * (784 + 128) < 784 * 128 = 100,352.
+    ({"model": "mlp", "batch_size": 110}, 10, ["Dense_0"]),
+    ({"model": "mlp", "batch_size": 111}, 37, []),
+    ({"model": "cnn_mnist", "batch_size": 8}, 8, ["Dense_0"]),
+  ],
+)
+def test_which_kernels_are_left_in_factors(digits, settings, slice_size, expected):
+  arm = Arm(**{"loss": "categorical_cross_entropy", "batch_size": 32, **settings})
+  recipe, _, hyper, train_set, _ = member(arm, digits, slice_size)
+  shape = train_set.images.shape[1:]
+  params = tuning.member_shapes(recipe, hyper, shape).params
+  assert step.layers_in_factors(recipe, params, shape) == tuple((name,) for name in expected)
 
 
-def test_which_kernels_are_left_in_factors():
-  kernels = {
-    "conv": (3, 3, 32, 64),
-    "wide": (784, 128),
-    "small": (64, 10),
-    "narrow": (9_216, 1),
-  }
-  params = {name: {"kernel": np.zeros(shape)} for name, shape in kernels.items()}
-  # In one slice they are there anyway.
-  assert cpu_layers.layers_with_factors(params, 1, 512) == ("wide", "small")
-  # 784 * 128 = 100,352 is no less than 110 * (784 + 128) = 100,320, but than 111 times as much.
-  assert cpu_layers.layers_with_factors(params, 11, 10) == ("wide",)
-  assert cpu_layers.layers_with_factors(params, 3, 37) == ()
+class _Block(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return nn.relu(nn.Dense(64)(x))
+
+
+class _Nested(nn.Module):
+  """A dense layer in a block, one that is applied twice, one on a tensor, and one without bias."""
+
+  @nn.compact
+  def __call__(self, x, _=None):
+    x = _Block()(x.reshape(len(x), -1))
+    twice = nn.Dense(64, name="twice")
+    x = twice(twice(x))
+    x = nn.Dense(16, name="tensor")(x.reshape(len(x), 4, 16)).reshape(len(x), -1)
+    return nn.Dense(10, name="no_bias", use_bias=False)(nn.LayerNorm()(x))
+
+
+@needs_it
+def test_a_model_with_nested_modules_plans_and_trains(digits, monkeypatch):
+  """Layers without a kernel, layers in layers: planned for every device, and trained as by XLA."""
+  monkeypatch.setattr(models, "create", lambda *_, **__: _Nested())
+  arm = Arm(model="mlp", loss="categorical_cross_entropy", batch_size=32, num_epochs=2)
+  recipe, *_, train_set, _ = member(arm, digits)
+  shape = train_set.images.shape[1:]
+  params = _Nested().init(jax.random.key(0), jnp.zeros((1, *shape)))["params"]
+  assert step.layers_in_factors(recipe, params, shape) == (("_Block_0", "Dense_0"),)
+  for device in (CPU, CPU_WITH_IT, DeviceKind("gpu", "a GPU", 2**33)):
+    (group,) = plan.plan_groups(digits, {"a": arm}, range(2), 0, device)
+    assert group.layout.kernels == device.kernels
+  found, expected = (_run(arm, digits, in_cpp)[1] for in_cpp in (True, False))
+  np.testing.assert_allclose(found.train_loss, expected.train_loss, rtol=1e-3)
 
 
 # Training.
@@ -354,15 +366,20 @@ def test_which_kernels_are_left_in_factors():
 
 def _run(arm, dataset, in_cpp, slice_size=512):
   """Trains one member; returns its state and curves."""
-  groups = arm_lib.group_by_recipe(
-    {"arm": arm}, dataset.num_classes, len(dataset.train), lambda _: slice_size
-  )
-  (recipe,) = groups
-  recipe = replace(recipe, cpu_layers=in_cpp)
-  hyper = arm_lib.hyperparams(arm, recipe, -(-len(dataset.train) // recipe.batch_size))
-  splits = (train.Examples(jnp.array(s.images), jnp.array(s.labels)) for s in dataset.splits[:2])
-  run = jax.jit(functools.partial(train.train_member, recipe))
-  return run(train.seed_key(0, 0), hyper, *splits)
+  recipe, key, hyper, *splits = member(arm, dataset, slice_size)
+
+  def run(key, hyper, train_set, validation):
+    return jax.lax.scan(
+      lambda state, epoch: train.train_epoch(
+        recipe, state, key, hyper, train_set, validation, epoch, step=chosen
+      ),
+      train.create_member(recipe, key, hyper, train_set.images.shape[1:]),
+      jnp.arange(arm.num_epochs),
+    )
+
+  chosen = step.train_step if in_cpp else train.train_step
+  with contextlib.nullcontext() if in_cpp else matmul.xla_alone():
+    return jax.jit(run)(key, hyper, *splits)
 
 
 @needs_it
@@ -425,6 +442,7 @@ def _check_training(dataset, settings, slice_size, called, monkeypatch):
   )
   expected, expected_curves = _run(arm, dataset, False, slice_size)
   assert not calls
+  jax.clear_caches()  # what was traced before calls nothing
   state, curves = _run(arm, dataset, True, slice_size)
   assert calls >= {f"jaxdl_{name}" for name in called}
   assert ("jaxdl_adam_step" in calls) == ("adam_step" in called)
@@ -448,13 +466,11 @@ def test_a_member_diverges(digits, optimizer):
 @needs_it
 def test_one_step_of_training_is_the_step_by_hand():
   """`train_step` with factors: gradients derived by hand, and Adam's first step, rate * sign."""
-  recipe = Recipe(
-    model="mlp", num_outputs=3, losses=("hinge",), optimizer="adam", dropout_rate=0.3,
-    batch_size=5, num_epochs=1, restore_best=False, kernel_initializers=("random_normal",),
-    bias_initializers=("zeros",), slice_size=5, activation="tanh", cpu_layers=True,
-  )  # fmt: skip
+  arm = Arm(model="mlp", loss="hinge", optimizer="adam", dropout_rate=0.3, batch_size=5,
+            num_epochs=1, activation="tanh", kernel_initializer="random_normal")  # fmt: skip
+  (recipe,) = arm_lib.group_by_recipe({"arm": arm}, 3, 5, lambda _: 5)
   rng = np.random.default_rng(0)
-  examples = train.Examples(
+  examples = batches.Examples(
     jnp.array(rng.integers(0, 256, (5, 4, 3, 1)), jnp.uint8), jnp.array([0, 2, 1, 1, 0])
   )
   params = {
@@ -463,12 +479,11 @@ def test_one_step_of_training_is_the_step_by_hand():
   }
   start = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
   slices = jax.tree.map(
-    lambda leaf: leaf[0], train.epoch_slices(recipe, train.seed_key(0, 0), jnp.int32(0), 5)
+    lambda leaf: leaf[0], batches.epoch_slices(recipe, batches.seed_key(0, 0), jnp.int32(0), 5)
   )
-  arm = Arm(loss="hinge", kernel_initializer="random_normal", bias_initializer="zeros")
-  hyper = arm_lib.hyperparams(replace(arm, num_epochs=1), recipe, 1)
-  state = optimizers.get("adam").init(start)
-  (after, state), _ = train.train_step(recipe, (start, state), examples, hyper, slices, 0.01)
+  hyper = arm_lib.hyperparams(arm, recipe, 1)
+  state = optimizers.create("adam", 0.0).init(start)
+  (after, (state,)), _ = step.train_step(recipe, hyper, examples, (start, state), slices, 0.01)
 
   order = np.asarray(slices.indices).ravel()
   mask = gradient_check.dropout_mask(slices.dropout_keys.ravel(), 64, 0.3)
@@ -484,8 +499,7 @@ def test_one_step_of_training_is_the_step_by_hand():
     # m / (1 - b1) over sqrt(v / (1 - b2)) + epsilon is g / (|g| + epsilon), where g is no rounding.
     clear = np.abs(gradient) > 1e-5
     assert clear.mean() > 0.5
-    step = 0.01 * gradient / (np.abs(gradient) + 1e-7)
-    expected = params[name][part] - step
+    expected = params[name][part] - 0.01 * gradient / (np.abs(gradient) + 1e-7)
     np.testing.assert_allclose(found[0][clear], expected[clear], rtol=1e-4, atol=1e-5)
 
 
@@ -497,78 +511,46 @@ def test_neither_gradients_nor_copies_of_kernels_are_stored(blobs):
   """The compiled step computes no kernel's gradient, and updates kernels where they are."""
   arm = Arm(model="mlp(70,80)", loss="categorical_cross_entropy", batch_size=10, num_epochs=1,
             patience=None, dropout_rate=0.0)  # fmt: skip
-  groups = arm_lib.group_by_recipe({"arm": arm}, 3, len(blobs.train), lambda _: 512)
-  recipe = replace(next(iter(groups)), cpu_layers=True)
-  hyper = arm_lib.hyperparams(arm, recipe, 5)
-  key = train.seed_key(0, 0)
-  splits = [train.Examples(jnp.array(s.images), jnp.array(s.labels)) for s in blobs.splits[:2]]
+  recipe, key, hyper, *splits = member(arm, blobs, 512)
   state = jax.eval_shape(lambda: train.create_member(recipe, key, hyper, (8, 8, 1)))
-  epoch = jax.jit(functools.partial(train.train_epoch, recipe), donate_argnums=0)
+  train_epoch = functools.partial(train.train_epoch, recipe, step=step.train_step)
+  epoch = jax.jit(train_epoch, donate_argnums=0)
   program = epoch.lower(state, key, hyper, *splits, jnp.int32(0)).compile().as_text()
-  step = max(program.split("\n\n"), key=lambda part: part.count("custom-call("))
-  assert step.count('custom_call_target="jaxdl_adam_step"') == 2
+  loop = max(program.split("\n\n"), key=lambda part: part.count("custom-call("))
+  assert loop.count('custom_call_target="jaxdl_adam_step"') == 2
   for shape in ("[64,70]", "[70,80]"):
-    made = [line.split(" = ")[1] for line in step.splitlines() if f" = f32{shape}" in line]
+    made = [line.split(" = ")[1] for line in loop.splitlines() if f" = f32{shape}" in line]
     assert {line.split(" ")[1].split("(")[0] for line in made} == {"get-tuple-element"}
 
 
 # Who uses it.
 
 
-def test_who_trains_with_it():
-  recipe = Recipe(
-    model="mlp", num_outputs=3, optimizer="adam", dropout_rate=0.0, batch_size=8, num_epochs=1,
-    restore_best=False, slice_size=8,
-  )  # fmt: skip
-  large = {"Dense_0": {"kernel": np.zeros((784, 128))}}
-  small = {"Dense_0": {"kernel": np.zeros((64, 10))}}
-  conv = {"Conv_0": {"kernel": np.zeros((3, 3, 32, 64))}, "Dense_0": {"kernel": np.zeros((64, 1))}}
-  narrow = {"Conv_0": {"kernel": np.zeros((3, 3, 1, 32))}, "Dense_0": {"kernel": np.zeros((64, 1))}}
-  sgd = replace(recipe, optimizer="sgd")
-  for chosen, params in (
-    (recipe, large),
-    (recipe, small),
-    (recipe, conv),
-    (replace(recipe, optimizer="adamw", weight_decay=True), small),
-    (sgd, large),
-    (replace(recipe, l2=True), large),
-    (replace(recipe, batch_size=200), large),
-  ):
-    assert tuning.complete(chosen, 1, CPU_WITH_IT, params).cpu_layers
-  for other, num_members, device, params in (
-    (recipe, 2, CPU_WITH_IT, large),  # mapped over
-    (recipe, 1, CPU, large),
-    (recipe, 1, DeviceKind("gpu", "a GPU", None), large),
-    (recipe, 1, CPU_WITH_IT, narrow),
-    (sgd, 1, CPU_WITH_IT, small),
-    (replace(recipe, l2=True), 1, CPU_WITH_IT, small),
-    (replace(recipe, batch_size=200), 1, CPU_WITH_IT, small),  # 200 * (64 + 10) > 64 * 10
-  ):
-    assert not tuning.complete(other, num_members, device, params).cpu_layers
+@needs_it
+@pytest.mark.parametrize(
+  ("settings", "slice_size", "gains"),
+  [
+    ({"model": "mlp"}, 512, True),  # large layers
+    ({"model": "mlp", "optimizer": "sgd", "l2": 0.1}, 512, True),
+    ({"model": "mlp(16)"}, 512, True),  # small ones, but Adam
+    ({"model": "mlp(16)", "optimizer": "sgd"}, 512, False),
+    ({"model": "mlp(16)", "l2": 0.1}, 512, False),
+    ({"model": "mlp(16)", "batch_size": 200}, 8, False),  # 200 * (784 + 16) > 784 * 16
+    ({"model": "cnn_binary", "optimizer": "sgd"}, 8, True),  # a large convolution
+  ],
+)
+def test_who_trains_with_it(digits, settings, slice_size, gains):
+  arm = Arm(**{"loss": "categorical_cross_entropy", "batch_size": 8, **settings})
+  arms = {"a": arm}
 
+  def kernels(device, chunk_size=1):
+    (group,) = plan.plan_groups(digits, arms, range(2), 0, device, chunk_size, slice_size)
+    return group.layout.kernels
 
-def test_which_steps_are_adams_in_one_pass():
-  recipe = Recipe(
-    model="mlp", num_outputs=3, optimizer="adam", dropout_rate=0.0, batch_size=8, num_epochs=1,
-    restore_best=False, slice_size=8, cpu_layers=True,
-  )  # fmt: skip
-  params = {"Dense_0": {"kernel": np.zeros((784, 128))}}
-  for chosen in (recipe, replace(recipe, optimizer="adamw", weight_decay=True)):
-    assert train.layers_in_factors(chosen, params) == ("Dense_0",)
-  for other in (
-    replace(recipe, cpu_layers=False),
-    replace(recipe, optimizer="sgd"),
-    replace(recipe, l2=True),
-    replace(recipe, batch_size=200),  # 200 * (784 + 128) > 784 * 128
-  ):
-    assert train.layers_in_factors(other, params) == ()
-
-
-def test_a_plan_says_so(digits):
-  arms = {"adam": Arm(model="mlp(200)", loss="categorical_cross_entropy", patience=None)}
-  for device in (CPU, CPU_WITH_IT):
-    (group,) = plan.plan_groups(digits, arms, range(2), 0, device, chunk_size=1)
-    assert group.plan.cpu_layers == group.recipe.cpu_layers == device.cpu_layers
+  assert kernels(CPU_WITH_IT) == ("cpp" if gains else "")
+  for device in (CPU, DeviceKind("gpu", "a GPU", None)):
+    assert kernels(device) == ""
+  assert kernels(CPU_WITH_IT, chunk_size=2) == ""  # mapped over
 
 
 def test_a_run_goes_on_as_it_began(digits, tmp_path):
@@ -580,44 +562,44 @@ def test_a_run_goes_on_as_it_began(digits, tmp_path):
   }
   experiment = Experiment(question="?", arms=arms, dataset="digits", num_seeds=2)
   for first, second in itertools.permutations(plans):
-    path = tmp_path / f"began with {first.cpu_layers}"
+    path = tmp_path / f"began with {first.kernels}"
     with report.Workdir(path, experiment) as workdir:
       workdir.claim(digits, plans[first], first)
-      assert ("cpu_layers" in workdir.store.read_identity()["programs"]["0"]) == first.cpu_layers
+      assert workdir.store.read_identity()["programs"]["0"].get("kernels", "") == first.kernels
     with report.Workdir(path, experiment) as workdir:
       workdir.claim(digits, plans[first], first)
-      with pytest.raises(InputError, match=r"cpu_layers: .* there, .* now"):
+      with pytest.raises(InputError, match=r"kernels: .* there, .* now"):
         workdir.claim(digits, plans[second], second)
 
 
 def test_devices_say_so():
   here = devices.kind_of(jax.local_devices()[0])
-  assert here.cpu_layers == (here.platform == "cpu" and cpu_layers.why_missing() is None)
+  assert bool(here.kernels) == (here.platform == "cpu" and matmul.why_unavailable() is None)
 
 
 def test_it_can_be_switched_off(monkeypatch, anew):
   monkeypatch.setenv("JAXDL_CPU_LAYERS", "0")
-  assert cpu_layers.why_missing() == "JAXDL_CPU_LAYERS=0 is set"
-  assert not devices.kind_of(jax.local_devices()[0]).cpu_layers
+  assert matmul.why_unavailable() == "JAXDL_CPU_LAYERS=0 is set"
+  assert not devices.kind_of(jax.local_devices()[0]).kernels
 
 
 def test_what_is_not_there_is_not_used(monkeypatch, anew, tmp_path):
   """Not compiled; compiled for something else."""
   monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-  assert cpu_layers.why_missing().startswith("it was not compiled when jaxdl was installed")
-  cpu_layers.why_missing.cache_clear()
+  assert matmul.why_unavailable().startswith("it was not compiled when jaxdl was installed")
+  matmul.why_unavailable.cache_clear()
   file = tmp_path / "other.so"
   file.write_bytes(b"no library")
-  monkeypatch.setattr(cpu_layers, "library_file", lambda: file)
-  assert cpu_layers.why_missing().startswith("it does not load: ")
-  assert "\n" not in cpu_layers.why_missing()
-  assert not devices.kind_of(jax.local_devices()[0]).cpu_layers
+  monkeypatch.setattr(matmul, "library_file", lambda: file)
+  assert matmul.why_unavailable().startswith("it does not load: ")
+  assert "\n" not in matmul.why_unavailable()
+  assert not devices.kind_of(jax.local_devices()[0]).kernels
 
 
 def test_a_worker_without_it(monkeypatch, anew):
   """Of a cluster, where the run is planned with it."""
   monkeypatch.setenv("JAXDL_CPU_LAYERS", "0")
   here = devices.kind_of(jax.local_devices()[0])
-  run = dask_lib.Run("{}", None, "", here._replace(cpu_layers=True), "")
-  with pytest.raises(InputError, match="on a worker JAXDL_CPU_LAYERS=0 is set; install"):
-    dask_lib._trainer(run)
+  job = dask_lib.Job(None, here._replace(kernels="cpp"), "")
+  with pytest.raises(InputError, match="a worker has none: JAXDL_CPU_LAYERS=0 is set; install"):
+    dask_lib._trainer(job)

@@ -1,0 +1,166 @@
+"""What the training of one chunk gives, on the host, and how results of several are joined."""
+
+import collections
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdl import train
+from jaxdl.data.dataset import Dataset
+from jaxdl.optim import metrics
+from jaxdl.population.plan import Chunk, Group
+from jaxdl.population.programs import TestResult
+from jaxdl.store.store import Store
+
+_LOGGER = logging.getLogger("jaxdl")
+
+
+class ChunkResult(NamedTuple):
+  """What the training of one chunk gives, on the host."""
+
+  status: np.ndarray  # [S, A] int, as in jaxdl.train
+  num_epochs: np.ndarray  # [S, A] int
+  best_epoch: np.ndarray  # [S, A] int
+  curves: train.EpochMetrics  # [S, A, E]
+  test_loss: np.ndarray  # [S, A]
+  confusion: np.ndarray  # [S, A, C, C] int, at the arm's threshold
+  confusion_at_half: np.ndarray  # [S, A, C, C] int, at threshold 0.5
+  sum_probabilities: np.ndarray  # [A, N, C], over the seeds that did not diverge
+  observations: dict[str, np.ndarray]  # [S, A, E + 1, ...]
+  logits: np.ndarray | None  # [S, A, N, C]
+  train_seconds: np.ndarray  # [S, A]
+
+  def to_arrays(self) -> dict[str, np.ndarray]:
+    """Returns it as arrays by name, for a file."""
+    nested = {"curves": self.curves._asdict(), "observations": self.observations}
+    flat = {k: v for k, v in self._asdict().items() if k not in nested and v is not None}
+    return flat | {f"{k}/{name}": v for k, of in nested.items() for name, v in of.items()}
+
+  @classmethod
+  def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "ChunkResult":
+    """Returns what `to_arrays` was called on.
+
+    Raises:
+      ValueError: some of it is missing, or there is more.
+    """
+    parts: dict[str, Any] = collections.defaultdict(dict)
+    for name, array in arrays.items():
+      outer, _, inner = name.partition("/")
+      if inner:
+        parts[outer][inner] = array
+      else:
+        parts[outer] = array
+    try:
+      curves = train.EpochMetrics(**parts.pop("curves"))
+      optional = {
+        "observations": parts.pop("observations", {}),
+        "logits": parts.pop("logits", None),
+      }
+      return cls(curves=curves, **optional, **parts)
+    except (KeyError, TypeError) as error:
+      raise ValueError(f"these are not the results of a chunk: {error}") from error
+
+
+def join(results: Sequence[ChunkResult], axis: int) -> ChunkResult:
+  """Returns the results of several chunks as those of one, along the seeds (0) or the arms (1)."""
+
+  def along(*leaves):
+    return np.concatenate(leaves, axis)
+
+  joined = jax.tree.map(along, *(r._replace(sum_probabilities=None) for r in results))
+  sums = [result.sum_probabilities for result in results]  # [A, N, C]
+  return joined._replace(sum_probabilities=sum(sums) if axis == 0 else np.concatenate(sums))
+
+
+def read_chunk(store: Store, group: Group, chunk: Chunk) -> ChunkResult | None:
+  """Returns the results of a chunk that are stored; None where there are none that are sound."""
+  arrays = store.read_chunk(chunk.name)
+  if arrays is None:
+    return None
+  try:
+    result = ChunkResult.from_arrays(arrays)
+    if result.status.shape != (group.num_real(chunk), chunk.num_arms):
+      raise ValueError("it has other members")
+  except ValueError as error:
+    _LOGGER.warning("chunk %s is trained again: %s", chunk.name, error)
+    store.delete_chunk(chunk.name)
+    return None
+  return result
+
+
+def progress_of(group: Group, result: ChunkResult) -> tuple[int, int, int]:
+  """Returns what `Progress.resume` wants to know of a chunk that is trained."""
+  most = group.recipe.arm.num_epochs
+  return int(result.num_epochs.sum()), int((most - result.num_epochs).sum()), result.status.size
+
+
+def sum_up(
+  dataset: Dataset,
+  group: Group,
+  chunk: Chunk,
+  state: train.MemberState,
+  rows: Sequence[train.EpochMetrics],
+  observed: Sequence[dict[str, np.ndarray]],
+  tested: TestResult,
+  seconds: float,
+) -> ChunkResult:
+  """Returns the results of a chunk's members, but for those that fill it up.
+
+  Args:
+    dataset: what they trained on.
+    group: of the chunk.
+    chunk: which.
+    state: `[s, a]` after the last epoch, on the host like all that follows; no parameters needed.
+    rows: metrics `[s, a]` of each epoch.
+    observed: at initialisation and after each epoch, `[s, a, ...]`.
+    tested: `[s, a, ...]`. Members that diverged at the very end are marked so.
+    seconds: that all of it took.
+  """
+  num_epochs, num_real = group.recipe.arm.num_epochs, group.num_real(chunk)
+  state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
+  # The last update may have been the one too many, and with it nothing but the test shows that.
+  finite = np.isfinite(tested.loss) & np.isfinite(tested.logits).all(axis=(-2, -1))  # [S, A]
+  status = np.where(finite, state.status, train.DIVERGED)
+  valid = (status != train.DIVERGED)[..., None, None]
+  probabilities = metrics.probabilities(np.where(valid, tested.logits, 0)) * valid  # [S, A, N, C]
+
+  def count(predicted):  # [S, A, N] -> [S, A, C, C]
+    counts = metrics.confusion_matrix(dataset.test.labels, predicted, dataset.num_classes)
+    return np.where(valid, counts, 0)
+
+  return ChunkResult(
+    status=status,
+    num_epochs=state.num_epochs,
+    best_epoch=state.best_epoch,
+    curves=_along_epochs(rows, num_real, num_epochs),
+    test_loss=tested.loss,
+    confusion=count(tested.predicted),
+    confusion_at_half=count(tested.predicted_at_half),
+    sum_probabilities=probabilities.sum(axis=0),
+    observations=_along_epochs(observed, num_real, num_epochs + 1),
+    logits=tested.logits,
+    train_seconds=np.full(finite.shape, seconds / finite.size),
+  )
+
+
+def _along_epochs(epochs: Sequence, num_real: int, length: int) -> Any:
+  """Stacks trees of `[s, a, ...]` along epochs, `[S, A, length, ...]`, without what pads them."""
+  return jax.tree.map(
+    lambda *leaves: pad_epochs(np.stack(leaves, axis=2)[:num_real], length), *epochs
+  )
+
+
+def as_float(values: np.ndarray) -> np.ndarray:
+  """Returns floats as they are and other numbers as floats: an integer cannot be missing."""
+  return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
+
+
+def pad_epochs(curve: np.ndarray, num_epochs: int) -> np.ndarray:
+  """Cuts or pads curves `[S, A, e, ...]` to `[S, A, E, ...]`, with NaN after their end."""
+  curve = as_float(curve[:, :, :num_epochs])
+  padding = [(0, 0)] * curve.ndim
+  padding[2] = (0, num_epochs - curve.shape[2])
+  return np.pad(curve, padding, constant_values=np.nan)

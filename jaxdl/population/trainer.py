@@ -1,0 +1,276 @@
+"""Trains chunks on workers of this process, from their checkpoints and into the store."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdl.data.dataset import Dataset
+from jaxdl.errors import InputError
+from jaxdl.population import chunk as chunk_lib
+from jaxdl.population import plan, programs, tuning
+from jaxdl.population.chunk import BoundPrograms, ChunkState
+from jaxdl.population.chunk_result import ChunkResult, join, progress_of, read_chunk, sum_up
+from jaxdl.population.plan import Chunk, Group
+from jaxdl.population.programs import Observer, Programs
+from jaxdl.population.progress import Progress
+from jaxdl.store.store import Store
+
+_LOGGER = logging.getLogger("jaxdl")
+
+# A checkpoint takes about 30 ms of a core, so every five seconds is less than a hundredth.
+_SECONDS_BETWEEN_CHECKPOINTS = 5.0
+
+
+class StoppedError(Exception):
+  """Another worker failed, or the user wants to stop."""
+
+
+class Trainer:
+  """Trains chunks of one population, on any worker of this process."""
+
+  def __init__(
+    self,
+    dataset: Dataset,
+    groups: Sequence[Group],
+    workers: Sequence[jax.Device],
+    *,
+    observe: Observer | None = None,
+    keep_logits: bool = False,
+    store: Store | None = None,
+    checkpoint_every: int | None = None,
+    progress: Progress | None = None,
+  ):
+    """Puts the data on the devices and begins to compile, in the background.
+
+    Args:
+      dataset: what to train, validate and test on.
+      groups: of `jaxdl.population.plan.plan_groups`.
+      workers: the device of every worker.
+      observe: as `jaxdl.population.train_population` takes it, like those that follow.
+      keep_logits: keep every member's logits of the test set.
+      store: where checkpoints and results go, and are looked for first; None: nowhere.
+      checkpoint_every: epochs from one checkpoint of a chunk to the next; None: as often as costs
+        little.
+      progress: told about every epoch.
+    """
+    self._dataset, self._groups, self._observe = dataset, groups, observe
+    self._keep_logits, self._store, self._every = keep_logits, store, checkpoint_every
+    self._progress = progress or Progress()
+    self._split: set[str] = set()
+    self._order = {chunk: place for place, chunk in enumerate(plan.all_chunks(groups), 1)}
+    self._splits = {device: programs.put_splits(dataset, device) for device in set(workers)}
+    # In order, one at a time on each device: the first is needed first.
+    self._compiler = concurrent.futures.ThreadPoolExecutor(max_workers=len(self._splits))
+    self._compiled = {
+      (group.index, device): self._compiler.submit(self._compile, group, device)
+      for group in groups
+      for device in self._splits
+    }
+
+  def close(self):
+    """Stops compiling what is not needed any more."""
+    self._compiler.shutdown(wait=False, cancel_futures=True)
+
+  @property
+  def compile_seconds(self) -> float:
+    """Of all programs as planned; the compiler must have been waited for."""
+    done = [f for f in self._compiled.values() if f.done() and not f.cancelled()]
+    return sum(future.result()[1] for future in done if future.exception() is None)
+
+  @property
+  def split_chunks(self) -> set[str]:
+    """The chunks that did not fit the device in one piece."""
+    return self._split
+
+  def train(self, chunk: Chunk, device: jax.Device, stop: threading.Event) -> ChunkResult:
+    """Returns the results of a chunk: those that are stored, else of the rest of its training.
+
+    Args:
+      chunk: which.
+      device: where.
+      stop: once it is set, the chunk saves where it is after the epoch in hand.
+
+    Raises:
+      StoppedError: it was set.
+      InputError: a single member does not fit the device; the store cannot be written.
+    """
+    stored = None
+    if self._store is not None:
+      stored = read_chunk(self._store, self._groups[chunk.group], chunk)
+    if stored is not None:
+      self._progress.resume(*progress_of(self._groups[chunk.group], stored))
+      return stored
+    result = None
+    if not self._is_split(chunk):
+      try:
+        result = self._train_whole(chunk, device, stop)
+      except Exception as error:
+        if not is_out_of_memory(error):
+          raise
+        self._split_up(chunk, device, error)
+    if result is None:
+      halves = [half for half in chunk.halves() if self._groups[chunk.group].num_real(half)]
+      axis = 0 if chunk.num_seeds > 1 else 1
+      result = join([self.train(half, device, stop) for half in halves], axis)
+    if self._store is not None:
+      self._store.commit_chunk(chunk.name, result.to_arrays())
+      for half in chunk.halves():
+        self._store.delete_chunk(half.name)
+    return result
+
+  def _is_split(self, chunk: Chunk) -> bool:
+    return self._store is not None and self._store.is_split(chunk.name)
+
+  def _split_up(self, chunk: Chunk, device: jax.Device, error: Exception):
+    if not chunk.halves():
+      raise InputError(
+        f"one member of {', '.join(self._groups[chunk.group].layout.arms)} does not fit the memory "
+        f"of {device}; set a smaller slice_size or batch_size"
+      ) from error
+    _LOGGER.warning("chunk %s does not fit the memory of %s: halved", chunk.name, device)
+    self._split.add(chunk.name)
+    if self._store is not None:
+      self._store.split(chunk.name)
+
+  def _compile(self, group, device, num_seeds=None, num_arms=None) -> tuple[Programs, float]:
+    start = time.perf_counter()
+    splits = self._splits[device]
+    compiled = chunk_lib.compile_chunk(group, splits, device, self._observe, num_seeds, num_arms)
+    return compiled, time.perf_counter() - start
+
+  def _train_whole(self, chunk: Chunk, device: jax.Device, stop: threading.Event) -> ChunkResult:
+    """Trains a chunk until its last member stops, then tests it."""
+    group = self._groups[chunk.group]
+    most, seeds = group.recipe.arm.num_epochs, np.arange(chunk.num_seeds)
+    bound_for = self._bound_for(chunk, device)
+    saved = time.monotonic()
+
+    def report(epoch, running, stopped):
+      counts = running, stopped * (most - epoch), stopped
+      self._progress.update(self._label(chunk), f"{epoch}/{most}", *counts)
+
+    def between(state):
+      nonlocal saved
+      state = self._compact(group, chunk, state, device)
+      if self._store is not None and (stop.is_set() or self._is_due(state.epoch, saved)):
+        self._store.save_checkpoint(chunk.name, state.epoch, state.to_arrays())
+        saved = time.monotonic()
+      if stop.is_set():
+        raise StoppedError
+      return state
+
+    state = self._resume(chunk, bound_for, device)
+    if state is None:
+      size = group.num_real(chunk), chunk.num_arms
+      state = chunk_lib.begin(bound_for(seeds), chunk.num_seeds, [size], _fetch)
+    state = chunk_lib.train_epochs(
+      state,
+      bound_for,
+      _fetch,
+      count=lambda state: state.num_running,
+      report=report,
+      between=between,
+    )
+    return self._test(group, chunk, state, bound_for(seeds))
+
+  def _bound_for(self, chunk: Chunk, device: jax.Device) -> Callable[[np.ndarray], BoundPrograms]:
+    """Returns `places of seeds -> programs that train them`, compiling what is not compiled yet."""
+    group = self._groups[chunk.group]
+
+    def compiled_for(num_seeds):
+      if (num_seeds, chunk.num_arms) == (group.layout.chunk_size, group.layout.chunk_arms):
+        return self._compiled[group.index, device].result()[0]
+      return self._compile(group, device, num_seeds, chunk.num_arms)[0]
+
+    whole = chunk_lib.bind(
+      compiled_for(chunk.num_seeds), group, chunk, self._splits[device], device
+    )
+
+    @functools.lru_cache(maxsize=2)
+    def bound(places):
+      if len(places) == chunk.num_seeds:
+        return whole
+      keys = whole.keys[np.array(places)]
+      return dataclasses.replace(whole, programs=compiled_for(len(places)), keys=keys)
+
+    return lambda places: bound(tuple(places.tolist()))
+
+  def _compact(
+    self, group: Group, chunk: Chunk, state: ChunkState, device: jax.Device
+  ) -> ChunkState:
+    """Leaves seeds that have stopped out of the rest, where that saves more than it costs."""
+    kept = np.flatnonzero(state.records[0].running.any(axis=1))
+    member_epochs = (group.recipe.arm.num_epochs - state.epoch) * chunk.num_arms
+    seed_work = 6 * group.num_params * len(self._dataset.train) * member_epochs
+    size = len(state.places)
+    smaller = tuning.compacted_size(len(kept), size, seed_work, device.platform)
+    # Filled up with copies.
+    return state.narrow(np.resize(kept, smaller)) if smaller < size else state
+
+  def _test(
+    self, group: Group, chunk: Chunk, state: ChunkState, bound: BoundPrograms
+  ) -> ChunkResult:
+    """Tests the members, and returns the results of all except padding."""
+    start = time.perf_counter()
+    members = state.whole()
+    tested = jax.device_get(bound.test(members))
+    members = jax.device_get(members._replace(params={}, opt_state=(), best_params={}))
+    seconds = state.seconds + time.perf_counter() - start
+    (record,) = state.records
+    result = sum_up(
+      self._dataset, group, chunk, members, record.rows, record.observed, tested, seconds
+    )
+    return result if self._keep_logits else result._replace(logits=None)
+
+  def _label(self, chunk: Chunk) -> str:
+    place = self._order.get(chunk)
+    return chunk.name if place is None else f"{place}/{len(self._order)}"
+
+  def _is_due(self, epoch: int, saved: float) -> bool:
+    if self._every is not None:
+      return epoch % self._every == 0
+    return time.monotonic() - saved >= _SECONDS_BETWEEN_CHECKPOINTS
+
+  def _resume(
+    self, chunk: Chunk, bound_for: Callable[[np.ndarray], BoundPrograms], device: jax.Device
+  ) -> ChunkState | None:
+    """Returns a chunk as its newest sound checkpoint has it, or None if there is none."""
+    group = self._groups[chunk.group]
+    while self._store is not None and (found := self._store.read_checkpoint(chunk.name)):
+      epoch, arrays = found
+      try:
+        num_real = group.num_real(chunk)
+        state = chunk_lib.from_arrays(arrays, chunk, num_real, bound_for, device)
+      except (KeyError, ValueError) as error:
+        self._store.reject_checkpoint(chunk.name, epoch, str(error))
+        continue
+      self._progress.resume(*_progress_so_far(group, state))
+      return state
+    return None
+
+
+def _fetch(tree: Any) -> list[Any]:
+  return [jax.device_get(tree)]
+
+
+def _progress_so_far(group: Group, state: ChunkState) -> tuple[int, int, int]:
+  """Returns what `Progress.resume` wants to know of a chunk that is in training."""
+  running = state.records[0].running
+  epochs = jax.device_get(state.whole().num_epochs)[: len(running)]
+  skipped = int(((group.recipe.arm.num_epochs - epochs) * ~running).sum())
+  return int(epochs.sum()), skipped, int((~running).sum())
+
+
+def is_out_of_memory(error: Exception) -> bool:
+  """Whether an error says that a device has not enough memory for a program."""
+  if isinstance(error, MemoryError):
+    return True
+  return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
