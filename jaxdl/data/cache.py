@@ -87,7 +87,7 @@ def read(file: pathlib.Path | None, fingerprint: str, name: str) -> Dataset | No
 def _parse(stream: BinaryIO, fingerprint: str, name: str) -> Dataset | None:
   """Returns the dataset in a cache file, or None if it has another source; raises on damage."""
   with warnings.catch_warnings():
-    # numpy only warns about some malformed headers.
+    # numpy only warns about some malformed headers; here they are errors.
     warnings.simplefilter("error", UserWarning)
     with np.load(stream, allow_pickle=False) as arrays:
       if any(part.compress_type != zipfile.ZIP_STORED for part in arrays.zip.infolist()):

@@ -163,7 +163,7 @@ def check(spec: str, num_epochs: int):
 
 
 def _number(spec: str, argument: _Argument, written: str) -> float:
-  """Returns one argument of a spec; an int where it counts epochs."""
+  """Returns one argument of a spec, as an int if it counts epochs."""
   try:
     value = float(written)
   except ValueError:

@@ -59,7 +59,7 @@ def unpack(content: bytes) -> dict[str, np.ndarray]:
   """
   try:
     with warnings.catch_warnings():
-      # numpy only warns about some malformed headers.
+      # numpy only warns about some malformed headers; here they are errors.
       warnings.simplefilter("error")
       with np.load(io.BytesIO(content), allow_pickle=False) as file:
         if any(part.compress_type != zipfile.ZIP_STORED for part in file.zip.infolist()):
@@ -107,12 +107,12 @@ class Store:
     """
     identity = json.loads(json.dumps(identity))
     self._check_access()
-    there = self.read_identity()
-    if there is None:
+    claimed = self.read_identity()
+    if claimed is None:
       self._write(self.folder / "run.json", json.dumps(identity, indent=2) + "\n")
-      there = identity
+      claimed = identity
     self._sweep()
-    return there
+    return claimed
 
   def read_identity(self) -> dict[str, Any] | None:
     """Returns the identity of the run that claimed the folder, or None if there is none.
