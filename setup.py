@@ -1,7 +1,7 @@
-"""Compiles the optional part of jaxdl that is C++; all else about the package is in pyproject.toml.
+"""Compiles the optional C++ extension; everything else about the package is in pyproject.toml.
 
-It includes headers of the jaxlib that is installed, so there is nothing to compile before that is.
-Where it cannot be compiled the package is installed without it: see jaxdl/cpu.
+The extension includes headers of the installed jaxlib. Where jaxlib is missing, or the extension
+does not compile, the package is installed without it: see jaxdl/cpu.
 """
 
 import importlib.util
@@ -13,12 +13,18 @@ from setuptools.command.build_ext import build_ext
 
 
 class BuildExt(build_ext):
-  """Leaves no library of an older source in the place of one that does not compile."""
+  """Leaves no library of an older source behind when the new source does not compile."""
 
   def build_extension(self, ext):
-    """Compiles an extension, from nothing."""
-    (pathlib.Path(__file__).parent / self.get_ext_filename(ext.name)).unlink(missing_ok=True)
+    """Compiles an extension from scratch."""
+    pathlib.Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
     super().build_extension(ext)
+
+  def copy_extensions_to_source(self):
+    """Replaces the libraries beside the source; only editable installations call this."""
+    for ext in self.extensions:
+      (pathlib.Path(__file__).parent / self.get_ext_filename(ext.name)).unlink(missing_ok=True)
+    super().copy_extensions_to_source()
 
 
 _jaxlib = importlib.util.find_spec("jaxlib")
@@ -34,11 +40,11 @@ if _jaxlib and _is_x86 and platform.system() != "Windows":
         "-std=c++17",
         "-O3",
         "-mprefer-vector-width=512",
-        # What the compiler needs to use vectors: nobody asks for the error number of a root, and
-        # product and sum are rounded once, as XLA does it.
+        # Both let the compiler use vectors: square roots set no errno, and a product and a sum are
+        # rounded once (as XLA rounds them).
         "-fno-math-errno",
         "-ffp-contract=fast",
-        # Headers of others, whose warnings are not ours.
+        # As system headers, so that the compiler does not warn about them.
         f"-isystem{_include}",
       ],
       optional=True,

@@ -365,7 +365,8 @@ def _configure_jax():
   logger.setLevel(logging.INFO)
   logger.addHandler(logging.StreamHandler())  # plain lines, without absl's prefix
   logger.propagate = False
-  logging.getLogger("jax").setLevel(logging.WARNING)
+  for name in ("jax", "matplotlib"):  # matplotlib announces each new list of fonts
+    logging.getLogger(name).setLevel(logging.WARNING)
   cache = data.cache_root()
   if cache is not None and _is_writable(cache / "programs"):
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))

@@ -1,4 +1,4 @@
-"""Bad input from a person, as opposed to a bug: one clear line each."""
+"""Errors for bad input, as opposed to bugs: one clear line each."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,11 +9,11 @@ _MAX_MESSAGE = 2000
 class InputError(ValueError):
   """Bad input: a setting, a name, a file. The message is one line for the person who gave it.
 
-  The command line prints the message on standard error and exits with status 2; anything else that
-  is raised is a bug in this project and keeps its traceback.
+  The command line prints the message on standard error and exits with status 2. Any other exception
+  is a bug in this project and keeps its traceback.
 
-  Whatever the input was, the message stays one line that a terminal can show: it is made so here,
-  because messages quote names, values and other people's messages.
+  Messages quote names, values and messages of other libraries, so the message is shortened and
+  escaped here to one line that a terminal can show.
   """
 
   def __init__(self, message: object = ""):
@@ -24,7 +24,7 @@ class InputError(ValueError):
 
 
 def one_line(text: object) -> str:
-  """Returns text without line breaks; what a terminal would obey, or cannot show, is escaped."""
+  """Returns text without line breaks, and with control and unprintable characters escaped."""
   line = " ".join(str(text).split())
   if line.isprintable():
     return line
@@ -32,31 +32,31 @@ def one_line(text: object) -> str:
 
 
 def brief(error: BaseException) -> str:
-  """Returns the kind and the first line of an error."""
+  """Returns the type and the first line of an error."""
   lines = str(error).strip().splitlines()
   return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def show(value: object) -> str:
-  """Returns how a value is written, no longer than an error message can bear."""
+  """Returns the `repr` of a value, shortened to about 200 characters."""
   try:
     text = repr(value)
-  except (ValueError, RecursionError):  # an integer of thousands of digits, a list of lists of ...
+  except (ValueError, RecursionError):  # an integer with thousands of digits, a deeply nested list
     return f"a huge {type(value).__name__}"
   return text if len(text) <= 200 else f"{text[:100]} ... {text[-97:]}"
 
 
 def unknown_name(what: str, name: object, known: Iterable[str]) -> InputError:
-  """Returns (not raises) the error for an unknown name, with the nearest known one suggested.
+  """Returns (does not raise) the error for an unknown name; it suggests the nearest known one.
 
   Args:
     what: what the name stands for, e.g. "initializer".
     name: the name that was given.
-    known: the names there are.
+    known: all valid names.
   """
   known = sorted(known)
   given = name if isinstance(name, str) else show(name)
-  # Comparing long text takes long, and is in vain.
+  # Comparing long text is slow and finds nothing.
   nearest = difflib.get_close_matches(given[:200], known, n=1, cutoff=0.4)
   hint = f"did you mean {nearest[0]!r}? " if nearest else ""
   return InputError(f"unknown {what} {show(name)}; {hint}known: {', '.join(known)}")

@@ -63,6 +63,24 @@ def tfds_dir() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> pathlib.Path:
+  """A folder with the library as pip installs it where there is no C++ compiler."""
+  source, target = (tmp_path_factory.mktemp(name) for name in ("source", "installed"))
+  ignore = shutil.ignore_patterns("__pycache__", "*.so")
+  shutil.copytree(ROOT / "jaxdl", source / "jaxdl", ignore=ignore)
+  for name in ("LICENSE", "README.md", "pyproject.toml", "setup.py"):
+    shutil.copy(ROOT / name, source)
+  install = "-m pip install --no-deps --no-index --no-build-isolation --no-compile --quiet"
+  subprocess.run(
+    [sys.executable, *install.split(), f"--target={target}", "."],
+    cwd=source,
+    env={**os.environ, "CXX": "false"},
+    check=True,
+  )
+  return target
+
+
+@pytest.fixture(scope="session")
 def digits() -> Dataset:
   """The digits 3 and 7, with a validation set: 218 + 55 training and 89 test images."""
   return data.split_validation(data.select_classes(data.load("digits"), (3, 7)), 0.2)

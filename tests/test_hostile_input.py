@@ -35,6 +35,7 @@ from jaxdl import data, errors, report
 from jaxdl.arm import Arm
 from jaxdl.byhand import expressions, worksheet
 from jaxdl.data import cache, catalog, tfds
+from jaxdl.data import dataset as dataset_lib
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.nn import initializers, models
@@ -469,7 +470,7 @@ def _cache(arrays=None, compression=zipfile.ZIP_STORED, **changes):
   split = [data.Split(arrays[f"{n}_images"], arrays[f"{n}_labels"]) for n in ("train", "test")]
   checksum = ""
   with contextlib.suppress(Exception):
-    checksum = cache._checksum(*split)
+    checksum = dataset_lib._checksum(*split)
   meta = {"fingerprint": "f", "checksum": checksum, "class_names": ["a", "b"]}
   text = json.dumps(meta).encode()
   arrays["meta"] = np.frombuffer(hashlib.sha256(text).digest() + text, np.uint8)

@@ -1,4 +1,4 @@
-"""The lock files: complete, consistent with each other, and without any address."""
+"""What is installed, and the lock files: complete, consistent, and without any address."""
 
 import re
 import tomllib
@@ -56,3 +56,12 @@ def test_every_dependency_is_locked():
   for requirement in [*project["dependencies"], *project["optional-dependencies"]["test"]]:
     name = re.match(r"[A-Za-z0-9._-]+", requirement)[0]
     assert re.sub(r"[-_.]+", "-", name).lower() in names
+
+
+def test_all_modules_are_installed_and_nothing_else(installed):
+  """No test, no experiment, no C++; `test_readme` runs what is installed."""
+  (metadata,) = installed.glob("*.dist-info")
+  found = {path for path in installed.rglob("*") if path.is_file() and metadata not in path.parents}
+  expected = [*(ROOT / "jaxdl").rglob("*.py"), ROOT / "jaxdl" / "py.typed"]
+  assert found == {installed / path.relative_to(ROOT) for path in expected}
+  assert (metadata / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()

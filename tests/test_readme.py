@@ -11,14 +11,14 @@ from conftest import ROOT
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_python_lines_run(tmp_path):
+def test_python_lines_run(tmp_path, installed):
   (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
   result = subprocess.run(
     [sys.executable, "-W", "error", "-c", code],
     capture_output=True,
     text=True,
     cwd=tmp_path,
-    env={**os.environ, "PYTHONPATH": str(ROOT)},
+    env={**os.environ, "PYTHONPATH": str(installed)},
   )
   assert result.returncode == 0, result.stderr
   assert re.search(r"sgd .* adam in test_accuracy", result.stdout)

@@ -262,7 +262,7 @@ def test_killed_at_random_moments_it_ends_the_same(finished, tmp_path):
     kills += 1
   _, error = (run := start_run(workdir)).communicate()
   assert run.returncode == 0, error
-  assert "going on with the run in" in error
+  assert "resuming the run in" in error
   assert hashes(workdir) == hashes(finished)
   assert _is_clean(workdir)
 

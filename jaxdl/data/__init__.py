@@ -1,7 +1,7 @@
-"""Datasets in memory: where they come from, and how they are cut.
+"""Datasets in memory: loading them by name, selecting classes, splitting off a validation set.
 
 Images are uint8 `[N, H, W, D]` and labels int32 `[N]`; nothing is scaled here. Read `dataset.py`
-first: what a dataset is. Then `catalog.py`: which names there are.
+first, for what a dataset is, then `catalog.py`, for the names that can be loaded.
 
 Imports: errors, store.
 """

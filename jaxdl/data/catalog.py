@@ -1,4 +1,4 @@
-"""Name -> dataset: `digits`, or any image-classification dataset of TFDS."""
+"""Name -> dataset: `digits`, or any image-classification dataset of TensorFlow Datasets (TFDS)."""
 
 import os
 import re
@@ -20,20 +20,20 @@ def load(
 
   Args:
     name: "digits", or the TFDS name of an image-classification dataset: "mnist", "emnist/letters"
-      (with a config), "mnist:3.0.1" (with a version; else the newest that is prepared). Its splits
-      `train` and `test` are loaded.
+      (with a config), "mnist:3.0.1" (with a version; default: the newest that is prepared). The
+      splits `train` and `test` are loaded.
     data_dir: folder of prepared TFDS datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      A dataset that is not there is downloaded and prepared there, which needs TensorFlow.
+      A dataset that is missing is downloaded and prepared there, which needs TensorFlow.
     cache_dir: folder of cached arrays; default $JAXDL_CACHE_DIR, else $XDG_CACHE_HOME/jaxdl, else
-      ~/.cache/jaxdl. Where it cannot be written, a warning says so and the dataset loads anyway.
-    download_dir: where TFDS finds or puts what it downloads; default `data_dir`/downloads.
+      ~/.cache/jaxdl. If it cannot be written, a warning says so and the dataset loads anyway.
+    download_dir: where TFDS looks for and saves its downloads; default `data_dir`/downloads.
 
   Returns:
     The dataset. Images are uint8 [N, H, W, D], 0 to 255; labels are int32 [N], 0 to C - 1.
 
   Raises:
-    InputError: the name is not known; the dataset is not for image classification, is neither
-      prepared nor can be, or is damaged (the message names the file).
+    InputError: the name is unknown; the dataset is not for image classification, or cannot be
+      prepared, or is damaged (the message names the file).
   """
   builder_name, config, version = _parse_name(name)
   if builder_name == "digits":
@@ -42,15 +42,15 @@ def load(
 
 
 def _parse_name(name: str) -> tuple[str, str | None, str | None]:
-  """Splits a name into those of the dataset, its config and its version.
+  """Splits a name into the names of the dataset, its config and its version.
 
-  The parts become folder names, so this is also what keeps a name from leaving `data_dir`.
+  The parts become folder names, so the pattern also keeps a name from leading out of `data_dir`.
   """
   pattern = rf"([\w\-]+)(?:/(?!{VERSION}$)({CONFIG}))?(?:[:/]({VERSION}))?"
   match = re.fullmatch(pattern, name, re.ASCII) if isinstance(name, str) else None
   if match is None:
     raise errors.InputError(
-      "a dataset is named NAME, NAME/CONFIG or NAME:VERSION (mnist, emnist/letters), not "
+      "a dataset must be NAME, NAME/CONFIG or NAME:VERSION, such as mnist or emnist/letters, not "
       f"{errors.show(name)}"
     )
   if match[1] == "digits" and match[0] != "digits":

@@ -1,4 +1,4 @@
-"""The words and the shapes that the whole library shares.
+"""Datasets in memory, ways to cut them, and the vocabulary that the whole library shares.
 
 Axes, as written in docstrings and shape comments:
 
@@ -12,6 +12,7 @@ Axes, as written in docstrings and shape comments:
 """
 
 import dataclasses
+import hashlib
 import math
 import numbers
 import operator
@@ -57,21 +58,36 @@ class Dataset:
     return len(self.class_names)
 
 
+def make_dataset(name: str, train: Split, test: Split, class_names: Sequence[str]) -> Dataset:
+  """Returns the dataset of two splits, with its checksum and an empty validation split."""
+  validation = Split(train.images[:0], train.labels[:0])
+  return Dataset(name, train, validation, test, tuple(class_names), _checksum(train, test))
+
+
+def _checksum(train: Split, test: Split) -> str:
+  """Returns the SHA-256 (hex) of the dtypes, shapes and bytes of all arrays."""
+  digest = hashlib.sha256()
+  for array in (train.images, train.labels, test.images, test.labels):
+    digest.update(f"{array.dtype.str}{list(array.shape)}".encode())
+    digest.update(array)
+  return digest.hexdigest()
+
+
 def select_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
-  """Keeps the examples of some classes, in their order, and relabels the classes 0, 1, ...
+  """Keeps the examples of some classes, without reordering them, and relabels the classes 0, 1, ...
 
   Args:
     dataset: any dataset.
     classes: the classes to keep, at least two, in the order of their new labels. An int is an index
-      into `dataset.class_names`, a string is one of these names.
+      into `dataset.class_names`; a string is one of these names.
 
   Returns:
-    The dataset with `class_names` in the order of `classes`; its checksum is still that of the
+    The dataset with `class_names` in the order of `classes`. Its checksum is still that of the
     arrays as loaded.
 
   Raises:
-    InputError: a class that the dataset does not have or has no training example of, a class named
-      twice, or fewer than two classes.
+    InputError: for fewer than two classes, a class given twice, an unknown class, or a class
+      without a training example.
   """
   if isinstance(classes, str) or not isinstance(classes, Sequence | np.ndarray):
     raise errors.InputError(f"classes must be a list of classes, not {errors.show(classes)}")
@@ -106,7 +122,7 @@ def take_train(dataset: Dataset, num_train: int) -> Dataset:
   """Keeps the first `num_train` training examples.
 
   Raises:
-    InputError: there are not so many, or the number is none.
+    InputError: `num_train` is not a positive integer, or exceeds the number of training examples.
   """
   errors.check_integer("num_train", num_train, 1)
   if num_train > len(dataset.train):
@@ -118,18 +134,19 @@ def take_train(dataset: Dataset, num_train: int) -> Dataset:
 
 
 def split_validation(dataset: Dataset, fraction: float) -> Dataset:
-  """Makes the last examples of the training set the validation set, as Keras does.
+  """Moves the last examples of the training set to the validation set, as Keras does.
 
-  Of N training examples the first floor(N * (1 - fraction)) stay, in double precision as in
-  `validation_split` of `keras.Model.fit`.
+  Of N training examples the first floor(N * (1 - fraction)) stay, computed in double precision as
+  `validation_split` of `keras.Model.fit` does.
 
   Args:
     dataset: a dataset whose validation set is empty.
-    fraction: the part of the training set to take, 0 <= fraction < 1; with 0, none.
+    fraction: the share of the training set to move, 0 <= fraction < 1. 0 leaves the dataset as it
+      is.
 
   Raises:
-    InputError: the fraction is out of range or leaves one of the two parts without an example, or
-      the dataset has a validation set already.
+    InputError: the fraction is out of range or leaves one of the two sets empty, or the dataset
+      already has a validation set.
   """
   check_fraction(fraction)
   if fraction == 0:
@@ -151,7 +168,7 @@ def split_validation(dataset: Dataset, fraction: float) -> Dataset:
 
 
 def check_fraction(fraction: float):
-  """Raises InputError unless the fraction is one that `split_validation` takes."""
+  """Raises InputError unless `split_validation` accepts the fraction."""
   is_number = isinstance(fraction, numbers.Real) and not isinstance(fraction, bool)
   if not is_number or not 0 <= fraction < 1:
     raise errors.InputError(
@@ -160,7 +177,7 @@ def check_fraction(fraction: float):
 
 
 def _class_index(dataset: Dataset, name: int | str) -> int:
-  """Returns the index of a class given by its index or its name."""
+  """Returns the index of a class that is given by index or by name."""
   if isinstance(name, str):
     if name not in dataset.class_names:
       raise errors.unknown_name(f"class of {dataset.name}", name, dataset.class_names)

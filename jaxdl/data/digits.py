@@ -1,21 +1,17 @@
-"""The handwritten digits that come with scikit-learn: real data without a network."""
+"""The handwritten digits that come with scikit-learn: real data that needs no download."""
 
 import warnings
 
 import numpy as np
 
-from jaxdl.data.cache import make_dataset
-from jaxdl.data.dataset import Dataset, Split
-
-# ----------------------------------------------------------------------------------------------
-# digits
+from jaxdl.data.dataset import Dataset, Split, make_dataset
 
 
 def load() -> Dataset:
   """Loads scikit-learn's 1,797 digits as 28x28 images.
 
-  The test set is every fourth example of each class (its 4th, 8th, ...): stratified, and the same
-  for everybody.
+  The test set is every fourth example of each class (its 4th, 8th, ...), so that it is stratified
+  and always the same.
   """
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -35,9 +31,10 @@ def load() -> Dataset:
 def _enlarge_digits(images: np.ndarray) -> np.ndarray:
   """Resizes images [N, 8, 8], 0 to 16, to uint8 [N, 28, 28, 1], 0 to 255.
 
-  20x20 in the middle of 28x28 is the layout of MNIST. Bilinear, with pixel centres at half integers
-  and the border repeated: output pixel i lies at (i + 1/2) * 8 / 20 - 1/2 = (4 i - 3) / 10 of the
-  input, so all weights are tenths, and integers give the same pixels on every machine.
+  The digit takes the middle 20x20 pixels, as in MNIST. Interpolation is bilinear, with pixel
+  centres at half integers and the border repeated. Output pixel i lies at
+  (i + 1/2) * 8 / 20 - 1/2 = (4 i - 3) / 10 of the input, so all weights are tenths, and integer
+  arithmetic gives the same pixels on every machine.
   """
   weights = np.zeros((20, 8), np.int64)  # tenths
   for i in range(20):

@@ -1,11 +1,9 @@
-"""Datasets by name, as arrays in memory.
+"""Image-classification datasets of TensorFlow Datasets (TFDS), read without TensorFlow.
 
-`digits` comes with scikit-learn and needs no network. Every other name is an image-classification
-dataset of TensorFlow Datasets (TFDS), read without TensorFlow from a copy that TFDS prepared in the
-file format `array_record`. Decoding takes seconds, so the arrays are kept in a cache: one file for
-each prepared copy, checked on every read and rebuilt when it is damaged.
-
-Images are uint8 [N, H, W, D] and labels int32 [N], both C-contiguous; nothing is scaled here.
+They are read from a copy that TFDS prepared in the file format `array_record`. If there is no copy
+yet, TFDS prepares one, which needs TensorFlow. Decoding takes seconds, so `cache.py` keeps the
+arrays. Files are not trusted: a damaged one raises an InputError that names it, and none can run
+code.
 """
 
 import contextlib
@@ -32,13 +30,9 @@ _LOGGER = logging.getLogger("jaxdl")
 _INFO_FILE = "dataset_info.json"
 _FEATURES_FILE = "features.json"
 VERSION = r"\d+\.\d+\.\d+"
-CONFIG = r"\w[\w.\-]*"  # no path, for it becomes the name of a folder
-# Records decoded at a time: bounds the memory that encoded records take beside the arrays.
+CONFIG = r"\w[\w.\-]*"  # It becomes the name of a folder, so it must not be a path.
+# Records read at a time, to limit the memory that encoded records take besides the arrays.
 _BATCH = 4096
-
-
-# ----------------------------------------------------------------------------------------------
-# Prepared TFDS datasets
 
 
 def load(
@@ -49,18 +43,18 @@ def load(
   cache_dir: str | os.PathLike | None,
   download_dir: str | os.PathLike | None,
 ) -> Dataset:
-  """Loads a TFDS dataset from its cache, else from its prepared copy, which TFDS makes if need be.
+  """Loads a TFDS dataset from the cache, else from its prepared copy, which is made if necessary.
 
   Args:
-    builder_name: of TFDS.
-    config: of the builder; None: its default.
-    version: None: the newest that is prepared.
-    data_dir: as `jaxdl.data.load` takes it, like those that follow.
-    cache_dir: folder of cached arrays.
-    download_dir: where TFDS finds or puts what it downloads.
+    builder_name: the dataset's name in TFDS.
+    config: the builder's config; None: its default.
+    version: the version; None: the newest that is prepared.
+    data_dir: see `jaxdl.data.load`.
+    cache_dir: see `jaxdl.data.load`.
+    download_dir: see `jaxdl.data.load`.
 
   Raises:
-    InputError: as of `jaxdl.data.load`.
+    InputError: see `jaxdl.data.load`.
   """
   root = _data_root(data_dir)
   folder = _find_prepared(root, builder_name, config, version)
@@ -80,11 +74,11 @@ def _data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
   """Returns the folder of prepared datasets."""
   given = os.fspath(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
   if "://" in given:
-    raise errors.InputError(f"data_dir must be a folder of this machine, not {given!r}")
+    raise errors.InputError(f"data_dir must be a folder on this machine, not {given!r}")
   try:
     return pathlib.Path(given).expanduser()
   except RuntimeError as error:  # No home directory.
-    raise errors.InputError(f"give a data_dir: {given!r} cannot be resolved ({error})") from error
+    raise errors.InputError(f"set data_dir: {given!r} cannot be resolved ({error})") from error
 
 
 def _find_prepared(
@@ -92,15 +86,15 @@ def _find_prepared(
 ) -> pathlib.Path | None:
   """Returns the folder NAME[/CONFIG]/VERSION of the newest prepared copy, or None.
 
-  Looked up by hand because TFDS takes half a second to import, more than all else when the arrays
-  are in the cache.
+  It does not ask TFDS, which takes half a second to import: more than everything else when the
+  arrays are in the cache.
   """
   folder = root / builder_name
   default_config = folder / ".config" / "metadata.json"
   if config is None and os.path.isfile(default_config):
     config = _read_json(default_config).get("default_config_name")
     if config and not (isinstance(config, str) and re.fullmatch(CONFIG, config, re.ASCII)):
-      raise errors.InputError(f"{default_config} is damaged: {errors.show(config)} is no config")
+      raise errors.InputError(f"{default_config} is damaged: {errors.show(config)} is not a config")
   if config:
     folder = folder / config
   versions = [
@@ -118,7 +112,7 @@ def _prepare(
   version: str | None,
   download_dir: str | os.PathLike | None,
 ) -> pathlib.Path:
-  """Lets TFDS download a dataset and prepare it under `root`; returns its folder."""
+  """Has TFDS download a dataset and prepare it under `root`; returns its folder."""
   with _quiet():
     import tensorflow_datasets as tfds
 
@@ -133,15 +127,15 @@ def _prepare(
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       builder = tfds.builder(name, data_dir=os.fspath(root), file_format="array_record")
-      _supervised_keys(tfds, builder.info)  # Before gigabytes are downloaded in vain.
+      _supervised_keys(tfds, builder.info)  # Fails before gigabytes are downloaded in vain.
       builder.download_and_prepare(
         download_dir=None if download_dir is None else os.fspath(download_dir),
-        # TFDS's bucket of prepared datasets holds another file format.
+        # TFDS's bucket of prepared datasets has another file format.
         download_config=tfds.download.DownloadConfig(try_download_gcs=False),
       )
   except errors.InputError:
     raise
-  except Exception as error:  # A network, a disk, a checksum, a manual download, ...
+  except Exception as error:  # The network, the disk, a checksum, a manual download, ...
     raise errors.InputError(
       f"TFDS cannot prepare {name} in {root}: {errors.brief(error)}"
     ) from error
@@ -152,7 +146,7 @@ def _check_tfds_name(tfds: Any, builder_name: str, config: str | None) -> None:
   """Raises InputError unless TFDS has code for this dataset and config."""
   known = tfds.list_builders(with_community_datasets=False)
   if builder_name not in known:
-    # Not errors.unknown_name: it lists all names, and TFDS has hundreds.
+    # Not errors.unknown_name, which lists all names: TFDS has hundreds.
     nearest = difflib.get_close_matches(builder_name.lower(), ["digits", *known], n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     raise errors.InputError(
@@ -191,7 +185,7 @@ def _read_prepared(folder: pathlib.Path, name: str) -> Dataset:
 
 
 def _read_info(tfds: Any, folder: pathlib.Path) -> Any:
-  """Returns TFDS's DatasetInfo of a prepared copy, from its files and not from TFDS's own code."""
+  """Returns TFDS's DatasetInfo of a prepared copy, from its files alone."""
   metadata = _read_json(folder / _INFO_FILE)
   features = _read_json(folder / _FEATURES_FILE)
   file_format = metadata.get("fileFormat", "tfrecord")
@@ -206,16 +200,16 @@ def _read_info(tfds: Any, folder: pathlib.Path) -> Any:
     )
   with _damage_in(folder / _FEATURES_FILE):
     for name in _named_classes(features):
-      # TFDS imports whatever module is named there, and importing is running.
+      # TFDS imports whatever module is named here, and importing a module runs its code.
       if not name.startswith("tensorflow_datasets."):
-        raise ValueError(f"it names a class that is not of TFDS: {errors.show(name)}")
+        raise ValueError(f"it names a class that is not part of TFDS: {errors.show(name)}")
     tfds.features.FeatureConnector.from_config(os.fspath(folder))
   with _damage_in(folder / _INFO_FILE):
     return tfds.builder_from_directory(os.fspath(folder)).info
 
 
 def _named_classes(value: Any) -> Iterator[str]:
-  """Yields the names of Python classes in a `features.json`, also in JSON text inside of it."""
+  """Yields the names of Python classes in a `features.json`, also in JSON nested as text."""
   if isinstance(value, str):
     with contextlib.suppress(ValueError):
       value = json.loads(value)
@@ -231,7 +225,7 @@ def _named_classes(value: Any) -> Iterator[str]:
 
 
 def _supervised_keys(tfds: Any, info: Any) -> tuple[str, str]:
-  """Returns the names of the image feature and the label feature, which it checks."""
+  """Checks the image feature and the label feature, and returns their names."""
 
   def refuse(reason: str) -> errors.InputError:
     return errors.InputError(f"{info.full_name} is not for image classification: {reason}")
@@ -244,20 +238,20 @@ def _supervised_keys(tfds: Any, info: Any) -> tuple[str, str]:
     raise refuse(f"its supervised keys {keys!r} do not name an image and a label")
   image, label = (features[key] for key in keys)
   if not isinstance(image, tfds.features.Image):
-    raise refuse(f"its input {keys[0]!r} is no image but {type(image).__name__}")
+    raise refuse(f"its input {keys[0]!r} is not an image but {type(image).__name__}")
   if len(image.shape) != 3 or None in image.shape:
     raise refuse(f"its images differ in size (shape {image.shape})")
   if image.np_dtype != np.uint8:
     raise refuse(f"its images are {np.dtype(image.np_dtype)}, not uint8")
   if not isinstance(label, tfds.features.ClassLabel) or label.num_classes is None:
-    raise refuse(f"its label {keys[1]!r} is no class but {type(label).__name__}")
+    raise refuse(f"its label {keys[1]!r} is not a class but {type(label).__name__}")
   return keys
 
 
 def _class_names(label: Any, names_file: pathlib.Path) -> list[str]:
-  """Returns the names of the classes; "0", "1", ... where the dataset has no file of names.
+  """Returns the names of the classes, or "0", "1", ... if the dataset has no file of names.
 
-  TFDS reads the file too, but in a thread whose errors it drops.
+  TFDS reads the file too, but in a thread whose errors it ignores.
   """
   if not os.path.isfile(names_file):
     return label.names
@@ -277,7 +271,7 @@ def _read_split(
 
   with _damage_in(info_file):
     shards = list(zip(info.splits[split].filepaths, info.splits[split].shard_lengths, strict=True))
-  # Every file is opened before memory is taken for what dataset_info.json says that they hold.
+  # Opens every file first: memory is allocated only if they hold what dataset_info.json says.
   sources = [(path, _open_records(path, length)) for path, length in shards]
   num_examples = sum(length for _, length in shards)
   if num_examples == 0:
@@ -286,7 +280,7 @@ def _read_split(
   shape = image_feature.shape
   try:
     images = np.empty((num_examples, *shape), np.uint8)
-  except (MemoryError, ValueError) as error:  # ValueError: larger than any address.
+  except (MemoryError, ValueError) as error:  # ValueError: larger than the address space.
     raise errors.InputError(
       f"{info.full_name} does not fit in memory: {num_examples} images of shape {shape}"
     ) from error
@@ -295,7 +289,7 @@ def _read_split(
   for path, source in sources:
     with _damage_in(path), source:
       for record in _records(source):
-        # TFDS's own deserialize_example_np takes nearly twice as long.
+        # TFDS's deserialize_example_np takes nearly twice as long.
         example = tf_example_pb2.Example.FromString(record).features.feature
         image = image_feature.decode_example_np(example[image_key].bytes_list.value[0])
         label = example[label_key].int64_list.value[0]
@@ -309,7 +303,7 @@ def _read_split(
 
 
 def _open_records(path: os.PathLike, num_records: int) -> Any:
-  """Opens a record file, which must hold exactly this number of records."""
+  """Opens a record file, which must hold exactly `num_records` records."""
   try:
     from array_record.python import array_record_data_source
   except ImportError as error:
@@ -321,22 +315,22 @@ def _open_records(path: os.PathLike, num_records: int) -> Any:
   with _damage_in(path):
     source = array_record_data_source.ArrayRecordDataSource(os.fspath(path))
     if len(source) != num_records:
-      raise ValueError(f"it holds {len(source)} examples, {_INFO_FILE} says {num_records}")
+      raise ValueError(f"it holds {len(source)} examples, but {_INFO_FILE} says {num_records}")
   return source
 
 
 def _records(source: Any) -> Iterator[bytes]:
-  """Yields the records in order. Read in batches, which is many times faster than one by one."""
+  """Yields the records in order, reading in batches: many times faster than one by one."""
   for start in range(0, len(source), _BATCH):
     yield from source.__getitems__(range(start, min(start + _BATCH, len(source))))
 
 
 @contextlib.contextmanager
 def _damage_in(path: os.PathLike) -> Iterator[None]:
-  """Turns whatever reading a file of a prepared copy raises into an InputError that names the file.
+  """Turns any error in reading a file of a prepared copy into an InputError that names the file.
 
   array_record checks a hash of every chunk and raises RuntimeError; protocol buffers, image
-  decoders and TFDS itself each raise their own kinds of errors.
+  decoders and TFDS each raise errors of their own types.
   """
   try:
     yield
@@ -348,7 +342,7 @@ def _damage_in(path: os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Keeps off the screen what TFDS warns of and logs below errors, such as optional packages."""
+  """Silences TFDS's warnings, and its log below errors, for example about optional packages."""
   logger = absl_logging.get_absl_logger()
   level = logger.level
   logger.setLevel("ERROR")
@@ -366,5 +360,5 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
   except (OSError, ValueError, RecursionError) as error:
     raise errors.InputError(f"{path} is missing or damaged: {errors.brief(error)}") from error
   if not isinstance(content, dict):
-    raise errors.InputError(f"{path} is damaged: it holds no JSON object")
+    raise errors.InputError(f"{path} is damaged: it does not hold a JSON object")
   return content

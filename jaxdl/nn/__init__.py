@@ -1,4 +1,4 @@
-"""Networks: models, their layers, initial weights, and what is done to training images.
+"""Networks: models, their layers, initial weights, and the augmentation of training images.
 
 Read `models.py` first.
 

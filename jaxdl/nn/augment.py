@@ -1,8 +1,8 @@
 """Random rotations, shifts and flips of training images, with the semantics of Keras.
 
-One affine map (a rotation, then a shift, about the centre of the image), interpolated between the
-four nearest pixels; what lies outside is the nearest pixel of the edge; then the flip. Every
-example has its own key, so what happens to it does not depend on how a batch is cut into slices.
+The rotation and the shift are one affine map about the centre of the image, with bilinear
+interpolation; beyond an edge its nearest pixel is repeated. The flip comes last. Every example has
+its own key, so the result does not depend on how a batch is cut into slices.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ class Augmentation:
   Raises InputError for a value out of range.
 
   Attributes:
-    rotation_range: the most degrees by which an image is rotated either way, in [0, 180].
-    shift_range: the most by which it is shifted either way, as a share of its height and of its
+    rotation_range: the largest rotation in either direction, in degrees, in [0, 180].
+    shift_range: the largest shift in either direction, as a fraction of the height and of the
       width, in [0, 1).
-    horizontal_flip: whether half of the images, chosen at random, are mirrored left to right.
+    horizontal_flip: whether each image is mirrored left to right with probability 1/2.
   """
 
   rotation_range: float = 0.0
@@ -44,7 +44,7 @@ class Augmentation:
 
   @property
   def is_identity(self) -> bool:
-    """Whether it leaves every image as it is."""
+    """Whether it leaves every image unchanged."""
     return self.rotation_range == 0 and self.shift_range == 0 and not self.horizontal_flip
 
 
@@ -54,10 +54,10 @@ def random_affine(keys: jax.Array, images: jax.Array, augmentation: Augmentation
   Args:
     keys: `[B]` keys, one per example.
     images: `[B, H, W, D]` floats.
-    augmentation: what is done to them; static.
+    augmentation: the ranges of the changes; static.
 
   Returns:
-    `[B, H, W, D]`; the argument itself if there is nothing to do.
+    `[B, H, W, D]`; `images` itself if the augmentation changes nothing.
   """
   if augmentation.is_identity:
     return images
@@ -67,10 +67,10 @@ def random_affine(keys: jax.Array, images: jax.Array, augmentation: Augmentation
 def draw(
   keys: jax.Array, image_shape: tuple[int, int, int], augmentation: Augmentation
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """Draws what `random_affine` does to each image, uniformly from the ranges.
+  """Draws the change that `random_affine` makes to each image, uniformly from the ranges.
 
-  All four numbers are drawn whatever is asked for, so that asking for one more kind of change
-  leaves the others as they were: two augmentations differ in nothing else.
+  All four numbers are always drawn, so that enabling one kind of change leaves the draws of the
+  others the same.
 
   Args:
     keys: `[B]` keys, one per example.
@@ -80,14 +80,14 @@ def draw(
   Returns:
     `(angle, shift_rows, shift_cols, flip)` for `affine`, each `[B]`.
   """
-  # float32 even where JAX's default is float64: the same key then draws the same numbers.
+  # float32 even if JAX's default is float64, so that a key always draws the same numbers.
   uniform = jax.vmap(lambda key: jax.random.uniform(key, (4,), jnp.float32))(keys)  # [B, 4]
-  either_way = 2 * uniform[:, :3] - 1  # in [-1, 1)
+  signed = 2 * uniform[:, :3] - 1  # [B, 3] in [-1, 1)
   height, width = image_shape[:2]
   return (
-    augmentation.rotation_range * either_way[:, 0],
-    augmentation.shift_range * height * either_way[:, 1],
-    augmentation.shift_range * width * either_way[:, 2],
+    augmentation.rotation_range * signed[:, 0],
+    augmentation.shift_range * height * signed[:, 1],
+    augmentation.shift_range * width * signed[:, 2],
     (uniform[:, 3] < 0.5) & augmentation.horizontal_flip,
   )
 
@@ -101,9 +101,9 @@ def affine(
 ) -> jax.Array:
   """Rotates and shifts each image, then mirrors it left to right where `flip` says so.
 
-  With places measured from the centre, the pixel at (row, col) of the result is what the image has
-  at R (row + shift_rows, col + shift_cols), R = [[cos, -sin], [sin, cos]]: a positive shift moves
-  the picture up or left, and a positive angle turns it clockwise on a screen, where rows go down.
+  Before the flip, and with coordinates relative to the centre, the result at (row, col) is the
+  image at R (row + shift_rows, col + shift_cols), R = [[cos, -sin], [sin, cos]]. A positive shift
+  moves the picture up or left; a positive angle turns it clockwise on a screen, where rows go down.
 
   Args:
     images: `[B, H, W, D]` floats.
@@ -113,11 +113,11 @@ def affine(
     flip: `[B]` bool.
 
   Returns:
-    `[B, H, W, D]`, of the dtype of the images.
+    `[B, H, W, D]`, in the dtype of the images.
   """
   changed = jax.vmap(_affine)(images, angle, shift_rows, shift_cols, flip)
-  # Or else XLA fuses the gathers into whatever reads the images, and a convolution, which reads
-  # each pixel through nine slices, gathers it nine times: ten times slower.
+  # Without the barrier XLA fuses the gathers into whatever reads the images. A convolution reads
+  # each pixel through nine slices, so it would gather each pixel nine times: ten times slower.
   return lax.optimization_barrier(changed)
 
 
@@ -128,15 +128,15 @@ def _affine(image, angle, shift_rows, shift_cols, flip):
   cos, sin = _cos_sin(angle.astype(dtype))
   rows = jnp.arange(height, dtype=dtype) - (height - 1) / 2  # [H]
   cols = jnp.arange(width, dtype=dtype) - (width - 1) / 2  # [W]
-  # The flip comes last, so the places of the result are the first that it concerns.
+  # The flip comes last, so it is the first change to the coordinates of the result.
   cols = jnp.where(flip, -cols, cols)
   rows = (rows + shift_rows.astype(dtype))[:, None]
   cols = (cols + shift_cols.astype(dtype))[None]
   above, below, down = _neighbours((height - 1) / 2 + cos * rows - sin * cols, height)  # [H, W]
   left, right, along = _neighbours((width - 1) / 2 + sin * rows + cos * cols, width)
 
-  # One index into a list of pixels, and no filling, is the fastest gather on CPU; "clip" and not a
-  # promise, so that a NaN reads no foreign memory.
+  # The fastest gather on CPU has one index into a list of pixels and no fill value. Indices are
+  # clipped, not promised to be in bounds, so that a NaN cannot read other memory.
   pixels = image.reshape(height * width, -1)
   down, along = down[:, :, None], along[:, :, None]
 
@@ -148,30 +148,30 @@ def _affine(image, angle, shift_rows, shift_cols, flip):
   return upper + down * (lower - upper)
 
 
-def _neighbours(place, size):
-  """Splits places along an axis into two pixels and how far it is from the first to the second.
+def _neighbours(position, size):
+  """Returns the two pixels next to a position on an axis, and its distance from the first.
 
-  The place is moved inside before it is rounded down, so both pixels exist, and what is
-  interpolated is continuous in the place: an error of rounding that moves it across a pixel, or
-  across the edge, changes the result as little as any other.
+  Positions are clipped to the image before they are rounded down, so both pixels exist and the
+  interpolation is a continuous function of the position. A rounding error that moves a position
+  across a pixel or an edge therefore changes the result no more than any other.
 
   Args:
-    place: floats, counted from pixel 0.
+    position: floats, counted from pixel 0.
     size: number of pixels on the axis.
 
   Returns:
-    Two int32 and, in [0, 1), a float, of the place's shape.
+    `(first, second, distance)`, each of the position's shape: two int32, and a float in [0, 1).
   """
-  place = jnp.clip(place, 0, size - 1)
-  first = jnp.floor(place)
+  position = jnp.clip(position, 0, size - 1)
+  first = jnp.floor(position)
   index = first.astype(jnp.int32)
-  return index, jnp.minimum(index + 1, size - 1), place - first
+  return index, jnp.minimum(index + 1, size - 1), position - first
 
 
 def _cos_sin(degrees):
-  """Cosine and sine, exact at multiples of 90 degrees, and in float32 precise at large angles.
+  """Returns cosine and sine, exact at multiples of 90 degrees and accurate at large angles.
 
-  Whole quarter turns are taken off while the angle is in degrees, where that is exact.
+  Whole quarter turns are subtracted while the angle is in degrees, where that is exact.
   """
   turns = jnp.round(degrees / 90)
   rest = jnp.deg2rad(degrees - 90 * turns)

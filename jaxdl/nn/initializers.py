@@ -1,12 +1,13 @@
 """Initial weights: name -> (key, shape, value) -> array.
 
-The definitions are Keras's (keras.initializers), because that is what the course uses: a bias of n
-units counts as fan_in = fan_out = n, `random_uniform` means U(-0.05, 0.05), `random_normal` means
-N(0, 0.05^2), and the variance-scaling normals are truncated at two standard deviations.
+The definitions are those of keras.initializers, which the course uses: a bias of n units has
+fan_in = fan_out = n, `random_uniform` means U(-0.05, 0.05), `random_normal` means N(0, 0.05^2), and
+the variance-scaling normals are truncated at two standard deviations.
 
-Each initializer has exactly one continuous parameter, its `value`, which may be traced: so the
-scale of the initial weights can be an arm without compiling anything anew. Initializers of one
-family draw the same underlying numbers from the same key, which keeps the arms of a seed paired.
+Each initializer has at most one continuous parameter, its `value`, which may be traced. Arms can
+thus differ in the scale of their initial weights and share one compiled program. Initializers with
+the same distribution draw the same underlying numbers from a key, which keeps the arms of a seed
+paired.
 """
 
 import dataclasses
@@ -21,17 +22,16 @@ from jax import lax
 
 from jaxdl.errors import InputError, unknown_name
 
-# Standard deviation of N(0, 1) truncated to [-2, 2]; dividing by it restores the variance asked
-# for.
+# Standard deviation of N(0, 1) truncated to [-2, 2]; dividing by it restores a variance of 1.
 _TRUNCATED_STDDEV = 0.87962566103423978
 
 
 def fans(shape: Sequence[int]) -> tuple[int, int]:
-  """Returns (fan_in, fan_out) as Keras counts them.
+  """Returns (fan_in, fan_out) as Keras defines them.
 
   Args:
-    shape: `[n]` for a bias (n, n), `[D_in, D_out]` for a dense kernel, `[H, W, D_in, D_out]` for a
-      convolution (H * W * D_in, H * W * D_out).
+    shape: `[n]` of a bias gives (n, n); `[D_in, D_out]` of a dense kernel gives (D_in, D_out);
+      `[H, W, D_in, D_out]` of a convolution gives (H * W * D_in, H * W * D_out).
   """
   if len(shape) == 1:
     return shape[0], shape[0]
@@ -67,14 +67,14 @@ def _constant(key, shape, value):
 
 
 def _orthogonal(key, shape, gain):
-  """Rows or columns orthonormal, whichever is fewer, times `gain` (Saxe et al. 2014)."""
+  """Makes the rows or the columns, whichever are fewer, orthonormal times `gain` (Saxe 2014)."""
   return gain * jax.nn.initializers.orthogonal()(key, shape, jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Family:
   draw: Callable  # (key, shape, value) -> array of that shape, float32
-  default: float | None  # of `value`; None where the initializer takes none
+  default: float | None  # of `value`; None if the initializer takes no value
   min_ndim: int = 1
 
 
@@ -101,15 +101,16 @@ def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
   Args:
     spec: a name, `"glorot_uniform"`, or a name with its parameter, `"random_normal(0.1)"`: the
       standard deviation of `random_normal`, the limit of `random_uniform`, the value of `constant`,
-      and for the others a factor on what they draw.
-    min_ndim: the fewest dimensions of any array that it will fill: 1 for biases, 2 for kernels.
+      a factor for the others (`ones` and `zeros` take none).
+    min_ndim: the smallest number of dimensions of the arrays to be drawn: 1 for biases, 2 for
+      kernels.
 
   Returns:
     `(name, value)`.
 
   Raises:
-    InputError: for an unknown name, a parameter that is no finite number, or an initializer that
-      needs more dimensions.
+    InputError: for an unknown name, a parameter that is not a finite number, a negative spread, or
+      an initializer that needs more dimensions.
   """
   match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
   if match is None or match[1] not in _FAMILIES:
@@ -136,16 +137,16 @@ def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
 
 
 def select(names: Sequence[str], index: jax.Array, value: jax.Array) -> Callable:
-  """Returns an initializer whose kind is chosen by a traced index, as flax modules take it.
+  """Returns an initializer for flax modules that is chosen by a traced index.
 
   Args:
     names: the initializers to choose from, static.
     index: `[]` int32, position in `names`.
-    value: `[]` float32, the parameter of the chosen one.
+    value: `[]` float32, the parameter of the chosen initializer.
 
   Returns:
-    A function `(key, shape, dtype) -> array`. Under `vmap` every branch is computed and one is
-    kept, which is cheap because weights are drawn once per run.
+    A function `(key, shape, dtype) -> array`. Under `vmap` every branch is computed, which costs
+    little because weights are drawn once per run.
   """
 
   def init(key, shape, dtype=jnp.float32):
@@ -158,6 +159,6 @@ def select(names: Sequence[str], index: jax.Array, value: jax.Array) -> Callable
 
 
 def draw(spec: str, key: jax.Array, shape: Sequence[int]) -> np.ndarray:
-  """Draws one array, e.g. `draw("he_normal", jax.random.key(0), (784, 128))`, float32."""
+  """Returns one float32 array, e.g. `draw("he_normal", jax.random.key(0), (784, 128))`."""
   name, value = parse(spec, min_ndim=len(shape))
   return np.asarray(_FAMILIES[name].draw(key, tuple(shape), value))

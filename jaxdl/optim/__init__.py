@@ -1,6 +1,6 @@
-"""What a step of training needs beside a network: losses, optimizers, schedules, metrics.
+"""What training needs besides a network: losses, optimizers, learning rate schedules, metrics.
 
-Each module stands on its own; read `losses.py` first.
+The modules are independent of each other; read `losses.py` first.
 
 Imports: errors.
 """

@@ -1,7 +1,7 @@
 """Losses: name -> (logits [B, C], labels [B]) -> per-example loss [B].
 
-Losses take logits, not probabilities, so that they stay finite and exact where a sigmoid or softmax
-would saturate. Means are taken by the caller, who knows which examples count.
+Losses take logits, not probabilities, so that they stay finite and accurate where a sigmoid or
+softmax would saturate. The caller takes the mean, because it knows which examples count.
 """
 
 import functools
@@ -39,9 +39,9 @@ def categorical_cross_entropy(
 ) -> jax.Array:
   """Returns -log p(label) for a softmax over C outputs: `logsumexp(z) - z[label]`.
 
-  Smoothed (Szegedy et al. 2016), the target is `(1 - s) onehot(label) + s / C`, and the loss
-  `(1 - s) (-log p(label)) + s mean_c(-log p(c))`. Both parts are computed from logits shifted by
-  the largest, so that nothing cancels however large they are, and s = 0 changes no bit.
+  With label smoothing s (Szegedy et al. 2016) the target is `(1 - s) onehot(label) + s / C` and the
+  loss is `(1 - s) (-log p(label)) + s mean_c(-log p(c))`. The largest logit is subtracted in both
+  terms, so large logits lose no accuracy, and s = 0 gives the same bits as no smoothing.
 
   Args:
     logits: `[B, C]`.
@@ -51,15 +51,15 @@ def categorical_cross_entropy(
   Returns:
     `[B]`, in nats.
   """
-  of_label = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  label_loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   if _is_zero(label_smoothing):
-    return of_label
-  of_any = -jax.nn.log_softmax(logits).mean(axis=-1)  # [B]
-  return (1 - label_smoothing) * of_label + label_smoothing * of_any
+    return label_loss
+  mean_loss = -jax.nn.log_softmax(logits).mean(axis=-1)  # [B], over classes
+  return (1 - label_smoothing) * label_loss + label_smoothing * mean_loss
 
 
 def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Returns the mean over classes of `(onehot(label) - softmax(z))^2`, as Keras has it.
+  """Returns the mean over classes of `(onehot(label) - softmax(z))^2`, Keras's definition.
 
   Keras divides by the number of classes; the Brier score of Brier (1950) does not.
 
@@ -76,9 +76,8 @@ def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Returns the mean over classes of `max(0, 1 - t z)`, t = 1 for the label and -1 elsewhere.
 
-  Keras's definition, on the logits themselves: the margin is one of raw scores, not of
-  probabilities as in `softmax_hinge`. At the kink, t z = 1, the derivative is 0, as that of ReLU
-  is.
+  This is Keras's definition, applied to the logits: the margin is between scores, not between
+  probabilities as in `softmax_hinge`. At the kink, t z = 1, the derivative is 0, as for ReLU.
 
   Args:
     logits: `[B, C]`.
@@ -93,9 +92,10 @@ def hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
 def softmax_hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
   """Returns the mean over classes of `max(0, 1 - t softmax(z))`, t = 1 for the label, else -1.
 
-  What a model that ends in a softmax gets when Keras compiles it with its hinge loss. As no
-  probability exceeds 1, the maximum never acts: the loss is 1 - (p(label) - (1 - p(label))) / C =
-  1 + (1 - 2 p(label)) / C, linear in the probability of the label, without a margin.
+  This is the loss of a Keras model that ends in a softmax and is compiled with `hinge`. No
+  probability exceeds 1, so the maximum has no effect: the loss is
+  1 - (p(label) - (1 - p(label))) / C = 1 + (1 - 2 p(label)) / C, which is linear in the probability
+  of the label and has no margin.
 
   Args:
     logits: `[B, C]`.
@@ -117,7 +117,7 @@ def _one_hot(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def _is_zero(label_smoothing: jax.Array | float) -> bool:
-  """Whether it is a Python 0, known while tracing, for which nothing needs to be compiled in."""
+  """Returns whether it is a Python 0, which is known while tracing, so smoothing is left out."""
   return isinstance(label_smoothing, int | float) and label_smoothing == 0
 
 
@@ -129,12 +129,12 @@ _LOSSES = {
   "softmax_hinge": softmax_hinge,
 }
 NAMES = tuple(_LOSSES)
-# Those that take label smoothing.
+# The losses that take label smoothing.
 SMOOTHABLE = ("binary_cross_entropy", "categorical_cross_entropy")
 
 
 def get(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
-  """Returns the loss of that name. Raises InputError when there is none."""
+  """Returns the loss with this name. Raises InputError for an unknown name."""
   if name not in _LOSSES:
     raise unknown_name("loss", name, _LOSSES)
   return _LOSSES[name]
@@ -145,17 +145,17 @@ def select(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """Returns the loss chosen by a traced index.
 
-  It is chosen by `lax.switch`, not by `jnp.where`: the gradient of `jnp.where` multiplies that of
-  the loss not taken by zero, which is NaN where it is not finite. Under `vmap` a switch computes
-  every branch, too, but picks among finished gradients, as long as the gradient is taken inside the
-  `vmap`: `vmap(grad(...))`, not `grad(vmap(...))`.
+  It uses `lax.switch`, not `jnp.where`: the gradient of `jnp.where` multiplies the gradient of the
+  other losses by zero, which gives NaN if that gradient is not finite. Under `vmap` a switch also
+  computes every branch, but it selects among finished gradients, provided that the gradient is
+  taken inside the `vmap`: `vmap(grad(...))`, not `grad(vmap(...))`.
 
   Args:
-    names: the losses to choose from, static, all with the same `num_outputs`. A single one is
+    names: the losses to choose from, static, all with the same `num_outputs`. A single loss is
       compiled without a switch.
     index: `[]` int32, position in `names`.
-    label_smoothing: `[]`, of those that are `SMOOTHABLE`; the others ignore it. None: no smoothing
-      is compiled in.
+    label_smoothing: `[]`, for the losses in `SMOOTHABLE`; the others ignore it. None compiles no
+      smoothing.
 
   Returns:
     A function `(logits [B, C], labels [B]) -> [B]`.
@@ -175,7 +175,7 @@ def num_outputs(name: str, num_classes: int) -> int:
   """Returns how many outputs a model needs: 1 for `binary_cross_entropy`, else one per class.
 
   Raises:
-    InputError: where `binary_cross_entropy` is asked to tell more than two classes apart.
+    InputError: for `binary_cross_entropy` unless there are two classes.
   """
   if name != "binary_cross_entropy":
     return num_classes

@@ -1,4 +1,7 @@
-"""Metrics: predictions from logits, counts that add up, rates divided once at the end."""
+"""Metrics: predictions from logits, confusion matrices from predictions, rates from those counts.
+
+Counts add up exactly over slices of a dataset, so rates are divided only once, at the end.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +13,8 @@ def predict_class(logits: jax.Array, threshold: jax.Array | float) -> jax.Array:
 
   Args:
     logits: `[..., C]`, or `[..., 1]` for one sigmoid output.
-    threshold: with one output, class 1 is predicted where its probability is above this (strictly,
-      as Keras's BinaryAccuracy has it); with several, not used: the largest wins.
+    threshold: with one output, class 1 is predicted if its probability exceeds this (strictly, as
+      in Keras's BinaryAccuracy). It is ignored with several outputs, where the largest logit wins.
 
   Returns:
     `[...]` int32.
@@ -35,7 +38,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
 
   Args:
     labels: `[N]`, 0 to C - 1.
-    predicted: `[..., N]`, likewise; leading axes (seeds, arms) are kept.
+    predicted: `[..., N]`, 0 to C - 1; leading axes (seeds, arms) are kept.
     num_classes: C.
 
   Returns:
@@ -48,15 +51,15 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
 
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
-  """Returns the share on the diagonal, `[...]` from counts `[..., C, C]`; NaN without any."""
+  """Returns the share on the diagonal, `[...]` from counts `[..., C, C]`; NaN without examples."""
   return _ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 
 def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns precision, recall and F1, each `[...]` from counts `[..., C, C]`.
 
-  For two classes they are those of class 1; for more, the mean over classes (macro average). The
-  micro average of all three is the accuracy, since every example has one label.
+  With two classes they are the scores of class 1; with more, the mean over classes (macro average).
+  There is no micro average: it equals the accuracy, because every example has one label.
   """
   binary = confusion.shape[-1] == 2
   scores = per_class(confusion)
@@ -67,7 +70,7 @@ def per_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
   """Returns precision, recall and F1 of every class, each `[..., C]` from counts `[..., C, C]`.
 
   precision = tp / (tp + fp), recall = tp / (tp + fn), F1 = 2 tp / (2 tp + fp + fn). A class that is
-  never predicted has precision 0, as in scikit-learn; without any examples all are NaN.
+  never predicted has precision 0, as in scikit-learn. Without examples all three are NaN.
   """
   true_positives = np.diagonal(confusion, axis1=-2, axis2=-1)  # [..., C]
   predicted, actual = confusion.sum(axis=-2), confusion.sum(axis=-1)  # [..., C]

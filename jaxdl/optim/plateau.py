@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 
 class PlateauState(NamedTuple):
-  """What `reduce_on_plateau` remembers of one training run."""
+  """The state of `reduce_on_plateau` between two epochs of one training run."""
 
   best: jax.Array  # [] float32, the lowest value so far
-  wait: jax.Array  # [] int32, epochs since then
-  cooldown: jax.Array  # [] int32, epochs that are not counted
+  wait: jax.Array  # [] int32, epochs without improvement, outside of cooldowns
+  cooldown: jax.Array  # [] int32, epochs left in the cooldown
   scale: jax.Array  # [] float32, the factor on the scheduled learning rate
 
 
@@ -32,27 +32,27 @@ def reduce_on_plateau(
   cooldown: jax.Array,
   min_scale: jax.Array,
 ) -> PlateauState:
-  """Returns the state after an epoch: Keras 3's ReduceLROnPlateau in mode "min".
+  """Returns the state after an epoch, as Keras 3's ReduceLROnPlateau in mode "min" does.
 
-  An epoch whose value is not below `best` by more than `min_delta` is waited through, outside of a
-  cooldown; after `patience` such epochs in a row (0 counts as 1) the scale is multiplied by
-  `factor`. NaN and infinity never improve on anything, not even in the first epoch.
+  An epoch improves if its value is below `best` by more than `min_delta`. After `patience` epochs
+  in a row without improvement (0 counts as 1) the scale is multiplied by `factor`; the epochs of a
+  cooldown do not count. NaN and infinity never improve, not even in the first epoch.
 
   Args:
     state: before the epoch.
-    value: `[]`, what should go down, e.g. the validation loss.
+    value: `[]`, what should decrease, e.g. the validation loss.
     patience: `[]`, epochs.
     factor: `[]`, 0 to 1.
-    min_delta: `[]`, the least improvement.
-    cooldown: `[]`, epochs after a reduction in which none is waited through.
-    min_scale: `[]`, the lowest scale: Keras's `min_lr` by the learning rate.
+    min_delta: `[]`, the smallest decrease that counts as an improvement.
+    cooldown: `[]`, epochs after a reduction that do not count.
+    min_scale: `[]`, the lowest scale: Keras's `min_lr` divided by the learning rate.
 
   Returns:
-    The state whose scale holds for the next epoch.
+    The state, whose scale applies to the next epoch.
   """
-  cooled = jnp.maximum(state.cooldown - 1, 0)  # an epoch of a cooldown starts by shortening it
+  cooled = jnp.maximum(state.cooldown - 1, 0)  # Keras decrements before it looks at the value
   wait = jnp.where(state.cooldown > 0, 0, state.wait)
-  improved = value + min_delta < state.best  # in this form Keras rounds, too
+  improved = value + min_delta < state.best  # rounded as in Keras
   waiting = ~improved & (cooled == 0)
   wait = jnp.where(improved, 0, wait + waiting)
   reduce = waiting & (wait >= patience) & (state.scale > min_scale)

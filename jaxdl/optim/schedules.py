@@ -1,8 +1,8 @@
-"""Learning rates over time: planned ahead, one per step, or reduced when a loss stops to improve.
+"""Learning rate schedules: spec -> the learning rate of every step, `[E, T]`.
 
-A plan is a spec, `"cosine"` or `"step(0.5, 10)"`, and becomes an array before anything is compiled,
-so that arms with different plans share one program. What depends on how training goes,
-`reduce_on_plateau`, is a pure function of arrays and scales whatever the plan says.
+A spec such as `"cosine"` or `"step(0.5, 10)"` becomes an array before anything is compiled, so that
+arms with different schedules share one program. `plateau.py` has the reduction that depends on how
+training goes; it scales these rates.
 """
 
 import dataclasses
@@ -26,18 +26,18 @@ def _constant(num_epochs, num_steps):
 
 
 def _step(num_epochs, num_steps, factor, epochs):
-  """`factor^floor(epoch / epochs)`: lower by a factor every so many epochs."""
+  """`factor^floor(epoch / epochs)`: multiplied by `factor` every `epochs` epochs."""
   schedule = optax.exponential_decay(1.0, epochs * num_steps, factor, staircase=True)
   return _evaluate(schedule, num_epochs * num_steps)
 
 
 def _exponential(num_epochs, num_steps, factor):
-  """`factor^(t / num_steps)`: a factor per epoch, a bit of it at every step t."""
+  """`factor^(t / num_steps)` at step t: multiplied by `factor` per epoch, smoothly."""
   return _evaluate(optax.exponential_decay(1.0, num_steps, factor), num_epochs * num_steps)
 
 
 def _cosine(num_epochs, num_steps, final):
-  """`final + (1 - final) (1 + cos(pi t / N)) / 2`, N steps in all (Loshchilov & Hutter 2017)."""
+  """`final + (1 - final) (1 + cos(pi t / N)) / 2`, N steps in total (Loshchilov & Hutter 2017)."""
   total = num_epochs * num_steps
   return _evaluate(optax.cosine_decay_schedule(1.0, total, alpha=final), total)
 
@@ -50,7 +50,7 @@ def _warmup(num_epochs, num_steps, epochs):
 
 
 def _warmup_cosine(num_epochs, num_steps, epochs, final):
-  """`_warmup`, then `_cosine` over the epochs that are left."""
+  """`_warmup`, then `_cosine` over the remaining epochs."""
   factors = _warmup(num_epochs, num_steps, epochs)
   factors[epochs * num_steps :] = _cosine(num_epochs - epochs, num_steps, final)
   return factors
@@ -59,18 +59,18 @@ def _warmup_cosine(num_epochs, num_steps, epochs, final):
 def _one_cycle(num_epochs, num_steps, share):
   """One cycle (Smith & Topin 2019): half a cosine from 1/25 up to 1, another down to 1/250,000.
 
-  The first takes `share` of the steps.
+  The way up takes `share` of the steps.
   """
   total = num_epochs * num_steps
   if not 0 < int(share * total) < total:
     raise InputError(
-      f"schedule 'one_cycle({share:g})' has no step up or no step down in {total} steps"
+      f"schedule 'one_cycle({share:g})' needs more than {total} steps to go up and down"
     )
   return _evaluate(optax.cosine_onecycle_schedule(total, 1.0, pct_start=share), total)
 
 
 def _evaluate(schedule: optax.Schedule, total: int) -> np.ndarray:
-  """Returns what a schedule of optax says at steps 0 to total - 1, in float64 while computing."""
+  """Returns an optax schedule at steps 0 to total - 1, computed in float64."""
   with jax.enable_x64(True):
     return np.array(jax.vmap(schedule)(jnp.arange(total)))
 
@@ -78,7 +78,7 @@ def _evaluate(schedule: optax.Schedule, total: int) -> np.ndarray:
 def _check_warmup(epochs, num_epochs):
   if epochs >= num_epochs:
     raise InputError(
-      f"the schedule warms up for {epochs} epochs, but must for fewer than num_epochs, {num_epochs}"
+      f"the schedule's warmup of {epochs} epochs must be shorter than num_epochs = {num_epochs}"
     )
 
 
@@ -87,7 +87,7 @@ class _Argument:
   name: str
   valid: Callable[[float], bool]
   meaning: str
-  default: float | None = None  # None: it must be given
+  default: float | None = None  # None: required
 
 
 _FACTOR = _Argument("factor", lambda value: value > 0, "> 0")
@@ -116,16 +116,16 @@ def parse(spec: str) -> tuple[str, tuple[float, ...]]:
   """Reads a schedule from a setting.
 
   Args:
-    spec: a name, with its arguments where it takes some:
+    spec: a name, with its arguments if it takes any:
 
       - `constant`;
-      - `step(factor, epochs)`: times `factor` every so many epochs;
-      - `exponential(factor)`: times `factor` per epoch, smoothly;
-      - `cosine`, `cosine(final)`: down to `final` (0) times the learning rate;
+      - `step(factor, epochs)`: multiplied by `factor` every `epochs` epochs;
+      - `exponential(factor)`: multiplied by `factor` per epoch, smoothly;
+      - `cosine`, `cosine(final)`: down to `final` (default 0) times the learning rate;
       - `warmup(epochs)`: up in a straight line, then constant;
-      - `warmup_cosine(epochs)`, `warmup_cosine(epochs, final)`: one, then the other;
-      - `one_cycle`, `one_cycle(share)`: up from 1/25 over that share (0.3) of the steps, then down
-        to 1/250,000.
+      - `warmup_cosine(epochs)`, `warmup_cosine(epochs, final)`: up in a straight line, then cosine;
+      - `one_cycle`, `one_cycle(share)`: up from 1/25 during `share` (default 0.3) of the steps,
+        then down to 1/250,000.
 
   Returns:
     `(name, arguments)`, with defaults filled in; numbers of epochs are ints.
@@ -142,9 +142,9 @@ def parse(spec: str) -> tuple[str, tuple[float, ...]]:
   least = sum(argument.default is None for argument in arguments)
   if not least <= len(given) <= len(arguments):
     usage = f"{name}({', '.join(a.name for a in arguments)})" if arguments else name
-    optional = ", the last of which may be left out" if least < len(arguments) else ""
+    optional = ", where the last argument is optional" if least < len(arguments) else ""
     raise InputError(
-      f"schedule {spec!r} has the wrong number of arguments; it is {usage!r}{optional}"
+      f"schedule {spec!r} has the wrong number of arguments; write {usage!r}{optional}"
     )
   values = [_number(spec, *pair) for pair in zip(arguments, given, strict=False)]
   values += [argument.default for argument in arguments[len(given) :]]
@@ -152,9 +152,10 @@ def parse(spec: str) -> tuple[str, tuple[float, ...]]:
 
 
 def check(spec: str, num_epochs: int):
-  """Raises InputError for a schedule that `learning_rates` would refuse for so many epochs.
+  """Raises InputError for a spec that `learning_rates` would refuse at this number of epochs.
 
-  Without computing anything, so that JAX is not started.
+  It computes no schedule, so JAX's devices are not started. It cannot check what depends on the
+  number of steps.
   """
   name, arguments = parse(spec)
   if name.startswith("warmup"):
@@ -162,7 +163,7 @@ def check(spec: str, num_epochs: int):
 
 
 def _number(spec: str, argument: _Argument, written: str) -> float:
-  """Returns one argument of a spec; an int where it counts epochs."""
+  """Returns one argument of a spec, as an int if it counts epochs."""
   try:
     value = float(written)
   except ValueError:
@@ -179,21 +180,21 @@ def learning_rates(spec: str, learning_rate: float, num_epochs: int, num_steps: 
 
   Args:
     spec: as `parse` reads it.
-    learning_rate: the one that the schedule scales.
+    learning_rate: what the schedule multiplies.
     num_epochs: E.
-    num_steps: T, of one epoch.
+    num_steps: T, the steps of one epoch.
 
   Returns:
-    `[E, T]` float32. Most schedules are computed by JAX, which starts its devices.
+    `[E, T]` float32. JAX computes most schedules, which starts its devices.
 
   Raises:
-    InputError: as `parse` does, and for a schedule that does not fit into E epochs of T steps or
-      whose learning rates are not finite in float32.
+    InputError: for a spec that `parse` refuses, too many steps in total, a schedule that does not
+      fit E epochs of T steps, or learning rates that are not finite in float32.
   """
   name, arguments = parse(spec)
   if num_epochs * num_steps > _MAX_STEPS:
     raise InputError(
-      f"{num_epochs:,} epochs of {num_steps:,} steps are too many: more than {_MAX_STEPS:,} steps"
+      f"{num_epochs:,} epochs of {num_steps:,} steps are too many: the limit is {_MAX_STEPS:,}"
     )
   factors = _SCHEDULES[name][0](num_epochs, num_steps, *arguments)
   with np.errstate(over="ignore", invalid="ignore"):

@@ -5,43 +5,53 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 import tqdm
 
 _LOGGER = logging.getLogger("jaxdl")
 _SECONDS_BETWEEN_LINES = 1.0
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
 class Progress:
   """Counts member-epochs (one member trained for one epoch) and says how long the rest will take.
 
-  The total shrinks when members stop early, so the time left is an upper bound that comes down.
-  Several workers may report at the same time.
+  The rate is measured from the first report on, because what comes before is mostly compiling. It
+  is shown once one more epoch has passed since: earlier, several workers that report at almost the
+  same time would look fast. The total shrinks when members stop early, so the time left is an upper
+  bound. Several workers may report at the same time.
   """
 
-  def __init__(self, stream: TextIO | None = None, quiet: bool = False):
+  def __init__(
+    self,
+    stream: TextIO | None = None,
+    quiet: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+  ):
     """Shows a bar on `stream` (default: standard error) if that is a terminal, else logs.
 
     Args:
       stream: where.
       quiet: show nothing, log nothing.
+      clock: returns seconds.
     """
     self._stream = sys.stderr if stream is None else stream
     self._on_terminal, self._quiet = not quiet and self._stream.isatty(), quiet
-    self._bar = None
-    self._lock = threading.Lock()
-    self._trained = self._earlier = self._total = self._done = self._num_members = 0
-    self._start, self._logged = time.monotonic(), -math.inf
+    self._clock, self._bar, self._lock = clock, None, threading.Lock()
+    self.start(0, 0)
 
   def start(self, num_members: int, num_member_epochs: int):
     """Begins to count towards `num_member_epochs`, the most that `num_members` can train."""
     self._num_members, self._total, self._trained, self._done = num_members, num_member_epochs, 0, 0
-    self._earlier = 0
-    self._start, self._logged = time.monotonic(), -math.inf
-    if self._on_terminal:
+    self._start, self._logged = self._clock(), -math.inf
+    self._first_report: float | None = None
+    self._trained_since, self._is_rated = 0, False
+    self._reported: set[str] = set()  # chunks
+    if self._on_terminal and num_members:
       self._bar = tqdm.tqdm(
-        total=num_member_epochs, file=self._stream, unit=" member-epochs", dynamic_ncols=True
+        total=num_member_epochs, file=self._stream, bar_format=_BAR, dynamic_ncols=True
       )
 
   def compiling(self):
@@ -58,50 +68,63 @@ class Progress:
       finished: members that trained for the last time.
     """
     with self._lock:
-      self._trained += trained
-      self._earlier += trained
-      self._total -= skipped
-      self._done += finished
+      self._count(trained, skipped, finished)
       if self._bar is not None:
-        self._bar.total = self._total
-        self._bar.initial += trained
         self._bar.n += trained
         self._bar.refresh()
 
   def update(self, chunk: str, epoch: str, trained: int, skipped: int, finished: int):
-    """Reports one epoch of one chunk.
+    """Reports one epoch of one chunk, or all epochs of a chunk that is trained elsewhere.
 
     Args:
       chunk: which chunk this is, e.g. "2/8".
       epoch: which epoch this was, e.g. "3/20".
-      trained: members that trained in it.
+      trained: member-epochs that were trained.
       skipped: member-epochs that will not be trained, because members stopped.
       finished: members that trained for the last time.
     """
     with self._lock:
-      self._trained += trained
-      self._total -= skipped
-      self._done += finished
+      now = self._clock()
+      self._count(trained, skipped, finished)
+      pace = self._pace(chunk, trained, now)
+      status = ", ".join([f"{self._done}/{self._num_members} members done", *pace])
       if self._bar is not None:
-        self._bar.total = self._total
         self._bar.set_description(f"chunk {chunk}, epoch {epoch}")
-        self._bar.set_postfix_str(f"{self._done}/{self._num_members} members done", refresh=False)
+        self._bar.set_postfix_str(status, refresh=False)
         self._bar.update(trained)
-        return
-      now = time.monotonic()
-      if self._quiet:
-        return
-      if now - self._logged < _SECONDS_BETWEEN_LINES and self._done < self._num_members:
-        return
-      self._logged = now
-      rate = (self._trained - self._earlier) / max(now - self._start, 1e-9)
-      left = tqdm.tqdm.format_interval((self._total - self._trained) / rate) if rate else "unknown"
-      _LOGGER.info(
-        "chunk %s, epoch %s: %d/%d members done, %.2f member-epochs/s, %s left",
-        *(chunk, epoch, self._done, self._num_members, rate, left),
-      )
+      elif not self._quiet and self._is_due(now):
+        self._logged = now
+        _LOGGER.info("chunk %s, epoch %s: %s", chunk, epoch, status)
 
   def close(self):
     """Ends the bar, also when training was interrupted."""
     if self._bar is not None:
       self._bar.close()
+
+  def _count(self, trained: int, skipped: int, finished: int):
+    self._trained += trained
+    self._total -= skipped
+    self._done += finished
+    if self._bar is not None:
+      self._bar.total = self._total
+
+  def _pace(self, chunk: str, trained: int, now: float) -> list[str]:
+    """Returns the rate and the time left; with the first report, how long it took instead."""
+    if self._first_report is None:
+      self._first_report = now
+      self._reported.add(chunk)
+      return [f"{now - self._start:.1f} s including compilation"]
+    self._trained_since += trained
+    elapsed = now - self._first_report
+    # The first report took longer than an epoch does: it includes one, and compiling.
+    self._is_rated |= chunk in self._reported or elapsed >= self._first_report - self._start
+    self._reported.add(chunk)
+    if not self._is_rated:
+      return []
+    rate = self._trained_since / max(elapsed, 1e-9)
+    left = tqdm.tqdm.format_interval((self._total - self._trained) / rate) if rate else "unknown"
+    return [f"{rate:.2f} member-epochs/s", f"{left} left"]
+
+  def _is_due(self, now: float) -> bool:
+    is_last = self._done >= self._num_members
+    return is_last or now - self._logged >= _SECONDS_BETWEEN_LINES

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: what a run keeps to go on, locks, signals.
+"""What a run needs in order to resume: checkpoints and results, written atomically; locks; signals.
 
 Read `store.py` first.
 

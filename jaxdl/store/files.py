@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, in folders that one process at a time may write to."""
+"""Files that are written atomically, and folders that one process at a time may write to."""
 
 import contextlib
 import errno
@@ -19,7 +19,7 @@ _LOCK = ".lock"
 
 @contextlib.contextmanager
 def naming(folder: pathlib.Path, doing: str = "write to workdir") -> Iterator[None]:
-  """Turns what goes wrong with a disk into an InputError that names the folder and the reason."""
+  """Turns an OSError into an InputError that names the folder and the reason."""
   try:
     yield
   except OSError as error:
@@ -34,10 +34,10 @@ def write(file: pathlib.Path, content: str | bytes):
 
 @contextlib.contextmanager
 def writing(file: pathlib.Path) -> Iterator[BinaryIO]:
-  """Yields a stream to a file under a temporary name, then flushes it to the disk and renames it.
+  """Yields a stream to a temporary file, which is then flushed to the disk and renamed to `file`.
 
   Raises:
-    OSError: it cannot be written; what was there before is still there, and nothing else.
+    OSError: it cannot be written. The file is then as it was before, and no other one is left.
   """
   temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
   try:
@@ -53,11 +53,11 @@ def writing(file: pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def flush_folder(folder: pathlib.Path):
-  """Has the disk keep the names in a folder, without which a renamed file may be lost."""
+  """Flushes the names in a folder to the disk, without which a renamed file may be lost."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)
-  except OSError as error:  # some file systems cannot
+  except OSError as error:  # some file systems do not support this
     if error.errno not in (errno.EINVAL, errno.ENOTSUP):
       raise
   finally:
@@ -68,20 +68,21 @@ def flush_folder(folder: pathlib.Path):
 def staging(
   folder: pathlib.Path, replaces: Sequence[str] = (), last: Sequence[str] = ()
 ) -> Iterator[pathlib.Path]:
-  """Yields an empty folder whose content moves to `folder` when it is complete.
+  """Yields an empty folder whose content moves to `folder` once it is complete.
 
   Args:
-    folder: created where it is not there.
-    replaces: names in it that go, whether or not there is something new in their place.
-    last: names that move after all others; what they vouch for is then there.
+    folder: created if it does not exist.
+    replaces: names in `folder` that are deleted, even if nothing new takes their place.
+    last: names that move after all others, because they vouch for the others.
 
   Raises:
-    InputError: something cannot be written; what was there before is still there, as a rule.
+    InputError: something cannot be written. What was in `folder` before is then still there, unless
+      the move itself failed halfway.
   """
   stage = folder / STAGING
   with naming(folder):
     try:
-      shutil.rmtree(stage, ignore_errors=True)  # of a process that was killed
+      shutil.rmtree(stage, ignore_errors=True)  # left by a process that was killed
       stage.mkdir(parents=True)
       yield stage
       for name in replaces:
@@ -104,7 +105,7 @@ def _remove(path: pathlib.Path):
 
 @contextlib.contextmanager
 def exclusive(file: pathlib.Path) -> Iterator[None]:
-  """Waits until no other process is in here with the same file, created where it is not there."""
+  """Holds an exclusive lock on a file, once no other process does; creates the file."""
   with naming(file.parent):
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
@@ -116,13 +117,13 @@ def exclusive(file: pathlib.Path) -> Iterator[None]:
 
 
 class Lock:
-  """A folder that is this process's own until it is released, or the process dies."""
+  """A folder that belongs to this process until it is released or the process dies."""
 
   def __init__(self, folder: pathlib.Path):
-    """Takes the folder, creating it where it is not there.
+    """Locks the folder, and creates it if it does not exist.
 
     Raises:
-      InputError: another process has it, or it cannot be written.
+      InputError: another process holds it, or it cannot be written.
     """
     self._created = [path for path in (folder, *folder.parents) if not path.exists()]
     self._file = folder / _LOCK
@@ -141,7 +142,7 @@ class Lock:
           ) from error
         if self._is_current():
           break
-        os.close(self._descriptor)  # whoever had it before has just deleted it
+        os.close(self._descriptor)  # the previous owner has just deleted it: try again
       try:
         os.truncate(self._descriptor, 0)
         os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -156,7 +157,7 @@ class Lock:
       return False
 
   def release(self):
-    """Gives the folder back, which goes if it was created here for nothing."""
+    """Unlocks the folder, and deletes it if it was created here and is still empty."""
     with contextlib.suppress(OSError):
       self._file.unlink()
     os.close(self._descriptor)

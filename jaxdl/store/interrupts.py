@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: once, and it saves where it is; twice, and it is gone."""
+"""Signals that ask a run to stop: the first has it save its state, the second ends it at once."""
 
 import contextlib
 import os
@@ -6,21 +6,21 @@ import signal
 import threading
 from collections.abc import Iterator
 
-# EX_TEMPFAIL of sysexits.h: what failed for now and should be tried again.
+# EX_TEMPFAIL of sysexits.h: a temporary failure, worth another try.
 EXIT_STATUS = 75
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(BaseException):
-  """A signal asked this process to stop. No error: nothing that handles errors may swallow it."""
+  """A signal asked this process to stop. Not an Exception, so that no error handler swallows it."""
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-  """Has the first SIGTERM or SIGINT raise Interrupted in the main thread, and the second exit."""
+  """Makes the first SIGTERM or SIGINT raise Interrupted in the main thread, and the second exit."""
   if threading.current_thread() is not threading.main_thread():
-    yield  # where signals do not arrive
+    yield  # signals do not arrive in other threads
     return
   received = []
 

@@ -1,14 +1,15 @@
-"""What a run keeps of its chunks: checkpoints of some, results of those that are done.
+"""The chunks of a run on disk: results of those that are done, checkpoints of those in training.
 
   chunks/NAME.npz          the results of a chunk, committed
-  checkpoints/NAME/EPOCH/  a chunk after so many epochs, saved by Orbax; the two newest stay
+  checkpoints/NAME/EPOCH/  a chunk after EPOCH epochs, saved by Orbax; the two newest are kept
   split/NAME               a chunk that did not fit the device and is trained in halves
   failures/NAME.txt        why a chunk failed
-  run.json                 what the run is; another one may not use what is here
+  run.json                 the identity of the run; other runs are refused
 
-Both are the same bytes: an .npz file with a checksum in it, without pickle, so that nothing that
-is read can run code, and what is damaged is found out. A checkpoint is that, as one array, because
-what Orbax spends goes by the number of arrays (30 ms of a core for one, 90 ms for 40, measured).
+Results and checkpoints have the same format: an .npz file that contains a checksum and no pickle,
+so that damage is detected and reading a file cannot run code. Orbax saves this file as a single
+array, because its cost grows with the number of arrays (measured: 30 ms of a core for one, 90 ms
+for 40).
 """
 
 import contextlib
@@ -32,18 +33,18 @@ from jaxdl.store import files
 
 _LOGGER = logging.getLogger("jaxdl")
 _CHECKSUM = "sha256"
-# Checkpoints of one chunk that stay: should the newest be damaged, there is the one before.
+# Checkpoints kept of each chunk: if the newest is damaged, the one before it is used.
 _KEPT = 2
 
-# Orbax's operations are numbered in one sequence per process: two at a time wait for each other's
-# files, and fail.
+# Orbax numbers its operations in one sequence per process, so two at a time would wait for each
+# other's files and fail.
 _ORBAX = threading.Lock()
 
 Arrays = Mapping[str, np.ndarray]
 
 
 def pack(arrays: Arrays) -> bytes:
-  """Returns arrays as the bytes of an .npz file that holds a checksum of them too."""
+  """Returns the bytes of an .npz file with the arrays and a checksum of them."""
   stream = io.BytesIO()
   checksum = np.frombuffer(_digest(arrays), np.uint8)
   np.savez(stream, allow_pickle=False, **{_CHECKSUM: checksum}, **arrays)
@@ -51,21 +52,21 @@ def pack(arrays: Arrays) -> bytes:
 
 
 def unpack(content: bytes) -> dict[str, np.ndarray]:
-  """Returns the arrays of `pack`.
+  """Returns the arrays that `pack` was given.
 
   Raises:
-    ValueError: these are not such bytes, or not any more.
+    ValueError: the bytes are not from `pack`, or are damaged.
   """
   try:
     with warnings.catch_warnings():
-      # numpy only warns of a header that it should not trust.
+      # numpy only warns about some malformed headers; here they are errors.
       warnings.simplefilter("error")
       with np.load(io.BytesIO(content), allow_pickle=False) as file:
         if any(part.compress_type != zipfile.ZIP_STORED for part in file.zip.infolist()):
-          raise ValueError("it is compressed, and may be of any size")
+          raise ValueError("it is compressed")  # a small file could then fill the memory
         arrays = {name: file[name] for name in file.files}
     checksum = arrays.pop(_CHECKSUM).tobytes()
-  except Exception as error:  # zipfile and numpy raise a dozen kinds on damaged files
+  except Exception as error:  # zipfile and numpy raise a dozen types of error on damaged files
     raise ValueError(brief(error)) from error
   if checksum != _digest(arrays):
     raise ValueError("wrong checksum")
@@ -82,38 +83,39 @@ def _digest(arrays: Arrays) -> bytes:
 
 
 class Store:
-  """The folder of one run. Threads may share it, and processes that train different chunks."""
+  """The folder of one run. Threads may share it, and so may processes that train other chunks."""
 
   def __init__(self, folder: pathlib.Path):
-    """Uses a folder, in which there may be something already; nothing is written yet."""
+    """Uses a folder, which may already have content; writes nothing yet."""
     self.folder = folder
     self._saver = _Saver(self._write_checkpoint, str(folder))
 
   # --- Which run this is ---
 
   def claim(self, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Says which run this is.
+    """Claims the folder for a run, unless another run has claimed it.
 
     Args:
-      identity: everything that results depend on.
+      identity: everything that the results depend on.
 
     Returns:
-      The identity of the run that left its chunks here; this one, where there was none.
+      The identity of the run that claimed the folder first; `identity` if this one did. The caller
+      compares the two.
 
     Raises:
-      InputError: the folder cannot be written, or what is there cannot be read.
+      InputError: the folder cannot be written, or its content cannot be read.
     """
     identity = json.loads(json.dumps(identity))
     self._check_access()
-    there = self.read_identity()
-    if there is None:
+    claimed = self.read_identity()
+    if claimed is None:
       self._write(self.folder / "run.json", json.dumps(identity, indent=2) + "\n")
-      there = identity
+      claimed = identity
     self._sweep()
-    return there
+    return claimed
 
   def read_identity(self) -> dict[str, Any] | None:
-    """Returns which run left its chunks here; None where there was none.
+    """Returns the identity of the run that claimed the folder, or None if there is none.
 
     Raises:
       InputError: it cannot be read.
@@ -132,9 +134,9 @@ class Store:
     return identity
 
   def _check_access(self):
-    """Raises InputError where something may not be read or replaced.
+    """Raises InputError if this process lacks permission to read or replace something.
 
-    Now, lest a checkpoint that may not be read is taken for a damaged one later, and deleted.
+    Otherwise a checkpoint that it may not read would later be taken for damaged, and deleted.
     """
 
     def refuse(error: OSError):
@@ -145,12 +147,12 @@ class Store:
       if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"cannot write to {folder!r}: Permission denied")
       for file in (os.path.join(folder, name) for name in names):
-        # What is not there any more was another process's.
+        # A file that no longer exists was another process's.
         if not os.access(file, os.R_OK) and os.path.lexists(file):
           raise InputError(f"cannot read {file!r}: Permission denied")
 
   def _sweep(self):
-    """Deletes what processes that were killed have left half-written, or not yet deleted."""
+    """Deletes what killed processes left half-written or did not come to delete."""
     for path in [
       *self.folder.glob(".*"),
       *self.folder.glob("*/.*"),
@@ -164,19 +166,19 @@ class Store:
         path.unlink(missing_ok=True)
 
   def log_resumption(self, names: Sequence[str]):
-    """Says in one line what is there of some chunks, if anything is."""
+    """Logs in one line how many of the chunks are done or have begun, if any."""
     done = sum(self.has_chunk(name) for name in names)
     begun = len({path.parent for path in self.folder.glob("checkpoints/*/[0-9]*")})
     if done or begun:
       _LOGGER.info(
-        "going on with the run in %s: %d of %d chunks are done, %d have begun",
+        "resuming the run in %s: %d of %d chunks are done, %d have begun",
         *(self.folder, done, len(names), begun),
       )
 
   # --- Results of chunks ---
 
   def commit_chunk(self, name: str, arrays: Arrays):
-    """Keeps the results of a chunk, whose checkpoints are then of no use any more.
+    """Writes the results of a chunk, and deletes its checkpoints, which are no longer needed.
 
     Raises:
       InputError: they cannot be written.
@@ -187,10 +189,10 @@ class Store:
     self.failure_file(name).unlink(missing_ok=True)
 
   def read_chunk(self, name: str) -> dict[str, np.ndarray] | None:
-    """Returns the results of a chunk; None, with a warning where they are damaged, if it has none.
+    """Returns the results of a chunk, or None if it has none; warns if they are damaged.
 
     Raises:
-      InputError: the disk does not let itself be read.
+      InputError: they exist but cannot be read from the disk.
     """
     file = self._chunk_file(name)
     try:
@@ -200,19 +202,19 @@ class Store:
     except ValueError as error:
       if isinstance(error, InputError):
         raise
-      _LOGGER.warning("%s is damaged (%s): this chunk is trained again", file, error)
+      _LOGGER.warning("%s is damaged (%s): the chunk is trained again", file, error)
       file.unlink(missing_ok=True)
       return None
 
   def delete_chunk(self, name: str):
-    """Forgets the results of a chunk."""
+    """Deletes the results of a chunk, if it has any."""
     self._chunk_file(name).unlink(missing_ok=True)
 
   def has_chunk(self, name: str) -> bool:
-    """Whether a chunk is committed; it may still be damaged.
+    """Returns whether a chunk is committed; its results may still be damaged.
 
     Raises:
-      InputError: the disk does not let itself be read.
+      InputError: the disk cannot be read.
     """
     file = self._chunk_file(name)
     with files.naming(file, "read"):
@@ -224,32 +226,32 @@ class Store:
   # --- Checkpoints ---
 
   def save_checkpoint(self, name: str, epoch: int, arrays: Arrays):
-    """Saves a chunk after an epoch, in the background.
+    """Saves a checkpoint of a chunk, in the background.
 
     Raises:
-      InputError: an earlier one could not be written.
+      InputError: an earlier checkpoint could not be written.
     """
     self._saver.save(name, epoch, arrays)
 
   def read_checkpoint(self, name: str) -> tuple[int, dict[str, np.ndarray]] | None:
-    """Returns the newest checkpoint of a chunk that is sound, and its epoch; None if there is none.
+    """Returns the epoch and the arrays of a chunk's newest intact checkpoint, or None without one.
 
-    Of each that is not, a warning says which it is, and it is deleted.
+    Damaged checkpoints are deleted, each with a warning.
     """
     folders = [p for p in self._checkpoint_folder(name).glob("*") if p.name.isdecimal()]
     for folder in sorted(folders, key=lambda path: int(path.name), reverse=True):
       try:
         arrays = unpack(_restore(folder))
         if int(arrays["epoch"]) != int(folder.name):
-          raise ValueError("it is of another epoch")
+          raise ValueError("it is from another epoch")
         return int(folder.name), arrays
-      except Exception as error:  # Orbax and TensorStore raise many kinds on damaged files
+      except Exception as error:  # Orbax and TensorStore raise errors of many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         self.reject_checkpoint(name, int(folder.name), reason)
     return None
 
   def reject_checkpoint(self, name: str, epoch: int, reason: str):
-    """Says that a checkpoint is of no use, and deletes it."""
+    """Deletes a checkpoint that cannot be used, with a warning."""
     folder = self._checkpoint_folder(name) / str(epoch)
     _LOGGER.warning("%s is damaged (%.200s): the checkpoint before it is used", folder, reason)
     shutil.rmtree(folder, ignore_errors=True)
@@ -263,7 +265,7 @@ class Store:
     self._saver.flush()
 
   def close(self):
-    """Waits until all checkpoints are written, or one cannot be, and ends the thread."""
+    """Waits until all checkpoints are written or one has failed, then ends the thread."""
     self._saver.close()
 
   def _checkpoint_folder(self, name: str) -> pathlib.Path:
@@ -275,19 +277,19 @@ class Store:
     _save(folder / str(epoch), content)
     older = sorted((int(p.name) for p in folder.glob("*") if p.name.isdecimal()), reverse=True)
     for old in older[_KEPT:]:
-      # Renamed first, so that no half of one is ever taken for one.
+      # Renamed first, so that a half-deleted checkpoint is never taken for a whole one.
       aside = folder / f".{old}"
       (folder / str(old)).rename(aside)
       shutil.rmtree(aside, ignore_errors=True)
 
-  # --- Chunks that do not fit, chunks that fail ---
+  # --- Chunks that do not fit, and chunks that fail ---
 
   def split(self, name: str):
-    """Notes that a chunk is trained in halves."""
+    """Records that a chunk is trained in halves."""
     self._write(self.folder / "split" / name, "")
 
   def is_split(self, name: str) -> bool:
-    """Whether a chunk is trained in halves."""
+    """Returns whether a chunk is trained in halves."""
     return (self.folder / "split" / name).exists()
 
   def split_chunks(self) -> list[str]:
@@ -295,13 +297,13 @@ class Store:
     return sorted(path.name for path in self.folder.glob("split/[!.]*"))
 
   def write_failure(self, name: str, text: str) -> pathlib.Path:
-    """Notes why a chunk failed, and returns where."""
+    """Writes down why a chunk failed, and returns the file."""
     file = self.failure_file(name)
     self._write(file, text)
     return file
 
   def failure_file(self, name: str) -> pathlib.Path:
-    """Returns where it is noted why a chunk failed."""
+    """Returns the file that says why a chunk failed; it need not exist."""
     return self.folder / "failures" / f"{name}.txt"
 
   def _write(self, file: pathlib.Path, content: str | bytes):
@@ -311,9 +313,9 @@ class Store:
 
 
 class _Saver:
-  """A thread that writes checkpoints, one at a time, the newest of each chunk.
+  """A thread that writes checkpoints, one at a time, and of each chunk only the newest.
 
-  In the place of Orbax's own background threads, of which a process can have one at a time.
+  It replaces Orbax's background saving, which handles one checkpoint at a time per process.
   """
 
   def __init__(self, write: Callable[[str, int, bytes], None], folder: str):
@@ -330,13 +332,13 @@ class _Saver:
       self._check()
       self._pending[name] = (epoch, arrays)
       if self._thread is None:
-        # A daemon: a second signal must not wait for a disk.
+        # A daemon, so that a second signal need not wait for the disk.
         self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
         self._thread.start()
       self._changed.notify_all()
 
   def drop(self, name: str):
-    """Forgets a chunk; returns when nothing of it is being written any more."""
+    """Discards a chunk's pending checkpoint; returns when none of it is being written."""
     with self._changed:
       self._pending.pop(name, None)
       self._changed.wait_for(lambda: self._writing != name)
@@ -369,7 +371,7 @@ class _Saver:
       error = None
       try:
         self._write(name, epoch, pack(arrays))
-      except Exception as raised:  # Orbax and TensorStore raise many kinds on full disks
+      except Exception as raised:  # Orbax and TensorStore raise errors of many types
         error = InputError(f"cannot write a checkpoint to {self._folder!r}: {_reason(raised)}")
       with self._changed:
         self._writing = None
@@ -380,7 +382,7 @@ class _Saver:
 
 
 def _reason(error: Exception) -> str:
-  """Returns what the system says, out of what libraries make of it."""
+  """Returns the operating system's message, which libraries wrap in their own."""
   text = str(error)
   for known in ("No space left on device", "File too large", "Permission denied", "Read-only"):
     if known in text:
@@ -390,19 +392,19 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _checkpointer() -> Iterator[tuple[Any, Any]]:
-  """Yields Orbax and what saves and restores with it."""
+  """Yields Orbax and a checkpointer; one thread at a time."""
   with _ORBAX:
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")
       import orbax.checkpoint as ocp  # imported here because it takes a second
 
-    # What fails is reported by whoever asked for it, in one line.
-    logging.getLogger("absl").addFilter(_not_of_orbax)
+    # The caller reports failures, in one line.
+    logging.getLogger("absl").addFilter(_is_not_from_orbax)
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
       yield ocp, checkpointer
 
 
-def _not_of_orbax(record: logging.LogRecord) -> bool:
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
   return "orbax" not in record.pathname
 
 
@@ -412,8 +414,8 @@ def _save(folder: pathlib.Path, content: bytes):
     with _checkpointer() as (ocp, checkpointer):
       checkpointer.save(folder.absolute(), args=ocp.args.StandardSave(tree), force=True)
   except Exception:
-    for litter in folder.parent.glob(f"{folder.name}.orbax*"):
-      shutil.rmtree(litter, ignore_errors=True)
+    for unfinished in folder.parent.glob(f"{folder.name}.orbax*"):
+      shutil.rmtree(unfinished, ignore_errors=True)
     raise
 
 

@@ -353,15 +353,15 @@ def test_config(tiny):
 @pytest.mark.parametrize(
   ("name", "message"),
   [
-    ("", "is named"),
-    ("../tiny", "is named"),
-    ("tiny/../tiny", "is named"),
-    ("tiny/..", "is named"),
-    ("/tiny", "is named"),
-    ("tiny\n", "is named"),
-    ("a/b/c", "is named"),
-    (None, "is named"),
-    (3, "is named"),
+    ("", "must be NAME"),
+    ("../tiny", "must be NAME"),
+    ("tiny/../tiny", "must be NAME"),
+    ("tiny/..", "must be NAME"),
+    ("/tiny", "must be NAME"),
+    ("tiny\n", "must be NAME"),
+    ("a/b/c", "must be NAME"),
+    (None, "must be NAME"),
+    (3, "must be NAME"),
     ("digits/large", "neither configs nor versions"),
     ("digits:1.0.0", "neither configs nor versions"),
     ("mnits", "did you mean 'mnist'"),
@@ -387,7 +387,7 @@ def test_not_prepared_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_data_dir_must_be_local(tmp_path):
-  with pytest.raises(InputError, match="folder of this machine"):
+  with pytest.raises(InputError, match="folder on this machine"):
     data.load("mnist", "gs://bucket/datasets", tmp_path)
 
 
@@ -403,9 +403,9 @@ REFUSED = {
   "unknown key": ("dataset_info.json", lambda c: c["supervisedKeys"]["tuple"]["items"][0]
                   .update(featureKey="picture"), "'picture'"),
   "swapped keys": ("dataset_info.json", lambda c: c["supervisedKeys"]["tuple"]["items"]
-                   .reverse(), "no image but ClassLabel"),
+                   .reverse(), "not an image but ClassLabel"),
   "label is no class": ("dataset_info.json", lambda c: c["supervisedKeys"]["tuple"]["items"][1]
-                        .update(featureKey="image"), "no class but Image"),
+                        .update(featureKey="image"), "not a class but Image"),
   "no test": ("dataset_info.json", lambda c: c["splits"][1].update(name="validation"),
               "no split test; its splits: train, validation"),
   "tfrecord": ("dataset_info.json", lambda c: c.update(fileFormat="tfrecord"),

@@ -169,3 +169,25 @@ def test_mnist_config_is_the_coursework_s_setting(tfds_dir):
     assert (arm.kernel_initializer, arm.bias_initializer) == (name, name)
     assert (arm.batch_size, arm.num_epochs, arm.patience) == (512, 20, 4)
     assert (arm.threshold, arm.optimizer, arm.learning_rate) == (0.9, "adam", 0.001)
+
+
+def test_matplotlib_does_not_announce_its_new_list_of_fonts(tmp_path):
+  code = """
+from experiments import command_line
+
+def draw(_):
+  from jaxdl.report import figures
+
+command_line.main(draw)
+"""
+  config = "ml_collections_configs/compare_initializers.py:smoke"
+  result = subprocess.run(
+    [sys.executable, "-c", code, f"--config={config}", f"--workdir={tmp_path}"],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env={**os.environ, "MPLCONFIGDIR": str(tmp_path)},
+    check=True,
+  )
+  assert list(tmp_path.glob("fontlist*.json"))
+  assert "fontManager" not in result.stderr
