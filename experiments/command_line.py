@@ -195,7 +195,7 @@ def run_experiment(script: Script, experiment: Experiment):
     if script.analyze is not None:
       extra = script.analyze(experiment, dataset, trained)
     workdir.commit(experiment, dataset, trained, verdicts, extra, shown)
-  _print_result(experiment, verdicts, workdir.path)
+  _print_result(experiment, shown, verdicts, workdir.path)
   if trained.missing_seeds:
     print(f"{len(trained.missing_seeds)} seeds are missing; the report says why", file=sys.stderr)
   if trained.failures:
@@ -445,9 +445,9 @@ def _is_writable(folder: pathlib.Path) -> bool:
   return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
 
 
-def _print_result(experiment: Experiment, verdicts, path: pathlib.Path):
+def _print_result(experiment: Experiment, shown: Population, verdicts, path: pathlib.Path):
   primary = next(iter(experiment.margins))
-  answer = experiment_lib.answer(verdicts, primary)
+  answer = experiment_lib.answer(verdicts, primary, shown)
   print(f"\n{one_line(experiment.question)}\n{one_line(answer)}\n")
   if verdicts:
     print(report.text_table(report.verdict_rows(verdicts)))

@@ -161,7 +161,8 @@ def summary_rows(
   if known:
     header += ["coursework, one run: accuracy", "training (s)", "inference (s)"]
   rows = [header]
-  for index, summary in enumerate(stats.summarize(trained.scores("test_accuracy"))):
+  summaries = stats.summarize(trained.scores("test_accuracy"), limits=(0, 1))
+  for index, summary in enumerate(summaries):
     arm = trained.arms[summary.arm]
     num_params = int(trained.num_params[0, index])
     mean, low, high = (f"{100 * x:.2f}" for x in (summary.mean, summary.ci_low, summary.ci_high))

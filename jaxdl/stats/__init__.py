@@ -6,14 +6,17 @@ where they are used: what trains need not wait for them.
 Imports: errors, optim.
 """
 
-from jaxdl.stats.scores import AXES, ArmSummary, Scores, paired_differences, summarize
+from jaxdl.stats.scores import AXES, ArmSummary, Scores, paired_differences, std, summarize
 from jaxdl.stats.tests import (
   MAX_EXACT,
   MAX_SEEDS_NEEDED,
+  MIN_PAIRS_EQUIVALENT,
   NUM_RESAMPLES,
   check_settings,
+  confidence_bounds,
   holm,
   min_pairs,
+  min_pairs_equivalent,
   seeds_needed,
   sign_flip_test,
   tost,
@@ -27,6 +30,7 @@ from jaxdl.stats.verdicts import (
   Verdict,
   compare,
   format_seeds_needed,
+  least_share,
   sentence,
   to_json,
 )
@@ -37,6 +41,7 @@ __all__ = (
   "EQUIVALENT",
   "MAX_EXACT",
   "MAX_SEEDS_NEEDED",
+  "MIN_PAIRS_EQUIVALENT",
   "NUM_RESAMPLES",
   "TOO_FEW_SEEDS",
   "UNDECIDED",
@@ -46,13 +51,17 @@ __all__ = (
   "Verdict",
   "check_settings",
   "compare",
+  "confidence_bounds",
   "format_seeds_needed",
   "holm",
+  "least_share",
   "min_pairs",
+  "min_pairs_equivalent",
   "paired_differences",
   "seeds_needed",
   "sentence",
   "sign_flip_test",
+  "std",
   "summarize",
   "to_json",
   "tost",

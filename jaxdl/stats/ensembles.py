@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdl.errors import check_integer
 from jaxdl.optim import metrics
+from jaxdl.stats import verdicts
 from jaxdl.stats.scores import AXES, Scores
 from jaxdl.stats.tests import NUM_RESAMPLES
 from jaxdl.stats.verdicts import Verdict
@@ -106,5 +107,5 @@ def compare(
     axes=AXES,
     higher_is_better=True,
   )
-  (verdict,) = compare(scores, margin, alpha, num_resamples, seed, reference=member)
+  (verdict,) = verdicts.compare(scores, margin, alpha, num_resamples, seed, reference=member)
   return verdict
