@@ -642,13 +642,14 @@ class ForestRow(NamedTuple):
   low: float
   high: float
   margin: float
-  verdict: str  # "holds", "does not hold" or "undecided"
+  verdict: str  # one of `jaxdl.stats.ledger`
   text: str  # the effect with its unit
 
 
 _VERDICTS = {
   "holds": (figures.CORRECT_COLOR, "o"),
   "does not hold": (figures.MISTAKE_COLOR, "D"),
+  "too small to count": (figures.MISTAKE_COLOR, "v"),
   "undecided": (figures.GREY, "s"),
 }
 
@@ -662,7 +663,7 @@ def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
   that is not positive, leaves only the text.
 
   Raises:
-    ValueError: when a verdict is none of "holds", "does not hold" and "undecided".
+    ValueError: when a verdict is none of `jaxdl.stats.ledger`.
   """
   if not rows:
     return figures.message("There are no claims.")
