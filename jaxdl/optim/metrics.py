@@ -55,12 +55,15 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
 def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns precision, recall and F1, each `[...]` from counts `[..., C, C]`.
 
-  For two classes they are those of class 1; for more, the mean over classes (macro average). The
-  micro average of all three is the accuracy, since every example has one label.
+  For two classes they are those of class 1; for more, the mean over classes (macro average)
+  without those that have neither examples nor predictions, as in scikit-learn. The micro average of
+  all three is the accuracy, since every example has one label.
   """
-  binary = confusion.shape[-1] == 2
   scores = per_class(confusion)
-  return tuple(score[..., 1] if binary else score.mean(axis=-1) for score in scores)
+  if confusion.shape[-1] == 2:
+    return tuple(score[..., 1] for score in scores)
+  occurs = confusion.sum(axis=-1) + confusion.sum(axis=-2) > 0  # [..., C]
+  return tuple(_ratio((score * occurs).sum(axis=-1), occurs.sum(axis=-1)) for score in scores)
 
 
 def per_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -22,7 +22,8 @@ ROUNDING = 1e-9
 class Scores:
   """One number per member of a population, e.g. the final test accuracy.
 
-  Equal scores should be equal numbers: divide counts in float64, not in float32.
+  Equal scores have to be equal numbers, or ties come apart and p-values are too small. So divide
+  counts in float64; float32 is refused, since its rounding cannot be told from a difference.
 
   Attributes:
     metric: what was measured, e.g. "test_accuracy".
@@ -35,8 +36,8 @@ class Scores:
 
   Raises:
     ValueError: the axes are named or ordered differently (so a transposed array is refused also
-      where S == A), a length disagrees with the names, a name occurs twice, or a value is
-      infinite or not a real number.
+      where S == A), a length disagrees with the names, a name occurs twice, a value is infinite or
+      not a real number, or the values are floats of less than 64 bits.
     TypeError: `higher_is_better` is not a bool.
   """
 
@@ -53,6 +54,11 @@ class Scores:
     values = np.asarray(self.values)
     if values.dtype.kind not in "fiu":
       raise ValueError(f"values of {self.metric!r} must be real numbers, not {values.dtype}")
+    if values.dtype.kind == "f" and values.dtype.itemsize < 8:
+      raise ValueError(
+        f"values of {self.metric!r} are {values.dtype}, whose rounding takes ties apart: divide "
+        "counts in float64; where nothing can tie, as with a loss, give values.astype(float)"
+      )
     values = values.astype(np.float64)  # [S, A], a copy
     values.flags.writeable = False
     fields = {
