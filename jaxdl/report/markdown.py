@@ -143,12 +143,17 @@ def _verdict_row(v: stats.Verdict) -> list[str]:
     f"{v.num_diverged_a}, {v.num_diverged_b}",
     f"{scale * v.mean_difference:{form}}{unit}",
     f"[{scale * low:{form}}, {scale * high:{form}}]" if math.isfinite(v.ci_low) else "-",
-    f"{v.p_holm:.3g}" if math.isfinite(v.p_holm) else "-",
+    number(v.p_holm, ".3g"),
     f"{scale * v.margin:g}{unit}",
     v.verdict,
     ("yes" if v.beyond_margin else "open") if decided else "",
     "" if v.seeds_needed is None else f"{'>= ' if capped else ''}{v.seeds_needed:,}",
   ]
+
+
+def number(value: float, form: str) -> str:
+  """Returns a number in a format, or a dash where there is none (NaN)."""
+  return f"{value:{form}}" if math.isfinite(value) else "-"
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
