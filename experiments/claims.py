@@ -215,7 +215,7 @@ def forest_rows(outcome: ledger.Outcome) -> list[comparison_plots.ForestRow]:
 
 def _difference(finding: ledger.Finding) -> str:
   values = (finding.difference, finding.low, finding.high)
-  mean, low, high = (f"{finding.part.scale * value:+.3g}" for value in values)
+  mean, low, high = (f"{finding.part.scale * value:+z.3g}" for value in values)
   return f"{mean} (all equal)" if low == high else f"{mean} [{low}, {high}]"
 
 
@@ -227,7 +227,7 @@ def markdown(
     verdict: sum(outcome.verdict == verdict for _, outcome in outcomes)
     for verdict in (ledger.HOLDS, ledger.FAILS, ledger.TOO_SMALL, ledger.UNDECIDED)
   }
-  summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+  summary = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
   table = [["claim", "its evidence", "verdict here", "n"]]
   for _, outcome in outcomes:
     n = sorted({finding.num_pairs for finding in outcome.findings})
@@ -239,7 +239,7 @@ def markdown(
         "# Claims, and what is left of them",
         _INTRODUCTION,
         *([report.escape(note)] if note else []),
-        f"Of {len(outcomes)} claims: {summary}.",
+        f"{len(outcomes)} claims. {summary.capitalize()}.",
         report.markdown_table(table),
         "![Every comparison that a claim rests on, in units of its margin](figures/claims.png)",
         "## What each verdict rests on",
@@ -265,16 +265,18 @@ _INTRODUCTION = (
 )
 _HOW_TO_READ = (
   "A difference is the first named minus the second, paired by seed (for times, by round of "
-  "measurement; for ensembles, by group of networks). In brackets are the two bounds, by Student's "
-  "t, that decide, each with its confidence. An improvement holds if its bound is beyond 0, and by "
-  "more than counts if it is beyond the margin; *not worse* holds if the bound is above minus the "
-  "margin; *the same* holds if both bounds are within the margin, with 16 pairs or more, and fails "
-  "if one shows that the difference is beyond it. Where a claim needs all its parts, each has to "
-  "hold at 5%, and fails at 5% divided by their number; where any is enough, the reverse. Equal "
-  "differences have no spread to compute a bound from: n of n show, with 95% confidence, that at "
-  "least 0.05^(1/n) of all seeds give the same, 78% for 12. The margin was set before the run. A "
-  "member that diverged counts as one that never arrives where learning rates or initial weights "
-  "are said to be too large, and is left out elsewhere."
+  "measurement; for ensembles, by group of networks). In brackets are the two bounds, by "
+  "Student's t, that decide, each with its confidence. *Better* holds if the bound is beyond 0, "
+  "and by more than the margin if it is beyond that; *not worse* holds if the bound is above "
+  "minus the margin; *the same* holds if both bounds are within the margin, with 16 pairs or "
+  "more, and fails if one bound shows that the difference is beyond it. Where a claim needs all "
+  "its parts, each has to hold at 5%, and fails at 5% divided by their number; where any part is "
+  "enough, the reverse. Equal differences have no spread to compute bounds from: n of n show, "
+  "with 95% confidence, that at least 0.05^(1/n) of all seeds give the same, 78% for 12. The "
+  "margin was set before the run. A member that diverged counts as one that never arrives where "
+  "learning rates or initial weights are said to be too large, and is left out elsewhere. Never "
+  "arriving counts as one epoch more than there are, so the real difference from it is at least "
+  "the one given."
 )
 
 

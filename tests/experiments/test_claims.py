@@ -283,7 +283,7 @@ def test_smoke_run_then_collected(tmp_path):
   assert "compare_losses: running" in result.stderr
   assert re.search(r"undecided +Cross-entropy gives", result.stdout)
   text = (workdir / "CLAIMS.md").read_text()
-  assert "Of 1 claims: 0 holds, 0 does not hold, 0 too small to count, 1 undecided." in text
+  assert "1 claims. Holds: 0, does not hold: 0, too small to count: 0, undecided: 1." in text
   assert "python -m experiments.compare_losses --config=ml_collections_configs/" in text
   assert str(tmp_path) not in text
   assert (workdir / "figures" / "claims.png").read_bytes().startswith(b"\x89PNG")
