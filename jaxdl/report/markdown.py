@@ -21,7 +21,7 @@ FIGURES, TABLES = "figures", "tables"
 
 
 def beside_table(trained: Population, evidence: Sequence[tuple[str, str, float]]) -> str:
-  """Returns a Markdown table of somebody's single runs beside the spread over seeds found here.
+  """Returns a Markdown table of single runs reported elsewhere beside the spread over seeds here.
 
   Args:
     trained: the population.
@@ -90,7 +90,7 @@ def render(
 
 
 def _partial_text(trained: Population) -> str:
-  """Says what is missing; nothing where nothing is."""
+  """Says which seeds are missing and why; empty if none are."""
   if not trained.missing_seeds:
     return ""
   planned = len(trained.seeds) + len(trained.missing_seeds)
@@ -157,7 +157,7 @@ def number(value: float, form: str) -> str:
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-  """Returns rows, header first, aligned for a terminal, which obeys none of what is in them."""
+  """Returns rows, header first, aligned for a terminal; control characters are escaped."""
   rows = [[one_line(cell) for cell in row] for row in rows]
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
@@ -172,16 +172,15 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
   return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
-# What is markup anywhere ($ begins a formula, ~ strikes out), between words, and in front. A single
-# underscore inside a word is plain text, and names are easier to read and to search without it.
+# Markup anywhere ($ begins a formula, ~ strikes out), at word boundaries, and at the start of a
+# line. An underscore inside a word is plain text, and names are easier to read without an escape.
 _MARKUP = r"[\\`*\[\]|$~]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|^[-+](?= )|^-(?=[ -]*-[ -]*-[ -]*$)"
 
 
 def escape(text: object) -> str:
   """Makes text from a config or a dataset safe to stand in a line of Markdown or a table cell.
 
-  It is shown as it is, but for characters that cannot be seen, as those that turn the direction of
-  writing: they become escape sequences.
+  Invisible characters, such as those that reverse the direction of writing, are escaped.
   """
   text = html.escape(one_line(text), quote=False)
   text = re.sub(_MARKUP, r"\\\g<0>", text)

@@ -1,7 +1,7 @@
 """Verdicts over seeds: which arm is better, by how much, and how sure that is.
 
-Plain arrays in, plain records out. Read `verdicts.py` first. SciPy and statsmodels are imported
-where they are used: what trains need not wait for them.
+Plain arrays in, plain records out. Read `verdicts.py` first. SciPy is imported where it is used:
+training need not wait for it.
 
 Imports: errors, optim.
 """

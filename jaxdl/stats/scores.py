@@ -1,4 +1,4 @@
-"""Scores `[S, A]` of one metric, and what summarizes them arm by arm."""
+"""Scores `[S, A]` of one metric, and their summary by arm."""
 
 import dataclasses
 import functools

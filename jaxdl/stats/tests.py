@@ -30,27 +30,28 @@ def sign_flip_test(
 ) -> float:
   """Tests, two-sided, whether paired differences are symmetric around zero.
 
-  Were the arms alike, every difference could as well have had the other sign. The p-value is the
-  share of sign patterns whose |sum| is at least the observed one (Fisher, 1935, The Design of
-  Experiments, section 21).
+  If both arms had one distribution within a seed, every difference could as well have had the other
+  sign. The p-value is the share of sign patterns whose |sum| is at least the observed one (Fisher,
+  1935, The Design of Experiments, section 21). If only the means are equal and the differences are
+  skewed, p-values are too small.
 
   Up to `max_exact` differences all 2^n patterns are counted, the observed one among them. Above, p
   is (1 + count) / (1 + num_resamples) over random patterns (Phipson & Smyth, 2010, Statistical
   Applications in Genetics and Molecular Biology 9:39). p does not depend on the order of the
-  differences, nor on which arm is subtracted from which.
+  differences, nor on which arm is subtracted.
 
   Two sums that are equal on paper may round differently, and a pattern that ties with the observed
-  one has to count. So a pattern counts also where its |sum| falls short by up to 1e-9 of the sum of
+  one has to count. So a pattern also counts if its |sum| falls short by up to 1e-9 of the sum of
   magnitudes, far above the rounding error and far below a difference that matters.
 
   Args:
     differences: [n], see `paired_differences`.
-    num_resamples: random sign patterns where n > max_exact, at least 1.
+    num_resamples: random sign patterns if n > max_exact, at least 1.
     seed: of their random number generator.
     max_exact: the largest n that is tested exactly; memory and time grow like 2^(n / 2).
 
   Returns:
-    The p-value, in (0, 1]. It is 1 where all differences are zero or where there are none.
+    The p-value, in (0, 1]; 1 if all differences are zero or there are none.
 
   Raises:
     ValueError: `differences` is not a vector of finite numbers.
@@ -58,7 +59,9 @@ def sign_flip_test(
   """
   differences = _check_differences(differences)
   check_num_resamples(num_resamples)
-  magnitudes = np.sort(np.abs(differences))  # [n]; sorted, so that the order of seeds is no matter
+  magnitudes = np.sort(
+    np.abs(differences)
+  )  # [n]; sorted, so that the order of seeds does not matter
   at_least = abs(differences.sum()) - ROUNDING * magnitudes.sum()
   n = len(magnitudes)
   if at_least <= 0:
@@ -113,9 +116,9 @@ def tost(differences: np.ndarray, margin: float) -> float:
 
     P(T > (margin - |mean|) / (std / sqrt(n))),   T of Student's t with n - 1 degrees of freedom.
 
-  It is never below 2^-n: were half of all differences beyond the margin, n pairs would all lie
-  within it that often, however close to each other they are. This alone remains where all
-  differences are one number, or p is 1 if that number is not within the margin.
+  It is never below 2^-n: if half of all differences were beyond the margin, all of n would still
+  lie within it that often. If all differences are one number, p is 2^-n, or 1 if that number is not
+  within the margin.
 
   Args:
     differences: [n], see `paired_differences`.
@@ -145,10 +148,10 @@ def tost(differences: np.ndarray, margin: float) -> float:
 def confidence_bounds(differences: np.ndarray, alpha: float) -> tuple[float, float]:
   """Returns a lower and an upper bound of the mean difference, each wrong with probability alpha.
 
-  mean ± t std / sqrt(n), t the 1 - alpha quantile of Student's t with n - 1 degrees of freedom.
-  Where 2^-n is alpha or more, so few pairs give no bound: the result is infinite. Equal differences
-  give their value as both bounds; what they show is that most seeds give it: with confidence 1 -
-  alpha, a share of alpha^(1/n) or more.
+  mean ± t std / sqrt(n), t the 1 - alpha quantile of Student's t with n - 1 degrees of freedom. If
+  2^-n is alpha or more, there are too few pairs for a bound, and both are infinite. Equal
+  differences give their value as both bounds, although they only show that most seeds give it: a
+  share of alpha^(1/n) or more, with confidence 1 - alpha.
 
   Args:
     differences: [n], see `paired_differences`.
@@ -334,13 +337,13 @@ def check_num_resamples(num_resamples: int) -> None:
 
 
 def check_settings(num_seeds: int, num_comparisons: int, alpha: float, num_resamples: int) -> None:
-  """Raises InputError where `compare` would, so that it can be known before the training.
+  """Raises InputError where `compare` would, so that a mistake shows before training.
 
   Args:
     num_seeds: S.
     num_comparisons: pairs of arms compared on one metric.
     alpha: level of the tests.
-    num_resamples: sign flips drawn where there are too many seeds to try them all.
+    num_resamples: random sign patterns, drawn if there are too many seeds to try them all.
   """
   check_alpha(alpha)
   check_num_resamples(num_resamples)
