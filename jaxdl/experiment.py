@@ -272,8 +272,9 @@ def _chance_text(trained: Population) -> str:
   arms = [arm for arm, mean in zip(trained.arms, means, strict=True) if mean <= limit]
   if not arms:
     return ""
-  than = f"better than always answering the most frequent class ({100 * share:.1f}%)"
-  return f"No arm is {than}." if len(arms) == len(means) else f"Not {than}: {', '.join(arms)}."
+  who = "no arm is" if len(arms) == len(means) else f"{' and '.join(arms)} are not"
+  answer = f"always answering the most frequent class ({100 * share:.1f}%)"
+  return f"Caution: in test accuracy, {who} better than {answer}."
 
 
 def _outcome(about: list[stats.Verdict]) -> str:

@@ -108,16 +108,16 @@ def _partial_text(trained: Population) -> str:
 
 
 _VERDICT_NOTE = (
-  "Differences are a minus b, paired by seed, with their 95% interval (Student's t; none where all "
-  "are equal). *better* and *worse*: the sign-flip permutation test, Holm-corrected over the pairs "
-  "of a metric, shows a difference; *beyond margin* says whether the same test shows that it is "
-  "larger than the margin. *equivalent*: two one-sided t tests, corrected for the number of pairs "
-  "that can differ by exactly the margin, put the difference within it, with 16 seeds or more and "
-  "none diverged. *undecided*: neither is shown. For each metric and each of these three "
-  "statements, the chance that it is wrong of any pair is at most alpha if differences are "
-  "symmetric around their mean; a rare collapse that no seed here had is not covered. More "
-  "seeds mean a new run with another `seed`: adding them to this run because it is undecided, and "
-  "testing again, makes wrong verdicts up to twice as likely."
+  "Differences are a minus b, paired by seed, with their 95% interval (Student's t, for this pair"
+  " alone; none where all are equal). *better* and *worse*: the sign-flip permutation test, "
+  "Holm-corrected over the pairs of a metric, shows a difference; *beyond margin* says whether "
+  "the same test shows that it is larger than the margin. *equivalent*: two one-sided t tests, "
+  "corrected for the number of pairs that can differ by exactly the margin, put the difference "
+  "within it, with 16 seeds or more and none diverged. *undecided*: neither is shown. For each "
+  "metric and each of these three statements, the chance that it is wrong of any pair is at most "
+  "alpha if differences are symmetric around their mean; a rare collapse that no seed here had is"
+  " not covered. More seeds mean a new run with another `seed`: adding them to this run because "
+  "it is undecided, and testing again, makes wrong verdicts up to twice as likely."
 )
 
 

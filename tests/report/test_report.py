@@ -304,10 +304,11 @@ def test_answer_says_first_that_nothing_was_learned(trained):
     return experiment_lib.answer([], "test_accuracy", replace(trained, metrics=metrics))
 
   assert say(1 / 3, 1 / 3, 0.5).startswith(
-    "No arm is better than always answering the most frequent class (33.3%). There is one arm only"
+    "Caution: in test accuracy, no arm is better than always answering the most frequent class "
+    "(33.3%). There is one arm only"
   )
-  assert say(0.9, 1 / 3, 0.9).startswith(
-    "Not better than always answering the most frequent class (33.3%): random_uniform. There"
+  assert say(0.9, 1 / 3, 1 / 3).startswith(
+    "Caution: in test accuracy, random_uniform and random_normal are not better than always"
   )
   assert say(0.9, 0.52, 0.9).startswith("There is one arm only")
 

@@ -61,8 +61,10 @@ def test_one_part(asserts, better, equal, worse):
 
 
 def test_less_of_a_loss_is_better():
-  (finding,) = _outcome(ledger.BETTER, _scores(-0.1, higher_is_better=False)).findings
+  loss = _scores(-0.1, higher_is_better=False)
+  finding, _ = _outcome(ledger.BETTER, loss, loss).findings
   assert finding.meaning == "holds"
+  assert (finding.low_alpha, finding.high_alpha) == (0.025, 0.05)  # the upper one decides to hold
   assert finding.difference == pytest.approx(-0.1)
   assert finding.low < finding.difference < finding.high < 0
 
