@@ -30,7 +30,6 @@ from jaxdl.stats.verdicts import (
   Verdict,
   compare,
   format_seeds_needed,
-  least_share,
   sentence,
   to_json,
 )
@@ -54,7 +53,6 @@ __all__ = (
   "confidence_bounds",
   "format_seeds_needed",
   "holm",
-  "least_share",
   "min_pairs",
   "min_pairs_equivalent",
   "paired_differences",
