@@ -10,6 +10,7 @@ has the same config. `CLAIMS.md`, `claims.json` and a picture are written to DIR
 import contextlib
 import importlib
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from jaxdl.store.store import Store
 _ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG_FILE = str(_ROOT / "ml_collections_configs" / "claims.py")
 _COLLECT = flags.DEFINE_list("collect", [], "Workdirs of finished runs to take results from.")
-_KEYS = ("runs", "num_seeds", "alpha", "num_resamples", "seed", "note")
+_KEYS = ("runs", "num_seeds", "alpha", "note")
 
 
 class Wanted(NamedTuple):
@@ -78,8 +79,7 @@ def read_runs(config: ConfigDict) -> dict[str, str]:
     if key not in _KEYS:
       raise unknown_name("config key", key, _KEYS)
   check_integer("num_seeds", config.num_seeds, 0)
-  check_integer("seed", config.seed, 0, 2**32 - 1)
-  stats.check_settings(1, 1, config.alpha, config.num_resamples)
+  stats.check_settings(1, 1, config.alpha, stats.NUM_RESAMPLES)
   runs = {name: variant for name, variant in config.runs.items() if variant}
   for name in runs:
     if name not in CLAIMS:
@@ -160,10 +160,7 @@ def _judge_run(found: Found, config: ConfigDict) -> list[ledger.Outcome]:
     InputError: its tables lack something, or have what they should not.
   """
   with _damage_in(found.path):
-    return [
-      ledger.judge(claim, config.alpha, config.num_resamples, config.seed)
-      for claim in CLAIMS[found.wanted.name](found.run)
-    ]
+    return [ledger.judge(claim, config.alpha) for claim in CLAIMS[found.wanted.name](found.run)]
 
 
 @contextlib.contextmanager
@@ -199,28 +196,27 @@ def forest_rows(outcome: ledger.Outcome) -> list[comparison_plots.ForestRow]:
   """Returns a row of the picture per part of a claim."""
   rows = []
   for index, finding in enumerate(outcome.findings):
-    verdict, scale = finding.verdict, finding.part.scale
+    part = finding.part
     more = "and" if outcome.claim.needs_all else "or"
     label = outcome.claim.name if index == 0 else more
     rows.append(
       comparison_plots.ForestRow(
         label=label,
-        effect=scale * verdict.mean_difference,
-        low=scale * verdict.ci_low,
-        high=scale * verdict.ci_high,
-        margin=scale * verdict.margin,
+        effect=part.scale * finding.difference,
+        low=part.scale * finding.low,
+        high=part.scale * finding.high,
+        margin=part.scale * part.margin,
         verdict=finding.meaning,
-        text=f"{verdict.arm_a} - {verdict.arm_b}: {_difference(finding)}",
+        text=f"{' - '.join(part.scores.arms)}: {_difference(finding)} {part.unit}".strip(),
       )
     )
   return rows
 
 
 def _difference(finding: ledger.Finding) -> str:
-  verdict, part = finding.verdict, finding.part
-  values = (verdict.mean_difference, verdict.ci_low, verdict.ci_high)
-  mean, low, high = (f"{part.scale * value:+.3g}" for value in values)
-  return f"{mean} [{low}, {high}] {part.unit}".strip()
+  values = (finding.difference, finding.low, finding.high)
+  mean, low, high = (f"{finding.part.scale * value:+z.3g}" for value in values)
+  return f"{mean} (all equal)" if low == high else f"{mean} [{low}, {high}]"
 
 
 def markdown(
@@ -229,12 +225,12 @@ def markdown(
   """Returns the ledger as Markdown, a note on the data or the machine among its first lines."""
   counts = {
     verdict: sum(outcome.verdict == verdict for _, outcome in outcomes)
-    for verdict in (ledger.HOLDS, ledger.FAILS, ledger.UNDECIDED)
+    for verdict in (ledger.HOLDS, ledger.FAILS, ledger.TOO_SMALL, ledger.UNDECIDED)
   }
-  summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+  summary = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
   table = [["claim", "its evidence", "verdict here", "n"]]
   for _, outcome in outcomes:
-    n = sorted({finding.verdict.num_pairs for finding in outcome.findings})
+    n = sorted({finding.num_pairs for finding in outcome.findings})
     pairs = str(n[0]) if len(n) == 1 else f"{n[0]} to {n[-1]}"
     table.append([outcome.claim.sentence, outcome.claim.evidence, outcome.verdict, pairs])
   return (
@@ -243,7 +239,7 @@ def markdown(
         "# Claims, and what is left of them",
         _INTRODUCTION,
         *([report.escape(note)] if note else []),
-        f"Of {len(outcomes)} claims: {summary}.",
+        f"{len(outcomes)} claims. {summary.capitalize()}.",
         report.markdown_table(table),
         "![Every comparison that a claim rests on, in units of its margin](figures/claims.png)",
         "## What each verdict rests on",
@@ -260,35 +256,53 @@ def markdown(
 _INTRODUCTION = (
   "Claims of a deep-learning coursework and of its textbook, most of them drawn from a single run, "
   "held against populations of runs. A claim *holds* or *does not hold* where the comparisons that "
-  "it rests on are decided, and is *undecided* where these seeds do not tell. A verdict is about "
-  "the setting of its run, named below, and about no other."
+  "it rests on are decided, and is *undecided* where these seeds do not tell. An improvement is "
+  "*too small to count* where it is shown to be less than the margin, if there is one at all. A "
+  "verdict is about the setting of its run, named below, and about no other. Each is wrong with a "
+  "probability of up to 5%, and nothing corrects for the number of claims: of twenty, up to one "
+  "wrong verdict is to be expected. All runs of a dataset use the same test images, so a verdict "
+  "is about training again, not about other images."
 )
 _HOW_TO_READ = (
   "A difference is the first named minus the second, paired by seed (for times, by round of "
-  "measurement; for ensembles, by group of networks), with its 95% interval (Student's t). Every "
-  "comparison is tested at 5% divided by the number of comparisons of its claim: the sign-flip "
-  "permutation test for differences, two one-sided t tests for equivalence within the margin, "
-  "which was set before the run. A member that diverged counts as one that never arrives where "
-  "learning rates or initial weights are said to be too large, and is left out elsewhere."
+  "measurement; for ensembles, by group of networks). In brackets are the two bounds, by "
+  "Student's t, that decide, each with its confidence. *Better* holds if the bound is beyond 0, "
+  "and by more than the margin if it is beyond that; *not worse* holds if the bound is above "
+  "minus the margin; *the same* holds if both bounds are within the margin, with 16 pairs or "
+  "more, and fails if one bound shows that the difference is beyond it. Where a claim needs all "
+  "its parts, each has to hold at 5%, and fails at 5% divided by their number; where any part is "
+  "enough, the reverse. Equal differences have no spread to compute bounds from: n of n show, "
+  "with 95% confidence, that at least 0.05^(1/n) of all seeds give the same, 78% for 12. The "
+  "margin was set before the run. A member that diverged counts as one that never arrives where "
+  "learning rates or initial weights are said to be too large, and is left out elsewhere. Never "
+  "arriving counts as one epoch more than there are, so the real difference from it is at least "
+  "the one given."
 )
 
 
+_ASSERTED = {
+  ledger.BETTER: "better",
+  ledger.NOT_WORSE: "not worse",
+  ledger.EQUIVALENT: "the same",
+  ledger.DIFFERENT: "different",
+}
+
+
 def _claim_text(found: Found, outcome: ledger.Outcome) -> str:
-  rows = [["metric", "a", "b", "a - b", "margin", "n", "p", "p equivalence", "a is", "part"]]
+  rows = [["metric", "a", "b", "a is", "a - b", "confidence", "margin", "n", "part"]]
   for finding in outcome.findings:
-    verdict, part = finding.verdict, finding.part
+    part = finding.part
+    levels = [f"{100 * (1 - alpha):.3g}%" for alpha in (finding.low_alpha, finding.high_alpha)]
     rows.append(
       [
-        verdict.metric,
-        verdict.arm_a,
-        verdict.arm_b,
-        _difference(finding),
-        f"{part.scale * verdict.margin:.3g} {part.unit}",
-        f"{verdict.num_pairs} of {verdict.num_seeds}",
-        f"{verdict.p_value:.3g}",
-        f"{verdict.p_equivalence:.3g}",
-        verdict.verdict,
-        finding.meaning,
+        part.scores.metric,
+        *part.scores.arms,
+        _ASSERTED[part.asserts],
+        f"{_difference(finding)} {part.unit}".strip(),
+        ", ".join(levels),
+        f"{part.scale * part.margin:.3g} {part.unit}".strip(),
+        f"{finding.num_pairs} of {len(part.scores.seeds)}",
+        f"{finding.meaning}, {finding.note}" if finding.note else finding.meaning,
       ]
     )
   needed = "all parts hold" if outcome.claim.needs_all else "any part holds"
@@ -329,9 +343,25 @@ def to_json(found: Found, outcome: ledger.Outcome) -> dict[str, Any]:
     "evidence": outcome.claim.evidence,
     "verdict": outcome.verdict,
     "run": found.wanted.name,
-    "parts": [
-      {"meaning": finding.meaning, **stats.to_json(finding.verdict)} for finding in outcome.findings
-    ],
+    "parts": [_part_to_json(finding) for finding in outcome.findings],
+  }
+
+
+def _part_to_json(finding: ledger.Finding) -> dict[str, Any]:
+  part, values = finding.part, finding._asdict()
+  numbers = ("difference", "low", "high", "low_alpha", "high_alpha")
+  arm_a, arm_b = part.scores.arms
+  return {
+    "metric": part.scores.metric,
+    "arm_a": arm_a,
+    "arm_b": arm_b,
+    "asserts": part.asserts,
+    "margin": part.margin,
+    "num_pairs": finding.num_pairs,
+    "num_seeds": len(part.scores.seeds),
+    **{name: values[name] if math.isfinite(values[name]) else None for name in numbers},
+    "meaning": finding.meaning,
+    "note": finding.note,
   }
 
 

@@ -161,7 +161,8 @@ def summary_rows(
   if known:
     header += ["coursework, one run: accuracy", "training (s)", "inference (s)"]
   rows = [header]
-  for index, summary in enumerate(stats.summarize(trained.scores("test_accuracy"))):
+  summaries = stats.summarize(trained.scores("test_accuracy"), limits=(0, 1))
+  for index, summary in enumerate(summaries):
     arm = trained.arms[summary.arm]
     num_params = int(trained.num_params[0, index])
     mean, low, high = (f"{100 * x:.2f}" for x in (summary.mean, summary.ci_low, summary.ci_high))
@@ -231,10 +232,10 @@ def _inference_sections(verdicts: Sequence[stats.Verdict]) -> list[str]:
   rows = [["a", "b", "rounds", "a - b (ms)", "95% interval", "p (Holm)", "margin (ms)", "verdict"]]
   for v in verdicts:
     difference, low, high, margin = (
-      f"{1000 * x:.3g}" for x in (v.mean_difference, v.ci_low, v.ci_high, v.margin)
+      report.number(1000 * x, ".3g") for x in (v.mean_difference, v.ci_low, v.ci_high, v.margin)
     )
     pair = [v.arm_a, v.arm_b, str(v.num_pairs), difference]
-    rows.append([*pair, f"[{low}, {high}]", f"{v.p_holm:.3g}", margin])
+    rows.append([*pair, f"[{low}, {high}]", report.number(v.p_holm, ".3g"), margin])
     rows[-1].append(_WORDS.get(v.verdict, v.verdict))
   found = [row for row in rows[1:] if row[-1] in ("faster", "slower")]
   if found:

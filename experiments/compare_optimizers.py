@@ -218,7 +218,11 @@ def _rates_table(experiment: Experiment, trained: Population) -> "pd.DataFrame":
 
   metrics = ["test_accuracy", _CHOSEN_ON]
   metrics += [EPOCHS_TO_TARGET] if EPOCHS_TO_TARGET in trained.metrics else []
-  summaries = {metric: stats.summarize(trained.scores(metric)) for metric in metrics}
+  limits = {EPOCHS_TO_TARGET: (0, math.inf)}
+  summaries = {
+    metric: stats.summarize(trained.scores(metric), limits=limits.get(metric, (0, 1)))
+    for metric in metrics
+  }
   rows = []
   for place, (name, arm) in enumerate(experiment.arms.items()):
     first = summaries["test_accuracy"][place]

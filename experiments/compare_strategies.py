@@ -9,6 +9,7 @@ own members. The config's docstring has the variants.
 """
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
@@ -147,7 +148,7 @@ def _ensembles_section(
 
 def _ensemble_cells(ensemble: ensembles.Ensembles, verdict: stats.Verdict) -> list[str]:
   interval = ""
-  if verdict.num_pairs > 1:
+  if math.isfinite(verdict.ci_low):
     interval = f" [{100 * verdict.ci_low:+.2f}, {100 * verdict.ci_high:+.2f}]"
   return [
     str(ensemble.size),
@@ -155,7 +156,7 @@ def _ensemble_cells(ensemble: ensembles.Ensembles, verdict: stats.Verdict) -> li
     f"{100 * ensemble.accuracy.mean():.2f}%",
     f"{100 * ensemble.mean_member_accuracy.mean():.2f}%",
     f"{100 * verdict.mean_difference:+.2f}{interval}",
-    f"{verdict.p_value:.3g}",
+    report.number(verdict.p_value, ".3g"),
     # What replicates here is a group.
     verdict.verdict.replace("seeds", "groups"),
   ]

@@ -298,7 +298,7 @@ def _sections(experiment, trained, cells, vanishing, speed) -> list[str]:
     parts += [
       f"### Is the target loss reached earlier than from {report.escape(first.initializer)}?",
       f"Depth {deepest}: epochs to the target. A member that did not get there, or diverged, "
-      "counts with one epoch more than there are, so arms that never get there are equivalent. "
+      "counts with one epoch more than there are, so arms that never get there are equal. "
       "`tables/speed_verdicts.csv` has the other depths.",
       _verdict_table(speed, deepest),
     ]

@@ -269,34 +269,79 @@ def sentence(verdict: stats.Verdict) -> str:
   return stats.sentence(verdict)
 
 
-def answer(verdicts: Sequence[stats.Verdict], metric: str) -> str:
-  """Says in one sentence what the verdicts on one metric amount to, divergence included."""
+def answer(verdicts: Sequence[stats.Verdict], metric: str, trained: Population) -> str:
+  """Says in a few sentences what the verdicts on one metric amount to.
+
+  Arms that learned nothing are named first, divergence last.
+
+  Args:
+    verdicts: of `compare`.
+    metric: the one to speak of.
+    trained: the population that was compared.
+  """
   about = [verdict for verdict in verdicts if verdict.metric == metric]
-  if not about:
-    return "There is one arm only, so there is nothing to compare."
-  text = f"{_outcome(about)} ({_pairs_text(about)})."
-  diverged = _divergence(about)
-  return f"{text} Only runs that did not diverge were compared: {diverged}." if diverged else text
+  sentences = [_chance_text(trained)]
+  if about:
+    sentences.append(f"{_outcome(about)} ({_pairs_text(about)}).")
+  else:
+    sentences.append("There is one arm only, so there is nothing to compare.")
+  diverged = _divergence(about) if about else ""
+  if diverged:
+    sentences.append(f"Only runs that did not diverge were compared: {diverged}.")
+  return " ".join(text for text in sentences if text)
+
+
+def _chance_text(trained: Population) -> str:
+  """Says which arms learned nothing that shows in their test accuracy; empty where all did.
+
+  These are the arms whose mean accuracy is not above the share of the most frequent class by two
+  standard errors of an accuracy measured on so many images.
+  """
+  num_images = len(trained.test_labels)
+  share = np.bincount(trained.test_labels).max() / num_images
+  limit = share + 2 * math.sqrt(share * (1 - share) / num_images)
+  means = [summary.mean for summary in stats.summarize(trained.scores("test_accuracy"))]
+  arms = [arm for arm, mean in zip(trained.arms, means, strict=True) if mean <= limit]
+  if not arms:
+    return ""
+  who = "no arm is" if len(arms) == len(means) else f"{' and '.join(arms)} are not"
+  answer = f"always answering the most frequent class ({100 * share:.1f}%)"
+  return f"Caution: in test accuracy, {who} better than {answer}."
 
 
 def _outcome(about: list[stats.Verdict]) -> str:
-  metric = about[0].metric
+  metric, margin = about[0].metric, _margin_text(about[0])
   decided = [v for v in about if v.verdict in (stats.BETTER, stats.WORSE)]
   open_pairs = [v for v in about if v.verdict in (stats.UNDECIDED, stats.TOO_FEW_SEEDS)]
   if all(v.verdict == stats.EQUIVALENT for v in about):
-    scale, unit = (100, " points") if metric in population.RATES else (1, "")
-    margin = scale * about[0].margin
-    unit = unit.removesuffix("s") if margin == 1 else unit
-    return f"No: all arms are equivalent within {margin:g}{unit} of {metric}"
+    return f"No: all arms are equivalent within {margin} of {metric}"
   if decided:
-    found = "; ".join(f"{v.arm_a} is {v.verdict} than {v.arm_b}" for v in decided)
     rest = f"; {len(open_pairs)} of {len(about)} pairs of arms undecided" if open_pairs else ""
-    return f"Yes: in {metric}, {found}{rest}"
-  slowest = max(open_pairs, key=lambda v: v.seeds_needed)
+    return f"Yes: in {metric}, {_decided_text(decided, margin)}{rest}"
+  slowest = max(open_pairs, key=lambda v: math.inf if v.seeds_needed is None else v.seeds_needed)
   needed = stats.format_seeds_needed(slowest)
   if all(v.verdict == stats.TOO_FEW_SEEDS for v in about):
     return f"No claim can be made from so few seeds: {needed}"
   return f"Undecided in {metric} for {len(open_pairs)} of {len(about)} pairs of arms: {needed}"
+
+
+def _decided_text(decided: list[stats.Verdict], margin: str) -> str:
+  """Says which arms differ, and which of these differences are shown to exceed the margin."""
+  large = [v for v in decided if v.beyond_margin]
+  parts = [
+    f"{v.arm_a} is {v.verdict} than {v.arm_b}{' by more than the margin' if v in large else ''}"
+    for v in decided
+  ]
+  if len(large) < len(decided):
+    which = "no other difference" if large else "no difference"
+    parts.append(f"{which} is shown to exceed the margin of {margin}")
+  return "; ".join(parts)
+
+
+def _margin_text(verdict: stats.Verdict) -> str:
+  scale, unit = (100, " points") if verdict.metric in population.RATES else (1, "")
+  margin = scale * verdict.margin
+  return f"{margin:g}{unit.removesuffix('s') if margin == 1 else unit}"
 
 
 def _pairs_text(about: list[stats.Verdict]) -> str:

@@ -116,7 +116,7 @@ def run(
     verdicts = experiment_lib.compare(experiment, shown)
     extra = report.Extra() if analyze is None else analyze(experiment, dataset, population)
     directory.commit(experiment, dataset, population, verdicts, extra, shown)
-  answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)))
+  answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)), shown)
   return RunResult(population, verdicts, answer, directory.path)
 
 

@@ -31,8 +31,6 @@ def get_config(variant: str = "quick") -> ConfigDict:
   )
   config.num_seeds = 0  # of every run; 0: as its config has it
   config.alpha = 0.05
-  config.num_resamples = 99_999
-  config.seed = 0  # of resampling
   config.note = ""  # on the data or the machine, shown in the ledger
 
   if variant == "smoke":

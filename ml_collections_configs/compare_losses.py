@@ -7,8 +7,8 @@ On two CPU cores (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose i
 compressed again as JPEG:
 
   VARIANT   seeds  time    test accuracy: cross-entropy, squared error, hinge, hinge on softmax
-  quick     10     1 min   38.1, 37.8, 36.4, 20.1 %; the first two are equivalent within 1 point and
-                           better than the hinges
+  quick     10     1 min   38.1, 37.8, 36.4, 20.1 %; the first two are better than the hinges, and
+                           it is undecided between these two
   notebook  4      not run
   smoke     2      seconds digits; too few seeds: no claim
 """

@@ -13,7 +13,7 @@ On two CPU cores (no GPU was measured), JAX 0.12.0:
   notebook  4      19 min   Glorot 98.54 % (97.34 to 99.11), He 98.75 % (98.68 to 98.80), beside
                             other work: the coursework's one run lies in the range of its code's
                             Glorot; too few seeds for a claim about the two
-  digits    6      2.5 min  97.6 and 98.1 %: equivalent within 2 points
+  digits    6      2.5 min  97.6 and 98.1 %: undecided from six seeds
   smoke     2      seconds  too few seeds: no claim
 """
 

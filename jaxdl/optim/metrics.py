@@ -58,12 +58,15 @@ def accuracy(confusion: np.ndarray) -> np.ndarray:
 def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns precision, recall and F1, each `[...]` from counts `[..., C, C]`.
 
-  With two classes they are the scores of class 1; with more, the mean over classes (macro average).
-  There is no micro average: it equals the accuracy, because every example has one label.
+  With two classes they are the scores of class 1; with more, the mean over classes (macro average),
+  without those that have neither examples nor predictions, as in scikit-learn. There is no micro
+  average: it equals the accuracy, because every example has one label.
   """
-  binary = confusion.shape[-1] == 2
   scores = per_class(confusion)
-  return tuple(score[..., 1] if binary else score.mean(axis=-1) for score in scores)
+  if confusion.shape[-1] == 2:
+    return tuple(score[..., 1] for score in scores)
+  occurs = confusion.sum(axis=-1) + confusion.sum(axis=-2) > 0  # [..., C]
+  return tuple(_ratio((score * occurs).sum(axis=-1), occurs.sum(axis=-1)) for score in scores)
 
 
 def per_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -101,7 +101,8 @@ class Population:
     values = self.epochs.astype(float) if metric == "epochs" else self.metrics[metric]
     return stats.Scores(
       metric=metric,
-      values=np.where(diverged, np.nan, values),
+      # Rates are quotients of counts in float64 already; losses are float32.
+      values=np.where(diverged, np.nan, values).astype(float),
       seeds=self.seeds,
       arms=tuple(self.arms),
       axes=stats.AXES,

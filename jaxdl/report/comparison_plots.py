@@ -172,7 +172,7 @@ def metric_against(
   """
   scale = 100 if percent else 1
   made = [
-    _line(name, index, x, scale * np.asarray(values, float))
+    _line(name, index, x, scale * np.asarray(values, float), percent)
     for index, (name, (x, values)) in enumerate(lines.items())
   ]
   if not any(np.isfinite(line.mean).any() for line in made):
@@ -199,14 +199,17 @@ def metric_against(
   return figures.finish(figure)
 
 
-def _line(name: str, index: int, x: np.ndarray, values: Sequence[np.ndarray]) -> _Line:
-  """Summarizes values `[n]` of `[s]` at x `[n]`."""
+def _line(
+  name: str, index: int, x: np.ndarray, values: Sequence[np.ndarray], percent: bool
+) -> _Line:
+  """Summarizes values `[n]` of `[s]` at x `[n]`; intervals of percentages are cut to 0 and 100."""
+  limits = (0, 100) if percent else (-math.inf, math.inf)
   x = np.asarray(x, float)
   order = np.argsort(x, kind="stable")
   every = [np.asarray(values[i], float).ravel() for i in order]
   finite = [v[np.isfinite(v)] for v in every]
   nan = (math.nan,) * 3
-  summaries = [figures.mean_interval(v) if len(v) else nan for v in finite]
+  summaries = [figures.mean_interval(v, limits) if len(v) else nan for v in finite]
   mean, low, high = np.array(summaries, float).reshape(-1, 3).T
   missing = np.array([len(a) - len(b) for a, b in zip(every, finite, strict=True)], int)
   return _Line(name, index, x[order], finite, missing, mean, low, high)
@@ -380,7 +383,7 @@ def accuracy_against(
   """
   scale = 100 if percent else 1
   ys = {name: scale * np.asarray(y, float) for name, (_, y) in curves.items()}
-  made = [_line(name, i, x, ys[name].T) for i, (name, (x, _)) in enumerate(curves.items())]
+  made = [_line(name, i, x, ys[name].T, percent) for i, (name, (x, _)) in enumerate(curves.items())]
   if not any(np.isfinite(line.mean).any() for line in made):
     return figures.message("Every seed diverged: there is nothing to draw.")
   figure = Figure(figsize=(7.5, 3.9), layout="constrained")
@@ -478,7 +481,7 @@ def ensemble_accuracy(arms: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]
     arms: name -> (sizes `[K]`, the accuracies in [0, 1] of the disjoint ensembles of each size).
   """
   made = [
-    _line(name, index, sizes, [100 * np.asarray(group, float) for group in groups])
+    _line(name, index, sizes, [100 * np.asarray(group, float) for group in groups], percent=True)
     for index, (name, (sizes, groups)) in enumerate(arms.items())
   ]
   if not any(np.isfinite(line.mean).any() for line in made):
@@ -642,13 +645,14 @@ class ForestRow(NamedTuple):
   low: float
   high: float
   margin: float
-  verdict: str  # "holds", "does not hold" or "undecided"
+  verdict: str  # one of `jaxdl.stats.ledger`
   text: str  # the effect with its unit
 
 
 _VERDICTS = {
   "holds": (figures.CORRECT_COLOR, "o"),
   "does not hold": (figures.MISTAKE_COLOR, "D"),
+  "too small to count": (figures.MISTAKE_COLOR, "v"),
   "undecided": (figures.GREY, "s"),
 }
 
@@ -662,7 +666,7 @@ def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
   that is not positive, leaves only the text.
 
   Raises:
-    ValueError: when a verdict is none of "holds", "does not hold" and "undecided".
+    ValueError: when a verdict is none of `jaxdl.stats.ledger`.
   """
   if not rows:
     return figures.message("There are no claims.")

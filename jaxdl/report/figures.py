@@ -122,16 +122,19 @@ def draw_mean(
   return line
 
 
-def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_interval(
+  values: np.ndarray, limits: tuple[float, float] = (-math.inf, math.inf)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns mean, lower and upper end of its 95% interval, `[...]`, of values `[n, ...]`.
 
-  The interval is Student's t, as in `jaxdl.stats.summarize`; NaN for fewer than two values.
+  The interval is Student's t cut to the limits of the metric, as in `jaxdl.stats.summarize`; NaN
+  for fewer than two values. Equal values have an interval without width here, which is not seen.
   """
   n, mean = len(values), values.mean(axis=0)
   if n < 2:
     return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
   half = scipy.stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
-  return mean, mean - half, mean + half
+  return mean, np.clip(mean - half, *limits), np.clip(mean + half, *limits)
 
 
 def add_legend(figure: Figure, entries: list[tuple[str, Line2D]]) -> None:

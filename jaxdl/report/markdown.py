@@ -1,9 +1,10 @@
 """The report as text: Markdown that is safe whatever the names in it are."""
 
 import html
+import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,16 +15,13 @@ from jaxdl.experiment import Experiment
 from jaxdl.optim import metrics
 from jaxdl.population.results import RATES, Population
 
-if TYPE_CHECKING:
-  pass
-
 # The folder of what `jaxdl.store.store` keeps of the run.
 RUN = "run"
 FIGURES, TABLES = "figures", "tables"
 
 
 def beside_table(trained: Population, evidence: Sequence[tuple[str, str, float]]) -> str:
-  """Returns a Markdown table of somebody's single runs beside the spread over seeds found here.
+  """Returns a Markdown table of single runs reported elsewhere beside the spread over seeds here.
 
   Args:
     trained: the population.
@@ -37,7 +35,7 @@ def beside_table(trained: Population, evidence: Sequence[tuple[str, str, float]]
     if len(values) == 0:
       rows.append([arm, metric, f"{scale * value:.4g}{unit}", "-", "-", "-", "-"])
       continue
-    spread = f"{scale * values.std(ddof=1):.3g}{unit}" if len(values) > 1 else "-"
+    spread = f"{scale * stats.std(values):.3g}{unit}" if len(values) > 1 else "-"
     low, high = values.min(), values.max()
     rows.append(
       [
@@ -67,7 +65,7 @@ def render(
   parts = [
     f"# {escape(experiment.question)}",
     _partial_text(trained),
-    f"**{escape(experiment_lib.answer(list(verdicts), primary))}**",
+    f"**{escape(experiment_lib.answer(verdicts, primary, trained))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
     f"{escape(data['name'])}, classes {escape(', '.join(trained.class_names))}: "
     f"{data['num_train']:,} training, {data['num_validation']:,} validation and "
@@ -92,7 +90,7 @@ def render(
 
 
 def _partial_text(trained: Population) -> str:
-  """Says what is missing; nothing where nothing is."""
+  """Says which seeds are missing and why; empty if none are."""
   if not trained.missing_seeds:
     return ""
   planned = len(trained.seeds) + len(trained.missing_seeds)
@@ -110,24 +108,33 @@ def _partial_text(trained: Population) -> str:
 
 
 _VERDICT_NOTE = (
-  "Differences are a minus b, paired by seed, with their 95% interval (Student's t). p is that of "
-  "the sign-flip permutation test, Holm-corrected over the pairs of a metric. *equivalent* means "
-  "that two one-sided t tests put the difference within the margin; *undecided* that neither a "
-  "difference nor equivalence is shown."
+  "Differences are a minus b, paired by seed, with their 95% interval (Student's t, for this pair"
+  " alone; none where all are equal). *better* and *worse*: the sign-flip permutation test, "
+  "Holm-corrected over the pairs of a metric, shows a difference; *beyond margin* says whether "
+  "the same test shows that it is larger than the margin. *equivalent*: two one-sided t tests, "
+  "corrected for the number of pairs that can differ by exactly the margin, put the difference "
+  "within it, with 16 seeds or more and none diverged. *undecided*: neither is shown. For each "
+  "metric and each of these three statements, the chance that it is wrong of any pair is at most "
+  "alpha if differences are symmetric around their mean; a rare collapse that no seed here had is"
+  " not covered. More seeds mean a new run with another `seed`: adding them to this run because "
+  "it is undecided, and testing again, makes wrong verdicts up to twice as likely."
 )
 
 
 def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
   """Returns a table of verdicts, header first, rates in percentage points."""
   header = ["metric", "a", "b", "pairs", "diverged a, b", "a - b", "95% interval"]
-  header += ["p (Holm)", "margin", "verdict", "seeds needed"]
+  header += ["p (Holm)", "margin", "verdict", "beyond margin", "seeds needed"]
   return [header, *(_verdict_row(verdict) for verdict in verdicts)]
 
 
 def _verdict_row(v: stats.Verdict) -> list[str]:
-  scale, unit, form = (100, " pt", "+.3f") if v.metric in RATES else (1, "", "+.3g")
+  is_rate = v.metric in RATES
+  scale, unit, form = (100, " pt", "+.3f") if is_rate else (1, "", "+.3g")
+  limit = 1 if is_rate else math.inf  # rates cannot differ by more
+  low, high = max(v.ci_low, -limit), min(v.ci_high, limit)
   capped = v.seeds_needed == stats.MAX_SEEDS_NEEDED
-  needed = "" if v.seeds_needed is None else f"{'>= ' if capped else ''}{v.seeds_needed:,}"
+  decided = v.verdict in (stats.BETTER, stats.WORSE)
   return [
     v.metric,
     v.arm_a,
@@ -135,16 +142,22 @@ def _verdict_row(v: stats.Verdict) -> list[str]:
     str(v.num_pairs),
     f"{v.num_diverged_a}, {v.num_diverged_b}",
     f"{scale * v.mean_difference:{form}}{unit}",
-    f"[{scale * v.ci_low:{form}}, {scale * v.ci_high:{form}}]",
-    f"{v.p_holm:.3g}",
+    f"[{scale * low:{form}}, {scale * high:{form}}]" if math.isfinite(v.ci_low) else "-",
+    number(v.p_holm, ".3g"),
     f"{scale * v.margin:g}{unit}",
     v.verdict,
-    needed,
+    ("yes" if v.beyond_margin else "open") if decided else "",
+    "" if v.seeds_needed is None else f"{'>= ' if capped else ''}{v.seeds_needed:,}",
   ]
 
 
+def number(value: float, form: str) -> str:
+  """Returns a number in a format, or a dash where there is none (NaN)."""
+  return f"{value:{form}}" if math.isfinite(value) else "-"
+
+
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-  """Returns rows, header first, aligned for a terminal, which obeys none of what is in them."""
+  """Returns rows, header first, aligned for a terminal; control characters are escaped."""
   rows = [[one_line(cell) for cell in row] for row in rows]
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
@@ -159,16 +172,15 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
   return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
-# What is markup anywhere ($ begins a formula, ~ strikes out), between words, and in front. A single
-# underscore inside a word is plain text, and names are easier to read and to search without it.
+# Markup anywhere ($ begins a formula, ~ strikes out), at word boundaries, and at the start of a
+# line. An underscore inside a word is plain text, and names are easier to read without an escape.
 _MARKUP = r"[\\`*\[\]|$~]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|^[-+](?= )|^-(?=[ -]*-[ -]*-[ -]*$)"
 
 
 def escape(text: object) -> str:
   """Makes text from a config or a dataset safe to stand in a line of Markdown or a table cell.
 
-  It is shown as it is, but for characters that cannot be seen, as those that turn the direction of
-  writing: they become escape sequences.
+  Invisible characters, such as those that reverse the direction of writing, are escaped.
   """
   text = html.escape(one_line(text), quote=False)
   text = re.sub(_MARKUP, r"\\\g<0>", text)
@@ -184,23 +196,20 @@ def _arms_table(trained: Population) -> str:
   rows = [["metric", "arm", "n", "diverged", "mean", "95% interval", "std", "min", "max"]]
   for metric in [*trained.metrics, "epochs"]:
     scale, unit = (100, "%") if metric in RATES else (1, "")
-    for arm in stats.summarize(trained.scores(metric)):
+    limits = (0, 1) if metric in RATES else (-math.inf, math.inf)
+    for arm in stats.summarize(trained.scores(metric), limits=limits):
       values = [scale * x for x in (arm.mean, arm.ci_low, arm.ci_high, arm.std, arm.min, arm.max)]
-      mean, low, high, std, least, most = (f"{x:.4g}{unit}" for x in values)
+      mean, low, high, *spread = (f"{x:.4g}{unit}" if math.isfinite(x) else "-" for x in values)
+      interval = f"{low} to {high}" if math.isfinite(arm.ci_low) else "-"
       counts = [str(arm.n), str(arm.num_diverged)]
-      rows.append(
-        [
-          _metric_label(metric, trained),
-          arm.arm,
-          *counts,
-          mean,
-          f"{low} to {high}",
-          std,
-          least,
-          most,
-        ]
-      )
-  return markdown_table(rows)
+      rows.append([_metric_label(metric, trained), arm.arm, *counts, mean, interval, *spread])
+  return markdown_table(rows) + "\n\n" + _ARMS_NOTE
+
+
+_ARMS_NOTE = (
+  "The interval is for the mean over seeds (Student's t), that of a rate cut to 0 and 100%: where "
+  "it fills most of that range, these seeds say little. One value, or equal ones, have no interval."
+)
 
 
 def _per_class_text(trained: Population) -> str:
@@ -224,7 +233,7 @@ def _per_class_text(trained: Population) -> str:
 def _mean_and_std(values: np.ndarray) -> str:
   if len(values) == 0:
     return "-"
-  return f"{values.mean():.2f}" + (f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else "")
+  return f"{values.mean():.2f}" + (f" ± {stats.std(values):.2f}" if len(values) > 1 else "")
 
 
 def _metric_label(metric: str, trained: Population) -> str:

@@ -65,7 +65,8 @@ def learning_curves(population: Population) -> Figure:
       ax.set_title(f"{title} {metric}" + (_threshold_text(population) if unit == "%" else ""))
       _set_curve_axes(ax, curves[split].shape[-1], limits, log)
       worst = limits[1] if metric == "loss" else limits[0]
-      _draw_curves(ax, population, curves[split], limits, worst)
+      possible = (0, 100) if unit == "%" else (0, np.inf)
+      _draw_curves(ax, population, curves[split], limits, worst, possible)
   for ax in axes[-1]:
     ax.set_xlabel("epoch")
   if len(population.seeds) > 1:
@@ -105,8 +106,18 @@ def _draw_curves(
   curves: np.ndarray,
   limits: tuple[float, float],
   worst: float,
+  possible: tuple[float, float],
 ) -> None:
-  """Draws curves `[S, A, E]` of all members, and their means; `worst` is the worse limit."""
+  """Draws curves `[S, A, E]` of all members, and their means with intervals.
+
+  Args:
+    ax: to draw in.
+    population: whose members they are.
+    curves: `[S, A, E]`.
+    limits: of the axis.
+    worst: the worse limit.
+    possible: the smallest and the largest value that there can be, where intervals are cut.
+  """
   num_seeds = len(population.seeds)
   for index, arm in enumerate(population.arms):
     style = figures.arm_style(index)
@@ -115,7 +126,7 @@ def _draw_curves(
     if kept.any():
       # Wide bands of many arms would hide everything.
       alpha = float(np.clip(0.5 / len(population.arms), 0.08, 0.18))
-      interval = _mean_interval(curves[kept, index], epochs[kept])
+      interval = _mean_interval(curves[kept, index], epochs[kept], possible)
       figures.draw_mean(ax, arm, index, np.arange(1, len(interval[0]) + 1), *interval, alpha)
     # A member alone is its mean, unless it diverged.
     drawn = np.clip(curves[:, index], *limits)  # [S, E]
@@ -149,7 +160,7 @@ def _mark_ends(ax: Axes, curves: np.ndarray, status: np.ndarray, color: str, wor
 
 
 def _mean_interval(
-  curves: np.ndarray, num_epochs: np.ndarray
+  curves: np.ndarray, num_epochs: np.ndarray, possible: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns mean, lower and upper end of its 95% interval, `[E]`, of curves `[n, E]` over seeds.
 
@@ -157,7 +168,7 @@ def _mean_interval(
   """
   index = np.minimum(np.arange(num_epochs.max()), num_epochs[:, None] - 1)  # [n, E]
   values = np.take_along_axis(curves, index, axis=1)  # [n, E]
-  return figures.mean_interval(values)
+  return figures.mean_interval(values, possible)
 
 
 def _curve_limits(
@@ -331,9 +342,10 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
 
   A small dot is one member, spread vertically by its seed alone; a thin line joins the members of a
   seed. The large marker is the mean over seeds, the bar its 95% interval (Student t, as in
-  `jaxdl.stats.summarize`), and both are written out on the right. Members that diverged have no
-  value: they are counted under the arm's name. The members set the limits of the axis, an interval
-  widens them by half at most: that of two seeds would leave nothing else to be seen.
+  `jaxdl.stats.summarize`; a rate's is cut to 0 and 100%), and both are written out on the right.
+  Members that diverged have no value: they are counted under the arm's name. The members set the
+  limits of the axis, an interval widens them by half at most: that of two seeds would leave nothing
+  else to be seen.
 
   Args:
     population: metrics `[S, A]`; accuracy, precision, recall and F1 are shown in %.
@@ -358,7 +370,8 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
   lines = np.stack([scores.values, heights], axis=-1)  # [S, A, 2]
   pairs = LineCollection(lines, colors=figures.GREY, alpha=alpha, linewidths=0.5)
   ax.add_collection(pairs, autolim=False)
-  summaries = stats.summarize(scores)
+  limits = (0, 100) if is_rate else (-np.inf, np.inf)
+  summaries = stats.summarize(scores, limits=limits)
   for index, summary in enumerate(summaries):
     style = figures.arm_style(index)
     dots = {"color": style.color, "alpha": 0.55, "markersize": 3.5, "markeredgewidth": 0}
@@ -401,7 +414,8 @@ def _draw_summary(
   )
   text = write(summary.mean) if summary.n else "no value"
   if summary.n > 1:
-    text += f"\n[{write(summary.ci_low)}, {write(summary.ci_high)}]"
+    interval = f"[{write(summary.ci_low)}, {write(summary.ci_high)}]"
+    text += f"\n{interval if np.isfinite(summary.ci_low) else 'all equal'}"
   figures.write_right(ax, index, text, va="center")
 
 

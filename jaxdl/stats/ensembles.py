@@ -1,8 +1,8 @@
-"""Ensembles of members that are trained anyway: the mean of their probabilities decides.
+"""Ensembles of members that were trained anyway: they predict by the mean of their probabilities.
 
-The members of one arm are cut into disjoint groups of k, so that no network is in two ensembles:
-groups are independent replications, as seeds are elsewhere. Each ensemble is held against the mean
-accuracy of its own members, which makes the comparison a paired one.
+The members of one arm are divided into disjoint groups of k, so no network is in two ensembles and
+groups are independent replications, as seeds are elsewhere. Each ensemble is compared with the mean
+accuracy of its own members, so the comparison is paired.
 """
 
 from typing import NamedTuple
@@ -28,24 +28,24 @@ class Ensembles(NamedTuple):
 def disjoint_ensembles(
   logits: np.ndarray, labels: np.ndarray, size: int, threshold: float = 0.5
 ) -> Ensembles:
-  """Returns the accuracy of disjoint ensembles whose members' probabilities are averaged.
+  """Returns the accuracy of disjoint ensembles that average the probabilities of their members.
 
-  The first k members are the first ensemble, the next k the second, and so on; members that are
-  left over are in none.
+  The first k members are the first ensemble, the next k the second, and so on; members left over
+  are in none.
 
   Args:
-    logits: `[S, N, C]`, or `[S, N, 1]` of models with one sigmoid output; finite. Leave out members
-      that diverged.
+    logits: `[S, N, C]`, or `[S, N, 1]` for models with one sigmoid output; finite. Leave out
+      members that diverged.
     labels: `[N]`.
     size: k, at least 1.
-    threshold: with one output, class 1 is predicted where its mean probability is above this.
+    threshold: with one output, class 1 is predicted if its mean probability is above this.
 
   Returns:
-    The G = floor(S / k) ensembles of that size.
+    The G = floor(S / k) ensembles.
 
   Raises:
-    InputError: the size is not an integer of 1 or more.
-    ValueError: the shapes do not fit, or a logit is not finite.
+    InputError: the size is not a positive integer.
+    ValueError: the shapes do not match, or a logit is not finite.
   """
   check_integer("the size of an ensemble", size, 1)
   logits, labels = np.asarray(logits), np.asarray(labels)
@@ -56,7 +56,7 @@ def disjoint_ensembles(
   if not np.isfinite(logits).all():
     raise ValueError("logits must be finite: leave out members that diverged")
   accuracy, of_members = [], []
-  # Group by group: the probabilities of all members in float64 may not fit the memory.
+  # Group by group: the probabilities of all members in float64 may not fit in memory.
   for start in range(0, len(logits) - size + 1, size):
     members = metrics.probabilities(logits[start : start + size])  # [k, N, C]
     both = np.concatenate([members.mean(axis=0, keepdims=True), members])  # [1 + k, N, C]
@@ -82,19 +82,18 @@ def compare(
 ) -> Verdict | None:
   """Compares ensembles with their own members: does averaging improve the accuracy?
 
-  Groups stand in the place of seeds. The verdict stands for itself: it is not corrected for others,
-  of other sizes or arms.
+  Groups take the place of seeds. The verdict is not corrected for the number of sizes or arms.
 
   Args:
-    ensembles: of `disjoint_ensembles`.
-    name: of the arm that the members belong to.
-    margin: as `jaxdl.stats.compare` takes it, like the three that follow.
+    ensembles: from `disjoint_ensembles`.
+    name: the arm that the members belong to.
+    margin: see `jaxdl.stats.compare`, as for the other three.
     alpha: level of the test.
     num_resamples: of the test.
     seed: of the test.
 
   Returns:
-    The verdict on the ensemble against one member; None for ensembles of one, which are the same.
+    The verdict on the ensemble against one member; None for ensembles of one, which are the member.
   """
   if ensembles.size == 1:
     return None

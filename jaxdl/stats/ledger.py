@@ -1,48 +1,33 @@
-"""Claims, judged: what somebody asserts, put as comparisons whose outcome can go either way."""
+"""Claims, judged: what somebody asserts, put as comparisons whose outcome can go either way.
+
+A comparison is judged by confidence bounds of the difference and by its margin alone. The bounds
+close in on the estimate as seeds are added, so more evidence with the same estimate never turns
+`holds` into `does not hold`, nor back.
+"""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxdl.errors import InputError
-from jaxdl.stats import verdicts
-from jaxdl.stats.scores import Scores
-from jaxdl.stats.tests import NUM_RESAMPLES
-from jaxdl.stats.verdicts import Verdict, compare
+from jaxdl.stats.scores import ROUNDING, Scores, mean, paired_differences
+from jaxdl.stats.tests import MIN_PAIRS_EQUIVALENT, check_alpha, check_margin, confidence_bounds
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
+# Of an improvement: if there is one, it is less than the margin.
+TOO_SMALL = "too small to count"
 
-# What a part of a claim asserts of its first arm against its second: verdict -> what it means for
-# the claim. What is not named leaves it undecided.
-BETTER: Mapping[str, str] = {
-  verdicts.BETTER: HOLDS,
-  verdicts.EQUIVALENT: FAILS,
-  verdicts.WORSE: FAILS,
-}
-NOT_WORSE: Mapping[str, str] = {
-  verdicts.BETTER: HOLDS,
-  verdicts.EQUIVALENT: HOLDS,
-  verdicts.WORSE: FAILS,
-}
-EQUIVALENT: Mapping[str, str] = {
-  verdicts.BETTER: FAILS,
-  verdicts.EQUIVALENT: HOLDS,
-  verdicts.WORSE: FAILS,
-}
-DIFFERENT: Mapping[str, str] = {
-  verdicts.BETTER: HOLDS,
-  verdicts.EQUIVALENT: FAILS,
-  verdicts.WORSE: HOLDS,
-}
+# What a part of a claim asserts of its first arm against its second.
+BETTER, NOT_WORSE, EQUIVALENT, DIFFERENT = "better", "not worse", "equivalent", "different"
 
 
 class Part(NamedTuple):
   """One comparison that a claim rests on."""
 
   scores: Scores  # of two arms, the first being the one that the claim is about
-  asserts: Mapping[str, str]  # BETTER, NOT_WORSE, EQUIVALENT or DIFFERENT
+  asserts: str  # BETTER, NOT_WORSE, EQUIVALENT or DIFFERENT
   margin: float  # the largest difference that counts as none, in the unit of the scores
   unit: str = ""
   scale: float = 1.0  # from the unit of the scores to the one that is written
@@ -57,7 +42,7 @@ class Claim:
     sentence: the claim, neutral, such that it is true or false.
     evidence: what the one who made it has to show.
     parts: what it rests on.
-    needs_all: whether it holds where all its parts do; else, where any does.
+    needs_all: whether it holds if all its parts do; else, if any does.
   """
 
   name: str
@@ -68,53 +53,136 @@ class Claim:
 
 
 class Finding(NamedTuple):
-  """The outcome of one part."""
+  """The outcome of one part. The bounds are those that decide it, or that would have to.
+
+  Attributes:
+    part: the part.
+    num_pairs: n, seeds on which both arms have a score.
+    difference: mean of the first arm minus the second, in the unit of the scores; NaN where n = 0.
+    low: lower bound of the difference; infinite where so few pairs give none.
+    high: upper bound.
+    low_alpha: the probability with which the lower bound is above the true difference.
+    high_alpha: that with which the upper bound is below it.
+    meaning: HOLDS, FAILS, TOO_SMALL or UNDECIDED.
+    note: what is to be added, e.g. whether an improvement exceeds the margin; may be empty.
+  """
 
   part: Part
-  verdict: Verdict
-  meaning: str  # HOLDS, FAILS or UNDECIDED
+  num_pairs: int
+  difference: float
+  low: float
+  high: float
+  low_alpha: float
+  high_alpha: float
+  meaning: str
+  note: str
 
 
 class Outcome(NamedTuple):
   """The outcome of a claim."""
 
   claim: Claim
-  verdict: str  # HOLDS, FAILS or UNDECIDED
+  verdict: str  # HOLDS, FAILS, TOO_SMALL or UNDECIDED
   findings: tuple[Finding, ...]
 
 
-def judge(
-  claim: Claim, alpha: float = 0.05, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> Outcome:
+def judge(claim: Claim, alpha: float = 0.05) -> Outcome:
   """Judges a claim by all of its parts.
 
-  Each part is tested at alpha divided by the number of parts (Bonferroni), differences and
-  equivalences alike, so that the chance of a wrong `holds` or `does not hold` stays below alpha.
+  With L and U the bounds of the difference, the better direction being up, and m the margin:
+
+  * BETTER holds if L > 0, by more than the margin if L > m; it fails if U < 0, and is too small to
+    count if U < m.
+  * NOT_WORSE holds if L > -m and fails if U < -m.
+  * EQUIVALENT holds if -m < L and U < m, with at least MIN_PAIRS_EQUIVALENT pairs; it fails if
+    L > m or U < -m.
+  * DIFFERENT is the opposite of EQUIVALENT.
+
+  The probability that the claim is judged wrongly is at most alpha. Where all parts have to hold,
+  `holds` needs no correction for their number (an intersection-union test: Berger, 1982,
+  Technometrics 24:295), and `fails` is judged at alpha divided by it; where any part suffices, it
+  is the other way round. A difference to either side is judged at half of the level for each.
 
   Args:
     claim: what to judge.
-    alpha: level of the verdict on the claim.
-    num_resamples: as `compare` takes it.
-    seed: likewise.
+    alpha: level of the verdict on the claim, in (0, 0.5).
 
   Raises:
-    InputError: the claim has no parts, or a part not two arms.
+    InputError: the claim has no parts, a part not two arms or no positive margin, or alpha is out
+      of its range.
   """
+  check_alpha(alpha)
   if not claim.parts:
     raise InputError(f"claim {claim.name!r} rests on nothing")
-  findings = []
   for part in claim.parts:
     if len(part.scores.arms) != 2:
       raise InputError(f"claim {claim.name!r} compares {len(part.scores.arms)} arms, not two")
-    (verdict,) = compare(part.scores, part.margin, alpha / len(claim.parts), num_resamples, seed)
-    findings.append(Finding(part, verdict, part.asserts.get(verdict.verdict, UNDECIDED)))
-  decisive, settled = (FAILS, HOLDS) if claim.needs_all else (HOLDS, FAILS)
-  meanings = [finding.meaning for finding in findings]
-  if decisive in meanings:
-    verdict = decisive
+    check_margin(part.margin)
+  shared = alpha / len(claim.parts)
+  levels = (alpha, shared) if claim.needs_all else (shared, alpha)
+  findings = tuple(_judge_part(part, *levels) for part in claim.parts)
+  decide = min if claim.needs_all else max
+  return Outcome(claim, decide((f.meaning for f in findings), key=_ORDER.index), findings)
+
+
+# From what decides a claim that needs all its parts, down to what all of them have to mean.
+_ORDER = (FAILS, TOO_SMALL, UNDECIDED, HOLDS)
+
+
+def _judge_part(part: Part, hold_alpha: float, fail_alpha: float) -> Finding:
+  """Judges one comparison: `holds` at one level, the opposite at the other."""
+  sign = 1 if part.scores.higher_is_better else -1
+  gains = sign * paired_differences(part.scores, *part.scores.arms)  # [n]
+  if part.asserts in (BETTER, NOT_WORSE):
+    alphas = hold_alpha, fail_alpha
+    bounds = confidence_bounds(gains, hold_alpha)[0], confidence_bounds(gains, fail_alpha)[1]
+    meaning, note = _judge_one_side(part, *bounds)
   else:
-    verdict = settled if set(meanings) == {settled} else UNDECIDED
-  return Outcome(claim, verdict, tuple(findings))
+    bounds, alpha, meaning, note = _judge_both_sides(part, gains, hold_alpha, fail_alpha)
+    alphas = alpha, alpha
+  if sign < 0:
+    bounds, alphas = (-bounds[1], -bounds[0]), alphas[::-1]
+  return Finding(part, len(gains), sign * mean(gains), *bounds, *alphas, meaning, note)
+
+
+def _judge_one_side(part: Part, low: float, high: float) -> tuple[str, str]:
+  """Returns what bounds of a gain mean for BETTER and NOT_WORSE, with a note."""
+  margin, rounding = part.margin, ROUNDING * part.margin
+  least = 0.0 if part.asserts == BETTER else -margin
+  if low > least + rounding:
+    if part.asserts == NOT_WORSE:
+      return HOLDS, ""
+    if low > margin + rounding:
+      return HOLDS, "by more than the margin"
+    if high < margin - rounding:
+      return HOLDS, "by less than the margin"
+    return HOLDS, "whether by more than the margin is open"
+  if high < least - rounding:
+    return FAILS, ""
+  if part.asserts == BETTER and high < margin - rounding:
+    return TOO_SMALL, "no better by as much as the margin"
+  return UNDECIDED, ""
+
+
+def _judge_both_sides(
+  part: Part, gains: np.ndarray, hold_alpha: float, fail_alpha: float
+) -> tuple[tuple[float, float], float, str, str]:
+  """Returns the bounds that decide on EQUIVALENT and DIFFERENT, their level, meaning, and note."""
+  if part.asserts == EQUIVALENT:
+    inside, outside, inside_alpha, outside_alpha = HOLDS, FAILS, hold_alpha, fail_alpha / 2
+  else:
+    inside, outside, inside_alpha, outside_alpha = FAILS, HOLDS, fail_alpha, hold_alpha / 2
+  margin, rounding = part.margin, ROUNDING * part.margin
+  low, high = confidence_bounds(gains, inside_alpha)
+  is_inside = -margin + rounding < low and high < margin - rounding
+  if is_inside and len(gains) >= MIN_PAIRS_EQUIVALENT:
+    return (low, high), inside_alpha, inside, ""
+  if is_inside:
+    note = f"too few pairs to show that arms are alike: {MIN_PAIRS_EQUIVALENT} are needed"
+    return (low, high), inside_alpha, UNDECIDED, note
+  low, high = confidence_bounds(gains, outside_alpha)
+  is_outside = low > margin + rounding or high < -margin - rounding
+  return (low, high), outside_alpha, outside if is_outside else UNDECIDED, ""
 
 
 def against_number(scores: Scores, arm: str, name: str, number: float) -> Scores:

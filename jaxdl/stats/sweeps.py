@@ -1,7 +1,7 @@
 """Sweeps: arms that differ in one setting, e.g. the learning rate, and which of them is best.
 
-The best is chosen on a metric of the validation set, and what is then said of it is measured on the
-test set: chosen and measured on the same examples, it would look better than it is.
+Choose the best arm by a metric of the validation set and measure it on the test set: chosen and
+measured on the same examples, it would look better than it is.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdl.errors import InputError, check_integer, unknown_name
-from jaxdl.stats.scores import Scores
+from jaxdl.stats.scores import ROUNDING, Scores
 
 NUM_RESAMPLES = 9_999
-
-# Means that differ by less than this fraction are one number rounded differently.
-_ROUNDING = 1e-9
 
 
 class BestArm(NamedTuple):
@@ -26,7 +23,7 @@ class BestArm(NamedTuple):
     low: the first arm of the 95% interval, in the order of the sweep.
     high: the last one.
     shares: arm -> share of the resamples in which it is the best.
-    at_end: whether it is the first or the last of the sweep, so that a better one may lie beyond.
+    at_end: whether it is the first or the last of the sweep, so a better one may lie beyond.
   """
 
   arm: str
@@ -43,28 +40,27 @@ def best_arm(
   seed: int = 0,
   num_resamples: int = NUM_RESAMPLES,
 ) -> BestArm | None:
-  """Chooses the best arm of a sweep, with a bootstrap over seeds of that choice.
+  """Chooses the best arm of a sweep, and bootstraps that choice over seeds.
 
-  Only the arms in which the fewest seeds diverged can be chosen: where some arm trains with every
-  seed, none in which a seed diverged. The best mean over seeds decides among them, and of equal
-  means the first.
+  Only the arms with the fewest diverged seeds are candidates. Among them the best mean over seeds
+  decides; if means are equal, the first arm does.
 
-  For the interval, S seeds are drawn with replacement, the same for all arms, and the best arm of
-  this resample is found by the same rule (Efron & Tibshirani, 1993, An Introduction to the
-  Bootstrap, chapter 13: percentiles). Its ends are the 2.5% and 97.5% quantiles of these arms in
-  the order of the sweep. Resamples in which every seed diverged in every arm are not counted.
+  Each resample draws S seeds with replacement, the same for all arms, and chooses its best arm by
+  the same rule (Efron & Tibshirani, 1993, An Introduction to the Bootstrap, chapter 13:
+  percentiles). The interval is from the 2.5% to the 97.5% quantile of these arms, in the order of
+  the sweep. Resamples in which every member diverged are not counted.
 
   Args:
     scores: values [S, A]; NaN where a member diverged.
-    arms: the arms of the sweep, in the order of the setting that they differ in.
+    arms: the arms of the sweep, in the order of the setting in which they differ.
     seed: of the bootstrap's random numbers; the same seed gives the same result.
     num_resamples: of the bootstrap.
 
   Returns:
-    The best arm; None where every member of every arm diverged.
+    The best arm; None if every member diverged.
 
   Raises:
-    InputError: when there is no such arm, no arm at all, or an argument is out of its range.
+    InputError: an arm is unknown, there are none, or an argument is out of its range.
   """
   if not arms:
     raise InputError("a sweep needs one arm or more")
@@ -99,11 +95,11 @@ def best_arm(
 
 
 def _best(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """Returns the place of the best column of values `[S, K]` in each resample; -1 where none is.
+  """Returns the index of the best column of values `[S, K]` in each resample; -1 if all diverged.
 
   Args:
     values: `[S, K]`, the larger the better, NaN where a member diverged.
-    counts: `[R, S]`, how often each resample has each seed.
+    counts: `[R, S]`, how often each resample drew each seed.
 
   Returns:
     `[R]` int.
@@ -114,5 +110,5 @@ def _best(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
   eligible = num_trained == num_trained.max(axis=1, keepdims=True)
   means = np.where(eligible, means, -np.inf)
   highest = means.max(axis=1, keepdims=True)
-  tied = means >= highest - _ROUNDING * np.abs(highest)
+  tied = means >= highest - ROUNDING * np.abs(highest)
   return np.where(num_trained.any(axis=1), tied.argmax(axis=1), -1)

@@ -2,12 +2,12 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jaxdl.errors import InputError, check_integer, show
-from jaxdl.stats.scores import mean, std
+from jaxdl.stats.scores import ROUNDING, is_constant, mean, std, t_quantile
 
 # Up to this many pairs the sign-flip test is exact.
 MAX_EXACT = 32
@@ -17,10 +17,9 @@ NUM_RESAMPLES = 99_999
 POWER = 0.8
 MAX_SEEDS_NEEDED = 1_000_000
 
-# Sums that differ by less than this fraction are one number rounded differently. Scores such as
-# 0.9712 leave differences such as 0.0012 with a relative error near 1e-13; true differences of
-# accuracies are never this close without being equal.
-_ROUNDING = 1e-9
+# With n pairs that look alike, a share of up to 1 - 0.05^(1/n) of all seeds may still be far off
+# (95% confidence): 39% with 6 pairs, 17% with 16. So fewer pairs than this show no equivalence.
+MIN_PAIRS_EQUIVALENT = 16
 
 
 def sign_flip_test(
@@ -31,27 +30,28 @@ def sign_flip_test(
 ) -> float:
   """Tests, two-sided, whether paired differences are symmetric around zero.
 
-  Were the arms alike, every difference could as well have had the other sign. The p-value is the
-  share of sign patterns whose |sum| is at least the observed one (Fisher, 1935, The Design of
-  Experiments, section 21).
+  If both arms had one distribution within a seed, every difference could as well have had the other
+  sign. The p-value is the share of sign patterns whose |sum| is at least the observed one (Fisher,
+  1935, The Design of Experiments, section 21). If only the means are equal and the differences are
+  skewed, p-values are too small.
 
   Up to `max_exact` differences all 2^n patterns are counted, the observed one among them. Above, p
   is (1 + count) / (1 + num_resamples) over random patterns (Phipson & Smyth, 2010, Statistical
   Applications in Genetics and Molecular Biology 9:39). p does not depend on the order of the
-  differences, nor on which arm is subtracted from which.
+  differences, nor on which arm is subtracted.
 
   Two sums that are equal on paper may round differently, and a pattern that ties with the observed
-  one has to count. So a pattern counts also where its |sum| falls short by up to 1e-9 of the sum of
+  one has to count. So a pattern also counts if its |sum| falls short by up to 1e-9 of the sum of
   magnitudes, far above the rounding error and far below a difference that matters.
 
   Args:
     differences: [n], see `paired_differences`.
-    num_resamples: random sign patterns where n > max_exact, at least 1.
+    num_resamples: random sign patterns if n > max_exact, at least 1.
     seed: of their random number generator.
     max_exact: the largest n that is tested exactly; memory and time grow like 2^(n / 2).
 
   Returns:
-    The p-value, in (0, 1]. It is 1 where all differences are zero or where there are none.
+    The p-value, in (0, 1]; 1 if all differences are zero or there are none.
 
   Raises:
     ValueError: `differences` is not a vector of finite numbers.
@@ -59,8 +59,10 @@ def sign_flip_test(
   """
   differences = _check_differences(differences)
   check_num_resamples(num_resamples)
-  magnitudes = np.sort(np.abs(differences))  # [n]; sorted, so that the order of seeds is no matter
-  at_least = abs(differences.sum()) - _ROUNDING * magnitudes.sum()
+  magnitudes = np.sort(
+    np.abs(differences)
+  )  # [n]; sorted, so that the order of seeds does not matter
+  at_least = abs(differences.sum()) - ROUNDING * magnitudes.sum()
   n = len(magnitudes)
   if at_least <= 0:
     return 1.0
@@ -114,14 +116,16 @@ def tost(differences: np.ndarray, margin: float) -> float:
 
     P(T > (margin - |mean|) / (std / sqrt(n))),   T of Student's t with n - 1 degrees of freedom.
 
-  Where all differences are one number, it is 0 if that number is within the margin, else 1.
+  It is never below 2^-n: if half of all differences were beyond the margin, all of n would still
+  lie within it that often. If all differences are one number, p is 2^-n, or 1 if that number is not
+  within the margin.
 
   Args:
     differences: [n], see `paired_differences`.
     margin: positive, in the unit of the differences.
 
   Returns:
-    The p-value, in [0, 1]; NaN where n < 2.
+    The p-value, in (0, 1]; NaN where n < 2.
 
   Raises:
     ValueError: `differences` is not a vector of finite numbers.
@@ -133,11 +137,38 @@ def tost(differences: np.ndarray, margin: float) -> float:
   if n < 2:
     return math.nan
   distance = abs(mean(differences))
-  if np.ptp(differences) <= _ROUNDING * np.abs(differences).max():
-    return 0.0 if distance < margin * (1 - _ROUNDING) else 1.0
+  if is_constant(differences):
+    return 0.5**n if distance < margin * (1 - ROUNDING) else 1.0
   from scipy.stats import t
 
-  return float(t.sf((margin - distance) / (std(differences) / math.sqrt(n)), n - 1))
+  p = float(t.sf((margin - distance) / (std(differences) / math.sqrt(n)), n - 1))
+  return max(p, 0.5**n)
+
+
+def confidence_bounds(differences: np.ndarray, alpha: float) -> tuple[float, float]:
+  """Returns a lower and an upper bound of the mean difference, each wrong with probability alpha.
+
+  mean ± t std / sqrt(n), t the 1 - alpha quantile of Student's t with n - 1 degrees of freedom. If
+  2^-n is alpha or more, there are too few pairs for a bound, and both are infinite. Equal
+  differences give their value as both bounds, although they only show that most seeds give it: a
+  share of alpha^(1/n) or more, with confidence 1 - alpha.
+
+  Args:
+    differences: [n], see `paired_differences`.
+    alpha: in (0, 0.5).
+
+  Raises:
+    ValueError: `differences` is not a vector of finite numbers.
+    InputError: `alpha` is out of its range.
+  """
+  differences = _check_differences(differences)
+  check_alpha(alpha)
+  n = len(differences)
+  if n < 2 or 0.5**n >= alpha:
+    return -math.inf, math.inf
+  centre = mean(differences)
+  half = t_quantile(1 - alpha, n - 1) * std(differences) / math.sqrt(n)
+  return centre - half, centre + half
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -184,21 +215,43 @@ def min_pairs(num_comparisons: int, alpha: float = 0.05) -> int:
   return next(n for n in itertools.count(2) if num_comparisons * 2.0 ** (1 - n) < alpha)
 
 
+def min_pairs_equivalent(num_at_margin: int, alpha: float = 0.05) -> int:
+  """Returns the smallest number of pairs that can be equivalent after correction.
+
+  At least MIN_PAIRS_EQUIVALENT, and enough for the smallest p-value of `tost`, 2^-n, to be below
+  alpha / num_at_margin.
+
+  Args:
+    num_at_margin: see `seeds_needed`.
+    alpha: level of the tests, in (0, 0.5).
+  """
+  check_integer("num_at_margin", num_at_margin, 1)
+  check_alpha(alpha)
+  enough = next(n for n in itertools.count(2) if num_at_margin * 0.5**n < alpha)
+  return max(MIN_PAIRS_EQUIVALENT, enough)
+
+
 def seeds_needed(
-  differences: np.ndarray, margin: float, num_comparisons: int = 1, alpha: float = 0.05
+  differences: np.ndarray,
+  margin: float,
+  num_comparisons: int = 1,
+  alpha: float = 0.05,
+  num_at_margin: int = 1,
 ) -> int:
   """Estimates how many pairs give 80% power for a verdict, from the mean and std observed so far.
 
-  The smaller of two numbers, and never less than `min_pairs`:
+  The smallest n >= `min_pairs` at which, were the true mean and std those observed,
 
-  * to detect a difference as large as the observed one: paired two-sided t-test at the Bonferroni
-    level alpha / num_comparisons, power in the direction of the difference,
-    P(T' > t) with effect = |mean| / std;
-  * to show equivalence at level alpha were the true difference zero: power 2 P(T' > t) - 1 with
-    effect = margin / std (Phillips, 1990, Journal of Pharmacokinetics and Biopharmaceutics 18:137,
-    less the chance, negligible at this power, that both one-sided tests fail together).
+    P(difference shown) + P(equivalence shown) >= 0.8.
 
-  T' is noncentral t with n - 1 degrees of freedom and noncentrality effect * sqrt(n), and t the
+  * A difference is shown by the paired two-sided t-test at alpha / num_comparisons, in the
+  direction
+    of the mean: P(T(|mean|) > t).
+  * Equivalence is shown, where n >= `min_pairs_equivalent`, by the two one-sided t-tests at
+    alpha / num_at_margin: P(T(margin - |mean|) > t) + P(T(margin + |mean|) > t) - 1 (Phillips,
+    1990, Journal of Pharmacokinetics and Biopharmaceutics 18:137).
+
+  T(d) is noncentral t with n - 1 degrees of freedom and noncentrality d sqrt(n) / std, and t the
   critical value. The permutation test, whose p-values are multiples of 2 / 2^n, has less power than
   the t-test where n is near `min_pairs`.
 
@@ -207,6 +260,8 @@ def seeds_needed(
     margin: positive, in the unit of the differences.
     num_comparisons: pairs of arms compared on this metric, at least 1.
     alpha: level of the tests, in (0, 0.5).
+    num_at_margin: how many pairs of arms can differ by exactly the margin, at least 1; see
+      `compare`.
 
   Returns:
     The number of pairs, at most MAX_SEEDS_NEEDED; `min_pairs` where n < 2 leaves std unknown.
@@ -217,41 +272,45 @@ def seeds_needed(
   """
   differences = _check_differences(differences)
   check_margin(margin)
-  minimum = min_pairs(num_comparisons, alpha)
+  least = min_pairs(num_comparisons, alpha)
+  least_equivalent = min_pairs_equivalent(num_at_margin, alpha)
   if len(differences) < 2:
-    return minimum
-  centre, spread = mean(differences), std(differences)
-  detect = _num_pairs_for_power(abs(centre), spread, alpha / num_comparisons / 2, POWER, minimum)
-  # 2 P - 1 reaches POWER where P, the power of one of the two tests, reaches (1 + POWER) / 2.
-  show_equivalence = _num_pairs_for_power(margin, spread, alpha, (1 + POWER) / 2, minimum)
-  return min(detect, show_equivalence)
+    return least
+  distance, spread = abs(mean(differences)), std(differences)
+
+  def is_enough(n: np.ndarray) -> np.ndarray:  # [K] -> [K] bool
+    different = _power(distance, spread, n, alpha / num_comparisons / 2)
+    tests = (
+      _power(x, spread, n, alpha / num_at_margin) for x in (margin - distance, margin + distance)
+    )
+    equivalent = np.where(n >= least_equivalent, np.maximum(sum(tests) - 1, 0), 0)
+    return different + equivalent >= POWER
+
+  return _smallest(is_enough, least, MAX_SEEDS_NEEDED)
 
 
-def _num_pairs_for_power(
-  difference: float, std: float, alpha: float, power: float, minimum: int
-) -> int:
-  """Returns the smallest n >= minimum at which a one-sided paired t-test has the power asked for.
+def _power(distance: float, spread: float, n: np.ndarray, alpha: float) -> np.ndarray:
+  """Returns the power `[K]` of a one-sided paired t-test with n `[K]` pairs."""
+  from scipy.stats import nct, t
 
-  The normal approximation n = ((z_alpha + z_beta) std / difference)^2 falls short of it by a few
-  pairs, about z_alpha^2 / 2 (Guenther, 1981, The American Statistician 35:243), so the search
-  starts there and goes up.
-  """
-  if difference == 0:
-    return MAX_SEEDS_NEEDED
-  # Beyond an effect of 10 every n >= minimum will do, and the noncentral t loses its accuracy.
-  effect = min(difference / std, 10.0) if std > 0 else 10.0
-  from scipy.stats import norm
-  from statsmodels.stats.power import TTestPower
+  # Beyond effects of 10, and noncentralities of 37, power is 0 or 1 and nct loses its accuracy.
+  effect = np.clip(distance / spread, -10, 10) if spread > 0 else 10 * np.sign(distance)
+  noncentrality = np.clip(effect * np.sqrt(n), -37, 37)
+  return nct.sf(t.isf(alpha, n - 1), n - 1, noncentrality)
 
-  z = norm.isf(alpha) + norm.ppf(power)
-  approximation = (z / effect) ** 2
-  if approximation >= MAX_SEEDS_NEEDED:
-    return MAX_SEEDS_NEEDED
-  t_test = TTestPower()
-  for n in range(max(minimum, math.floor(approximation)), MAX_SEEDS_NEEDED):
-    if t_test.power(effect, n, alpha, alternative="larger") >= power:
-      return n
-  return MAX_SEEDS_NEEDED
+
+def _smallest(is_enough: Callable[[np.ndarray], np.ndarray], low: int, high: int) -> int:
+  """Returns the smallest integer from `low` on that is enough, or `high`; finer grid by grid."""
+  while low < high:
+    grid = np.unique(np.geomspace(low, high, 64).round().astype(int))
+    enough = is_enough(grid)
+    if not enough.any():
+      return high
+    first = int(enough.argmax())
+    if first == 0:
+      return low
+    low, high = int(grid[first - 1]) + 1, int(grid[first])
+  return high
 
 
 def _check_differences(differences: np.ndarray) -> np.ndarray:
@@ -278,13 +337,13 @@ def check_num_resamples(num_resamples: int) -> None:
 
 
 def check_settings(num_seeds: int, num_comparisons: int, alpha: float, num_resamples: int) -> None:
-  """Raises InputError where `compare` would, so that it can be known before the training.
+  """Raises InputError where `compare` would, so that a mistake shows before training.
 
   Args:
     num_seeds: S.
     num_comparisons: pairs of arms compared on one metric.
     alpha: level of the tests.
-    num_resamples: sign flips drawn where there are too many seeds to try them all.
+    num_resamples: random sign patterns, drawn if there are too many seeds to try them all.
   """
   check_alpha(alpha)
   check_num_resamples(num_resamples)

@@ -2,15 +2,18 @@
 
 The seed is the unit of every interval and every test. Arms of one seed share their draws, so two
 arms are compared through the differences of their scores seed by seed. In shape comments `n` is the
-number of seeds on which both arms have a score, and `P` the number of pairs of arms.
+number of seeds on which both arms have a score, `A` the number of arms, and `P` that of their
+pairs.
 
 A score is NaN where the member diverged. Such seeds leave the pairs and are counted, so a verdict
-speaks of the seeds on which both arms trained; the counts stand beside it.
+speaks of the seeds on which both arms trained; the counts stand beside it. Arms of which one
+diverged are never called equivalent.
 
-SciPy and statsmodels are imported where they are used: what trains need not wait for them.
+SciPy is imported where it is used: training need not wait for it.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from typing import Any
@@ -18,7 +21,14 @@ from typing import Any
 import numpy as np
 
 from jaxdl.errors import unknown_name
-from jaxdl.stats.scores import ArmSummary, Scores, mean, paired_differences, student_interval
+from jaxdl.stats.scores import (
+  ROUNDING,
+  ArmSummary,
+  Scores,
+  mean,
+  paired_differences,
+  student_interval,
+)
 from jaxdl.stats.tests import (
   MAX_EXACT,
   MAX_SEEDS_NEEDED,
@@ -29,6 +39,7 @@ from jaxdl.stats.tests import (
   check_resolution,
   holm,
   min_pairs,
+  min_pairs_equivalent,
   seeds_needed,
   sign_flip_test,
   tost,
@@ -45,21 +56,28 @@ TOO_FEW_SEEDS = "too few seeds"
 class Verdict:
   """How arm a compares with arm b on one metric; see `compare`, and `sentence` for it in words.
 
+  The p-values are NaN where there are too few seeds: nothing is tested then.
+
   Attributes:
     metric: what was measured.
     arm_a: the arm the verdict is about.
     arm_b: the arm it is compared with.
     num_pairs: n, the seeds on which both arms have a score.
     mean_difference: a minus b, in the metric's own unit; NaN where n = 0.
-    ci_low: lower end of its 95% interval (Student t on the differences); NaN where n < 2.
+    ci_low: lower end of its 95% interval (Student t on the differences); NaN where n < 2 or all
+      differences are equal.
     ci_high: upper end of it.
     p_value: of the sign-flip test, for this pair of arms alone.
     p_holm: the same, corrected for all pairs of arms of this metric.
+    p_beyond_margin: of the sign-flip test that |difference| is beyond the margin, corrected
+    likewise.
+    p_equivalence: of the equivalence test, corrected for all pairs of arms of this metric.
     margin: the largest difference that counts as none, in the metric's own unit.
     verdict: BETTER, WORSE, EQUIVALENT, UNDECIDED or TOO_FEW_SEEDS.
-    seeds_needed: about how many pairs would decide it, at most MAX_SEEDS_NEEDED (which then means
-      that many or more); None where it is decided.
-    p_equivalence: of the equivalence test; NaN where n < 2.
+    beyond_margin: whether it is BETTER or WORSE, and by more than the margin.
+    seeds_needed: where it is open, about how many pairs would decide it, at most MAX_SEEDS_NEEDED
+      (which then means that many or more); None where it is decided, or where no number would do
+      because an arm diverged.
     num_diverged_a: seeds on which arm a has no score.
     num_diverged_b: seeds on which arm b has no score.
     num_seeds: S, diverged ones included.
@@ -74,10 +92,12 @@ class Verdict:
   ci_high: float
   p_value: float
   p_holm: float
+  p_beyond_margin: float
+  p_equivalence: float
   margin: float
   verdict: str
+  beyond_margin: bool
   seeds_needed: int | None
-  p_equivalence: float
   num_diverged_a: int
   num_diverged_b: int
   num_seeds: int
@@ -96,10 +116,18 @@ def compare(
   The verdict on arm a against arm b is the first that holds of
 
   * TOO_FEW_SEEDS: n is below `min_pairs`, so that no outcome could be significant;
-  * EQUIVALENT: the p-value of `tost` is below alpha (also where a tiny difference is significant);
-    this one is not corrected for the number of comparisons;
-  * BETTER or WORSE: the p-value of `sign_flip_test`, corrected by `holm`, is below alpha;
+  * EQUIVALENT: the p-value of `tost`, corrected, is below alpha (also where a tiny difference is
+    significant), n is at least `min_pairs_equivalent`, and no seed of either arm diverged;
+  * BETTER or WORSE: the p-value of `sign_flip_test`, corrected by `holm`, is below alpha. It is so
+    by more than the margin where the same test of the differences less the margin is significant
+    too;
   * UNDECIDED.
+
+  For each of three statements, that two arms differ, that they differ by more than the margin, and
+  that they are equivalent, the probability that it is wrong of any pair is at most alpha. The
+  equivalence test is corrected by floor(A^2 / 4), the largest number of pairs that can differ by
+  exactly the margin: those between two clusters of arms (Caffo, Lauzon & Roehmel, 2013, The
+  American Statistician 67:115); with a reference by A - 1.
 
   Decide on the number of seeds before looking: adding seeds until a verdict appears makes false
   ones likelier than alpha.
@@ -125,27 +153,69 @@ def compare(
   check_num_resamples(num_resamples)
   if reference is None:
     pairs = list(itertools.combinations(scores.arms, 2))
+    num_at_margin = len(scores.arms) ** 2 // 4
   elif reference in scores.arms:
     pairs = [(arm, reference) for arm in scores.arms if arm != reference]
+    num_at_margin = len(pairs)
   else:
     raise unknown_name("reference arm", reference, scores.arms)
+  if not pairs:
+    return []
   differences = [paired_differences(scores, *pair) for pair in pairs]
   if any(len(d) > MAX_EXACT for d in differences):
     check_resolution(num_resamples, len(pairs), alpha)
-  p_values = [sign_flip_test(d, num_resamples, seed) for d in differences]
+  family = _Family(float(margin), alpha, len(pairs), num_at_margin, num_resamples, seed)
+  p_values = [family.test(d) for d in differences]
+  p_holm = holm(p_values)
+  p_beyond = holm([family.test_beyond_margin(d) for d in differences])
   return [
-    _verdict(
-      scores,
-      *pair,
-      d,
-      p_value=p_value,
-      p_holm=float(p_holm),
-      margin=float(margin),
-      alpha=alpha,
-      num_comparisons=len(pairs),
-    )
-    for pair, d, p_value, p_holm in zip(pairs, differences, p_values, holm(p_values), strict=True)
+    _verdict(scores, *pair, d, family, tuple(map(float, p)))
+    for pair, d, *p in zip(pairs, differences, p_values, p_holm, p_beyond, strict=True)
   ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Family:
+  """What all comparisons on one metric share."""
+
+  margin: float
+  alpha: float
+  num_comparisons: int  # P
+  num_at_margin: int  # pairs that can differ by exactly the margin
+  num_resamples: int
+  seed: int
+
+  @functools.cached_property
+  def min_pairs(self) -> int:
+    return min_pairs(self.num_comparisons, self.alpha)
+
+  @functools.cached_property
+  def min_pairs_equivalent(self) -> int:
+    return min_pairs_equivalent(self.num_at_margin, self.alpha)
+
+  def test(self, differences: np.ndarray) -> float:
+    """Returns the p-value of differences `[n]`; 1 where they are too few for any test."""
+    if len(differences) < self.min_pairs:
+      return 1.0
+    return sign_flip_test(differences, self.num_resamples, self.seed)
+
+  def test_beyond_margin(self, differences: np.ndarray) -> float:
+    """Returns the p-value of |difference| <= margin; 1 where the mean lies within the margin."""
+    centre = mean(differences)
+    if len(differences) < self.min_pairs or abs(centre) <= self.margin:
+      return 1.0
+    excess = differences - math.copysign(self.margin, centre)
+    # On paper equal to the margin, and not after rounding.
+    excess[np.abs(excess) <= ROUNDING * (np.abs(differences) + self.margin)] = 0
+    return self.test(excess)
+
+  def seeds_needed(self, differences: np.ndarray) -> int:
+    """Returns how many pairs would decide what differences `[n]` do not."""
+    if len(differences) < self.min_pairs:
+      return self.min_pairs
+    return seeds_needed(
+      differences, self.margin, self.num_comparisons, self.alpha, self.num_at_margin
+    )
 
 
 def _verdict(
@@ -153,43 +223,46 @@ def _verdict(
   arm_a: str,
   arm_b: str,
   differences: np.ndarray,
-  *,
-  p_value: float,
-  p_holm: float,
-  margin: float,
-  alpha: float,
-  num_comparisons: int,
+  family: _Family,
+  p: tuple[float, float, float],
 ) -> Verdict:
-  p_equivalence = tost(differences, margin)
-  mean_difference = mean(differences)
-  if len(differences) < min_pairs(num_comparisons, alpha):
-    verdict = TOO_FEW_SEEDS
-  elif p_equivalence < alpha:
-    verdict = EQUIVALENT
-  elif p_holm < alpha:
-    verdict = BETTER if (mean_difference > 0) == scores.higher_is_better else WORSE
-  else:
-    verdict = UNDECIDED
+  """Returns the verdict on one pair, given its p-values: alone, by Holm, beyond the margin."""
+  n, mean_difference = len(differences), mean(differences)
+  p_value, p_holm, p_beyond_margin = p
+  p_equivalence = math.nan
+  num_diverged = [_num_diverged(scores, arm) for arm in (arm_a, arm_b)]
   needed = None
-  if verdict in (TOO_FEW_SEEDS, UNDECIDED):
-    needed = seeds_needed(differences, margin, num_comparisons, alpha)
+  if n < family.min_pairs:
+    verdict, needed = TOO_FEW_SEEDS, family.seeds_needed(differences)
+    p_value = p_holm = p_beyond_margin = math.nan
+  else:
+    p_equivalence = min(1.0, family.num_at_margin * tost(differences, family.margin))
+    is_alike = n >= family.min_pairs_equivalent and p_equivalence < family.alpha
+    if is_alike and not any(num_diverged):
+      verdict = EQUIVALENT
+    elif p_holm < family.alpha:
+      verdict = BETTER if (mean_difference > 0) == scores.higher_is_better else WORSE
+    else:
+      verdict, needed = UNDECIDED, None if is_alike else family.seeds_needed(differences)
   ci_low, ci_high = student_interval(differences, 0.95)
   return Verdict(
     metric=scores.metric,
     arm_a=arm_a,
     arm_b=arm_b,
-    num_pairs=len(differences),
+    num_pairs=n,
     mean_difference=mean_difference,
     ci_low=ci_low,
     ci_high=ci_high,
     p_value=p_value,
     p_holm=p_holm,
-    margin=margin,
-    verdict=verdict,
-    seeds_needed=needed,
+    p_beyond_margin=p_beyond_margin,
     p_equivalence=p_equivalence,
-    num_diverged_a=_num_diverged(scores, arm_a),
-    num_diverged_b=_num_diverged(scores, arm_b),
+    margin=family.margin,
+    verdict=verdict,
+    beyond_margin=verdict in (BETTER, WORSE) and p_beyond_margin < family.alpha,
+    seeds_needed=needed,
+    num_diverged_a=num_diverged[0],
+    num_diverged_b=num_diverged[1],
     num_seeds=len(scores.seeds),
   )
 
@@ -207,48 +280,47 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
     scale: the numbers are multiplied by it, e.g. 100 to show an accuracy in [0, 1] in points.
   """
   a, b, metric = verdict.arm_a, verdict.arm_b, verdict.metric
-  suffix = f" {unit}" if unit else ""
-  low, high = scale * verdict.ci_low, scale * verdict.ci_high
-  over = f"95% interval over {verdict.num_pairs} pairs"
-  difference = f"difference {_format_interval(low, high)}{suffix}, {over}"
-  within = f"{scale * verdict.margin:.6g}{suffix}"
   if verdict.verdict == TOO_FEW_SEEDS:
-    text = (
-      f"too few seeds ({verdict.num_pairs}) to compare {a} with {b} in {metric}: no claim; "
-      f"{format_seeds_needed(verdict)}"
-    )
-  elif verdict.verdict == EQUIVALENT:
-    text = (
-      f"{a} and {b} are equivalent in {metric} within {within} "
-      f"({difference}; equivalence {_format_p(verdict.p_equivalence)})"
-    )
+    text = f"too few seeds ({verdict.num_pairs}) to compare {a} with {b} in {metric}: no claim"
+    return f"{text}; {format_seeds_needed(verdict)}{_format_divergence(verdict)}"
+  suffix = f" {unit}" if unit else ""
+  within = f"{scale * verdict.margin:.6g}{suffix}"
+  if verdict.verdict == EQUIVALENT:
+    text = f"{a} and {b} are equivalent in {metric} within {within}"
+    test = f"equivalence {_format_p(verdict.p_equivalence)}"
   elif verdict.verdict == UNDECIDED:
-    text = (
-      f"undecided between {a} and {b} in {metric}: {format_seeds_needed(verdict)} "
-      f"({difference}; Holm-corrected {_format_p(verdict.p_holm)}; margin {within})"
-    )
+    text = f"undecided between {a} and {b} in {metric}: {format_seeds_needed(verdict)}"
+    test = f"Holm-corrected {_format_p(verdict.p_holm)}; margin {within}"
   else:
-    if verdict.mean_difference < 0:  # "better" and "worse" already say the sign
-      low, high = -high, -low
-    by = _format_interval(low, high)
-    text = (
-      f"{a} is {verdict.verdict} than {b} in {metric} by {by}{suffix} "
-      f"({over}; Holm-corrected {_format_p(verdict.p_holm)})"
-    )
-  return text + _format_divergence(verdict)
+    text = f"{a} is {verdict.verdict} than {b} in {metric}, {_format_size(verdict, within)}"
+    test = f"Holm-corrected {_format_p(verdict.p_holm)}"
+  difference = _format_difference(verdict, scale, suffix)
+  return f"{text} (difference {difference}; {test}){_format_divergence(verdict)}"
+
+
+def _format_size(verdict: Verdict, margin: str) -> str:
+  """Says whether a difference is shown to be beyond the margin, e.g. `2 points`."""
+  if verdict.beyond_margin:
+    return f"by more than the margin of {margin}"
+  return f"whether by more than the margin of {margin} is open"
 
 
 def format_seeds_needed(verdict: Verdict) -> str:
-  """Says how many seeds an undecided verdict, or one from too few seeds, would need."""
+  """Says how many seeds an undecided verdict, or one from too few seeds, would need.
+
+  Not that many in all: seeds that were looked at cannot be part of the test that they call for.
+  """
   needed, num_pairs = verdict.seeds_needed, verdict.num_pairs
-  if needed >= MAX_SEEDS_NEEDED:
-    return f"{MAX_SEEDS_NEEDED:,} seeds or more would be needed"
-  if num_pairs < 2:
+  if verdict.verdict == TOO_FEW_SEEDS:
     return f"at least {needed} are needed"
+  if needed is None:
+    return "alike where both trained, which not all of them did"
+  if needed >= MAX_SEEDS_NEEDED:
+    return f"a new run of {MAX_SEEDS_NEEDED:,} seeds or more would be needed"
   if needed <= num_pairs:
     # The estimate is for 80% power, so one time in five that many do not decide it.
     return f"about {needed} seeds had an 80% chance to decide it, and these {num_pairs} did not"
-  return f"about {needed} seeds would be needed"
+  return f"a new run of about {needed} other seeds would be needed"
 
 
 def _format_divergence(verdict: Verdict) -> str:
@@ -259,12 +331,21 @@ def _format_divergence(verdict: Verdict) -> str:
   return f"; {' and '.join(parts)}, which are left out of the pairs" if parts else ""
 
 
+def _format_difference(verdict: Verdict, scale: float, suffix: str) -> str:
+  """Says the difference with its interval or, where all are equal, what that allows."""
+  n = verdict.num_pairs
+  low, high = scale * verdict.ci_low, scale * verdict.ci_high
+  if math.isfinite(low):
+    return f"{_format_interval(low, high)}{suffix}, 95% interval over {n} pairs"
+  equal = f"{scale * verdict.mean_difference:.6g}{suffix} in all {n} pairs"
+  # Were it so in a smaller share of all seeds, n of n would agree in less than 5% of runs.
+  least_share = 0.05 ** (1 / n)
+  return f"{equal}, so in {100 * least_share:.0f}% of seeds or more with 95% confidence"
+
+
 def _format_interval(low: float, high: float) -> str:
   """Formats an interval with two significant digits of its width."""
-  width = high - low if high > low else abs(low)
-  if not 0 < width < math.inf:
-    return f"{low:g} to {high:g}"
-  decimals = max(0, 1 - math.floor(math.log10(width)))
+  decimals = max(0, 1 - math.floor(math.log10(high - low)))
   form = f"z.{decimals}f" if decimals <= 8 else ".2e"
   return f"{low:{form}} to {high:{form}}"
 

@@ -151,6 +151,16 @@ def test_metric_means_intervals_and_best(num_lines, higher_is_better):
       assert sum(other.get_color() == "0.8" for other in ax.lines) == num_lines - 1
 
 
+def test_intervals_of_percentages_stay_between_0_and_100():
+  """Of 0.1 and 0.9, Student's interval is from -458 to 558%."""
+  values = np.array([[0.1, 0.9], [0.0, 1.0], [0.4, 0.6]])
+  ax = comparison_plots.metric_against({"a": (np.arange(3), values)}, **LABELS).axes[0]
+  (bars,) = (c for c in ax.collections if isinstance(c, LineCollection))
+  heights = np.array(bars.get_segments())[:, :, 1]
+  assert heights.min() >= 0
+  assert heights.max() <= 100
+
+
 @pytest.mark.parametrize(("num_lines", "higher_is_better"), [(3, True), (3, False), (5, True)])
 def test_diverged_seeds_are_counted_beyond_the_means(num_lines, higher_is_better):
   diverged = [(0, 4, 0), (0, 4, 1), (2, 3, 0), *((2, 4, seed) for seed in range(4))]

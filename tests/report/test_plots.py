@@ -248,6 +248,28 @@ def test_dots_lines_and_means_are_the_members():
   assert labels == ["arm 0", "arm 1\n(diverged: 1 of 5)", "arm 2"]
 
 
+def test_intervals_of_rates_stay_between_0_and_100_percent():
+  population = make_population(num_seeds=2, num_arms=1)
+  population.metrics["test_accuracy"][:, 0] = 0.8, 1.0  # Student's interval: -37 to 217%
+  ax = plots.metric_distribution(population).axes[0]
+  (bar,) = ax.collections[1].get_segments()
+  np.testing.assert_array_equal(bar[:, 0], [0, 100])
+  assert "90.00\n[0.00, 100.00]" in [text.get_text() for text in ax.texts]
+  for name in ("train_accuracy", "val_accuracy"):
+    population.curves[name][:, 0] = [[0.8], [1.0]]
+  ax = panel(plots.learning_curves(population), "training accuracy")
+  (band,) = (c for c in ax.collections[:2] if not isinstance(c, LineCollection))
+  assert band.get_paths()[0].vertices[:, 1].min() >= 0
+  assert band.get_paths()[0].vertices[:, 1].max() <= 100
+
+
+def test_equal_values_have_no_interval():
+  population = make_population(num_seeds=5, num_arms=1)
+  population.metrics["test_accuracy"][:, 0] = 0.9
+  ax = plots.metric_distribution(population).axes[0]
+  assert "90.00\nall equal" in [text.get_text() for text in ax.texts]
+
+
 @pytest.mark.parametrize(
   ("metric", "label"),
   [

@@ -1,7 +1,10 @@
 """Claims: every verdict can come out, and is what the parts say."""
 
+import math
+
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,9 +13,10 @@ from jaxdl.errors import InputError
 from jaxdl.stats import ledger
 
 
-def _scores(difference, spread=0.001, n=10, higher_is_better=True):
-  """Two arms whose paired difference is `difference`, give or take `spread`."""
-  noise = spread * np.linspace(-1, 1, n)
+def _scores(difference, spread=0.001, n=16, higher_is_better=True):
+  """Two arms whose paired difference has exactly this mean, and this standard deviation."""
+  noise = np.linspace(-1, 1, n)
+  noise *= spread / np.std(noise, ddof=1) if n > 1 else 0
   values = np.column_stack([0.9 + difference + noise, np.full(n, 0.9)])
   return stats.Scores(
     metric="test_accuracy",
@@ -24,19 +28,25 @@ def _scores(difference, spread=0.001, n=10, higher_is_better=True):
   )
 
 
+_MARGIN = 0.01
 _BETTER, _WORSE, _EQUAL = _scores(0.1), _scores(-0.1), _scores(0.0)
 _OPEN = _scores(0.0, spread=0.5)
+_ASSERTIONS = (ledger.BETTER, ledger.NOT_WORSE, ledger.EQUIVALENT, ledger.DIFFERENT)
 
 
-def _judge(asserts, *scores, needs_all=True):
-  parts = [ledger.Part(s, asserts, margin=0.01) for s in scores]
-  return ledger.judge(ledger.Claim("name", "sentence", "evidence", parts, needs_all)).verdict
+def _outcome(asserts, *scores, needs_all=True, alpha=0.05):
+  parts = [ledger.Part(s, asserts, _MARGIN) for s in scores]
+  return ledger.judge(ledger.Claim("name", "sentence", "evidence", parts, needs_all), alpha)
+
+
+def _judge(asserts, *scores, **options):
+  return _outcome(asserts, *scores, **options).verdict
 
 
 @pytest.mark.parametrize(
   ("asserts", "better", "equal", "worse"),
   [
-    (ledger.BETTER, "holds", "does not hold", "does not hold"),
+    (ledger.BETTER, "holds", "too small to count", "does not hold"),
     (ledger.NOT_WORSE, "holds", "holds", "does not hold"),
     (ledger.EQUIVALENT, "does not hold", "holds", "does not hold"),
     (ledger.DIFFERENT, "holds", "does not hold", "holds"),
@@ -47,46 +57,142 @@ def test_one_part(asserts, better, equal, worse):
   assert _judge(asserts, _EQUAL) == equal
   assert _judge(asserts, _WORSE) == worse
   assert _judge(asserts, _OPEN) == "undecided"
-  assert _judge(asserts, _scores(0.1, n=3)) == "undecided"  # too few seeds
+  assert _judge(asserts, _scores(0.1, n=3)) == "undecided"  # 2^-3 > 0.05: no bounds
 
 
 def test_less_of_a_loss_is_better():
-  assert _judge(ledger.BETTER, _scores(-0.1, higher_is_better=False)) == "holds"
+  loss = _scores(-0.1, higher_is_better=False)
+  finding, _ = _outcome(ledger.BETTER, loss, loss).findings
+  assert finding.meaning == "holds"
+  assert (finding.low_alpha, finding.high_alpha) == (0.025, 0.05)  # the upper one decides to hold
+  assert finding.difference == pytest.approx(-0.1)
+  assert finding.low < finding.difference < finding.high < 0
 
 
 def test_several_parts():
-  assert _judge(ledger.BETTER, _BETTER, _BETTER) == "holds"
-  assert _judge(ledger.BETTER, _BETTER, _OPEN) == "undecided"
-  assert _judge(ledger.BETTER, _OPEN, _EQUAL) == "does not hold"
-  assert _judge(ledger.DIFFERENT, _EQUAL, _BETTER, needs_all=False) == "holds"
-  assert _judge(ledger.DIFFERENT, _EQUAL, _OPEN, needs_all=False) == "undecided"
-  assert _judge(ledger.DIFFERENT, _EQUAL, _EQUAL, needs_all=False) == "does not hold"
+  better, different, alike = ledger.BETTER, ledger.DIFFERENT, ledger.EQUIVALENT
+  assert _judge(better, _BETTER, _BETTER) == "holds"
+  assert _judge(better, _BETTER, _OPEN) == "undecided"
+  assert _judge(better, _OPEN, _EQUAL) == "too small to count"
+  assert _judge(better, _OPEN, _EQUAL, _WORSE) == "does not hold"
+  assert _judge(different, _EQUAL, _BETTER, needs_all=False) == "holds"
+  assert _judge(different, _EQUAL, _OPEN, needs_all=False) == "undecided"
+  assert _judge(different, _EQUAL, _EQUAL, needs_all=False) == "does not hold"
+  assert _judge(alike, _EQUAL, _EQUAL) == "holds"
 
 
-def test_the_level_is_shared_by_the_parts():
-  """Six pairs are enough for one comparison at 5% (2/64), and not for two (2/64 > 0.025)."""
-  six = _scores(0.1, n=6)
-  assert _judge(ledger.BETTER, six) == "holds"
-  assert _judge(ledger.BETTER, six, six) == "undecided"
+def _judge_by_hand(asserts, mean, std, n, alpha=0.05):
+  """A second definition for one part, in the unit of the standard error."""
+  error = std / math.sqrt(n)
+  low, high = (mean + s * error * scipy.stats.t.isf(alpha, n - 1) for s in (-1, 1))
+  wide_low, wide_high = (mean + s * error * scipy.stats.t.isf(alpha / 2, n - 1) for s in (-1, 1))
+  inside = n >= 16 and low > -_MARGIN and high < _MARGIN
+  outside = wide_low > _MARGIN or wide_high < -_MARGIN
+  if asserts == ledger.BETTER:
+    if low > 0 or high < 0:
+      return "holds" if low > 0 else "does not hold"
+    return "too small to count" if high < _MARGIN else "undecided"
+  if asserts == ledger.NOT_WORSE:
+    if low > -_MARGIN or high < -_MARGIN:
+      return "holds" if low > -_MARGIN else "does not hold"
+    return "undecided"
+  if asserts == ledger.EQUIVALENT:
+    return "holds" if inside else "does not hold" if outside else "undecided"
+  return "does not hold" if inside else "holds" if outside else "undecided"
 
 
-@given(st.integers(0, 2**32 - 1))
-def test_a_claim_of_noise_seldom_holds(seed):
-  """Unlikely (2 in 2^12) for twelve seeds without any difference to point one way."""
-  values = np.random.default_rng(seed).normal(size=(12, 2))
-  scores = stats.Scores(metric="m", values=values, seeds=tuple(range(12)), arms=("a", "b"),
-                        axes=("seed", "arm"), higher_is_better=True)  # fmt: skip
-  part = ledger.Part(scores, ledger.BETTER, margin=0.01)
-  outcome = ledger.judge(ledger.Claim("n", "s", "e", [part]), alpha=0.001)
-  assert (outcome.verdict == "holds") == (
-    outcome.findings[0].verdict.p_value < 0.001 and outcome.findings[0].verdict.mean_difference > 0
+@pytest.mark.parametrize("asserts", _ASSERTIONS)
+@given(st.floats(-3, 3), st.sampled_from([0.1, 0.7, 1, 2, 5]))
+def test_more_seeds_with_the_same_estimate_never_reverse_a_verdict(asserts, mean, std):
+  mean, std = mean * _MARGIN, std * _MARGIN
+  sizes = (6, 8, 12, 16, 30, 100, 1000)
+  verdicts = [_judge(asserts, _scores(mean, std, n)) for n in sizes]
+  assert verdicts == [_judge_by_hand(asserts, mean, std, n) for n in sizes]
+  assert not {"holds", "does not hold"} <= set(verdicts)
+  decided = [v for v in verdicts if v in ("holds", "does not hold")]
+  assert verdicts[len(verdicts) - len(decided) :] == decided  # once decided, decided
+
+
+def test_an_estimate_within_the_margin_is_no_evidence_against_being_alike():
+  """README's own pair: 0.187 points, margin 0.2; significant at 16 seeds, within at 2,048."""
+  scale = _MARGIN / 0.2
+  few, many = (_scores(0.187 * scale, 0.1986 * scale, n) for n in (16, 2048))
+  assert [_judge(ledger.BETTER, s) for s in (few, many)] == ["holds", "holds"]
+  assert [_judge(ledger.EQUIVALENT, s) for s in (few, many)] == ["undecided", "holds"]
+  notes = [_outcome(ledger.BETTER, s).findings[0].note for s in (few, many)]
+  assert notes == ["whether by more than the margin is open", "by less than the margin"]
+  assert _outcome(ledger.BETTER, _BETTER).findings[0].note == "by more than the margin"
+
+
+def test_fewer_than_sixteen_pairs_show_nothing_alike():
+  fifteen = _scores(0.0, n=15)
+  assert _judge(ledger.EQUIVALENT, fifteen) == "undecided"
+  assert _judge(ledger.DIFFERENT, fifteen) == "undecided"
+  (finding,) = _outcome(ledger.EQUIVALENT, fifteen).findings
+  assert "16 are needed" in finding.note
+
+
+def test_only_what_decides_alone_is_corrected_for_the_number_of_parts():
+  """A lower bound at 5% is above 0, one at 2.5% is not."""
+  n, std = 16, 0.4
+  error = std / math.sqrt(n)
+  mean = error * (scipy.stats.t.isf(0.05, n - 1) + scipy.stats.t.isf(0.025, n - 1)) / 2
+  gain, loss = _scores(mean, std, n), _scores(-mean, std, n)
+  assert _judge(ledger.BETTER, gain, gain) == "holds"
+  assert _judge(ledger.BETTER, loss, loss) == "undecided"
+  assert _judge(ledger.BETTER, gain, gain, needs_all=False) == "undecided"
+  assert _judge(ledger.BETTER, loss, loss, needs_all=False) == "does not hold"
+  (first, _) = _outcome(ledger.BETTER, gain, gain).findings
+  assert (first.low_alpha, first.high_alpha) == (0.05, 0.025)
+
+
+def test_the_bounds_are_those_that_decide():
+  """Within the margin at 5% each; beyond it at 2.5% each."""
+  (inside,) = _outcome(ledger.EQUIVALENT, _scores(0.0, 0.01, 16)).findings
+  assert (inside.low, inside.high) == pytest.approx(
+    np.array([-1, 1]) * 0.01 / 4 * scipy.stats.t.isf(0.05, 15)
   )
+  (outside,) = _outcome(ledger.EQUIVALENT, _BETTER).findings
+  assert outside.low_alpha == outside.high_alpha == 0.025
+  assert outside.low == pytest.approx(0.1 - 0.001 / 4 * scipy.stats.t.isf(0.025, 15))
+
+
+def test_equal_differences_decide_and_the_margin_itself_does_not():
+  assert _judge(ledger.BETTER, _scores(0.1, 0, n=5)) == "holds"
+  (finding,) = _outcome(ledger.BETTER, _scores(_MARGIN, 0)).findings
+  assert finding.note == "whether by more than the margin is open"
+  assert _judge(ledger.EQUIVALENT, _scores(_MARGIN, 0)) == "undecided"
+
+
+@pytest.mark.parametrize(
+  ("asserts", "mean", "wrong"),
+  [
+    (ledger.BETTER, 0.0, "holds"),
+    (ledger.NOT_WORSE, -1.0, "holds"),
+    (ledger.NOT_WORSE, -1.0, "does not hold"),
+    (ledger.EQUIVALENT, 1.0, "holds"),
+    (ledger.EQUIVALENT, 0.9, "does not hold"),
+    (ledger.DIFFERENT, 0.9, "holds"),
+    (ledger.DIFFERENT, 1.0, "does not hold"),
+  ],
+)
+def test_a_wrong_verdict_is_as_rare_as_it_says(asserts, mean, wrong):
+  """Effect in margins, and a margin of one standard deviation."""
+  rng = np.random.default_rng(0)
+  num_trials, n = 600, 16
+  count = 0
+  for run in rng.normal(mean * _MARGIN, _MARGIN, size=(num_trials, n)):
+    values = np.column_stack([run, np.zeros(n)])
+    scores = stats.Scores(metric="m", values=values, seeds=range(n), arms=("a", "b"),
+                          axes=("seed", "arm"), higher_is_better=True)  # fmt: skip
+    count += _judge(asserts, scores) == wrong
+  assert count <= scipy.stats.binom.isf(scipy.stats.norm.sf(4), num_trials, 0.05)
 
 
 def test_against_a_number():
   beside = ledger.against_number(_scores(0.1), "b", "goal", 0.5)
   assert beside.arms == ("b", "goal")
-  np.testing.assert_array_equal(beside.values, [[0.9, 0.5]] * 10)
+  np.testing.assert_array_equal(beside.values, [[0.9, 0.5]] * 16)
 
 
 def test_claims_that_rest_on_nothing_are_refused():
