@@ -1,5 +1,56 @@
-"""Answers the questions of a deep-learning course as controlled experiments.
+"""Controlled experiments on training networks: populations of seeds and arms, and verdicts.
 
-Import the modules that you need: `from jaxdl import data, plots, population, stats`. `jaxdl.train`
-is the one to read first; `jaxdl.data.dataset` has the words.
+What a user needs is here and in the packages' own `__init__`:
+
+  Arm, Experiment, Population        one condition, a question, all its members trained
+  load, select_classes, split_validation, Dataset
+  train_population                   seeds x arms, from Python
+  run, RunResult                     a whole run with a report
+  InputError                         what is raised for bad input, in one line
+
+Names are imported when they are first used, so that `import jaxdl` starts nothing and takes no
+time.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from jaxdl.arm import Arm as Arm
+  from jaxdl.data import Dataset as Dataset
+  from jaxdl.data import load as load
+  from jaxdl.data import select_classes as select_classes
+  from jaxdl.data import split_validation as split_validation
+  from jaxdl.errors import InputError as InputError
+  from jaxdl.experiment import Experiment as Experiment
+  from jaxdl.launch import RunResult as RunResult
+  from jaxdl.launch import run as run
+  from jaxdl.population import Population as Population
+  from jaxdl.population import train_population as train_population
+
+_MODULES = {
+  "Arm": "arm",
+  "Dataset": "data",
+  "Experiment": "experiment",
+  "InputError": "errors",
+  "Population": "population",
+  "RunResult": "launch",
+  "load": "data",
+  "run": "launch",
+  "select_classes": "data",
+  "split_validation": "data",
+  "train_population": "population",
+}
+__all__ = tuple(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+  if name not in _MODULES:
+    raise AttributeError(f"module 'jaxdl' has no attribute {name!r}")
+  value = getattr(importlib.import_module(f"jaxdl.{_MODULES[name]}"), name)
+  globals()[name] = value
+  return value
+
+
+def __dir__() -> list[str]:
+  return sorted([*globals(), *_MODULES])

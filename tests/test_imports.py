@@ -99,6 +99,23 @@ def test_experiments_do_not_import_each_other():
       assert not (name.startswith("experiments.") and name.split(".")[1] in scripts)
 
 
+def test_the_face_has_what_it_names():
+  """And importing it imports nothing else."""
+  code = """
+import sys, jaxdl
+assert not {"jax", "numpy"} & set(sys.modules)
+assert {getattr(jaxdl, name).__name__ for name in jaxdl.__all__} == set(jaxdl.__all__)
+assert set(jaxdl.__all__) <= set(dir(jaxdl))
+try:
+  jaxdl.nothing
+except AttributeError as error:
+  assert "nothing" in str(error)
+else:
+  raise AssertionError
+"""
+  subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
 def test_importing_the_library_starts_nothing():
   """No device is claimed, and TFDS and TensorFlow stay out, until something is asked for."""
   code = """

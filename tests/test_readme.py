@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_python_lines_run(tmp_path, installed):
-  (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+  code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
   result = subprocess.run(
     [sys.executable, "-W", "error", "-c", code],
     capture_output=True,
@@ -23,12 +23,16 @@ def test_python_lines_run(tmp_path, installed):
   assert result.returncode == 0, result.stderr
   assert re.search(r"sgd .* adam in test_accuracy", result.stdout)
   assert (tmp_path / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+  assert (tmp_path / "runs" / "adam" / "report.md").is_file()
 
 
-def test_every_module_is_in_the_architecture():
+def test_every_package_and_file_is_in_the_architecture():
   table = README.split("## Architecture")[1].split("## Development")[0]
-  for path in (ROOT / "jaxdl").glob("[a-z]*.py"):
-    assert f"`{path.name}`" in table or f"`jaxdl/{path.name}`" in table
+  for path in (ROOT / "jaxdl").iterdir():
+    if path.suffix == ".py" and path.stem != "__init__":
+      assert f"`{path.name}`" in table
+    elif (path / "__init__.py").exists():
+      assert f"`{path.name}/`" in table
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M))))
