@@ -1,6 +1,7 @@
 """Settings for the whole suite, made before JAX is first used."""
 
 import atexit
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,9 @@ from typing import NamedTuple
 
 # Compilers take most of the suite's time, and most of theirs goes into optimising code that then
 # runs for milliseconds. Set before JAX is imported; subprocesses inherit it.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault(
+  "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 import hypothesis
 import jax
@@ -23,7 +26,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxdl import data, population
+from jaxdl import data, population, train
 from jaxdl.arm import Arm, Hyperparams, Recipe, group_by_recipe, hyperparams
 from jaxdl.batches import Examples, seed_key
 from jaxdl.data.dataset import Dataset, Split
@@ -120,6 +123,21 @@ def member(arm: Arm, dataset: Dataset, slice_size: int = 4096, seed: int = 0) ->
   hyper = jax.tree.map(jnp.asarray, hyperparams(arm, recipe, num_steps))
   splits = (Examples(jnp.array(s.images), jnp.array(s.labels)) for s in dataset.splits[:2])
   return Member(recipe, seed_key(0, seed), hyper, *splits)
+
+
+def epoch_scratch(arm: Arm, dataset: Dataset, step=train.train_step) -> int:
+  """Returns how many bytes the program of an epoch needs beside a member's state.
+
+  The state is there twice: donated, and as it was, for a member that has stopped.
+  """
+  recipe, key, hyper, *splits = member(arm, dataset)
+  image_shape = dataset.train.images.shape[1:]
+  state = jax.eval_shape(lambda: train.create_member(recipe, key, hyper, image_shape))
+  epoch = jax.jit(functools.partial(train.train_epoch, recipe, step=step), donate_argnums=0)
+  memory = epoch.lower(state, key, hyper, *splits, jnp.int32(0)).compile().memory_analysis()
+  size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+  assert memory.alias_size_in_bytes == size
+  return memory.temp_size_in_bytes - size
 
 
 @pytest.fixture(scope="session")
