@@ -167,18 +167,20 @@ def trained(blobs, three_arms) -> population.Population:
   return population.train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=2)
 
 
-# Imports once, then handles each line of arguments in a process of its own.
+# Imports once, then answers each line of arguments from a process of its own.
 _FORKS = """
-import json, os, sys, tempfile, traceback
+import json, os, runpy, sys, tempfile, traceback
+sys.path.insert(0, os.getcwd())
 {imports}
 
 for line in sys.stdin:
-  with tempfile.TemporaryFile("w+") as stderr:
+  with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
     pid = os.fork()
     if pid == 0:
+      os.dup2(stdout.fileno(), 1)
       os.dup2(stderr.fileno(), 2)
-      os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-      sys.argv = ["script", *json.loads(line)]
+      folder, *sys.argv[1:] = json.loads(line)
+      os.chdir(folder)
       status = 0
       try:
         {call}
@@ -187,31 +189,56 @@ for line in sys.stdin:
       except BaseException:
         status = 1
         traceback.print_exc()
+      sys.stdout.flush()
       sys.stderr.flush()
       os._exit(status)  # at once: a regular exit takes a second
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    stdout.seek(0)
     stderr.seek(0)
-    print(json.dumps([status, stderr.read()]))
+    print(json.dumps([status, stdout.read(), stderr.read()]), flush=True)
 """
 
 
-def call_with_each(arguments, imports, call, timeout=1200):
-  """Makes a call once for each list of command-line arguments; returns (status, standard error)s.
+class Forks:
+  """Makes a call in a process of its own for each list of command-line arguments.
 
-  Importing takes longer than most calls, and is done once; both are lines of Python.
+  Importing takes longer than most calls, and is done once. Both are lines of Python.
   """
-  result = subprocess.run(
-    [sys.executable, "-W", "ignore", "-c", _FORKS.format(imports=imports, call=call)],
-    input="\n".join(map(json.dumps, arguments)),
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    check=True,
-    timeout=timeout,
-  )
-  answers = [json.loads(line) for line in result.stdout.splitlines()]
-  assert len(answers) == len(arguments)
-  return answers
+
+  def __init__(self, imports, call, through=()):
+    self._server = subprocess.Popen(
+      [*through, sys.executable, "-W", "ignore", "-c", _FORKS.format(imports=imports, call=call)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+      cwd=ROOT,
+    )
+
+  def __call__(self, *arguments, cwd=ROOT):
+    print(json.dumps([str(cwd), *arguments]), file=self._server.stdin, flush=True)
+    return subprocess.CompletedProcess(arguments, *json.loads(self._server.stdout.readline()))
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._server.communicate()
+
+
+# What experiments import, for those that run in forks.
+EXPERIMENT_IMPORTS = """
+import pandas, pyarrow.parquet, scipy.stats
+from experiments import command_line
+from jaxdl.report import comparison_plots, figures, plots
+"""
+
+
+@pytest.fixture(scope="session")
+def run_module():
+  """Runs `python -m MODULE ARGUMENTS` in a process whose imports are there already."""
+  call = 'runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)'
+  with Forks(EXPERIMENT_IMPORTS, call) as forks:
+    yield forks
 
 
 # A run of some seconds, in three chunks of both arms.
