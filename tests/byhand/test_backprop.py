@@ -25,7 +25,7 @@ from jaxdl.byhand import backprop, gradient_check
 from jaxdl.nn import models
 from jaxdl.optim import losses, optimizers
 
-_SOURCE = ROOT / "jaxdl" / "backprop.py"
+_SOURCE = ROOT / "jaxdl" / "byhand" / "backprop.py"
 _CELLS = list(itertools.product(models.NAMES, losses.NAMES, models.ACTIVATIONS))
 
 
