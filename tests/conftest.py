@@ -240,11 +240,14 @@ class Forks:
     print(json.dumps([str(cwd), *arguments]), file=self._server.stdin, flush=True)
     return subprocess.CompletedProcess(arguments, *json.loads(self._server.stdout.readline()))
 
+  def close(self):
+    self._server.communicate()
+
   def __enter__(self):
     return self
 
   def __exit__(self, *_):
-    self._server.communicate()
+    self.close()
 
 
 # What experiments import, for those that run in forks.
