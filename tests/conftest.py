@@ -192,7 +192,7 @@ def trained(blobs, three_arms) -> population.Population:
 # Imports once, then answers each line of arguments from a process of its own.
 _FORKS = """
 import json, os, runpy, sys, tempfile, traceback
-sys.path.insert(0, os.getcwd())
+sys.path[:0] = [os.getcwd(), "tests"]
 {imports}
 
 for line in sys.stdin:
