@@ -607,7 +607,7 @@ def main(config: ConfigDict):
   benchmark.run()
   for name, figure in benchmark_report.pictures(benchmark.results).items():
     figures.save(figure, workdir / "figures" / name)
-  files.write(workdir / "benchmark.md", benchmark_report.render(benchmark.to_json()))
+  files.write(workdir / "benchmark.md", benchmark_report.markdown(benchmark.to_json()))
   print(report.text_table(benchmark_report.table(benchmark.results)))
   print(f"\nReport: {workdir / 'benchmark.md'}")
 
