@@ -75,6 +75,12 @@ def _choice(default: str, parse: Callable[[str], tuple[str, float]]) -> Any:
   return dataclasses.field(default=default, metadata=metadata)
 
 
+def _call(default: str, parse: Callable[[str], tuple[str, dict[str, float]]]) -> Any:
+  """Declares a setting with a static name and traced numbers, `parse(value)`."""
+  metadata = {"kind": "call", "check": lambda _, value: parse(value), "parse": parse}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
 def _number(
   range_text: str, in_range: Callable[[float], bool], optional: bool = False
 ) -> Callable[[str, Any], None]:
@@ -146,7 +152,7 @@ class Arm:
   Attributes:
     model: as `jaxdl.nn.models.parse` reads it.
     loss: one of `jaxdl.optim.losses.NAMES`.
-    optimizer: one of `jaxdl.optim.optimizers.NAMES`.
+    optimizer: as `jaxdl.optim.optimizers.parse` reads it, e.g. `adam` or `adam(b1=0.8)`.
     learning_rate: > 0; the schedule starts from it.
     kernel_initializer: of kernels, as `jaxdl.nn.initializers.parse` reads it.
     bias_initializer: of biases, likewise.
@@ -179,7 +185,7 @@ class Arm:
 
   model: str = _static("cnn_binary", lambda _, spec: models.parse(spec))
   loss: str = _choice("binary_cross_entropy", _parse_loss)
-  optimizer: str = _static("adam", _one_of(optimizers.NAMES))
+  optimizer: str = _call("adam", optimizers.parse)
   # Traced as the rates of all steps, [E, T].
   learning_rate: float = _derived(
     0.001, _POSITIVE, lambda arm, num_steps: arm.learning_rates(num_steps)
@@ -243,7 +249,7 @@ class Arm:
   def effective_weight_decay(self) -> float:
     """The weight decay, the optimizer's default where none is set."""
     if self.weight_decay is None:
-      return optimizers.default_weight_decay(self.optimizer)
+      return optimizers.default_weight_decay(optimizers.parse(self.optimizer)[0])
     return self.weight_decay
 
   def learning_rates(self, num_steps: int) -> np.ndarray:
@@ -256,8 +262,8 @@ def _settings(*kinds: str) -> dict[str, dataclasses.Field]:
   return {field.name: field for field in fields if field.metadata["kind"] in kinds}
 
 
-_STATIC, _TRACED, _CHOICES = (
-  _settings(*kinds) for kinds in (("static",), ("traced", "derived"), ("choice",))
+_STATIC, _TRACED, _CHOICES, _CALLS = (
+  _settings(*kinds) for kinds in (("static",), ("traced", "derived"), ("choice",), ("call",))
 )
 
 
@@ -268,9 +274,10 @@ class Choice(NamedTuple):
   value: jax.Array  # [] float32, the number that goes with it
 
 
-# The traced settings of one arm: arrays `[]`, but for `learning_rate [E, T]`, and a `Choice` for
-# each choice. With a leading axis `[A]` everywhere, those of all arms of one program.
-Hyperparams: Any = collections.namedtuple("Hyperparams", [*_TRACED, *_CHOICES])
+# The traced settings of one arm: arrays `[]`, except `learning_rate [E, T]`, a `Choice` for each
+# choice, and `optimizer`, its numbers by name. With a leading axis `[A]` everywhere, those of all
+# arms of one program.
+Hyperparams: Any = collections.namedtuple("Hyperparams", [*_TRACED, *_CHOICES, *_CALLS])
 
 # The names of the kinds that the arms of one program choose from, sorted, for each choice.
 Choices: Any = collections.namedtuple("Choices", list(_CHOICES))
@@ -319,6 +326,9 @@ def group_by_recipe(
   groups = collections.defaultdict(list)
   for name, arm in arms.items():
     static = {setting: getattr(arm, setting) for setting in _STATIC}
+    static |= {
+      name: field.metadata["parse"](getattr(arm, name))[0] for name, field in _CALLS.items()
+    }
     static["batch_size"] = min(arm.batch_size, num_examples)
     groups[Arm(**static), losses.num_outputs(arm.loss, num_classes)].append(name)
   return {
@@ -351,6 +361,9 @@ def hyperparams(arm: Arm, recipe: Recipe, num_steps: int) -> Hyperparams:
     kind, value = field.metadata["parse"](getattr(arm, name))
     index = getattr(recipe.choices, name).index(kind)
     traced[name] = Choice(np.int32(index), np.float32(value))
+  for name, field in _CALLS.items():
+    numbers = field.metadata["parse"](getattr(arm, name))[1]
+    traced[name] = {number: np.float32(value) for number, value in numbers.items()}
   return Hyperparams(**traced)
 
 

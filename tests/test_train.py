@@ -480,7 +480,7 @@ def test_augmentation_is_of_training_images_only(blobs, mlp_arm):
   ("settings", "message"),
   [
     ({"schedule": "stepp(0.5, 2)"}, "did you mean 'step'"),
-    ({"schedule": "warmup(20)", "num_epochs": 20}, "fewer than num_epochs"),
+    ({"schedule": "warmup(20)", "num_epochs": 20}, "shorter than num_epochs"),
     ({"plateau_factor": 1.0}, r"plateau_factor must be a finite number in \(0, 1\)"),
     ({"plateau_patience": -2}, "plateau_patience must be an integer >= 0"),
     ({"label_smoothing": 1.0}, "label_smoothing must be"),

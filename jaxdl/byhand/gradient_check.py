@@ -296,7 +296,7 @@ def _optimizer_case(name: str, learning_rate: float = 0.01) -> Case:
   decay = optimizers.default_weight_decay(name) or None
 
   params, expected = jnp.asarray(start), {}
-  optimizer = optimizers.create(name, learning_rate, decay)
+  optimizer = optimizers.create(name, learning_rate, None, decay)
   state = optimizer.init(params)
   for t, gradient in enumerate(gradients, start=1):
     gradient = jnp.asarray(gradient)

@@ -532,17 +532,16 @@ float* From(const Buffer& before, Buffer after) {
 }
 
 // Args: params, m, v of a kernel [D, F], and of its bias [F]; inputs [B, D]; cotangents [B, F];
-// rate, epsilon, keep [3].
+// rate, epsilon, keep, b1, b2 [5].
 template <typename Processor>
 ffi::Error StepLayer(Matrix params, Matrix m, Matrix v, Vector bias, Vector bias_m, Vector bias_v,
-                     Matrix inputs, Matrix cotangents, Vector scalars, double b1, double b2,
-                     ffi::Result<Matrix> new_params, ffi::Result<Matrix> new_m,
-                     ffi::Result<Matrix> new_v, ffi::Result<Vector> new_bias,
+                     Matrix inputs, Matrix cotangents, Vector scalars, ffi::Result<Matrix> new_params,
+                     ffi::Result<Matrix> new_m, ffi::Result<Matrix> new_v, ffi::Result<Vector> new_bias,
                      ffi::Result<Vector> new_bias_m, ffi::Result<Vector> new_bias_v) {
   const Shape shape{static_cast<size_t>(inputs.dimensions()[0]),
                     static_cast<size_t>(inputs.dimensions()[1]),
                     static_cast<size_t>(cotangents.dimensions()[1])};
-  bool fits = IsOf(cotangents, shape.batch, shape.columns) && scalars.element_count() == 3;
+  bool fits = IsOf(cotangents, shape.batch, shape.columns) && scalars.element_count() == 5;
   for (const Matrix& matrix : {params, m, v, *new_params, *new_m, *new_v}) {
     fits &= IsOf(matrix, shape.rows, shape.columns);
   }
@@ -553,13 +552,8 @@ ffi::Error StepLayer(Matrix params, Matrix m, Matrix v, Vector bias, Vector bias
     return ffi::Error::InvalidArgument("adam_step: shapes that do not belong together");
   }
   const float* scalar = scalars.typed_data();
-  const Adam adam{static_cast<float>(b1),
-                  static_cast<float>(1 - b1),
-                  static_cast<float>(b2),
-                  static_cast<float>(1 - b2),
-                  scalar[0],
-                  scalar[1],
-                  scalar[2]};
+  const float b1 = scalar[3], b2 = scalar[4];
+  const Adam adam{b1, 1 - b1, b2, 1 - b2, scalar[0], scalar[1], scalar[2]};
   const State kernel{From(params, *new_params), From(m, *new_m), From(v, *new_v)};
   StepKernel<Processor>(adam, shape, inputs.typed_data(), cotangents.typed_data(), kernel);
   const State of_bias{From(bias, *new_bias), From(bias_m, *new_bias_m), From(bias_v, *new_bias_v)};
@@ -578,8 +572,6 @@ auto StepBinding() {
       .Arg<Matrix>()
       .Arg<Matrix>()
       .Arg<Vector>()
-      .Attr<double>("b1")
-      .Attr<double>("b2")
       .Ret<Matrix>()
       .Ret<Matrix>()
       .Ret<Matrix>()

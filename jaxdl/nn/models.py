@@ -9,6 +9,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
+from jaxdl import calls
 from jaxdl.errors import InputError, show, unknown_name
 from jaxdl.nn.layers import Conv, Dropout, dot_general, max_pool_2x2
 
@@ -108,7 +109,6 @@ _MODELS = {
   "mlp": MLP,
 }
 NAMES = tuple(_MODELS)
-_SPEC = re.compile(r"(\w+)\s*(?:\(([\d,\s]*)\))?")
 MAX_LAYERS, _MAX_UNITS = 200, 2**16
 # Between hidden layers, in all: a gigabyte. More is a slip, to be told before it is allocated.
 _MAX_WEIGHTS = 2**28
@@ -126,18 +126,14 @@ def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
   Raises:
     InputError: for an unknown name, or sizes that are none.
   """
-  match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
-  if match is None or match[1] not in _MODELS:
-    raise unknown_name("model", match[1] if match else spec, _MODELS)
-  name, written = match[1], match[2]
-  if written is None:
+  name, texts = calls.split("model", spec, list(_MODELS))
+  if texts is None:
     return name, None
   if name != "mlp":
     raise InputError(f"model {name!r} takes no layer sizes, but {show(spec)} gives some")
-  texts = [text.strip() for text in written.split(",")]
   # Not `int` of whatever there is: of thousands of digits it raises, and so it does of "1 2".
   sizes = [int(text) if re.fullmatch(r"\d{1,9}", text) else 0 for text in texts]
-  if len(sizes) > MAX_LAYERS or not all(0 < size <= _MAX_UNITS for size in sizes):
+  if not 0 < len(sizes) <= MAX_LAYERS or not all(0 < size <= _MAX_UNITS for size in sizes):
     raise InputError(
       f"model {show(spec)} needs 1 to {MAX_LAYERS} sizes of hidden layers, each 1 to {_MAX_UNITS:,}"
     )
