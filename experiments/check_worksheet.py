@@ -2,11 +2,11 @@
 
   python -m experiments.check_worksheet --worksheet=FILE [--worksheet=FILE ...] [--workdir=DIR]
 
-checks worksheets (docs/worksheets.md says how to write one; two are in experiments/worksheets/).
-One file gets a table of its claims and the first slip in a sentence, several get one summary. In
-DIR there will be `worksheet.json`, `report.md` and the computation graph; for several files,
-`summary.json`, `report.md` and a folder like that for each. Exits with status 0 if all is right, 1
-if there is a slip or a claim that contradicts what was given, 2 if a file is no valid worksheet.
+checks worksheets (docs/worksheets.md says how to write one; examples are in
+experiments/worksheets/). For one file it prints a table of the claims and what is wrong first, for
+several a summary. To DIR it writes `worksheet.json`, `report.md` and the computation graph; for
+several files `summary.json`, `report.md` and such a folder for each. The exit status is 0 if all is
+right, 1 if a claim is wrong, 2 if a file is not a valid worksheet.
 """
 
 import json
@@ -39,7 +39,7 @@ Results = list[tuple[str, CheckedWorksheet | InputError]]
 
 
 def main(argv: Sequence[str]):
-  """Checks, prints and writes; exits with the status."""
+  """Checks, prints and writes; exits with a status."""
   del argv
   for stream in (sys.stdout, sys.stderr):  # whatever a title has, in whatever encoding
     stream.reconfigure(errors="backslashreplace")
@@ -78,8 +78,10 @@ def _print_results(results: Results):
   if len(results) > 1:
     print(report.text_table(_summary_rows(results)))
     for file, result in results:
-      if isinstance(result, CheckedWorksheet) and result.first_wrong is not None:
+      if isinstance(result, CheckedWorksheet):
         print(one_line(f"\n{file}: {worksheet.first_slip(result)}"))
+        for remark in _remarks(result):
+          print(one_line(f"  {remark}"))
   elif isinstance(results[0][1], CheckedWorksheet):
     checked = results[0][1]
     print(one_line(checked.title) + "\n")
@@ -90,7 +92,9 @@ def _print_results(results: Results):
 
 
 def _remarks(checked: CheckedWorksheet) -> list[str]:
-  return [claim.remark for claim in checked.claims if claim.remark]
+  """Returns all remarks but the one that is said of what is wrong first."""
+  first = worksheet.first_slip(checked)
+  return [claim.remark for claim in checked.claims if claim.remark and claim.remark not in first]
 
 
 def _summary_rows(results: Results) -> list[list[str]]:
@@ -115,7 +119,7 @@ def _write_results(results: Results, workdir: pathlib.Path):
   """Writes everything, complete or not at all.
 
   Raises:
-    InputError: where that cannot be done, or the directory holds the results of something else.
+    InputError: if the directory cannot be written or holds the results of something else.
   """
   checked = [(file, r) for file, r in results if isinstance(r, CheckedWorksheet)]
   if not checked:
@@ -125,7 +129,7 @@ def _write_results(results: Results, workdir: pathlib.Path):
     raise InputError(
       f"workdir {str(workdir)!r} holds a {_REPORT} of something else; choose another workdir"
     )
-  # What no longer describes this directory goes.
+  # A summary replaces the results of a single worksheet, and the other way round.
   with files.staging(workdir, replaces=(_JSON, _SUMMARY_JSON)) as stage:
     if len(results) == 1:
       _write_worksheet(stage, checked[0][1])
@@ -153,16 +157,24 @@ def _write_summary(stage: pathlib.Path, results: Results):
     first = worksheet.first_slip(result)
     counts = result.counts
     entries.append(
-      {"file": file, "folder": name, "title": result.title, **counts, "first_slip": first}
+      {
+        "file": file,
+        "folder": name,
+        "title": result.title,
+        **counts,
+        "first_slip": first,
+        "remarks": _remarks(result),
+      }
     )
     sections.append(f"- [{report.escape(file)}]({name}/{_REPORT}): {report.escape(first)}")
+    sections += [f"  - {report.escape(remark)}" for remark in _remarks(result)]
   text = ["# Worksheets", report.markdown_table(_summary_rows(results)), "\n".join(sections)]
   _write_text(stage / _REPORT, "\n\n".join(text) + "\n")
   _write_json(stage / _SUMMARY_JSON, {"worksheets": entries})
 
 
 def _folder_names(files: Sequence[str]) -> list[str]:
-  """Returns a folder's name for each file, all different, also where case does not count."""
+  """Returns a folder's name for each file, distinct even if case is ignored."""
   names: list[str] = []
   used = {_REPORT, _SUMMARY_JSON, _JSON, f"{_GRAPH}.png", f"{_GRAPH}.svg"}
   for file in files:
@@ -215,6 +227,7 @@ _LEGEND = (
   "*exact*: right to half a unit of the last digit. *truncated*: right, but cut off instead of "
   "rounded. *carried*: follows from the claims before it, which were rounded, cut off or wrong. "
   "*slip*: wrong in this line; the last number is what the claims before it lead to. "
+  "*wrong formula*: computed correctly from a line of working that is wrong. "
   "*inconsistent*: contradicts what was given."
 )
 
@@ -228,7 +241,7 @@ def _write_json(file: pathlib.Path, value: object):
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; a mistake in them is bad input like any other."""
+  """Parses flags; exits with status 2 on a mistake in them."""
   if {"--help", "-h", "--helpfull"} & set(argv):
     print(__doc__)
     sys.exit(0)

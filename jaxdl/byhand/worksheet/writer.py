@@ -10,23 +10,22 @@ from jaxdl.byhand.worksheet.checker import (
   EXACT,
   INCONSISTENT,
   TRUNCATED,
+  WRONG_FORMULA,
   CheckedClaim,
   CheckedWorksheet,
 )
 from jaxdl.byhand.worksheet.reader import parse_number, parse_quantity
 
-# --- Saying ---
-
 
 def to_json(checked: CheckedWorksheet) -> dict[str, Any]:
   """Returns title and claims, for a file."""
-  keys = ("of", "claimed", "computed", "status", "expected_from_claims")
+  keys = ("of", "claimed", "computed", "status", "expected_from_claims", "remark")
   claims = [{key: getattr(claim, key) for key in keys} for claim in checked.claims]
   return {"title": checked.title, "claims": claims}
 
 
 def rows(checked: CheckedWorksheet) -> list[list[str]]:
-  """Returns a table of the claims in their order, header first."""
+  """Returns a table of the claims in order, header first."""
   header = ["claim", "claimed", "computed", "digits", "status", "from the claims before"]
   return [
     header,
@@ -58,7 +57,7 @@ def show(value: float, claim: CheckedClaim, extra: int = 2) -> str:
 
 
 def first_slip(checked: CheckedWorksheet) -> str:
-  """Returns what is wrong first, in sentences for whoever wrote the worksheet."""
+  """Returns what is wrong first, in sentences for the person who wrote the worksheet."""
   claim = checked.first_wrong
   if claim is None:
     num = len(checked.claims)
@@ -73,24 +72,28 @@ def first_slip(checked: CheckedWorksheet) -> str:
       f"The first mistake is in claim {position}: {claim.of} = {claim.claimed} is written there, "
       f"but {claim.of} is given as {claim.computed:g}."
     )
-  text = (
-    f"The first slip is in claim {position}: {claim.of} = {claim.claimed} should be "
-    f"{show(claim.computed, claim, extra=0)}"
-  )
+  right = show(claim.computed, claim, extra=0)
+  if claim.status == WRONG_FORMULA:
+    start = f"The first mistake is in claim {position}, {claim.of} = {claim.claimed}"
+    if _is_right(claim):
+      return f"{start}: the value is right, but the line of working is not. {claim.remark}"
+    return f"{start}, which should be {right}. {claim.remark}"
+  if claim.remark and not claim.working:
+    return f"The first slip is in claim {position}: {claim.remark}"
+  text = f"The first slip is in claim {position}: {claim.of} = {claim.claimed} should be {right}"
   if (how := _how(checked, claim)) != "":
     text += f", because {how}"
   text += "."
   expected = claim.expected_from_claims
   if expected is not None:
     value = show(expected, claim, extra=0)
-    same = value == show(claim.computed, claim, extra=0)
-    value = "the same" if same else value
+    value = "the same" if value == right else value
     text += f" From the claims before it, it would be {value}, so the mistake is in this one."
   return text + _guess(claim)
 
 
 def _how(checked: CheckedWorksheet, claim: CheckedClaim) -> str:
-  """Returns how the right value comes about."""
+  """Returns the formula of the right value, or nothing for a derivative."""
   sheet = checked.worksheet
   of = parse_quantity(claim.of, sheet)
   if isinstance(of, Name):
@@ -104,8 +107,13 @@ def _how(checked: CheckedWorksheet, claim: CheckedClaim) -> str:
   return ""
 
 
+def _is_right(claim: CheckedClaim) -> bool:
+  value, unit = parse_number(claim.claimed)
+  return abs(value - Fraction(claim.computed)) <= unit
+
+
 def _guess(claim: CheckedClaim) -> str:
-  """Says what kind of mistake it looks like, where it looks like one."""
+  """Returns what kind of mistake it looks like, or nothing."""
   value, unit = parse_number(claim.claimed)
   for right in (claim.expected_from_claims, claim.computed):
     if right is None or not value:
