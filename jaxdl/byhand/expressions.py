@@ -413,6 +413,108 @@ class _Parser:
     return Name(name)
 
 
+# --- Differentiating ---
+
+_ZERO, _ONE = (Number(0.0),), (Number(1.0),)
+
+
+def differentiate(expression: Expression, name: str) -> Expression | None:
+  """Returns the derivative with respect to a name as a formula.
+
+  None if a function in it has none that can be written with those there are (gelu), or is not
+  differentiable everywhere in a way that a formula could say (abs, max, min, leaky_relu).
+  """
+  stack: list[tuple[Expression, Expression]] = []  # (part, its derivative)
+  for item in expression:
+    if not isinstance(item, Apply):
+      stack.append(((item,), _ONE if item == Name(name) else _ZERO))
+      continue
+    args = stack[-item.num_args :]
+    del stack[-item.num_args :]
+    part = (*(i for arg, _ in args for i in arg), item)
+    if all(slope == _ZERO for _, slope in args):
+      stack.append((part, _ZERO))
+    elif item.function in _OPERATORS:
+      stack.append((part, _slope_of_operator(item.function, part, args)))
+    elif item.function in _SLOPES:
+      ((inner, slope),) = args
+      stack.append((part, _times(_SLOPES[item.function](part, inner), slope)))
+    else:
+      return None
+  return stack[-1][1]
+
+
+def _slope_of_operator(function: str, part: Expression, args: list) -> Expression:
+  if function == "negative":
+    return _negate(args[0][1])
+  (u, du), (v, dv) = args
+  if function == "+":
+    return _plus(du, dv)
+  if function == "-":
+    return _plus(du, _negate(dv))
+  if function == "*":
+    return _plus(_times(du, v), _times(u, dv))
+  if function == "/":
+    return _plus(_over(du, v), _negate(_over(_times(u, dv), (*v, Number(2.0), Apply("**", 2)))))
+  if dv == _ZERO:  # u**v
+    less = (Number(v[0].value - 1),) if len(v) == 1 and isinstance(v[0], Number) else None
+    less = less or (*v, *_ONE, Apply("-", 2))
+    power = u if less == _ONE else (*u, *less, Apply("**", 2))
+    return _times(_times(v, power), du)
+  log_u = (*u, Apply("log", 1))
+  return _times(part, _plus(_times(dv, log_u), _over(_times(v, du), u)))
+
+
+# Name -> (f(u), u) -> f'(u).
+_SLOPES: dict[str, Callable[[Expression, Expression], Expression]] = {
+  "sigmoid": lambda y, u: _times(y, _plus(_ONE, _negate(y))),
+  "tanh": lambda y, u: _plus(_ONE, _negate((*y, Number(2.0), Apply("**", 2)))),
+  "relu": lambda y, u: (*u, Apply("step", 1)),
+  "softplus": lambda y, u: (*u, Apply("sigmoid", 1)),
+  "step": lambda y, u: _ZERO,
+  "exp": lambda y, u: y,
+  "log": lambda y, u: _over(_ONE, u),
+  "ln": lambda y, u: _over(_ONE, u),
+  "sin": lambda y, u: (*u, Apply("cos", 1)),
+  "cos": lambda y, u: _negate((*u, Apply("sin", 1))),
+  "sqrt": lambda y, u: _over(_ONE, _times((Number(2.0),), y)),
+}
+
+
+def _plus(u: Expression, v: Expression) -> Expression:
+  if u == _ZERO or v == _ZERO:
+    return v if u == _ZERO else u
+  if v[-1] == Apply("negative", 1):
+    return (*u, *v[:-1], Apply("-", 2))
+  return (*u, *v, Apply("+", 2))
+
+
+def _negate(u: Expression) -> Expression:
+  if u == _ZERO:
+    return u
+  return u[:-1] if u[-1] == Apply("negative", 1) else (*u, Apply("negative", 1))
+
+
+def _times(u: Expression, v: Expression) -> Expression:
+  if _ZERO in (u, v):
+    return _ZERO
+  if u == _ONE or v == _ONE:
+    return v if u == _ONE else u
+  for first, second in ((u, v), (v, u)):
+    if first[-1] == Apply("negative", 1):
+      rest = (first[:-1], second) if first is u else (second, first[:-1])
+      return _negate(_times(*rest))
+  return (*u, *v, Apply("*", 2))
+
+
+def _over(u: Expression, v: Expression) -> Expression:
+  if u == _ZERO:
+    return u
+  if u[-1] == Apply("negative", 1):
+    return _negate(_over(u[:-1], v))
+  return (*u, *v, Apply("/", 2))
+
+
 # --- Writing ---
 
 _PRIORITY = {"+": 1, "-": 1, "*": 2, "/": 2, "negative": 3, "**": 4}
@@ -439,7 +541,7 @@ def write(expression: Expression, name: Callable[[Quantity], str] = spell) -> st
       stack.append((constant or repr(item.value).removesuffix(".0"), 5))
     elif not isinstance(item, Apply):
       text = name(item)
-      stack.append((text, 3 if text.startswith("-") else 5))
+      stack.append((text, 1 if text.startswith("-") else 5))
     else:
       args = stack[-item.num_args :]
       del stack[-item.num_args :]

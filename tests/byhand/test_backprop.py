@@ -519,7 +519,7 @@ def test_every_small_change_of_the_source_is_found(cases, monkeypatch):
     (models, "ACTIVATIONS", "no derivation by hand of activation 'novel'"),
     (losses, "NAMES", "no derivation by hand of loss 'novel'"),
     (optimizers, "NAMES", "no derivation by hand of optimizer 'novel'"),
-    (backprop, "RULES", "rule 'novel' has no reference to hold it against"),
+    (backprop, "RULES", "rule 'novel' has no reference to compare it with"),
   ],
 )
 def test_what_has_no_derivation_fails(monkeypatch, module, names, expected):

@@ -3,6 +3,7 @@
 # ruff: noqa: RUF001
 
 import contextlib
+import csv
 import json
 import math
 import os
@@ -439,6 +440,98 @@ def test_no_factor_passes_where_the_formula_is_right_without_it(index, factor, x
   assert "wrong" in worksheet.check(sheet).claims[0].remark
 
 
+def test_a_mistake_costs_its_own_points_only():
+  """A slip, a = 0.64 for 0.4626; what is carried from it keeps its points."""
+  text = make_sheet(NEURON, [("z", "-0.15"), ("a", "0.64"), ("da/dz", "0.2304")], NEURON_GIVEN)
+  text = text.replace('value = "0.64"', 'value = "0.64"\npoints = 2.5')
+  checked = worksheet.check(text)
+  assert [claim.status for claim in checked.claims] == [E, S, C]
+  assert [claim.marks for claim in checked.claims] == [1, 0, 1]
+  assert (checked.marks, checked.points) == (2, 4.5)
+  assert worksheet.marks(checked) == "Marks: 2 of 4.5."
+  other = worksheet.check(make_sheet(NEURON, [("b", "7"), ("z", "-0.15")], NEURON_GIVEN))
+  assert worksheet.marks_table({"a.toml": checked, "b.toml": other}) == [
+    ["file", "title", "marks", "points", E, T, C, S, W, I, "first mistake", "z", "a", "da/dz", "b"],
+    ["a.toml", "worksheet", "2", "4.5", "1", "0", "1", "1", "0", "0", "a", "1", "0", "1", ""],
+    ["b.toml", "worksheet", "1", "2", "1", "0", "0", "0", "0", "1", "b", "1", "", "", "0"],
+  ]
+
+
+@pytest.mark.parametrize(
+  "claims",
+  [
+    [("a", "0.64"), ("da/dz", "0.9")],
+    [("a", "0.64", "2*sigmoid(z)"), ("da/dz", "0.9")],
+    [("b", "0.64"), ("da/dz", "0.9")],
+  ],
+)
+def test_feedback_says_where_the_mistake_is_and_gives_no_value_away(claims):
+  checked = worksheet.check(make_sheet(NEURON, [("z", "-0.15"), *claims], NEURON_GIVEN))
+  sentence, table = worksheet.feedback(checked)
+  assert "The first mistake is in claim 2" in sentence
+  assert [row[0] for row in table[1:]] == ["z", claims[0][0]]
+  numbers = set(re.findall(r"[0-9]+\.[0-9]+", f"{sentence} {table}"))
+  assert numbers == {"0.15", "0.64"}
+
+
+def test_the_worked_solution_of_a_neuron():
+  """Each line by hand; a = sigmoid(-0.15) = 0.462570, dL/da = -1/a, da/dz = a (1 - a)."""
+  claims = [("dL/dw2", "1"), ("da/dz", "1"), ("w2'", "1"), ("dL/dL", "1"), ("dz/dL", "0")]
+  head = 'loss = "L"\nlearning_rate = 0.1'
+  lines = worksheet.answers(make_sheet(NEURON, claims, NEURON_GIVEN, head))
+  assert lines == [
+    "Forward pass",
+    "  z = w1 * x1 + w2 * x2 + b = 0.3 * 0.5 + (-0.2) * 2 + 0.1 = -0.15",
+    "  a = sigmoid(z) = sigmoid(-0.15) = 0.46257",
+    "  L = -(y * log(a) + (1 - y) * log(1 - a)) = "
+    "-(1 * log(0.46257) + (1 - 1) * log(1 - 0.46257)) = 0.770957",
+    "",
+    "Derivatives of L",
+    "  dL/da = -(y * (1 / a) - (1 - y) * (1 / (1 - a))) = "
+    "-(1 * (1 / 0.46257) - (1 - 1) * (1 / (1 - 0.46257))) = -2.16183",
+    "  dL/dz = dL/da * (a * (1 - a)) = -2.16183 * (0.46257 * (1 - 0.46257)) = -0.53743",
+    "  dL/dw2 = dL/dz * x2 = -0.53743 * 2 = -1.07486",
+    "  dL/dL = 1",
+    "",
+    "Derivatives of a",
+    "  da/dz = a * (1 - a) = 0.46257 * (1 - 0.46257) = 0.248599",
+    "",
+    "Derivatives of z",
+    "  dz/dL = 0",
+    "",
+    "Gradient step",
+    "  w2' = w2 - learning_rate * dL/dw2 = -0.2 - 0.1 * (-1.07486) = -0.092514",
+  ]
+
+
+@pytest.mark.parametrize("sheet", ["mazur", "softmax", "functions"])
+def test_the_formulas_of_a_worked_solution_have_the_values_beside_them(sheet):
+  """The numbers in every line, computed by Python, give the value at its end."""
+  functions = {
+    "z": "sin(x)*cos(x) + ln(x) - x**3/sqrt(x)",
+    "q": "softplus(z) - tanh(-x*z) + relu(x - z) + x**z + step(x)*e",
+    "r": "max(q, z) * abs(z) + gelu(x)",
+  }
+  text = {
+    "mazur": make_sheet(MAZUR, MAZUR_CLAIMS, MAZUR_GIVEN, MAZUR_HEAD),
+    "softmax": make_sheet(SOFTMAX, [(f"dH/d{n}", "1") for n in SOFTMAX_GIVEN], SOFTMAX_GIVEN),
+    "functions": make_sheet(functions, [("dr/dx", "1")], {"x": 1.7}),
+  }[sheet]
+  names = {name: getattr(math, name) for name in ("sin", "cos", "log", "sqrt", "tanh", "exp", "e")}
+  names |= {"sigmoid": lambda x: 1 / (1 + math.exp(-x)), "relu": lambda x: max(x, 0), "max": max}
+  names |= {"softplus": lambda x: math.log1p(math.exp(x)), "step": lambda x: x > 0, "abs": abs}
+  names |= {"ln": math.log, "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2}
+  num = 0
+  for line in worksheet.answers(text):
+    *_, numbers, value = ["", *line.split(" = ")]
+    if numbers and re.search("[0-9]", numbers):
+      value, scale = float(value), max(map(abs, map(float, re.findall(r"[0-9.]+", numbers))))
+      with contextlib.suppress(NameError):  # a formula without a number of its own
+        assert eval(numbers, {}, names) == pytest.approx(value, rel=1e-4, abs=1e-5 * scale)
+        num += 1
+  assert num > 5
+
+
 def test_advice_to_write_a_digit():
   checked = worksheet.check(make_sheet({"z": "0.235"}, [("z", "0")]))
   assert "no significant digit of the right value: write at least one, as in 0.2" in (
@@ -570,6 +663,22 @@ def test_what_is_written_is_what_is_parsed(expression):
   assert expressions.parse(text) == code
   assert expressions.parse(f" ( {text.replace(' ', '')}) ") == code
   assert expressions.write(code).replace(" ", "") == text.replace(" ", "")
+
+
+@given(SMOOTH)
+def test_a_derivative_as_a_formula_is_the_derivative(expression):
+  _, code, _ = expression
+  slope = expressions.differentiate(code, "x")
+  if slope is None:
+    assert {item.function for item in code if isinstance(item, Apply)} & {"max", "min"}
+    return
+  at = {"x": 0.7, "y": -0.4}
+  with jax.enable_x64(True):
+    expected = jax.grad(
+      lambda x: jnp.asarray(expressions.evaluate(code, lambda q: x if q.name == "x" else at["y"]))
+    )(0.7)
+    found = expressions.evaluate(slope, lambda q: at[q.name])
+  assert float(found) == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
 
 
 PYTHON = {
@@ -804,10 +913,13 @@ def test_command_line_with_one_worksheet(tmp_path):
     "status",
     "expected_from_claims",
     "remark",
+    "marks",
+    "points",
   }
   report = (tmp_path / "run" / "report.md").read_text()
   assert "| w2' | 1.0000005 | 1.000006664 | 8 | ✗ slip | 1.000006647 |" in report
   assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+    "feedback.md",
     "graph.png",
     "graph.svg",
     "report.md",
@@ -834,6 +946,8 @@ def test_command_line_with_several_worksheets(tmp_path):
   for entry, status in zip(summary, (E, S), strict=False):
     there = json.loads((workdir / entry["folder"] / "worksheet.json").read_text())
     assert there["claims"][0]["status"] == status
+  first_row, *rows = csv.reader((workdir / "marks.csv").read_text().splitlines())
+  assert [row[first_row.index("marks")] for row in rows] == ["1", "0"]
   report = (workdir / "report.md").read_text()
   assert "&lt;b&gt;\\|" in report
   assert "<b>" not in report
@@ -854,6 +968,14 @@ def test_command_line_mistakes(tmp_path, args, status, message):
   (line,) = result.stderr.splitlines()
   assert message in line
   assert (tmp_path / "report.md").read_text() == "of somebody else"
+
+
+def test_command_line_prints_answers(tmp_path):
+  file = tmp_path / "sheet.toml"
+  file.write_text(_bad(), encoding="utf-8")
+  result = run(f"--worksheet={file}", "--answers")
+  assert (result.returncode, result.stderr) == (0, "")
+  assert result.stdout == "Forward pass\n  z = 2 * x = 2 * 1 = 2\n"
 
 
 def test_command_line_when_all_is_right(tmp_path):

@@ -23,16 +23,14 @@ What follows from the claims before a claim ("taken" values) is, in this order:
 A line of working is also checked as mathematics, whatever was computed from it: see `working.py`.
 """
 
-import contextlib
 import dataclasses
 import functools
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 
-import jax
 import numpy as np
 
 from jaxdl.byhand.expressions import (
@@ -46,7 +44,7 @@ from jaxdl.byhand.expressions import (
   spell,
 )
 from jaxdl.byhand.worksheet import points, working
-from jaxdl.byhand.worksheet.graph import Graph, Taken, evaluate, inputs_of
+from jaxdl.byhand.worksheet.graph import Graph, Taken, evaluate, float64, inputs_of
 from jaxdl.byhand.worksheet.reader import MAX_WORK, Claim, Worksheet, parse
 from jaxdl.errors import InputError
 
@@ -74,6 +72,7 @@ class CheckedClaim:
       or if the claim is about a given, which follows from nothing.
     working: the line of working as written; None without one.
     remark: what else there is to say, in a sentence, or nothing.
+    points: what the claim is worth.
   """
 
   of: str
@@ -84,6 +83,12 @@ class CheckedClaim:
   expected_from_claims: float | None
   working: str | None = None
   remark: str = ""
+  points: float = 1
+
+  @property
+  def marks(self) -> float:
+    """The points that were earned: all or none. What was carried from a mistake keeps its own."""
+    return 0 if self.status in WRONG else self.points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +119,16 @@ class CheckedWorksheet:
     return next((claim for claim in self.claims if claim.status in WRONG), None)
 
   @property
+  def marks(self) -> float:
+    """The points that were earned."""
+    return sum(claim.marks for claim in self.claims)
+
+  @property
+  def points(self) -> float:
+    """The points that could be earned."""
+    return sum(claim.points for claim in self.claims)
+
+  @property
   def counts(self) -> dict[str, int]:
     """How many claims have each status."""
     counter = Counter(claim.status for claim in self.claims)
@@ -130,23 +145,12 @@ def check(path_or_text: str | os.PathLike) -> CheckedWorksheet:
     InputError: if it cannot be read, is no valid worksheet, or has a value that is not finite.
   """
   worksheet = parse(path_or_text)
-  with _float64():
+  with float64():
     return _Checker(worksheet).check()
 
 
-@contextlib.contextmanager
-def _float64() -> Iterator[None]:
-  """Computes in float64, here and nowhere else, and on the CPU, even if there is a GPU."""
-  try:
-    device = jax.local_devices(backend="cpu")[0]
-  except RuntimeError:  # JAX was told not to use it
-    device = None
-  with jax.enable_x64(True), jax.default_device(device), np.errstate(all="ignore"):
-    yield
-
-
 class _Checker:
-  """Checks the claims of one worksheet in their order; use within `_float64`."""
+  """Checks the claims of one worksheet in their order; use within `float64`."""
 
   def __init__(self, sheet: Worksheet):
     self._sheet = sheet
@@ -331,7 +335,15 @@ def _checked(
 ) -> CheckedClaim:
   digits = max(1, len(str(abs(claim.value / claim.unit).numerator)))
   return CheckedClaim(
-    spell(claim.of), claim.text, digits, right, status, expected, claim.working_text, remark
+    spell(claim.of),
+    claim.text,
+    digits,
+    right,
+    status,
+    expected,
+    claim.working_text,
+    remark,
+    claim.points,
   )
 
 

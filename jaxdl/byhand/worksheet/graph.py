@@ -1,7 +1,8 @@
 """The equations of a worksheet as a computation graph: values, derivatives, the chain rule."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -11,6 +12,17 @@ from jaxdl.byhand import expressions
 from jaxdl.byhand.expressions import Derivative, Expression
 
 Values = Mapping[str, Any]  # name -> float64 scalar, or one value per point
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+  """Computes in float64, here and nowhere else, and on the CPU, even if there is a GPU."""
+  try:
+    device = jax.local_devices(backend="cpu")[0]
+  except RuntimeError:  # JAX was told not to use it
+    device = None
+  with jax.enable_x64(True), jax.default_device(device), np.errstate(all="ignore"):
+    yield
 
 
 @dataclasses.dataclass
@@ -50,7 +62,7 @@ def slopes_of(equation: Expression, at: Values) -> dict[str, Any]:
 
 
 class Graph:
-  """The equations of a worksheet; use within `jax.enable_x64`."""
+  """The equations of a worksheet; use within `float64`."""
 
   def __init__(self, equations: Mapping[str, Expression], names: list[str]):
     self._equations = equations

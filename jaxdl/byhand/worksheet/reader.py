@@ -68,6 +68,7 @@ class Claim:
     text: the value as written.
     value: the number that the text means.
     unit: one unit of the last digit written.
+    points: what it is worth.
     working: the line of working; None without one.
     working_text: the line of working as written.
   """
@@ -76,6 +77,7 @@ class Claim:
   text: str
   value: Fraction
   unit: Fraction
+  points: float = 1
   working: Expression | None = None
   working_text: str | None = None
 
@@ -288,7 +290,7 @@ def _parse_claims(section: list, sheet: Worksheet) -> tuple[Claim, ...]:
     where = f"claim {number}"
     if not isinstance(table, dict):
       raise InputError(f"{where} must be a table, not {_type_name(table)}")
-    _refuse_unknown("key", table, ("of", "value", "from"), where)
+    _refuse_unknown("key", table, ("of", "value", "from", "points"), where)
     for key in ("of", "value"):
       if key not in table:
         raise InputError(f"{where}: the key {key!r} is missing")
@@ -304,8 +306,11 @@ def _parse_claims(section: list, sheet: Worksheet) -> tuple[Claim, ...]:
 
 
 def _parse_claim(table: Mapping[str, Any], sheet: Worksheet) -> Claim:
+  points = _finite_number("points", table.get("points", 1))
+  if not 0 <= points <= 1000:
+    raise InputError(f"points must be from 0 to 1000, not {points:g}")
   for key, value in table.items():
-    if isinstance(value, str):
+    if isinstance(value, str) or key == "points":
       continue
     hint = ""
     if key == "value" and _type_name(value) == "a number":
@@ -314,13 +319,13 @@ def _parse_claim(table: Mapping[str, Any], sheet: Worksheet) -> Claim:
   quantity = parse_quantity(table["of"], sheet)
   value, unit = parse_number(table["value"])
   if "from" not in table:
-    return Claim(quantity, table["value"].strip(), value, unit)
+    return Claim(quantity, table["value"].strip(), value, unit, points)
   names = {*sheet.given, *sheet.equations}
   with _named(f"from = {excerpt(table['from'])}"):
     working = expressions.parse(table["from"], names, working=True)
     for inner in expressions.quantities(working):
       _check_quantity(inner, sheet, in_working=True)
-  return Claim(quantity, table["value"].strip(), value, unit, working, table["from"])
+  return Claim(quantity, table["value"].strip(), value, unit, points, working, table["from"])
 
 
 def parse_quantity(text: str, sheet: Worksheet) -> Quantity:

@@ -1,6 +1,7 @@
 """A checked worksheet as text, tables and JSON."""
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -9,6 +10,8 @@ from jaxdl.byhand.worksheet.checker import (
   CARRIED,
   EXACT,
   INCONSISTENT,
+  SLIP,
+  STATUSES,
   TRUNCATED,
   WRONG_FORMULA,
   CheckedClaim,
@@ -18,10 +21,70 @@ from jaxdl.byhand.worksheet.reader import parse_number, parse_quantity
 
 
 def to_json(checked: CheckedWorksheet) -> dict[str, Any]:
-  """Returns title and claims, for a file."""
+  """Returns title, marks and claims, for a file."""
   keys = ("of", "claimed", "computed", "status", "expected_from_claims", "remark")
-  claims = [{key: getattr(claim, key) for key in keys} for claim in checked.claims]
-  return {"title": checked.title, "claims": claims}
+  claims = [
+    {key: getattr(claim, key) for key in (*keys, "marks", "points")} for claim in checked.claims
+  ]
+  return {
+    "title": checked.title,
+    "marks": checked.marks,
+    "points": checked.points,
+    "claims": claims,
+  }
+
+
+def marks(checked: CheckedWorksheet) -> str:
+  """Returns the marks in a sentence."""
+  return f"Marks: {checked.marks:g} of {checked.points:g}."
+
+
+def marks_table(checked: Mapping[str, CheckedWorksheet]) -> list[list[str]]:
+  """Returns the marks of a class, header first: a row per file, a column per claim.
+
+  Args:
+    checked: file -> worksheet.
+  """
+  columns = list(dict.fromkeys(claim.of for sheet in checked.values() for claim in sheet.claims))
+  table = [["file", "title", "marks", "points", *STATUSES, "first mistake", *columns]]
+  for file, sheet in checked.items():
+    own = {claim.of: f"{claim.marks:g}" for claim in sheet.claims}
+    first = sheet.first_wrong
+    table.append(
+      [
+        file,
+        sheet.title,
+        f"{sheet.marks:g}",
+        f"{sheet.points:g}",
+        *map(str, sheet.counts.values()),
+        first.of if first else "",
+        *(own.get(column, "") for column in columns),
+      ]
+    )
+  return table
+
+
+def feedback(checked: CheckedWorksheet) -> tuple[str, list[list[str]]]:
+  """Returns where the first mistake is, without right values, and the claims up to it.
+
+  Returns:
+    A sentence or two, and a table with its header first.
+  """
+  claim = checked.first_wrong
+  shown = checked.claims if claim is None else checked.claims[: checked.claims.index(claim) + 1]
+  table = [
+    ["claim", "written", "status"],
+    *([shown_claim.of, shown_claim.claimed, shown_claim.status] for shown_claim in shown),
+  ]
+  if claim is None:
+    return first_slip(checked), table
+  why = {
+    SLIP: f"It does not follow from the lines before it.{_guess(claim)}",
+    WRONG_FORMULA: claim.remark,
+    INCONSISTENT: "It contradicts what is given.",
+  }
+  text = f"The first mistake is in claim {len(shown)}, {claim.of} = {claim.claimed}."
+  return f"{text} {why[claim.status]}", table
 
 
 def rows(checked: CheckedWorksheet) -> list[list[str]]:
