@@ -18,22 +18,20 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worksheet_examples import (
+  MAZUR,
+  MAZUR_GIVEN,
+  NEURON,
+  NEURON_GIVEN,
+  SHEETS,
+  SOFTMAX,
+  SOFTMAX_GIVEN,
+  make_sheet,
+)
 
 from jaxdl.byhand import expressions, worksheet
 from jaxdl.byhand.expressions import Apply, Name, Number
 from jaxdl.errors import InputError
-
-SHEETS = ROOT / "experiments" / "worksheets"
-
-
-def make_sheet(equations, claims, given=None, head=""):
-  """TOML text; claims are (of, value) or (of, value, from)."""
-  lines = [head, "[given]", *(f"{name} = {value}" for name, value in (given or {}).items())]
-  lines += ["[equations]", *(f"{name} = {json.dumps(text)}" for name, text in equations.items())]
-  for of, value, *working in claims:
-    lines += ["[[claims]]", f"of = {json.dumps(of)}", f"value = {json.dumps(value)}"]
-    lines += [f"from = {json.dumps(line)}" for line in working]
-  return "\n".join(lines) + "\n"
 
 
 def statuses(text):
@@ -135,24 +133,6 @@ def test_first_mistake_of_problem_1b_is_w9():
 
 # --- Other networks ---
 
-# Two outputs, and a bias shared by the units of each layer: M. Mazur, "A Step by Step
-# Backpropagation Example", mattmazur.com, 17 March 2015.
-MAZUR_GIVEN = {"i1": 0.05, "i2": 0.10, "b1": 0.35, "b2": 0.60, "t1": 0.01, "t2": 0.99}
-MAZUR_GIVEN |= {"w1": 0.15, "w2": 0.20, "w3": 0.25, "w4": 0.30}
-MAZUR_GIVEN |= {"w5": 0.40, "w6": 0.45, "w7": 0.50, "w8": 0.55}
-MAZUR = {
-  "E": "E1 + E2",
-  "E1": "(t1 - o1)**2 / 2",
-  "E2": "(t2 - o2)**2 / 2",
-  "o1": "sigmoid(no1)",
-  "o2": "sigmoid(no2)",
-  "no1": "w5*h1 + w6*h2 + b2",
-  "no2": "w7*h1 + w8*h2 + b2",
-  "h1": "sigmoid(nh1)",
-  "h2": "sigmoid(nh2)",
-  "nh1": "w1*i1 + w2*i2 + b1",
-  "nh2": "w3*i1 + w4*i2 + b1",
-}
 MAZUR_HEAD = 'loss = "E"\nlearning_rate = 0.5'
 # As published.
 MAZUR_CLAIMS = [
@@ -209,19 +189,6 @@ def test_a_shared_bias_moves_by_the_sum_over_its_units():
   delta1 = 0.74136507 * 0.186815602
   delta2 = (0.772928465 - 0.99) * 0.772928465 * (1 - 0.772928465)
   assert claim.computed == pytest.approx(0.6 - 0.5 * (delta1 + delta2), abs=1e-8)
-
-
-SOFTMAX = {
-  "h1": "relu(v1*x + c)",
-  "h2": "relu(v2*x + c)",
-  "s1": "u1*h1 + u2*h2",
-  "s2": "u3*h1 + u4*h2",
-  "p1": "exp(s1) / (exp(s1) + exp(s2))",
-  "p2": "exp(s2) / (exp(s1) + exp(s2))",
-  "H": "-(y1*log(p1) + y2*log(p2))",
-}
-SOFTMAX_GIVEN = {"x": 2, "v1": 1, "v2": -1, "c": 0.5, "y1": 0, "y2": 1}
-SOFTMAX_GIVEN |= {"u1": 1, "u2": 2, "u3": 0.2, "u4": 1}
 
 
 def test_relu_softmax_and_cross_entropy():
@@ -390,10 +357,6 @@ def test_a_line_of_working_is_checked_as_mathematics_and_as_arithmetic(
   assert ("wrong" in claim.remark) == (status == W or cause is not None)
   if status == W:
     assert claim.remark in worksheet.first_slip(checked)
-
-
-NEURON = {"z": "w1*x1 + w2*x2 + b", "a": "sigmoid(z)", "L": "-(y*log(a) + (1 - y)*log(1 - a))"}
-NEURON_GIVEN = {"x1": 0.5, "x2": 2, "w1": 0.3, "w2": -0.2, "b": 0.1, "y": 1}
 
 
 @pytest.mark.parametrize(
