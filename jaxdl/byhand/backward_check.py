@@ -272,6 +272,9 @@ def _only(leaf: Any, example: Example) -> Any:
   shape = np.shape(leaf)
   if not shape or shape[example.axis] != example.batch_size:
     return leaf
+  if isinstance(example.index, jax.Array):
+    axis = example.axis % len(shape)
+    return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), example.index, 1, axis)
   here = slice(example.index, example.index + 1)
   return leaf[here] if example.axis == 0 else leaf[..., here]
 

@@ -6,7 +6,6 @@ of this layer and the next follows what the backward pass would return if it had
 activation's derivative, transposed the weights wrongly, or summed over the wrong axis.
 """
 
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import numpy as np
 from jaxdl.byhand.gradient_reference import Reference
 
 # Finding the signals takes some forward passes of one example for each of their numbers.
-_MAX_SIGNAL = 4000
+_MAX_SIGNAL = 20_000
 
 
 def find(
@@ -109,10 +108,15 @@ class _Mistakes:
     square = float(self._right @ self._right)
     if square > 0:
       factor = float(found @ self._right) / square
-      if np.abs(found - factor * self._right).max() <= self._slack * max(1, abs(factor)):
-        yield self._say_factor(factor)
+      fits = np.abs(found - factor * self._right).max() <= self._slack * max(1, abs(factor))
+      text = self._say_factor(factor)
+      # A single number is always some multiple of another.
+      if fits and (self._param.size > 1 or "times" not in text):
+        yield text
     if self._gradient.ndim == 2 and self._is_right(self._gradient.T):
       yield "it is transposed"
+    if self._gradient.ndim > 1 and self._is_right(np.flip(self._gradient, axis=(0, 1))):
+      yield "its first two axes are reversed"
     values, off = self._reference.entries(self._name, self._param), found - self._right
     if float(values @ values) > 0:
       factor = float(off @ values) / float(values @ values)
@@ -203,7 +207,6 @@ class _Mistakes:
         return _Link(weights_name, weights, next_signals)
     return None
 
-  @functools.cache  # noqa: B019  (the object lives as long as one gradient is explained)
   def _signals(self, name: str) -> np.ndarray | None:
     """Returns the error signal `[M, N]` of the layer with a bias; None if it cannot be found."""
     param, values = self._reference.params[name], self._reference.values(name)
