@@ -59,8 +59,7 @@ def main(argv: Sequence[str]):
     try:
       results.append((file, worksheet.check(pathlib.Path(file))))
     except InputError as error:
-      prefix = f"{file}: " if len(_WORKSHEET.value) > 1 or file not in str(error) else ""
-      _complain(f"{prefix}{error}")
+      _complain_about(file, error)
       results.append((file, error))
   try:
     _print_results(results)
@@ -79,7 +78,7 @@ def _print_answers(worksheets: Sequence[str]) -> int:
     try:
       lines = worksheet.answers(pathlib.Path(file))
     except InputError as error:
-      _complain(f"{file}: {error}")
+      _complain_about(file, error)
       status = 2
       continue
     if len(worksheets) > 1:
@@ -92,6 +91,10 @@ def _status(result: CheckedWorksheet | InputError) -> int:
   if isinstance(result, InputError):
     return 2
   return 0 if result.first_wrong is None else 1
+
+
+def _complain_about(file: str, error: InputError):
+  _complain(error if file in str(error) else f"{file}: {error}")
 
 
 def _complain(error: object):

@@ -383,6 +383,22 @@ def test_formulas_of_a_neuron(of, formula, right, remark):
   assert remark in claim.remark
 
 
+@pytest.mark.parametrize(("y1", "y2", "right"), [(0, 1, True), (0.3, 0.7, True), (0.3, 0.6, False)])
+def test_after_a_softmax_p_minus_y_is_right_if_the_targets_add_up_to_1(y1, y2, right):
+  given = {**SOFTMAX_GIVEN, "y1": y1, "y2": y2}
+  (claim,) = worksheet.check(make_sheet(SOFTMAX, [("dH/ds1", "9", "p1 - y1")], given)).claims
+  assert (claim.remark == "") == right
+  (claim,) = worksheet.check(make_sheet(SOFTMAX, [("dH/ds1", "9", "y1 - p1")], given)).claims
+  assert ("its sign is wrong" in claim.remark) == right
+
+
+def test_the_worksheet_of_a_softmax_is_right():
+  checked = worksheet.check(SHEETS / "softmax.toml")
+  assert {claim.status for claim in checked.claims} == {E}
+  assert {claim.remark for claim in checked.claims} == {""}
+  assert (checked.marks, checked.points) == (39, 39)
+
+
 def test_a_slip_that_is_copied_into_a_line_of_working_is_carried():
   """With a = 0.64 for 0.4626, 0.64 (1 - 0.64) is the right formula, and right arithmetic."""
   claims = [("a", "0.64"), ("da/dz", "0.2304", "0.64*(1 - 0.64)")]

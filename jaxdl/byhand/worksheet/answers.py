@@ -101,7 +101,8 @@ class _Solution:
         outer = f"({outer})" if numbers and outer.startswith("-") else outer
         formula = f"({formula})" if is_sum else formula
         values = f"({values})" if is_sum or values.startswith("-") else values
-        formula, values = f"{spell(Derivative(of, child))} * {formula}", f"{outer} * {values}"
+        formula = _times(spell(Derivative(of, child)), formula)
+        values = _times(outer, values)
       formulas.append(formula)
       numbers.append(values)
     return " + ".join(formulas), " + ".join(numbers)
@@ -136,6 +137,10 @@ class _Solution:
   def _line(self, name: str, formula: str, numbers: str, value: float) -> str:
     parts = dict.fromkeys([name, formula, numbers, _number(value)])  # no part twice
     return f"  {' = '.join(parts)}"
+
+
+def _times(left: str, right: str) -> str:
+  return left if right == "1" else f"{left} * {right}"
 
 
 def _number(value: float) -> str:

@@ -323,9 +323,13 @@ class _Checker:
     return factors
 
   def _remark_on_data(self, claim: Claim) -> str:
-    roots = [claim.of.of] if isinstance(claim.of, Derivative) else [claim.of.name]
-    roots = [str(self._sheet.loss)] if isinstance(claim.of, Updated) else roots
-    data = [name for name in self._points.fixed if self._graph.depends(roots[0], name)]
+    """Says which data make a formula right: those in the equations that it sums up, not in it."""
+    of = self._slope_of(claim.of) if isinstance(claim.of, Updated) else claim.of
+    nodes = [of.name] if isinstance(of, Name) else self._graph.between(of.of, of.by)[1:]
+    used = {name for node in nodes for name in self._graph.inputs_of[node]}
+    data = [name for name in self._points.fixed if name in used]
+    written = quantities(claim.working)
+    data = [name for name in data if Name(name) not in written] or data
     text = " and ".join(f"{name} = {self._sheet.given[name]:g}" for name in data[:4])
     return f"The formula for {spell(claim.of)} is right only because {text}."
 

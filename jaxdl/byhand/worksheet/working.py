@@ -9,7 +9,8 @@ it is so for one choice of what its numbers stand for. A number that stands for 
 0.1193 for 1 - a, gets the benefit of the doubt: then the value at the given point decides.
 
 A formula that holds only because some datum is 0, 1 or -1 was simplified, which is right, but worth
-a remark. Data are the givens with respect to which nothing is differentiated.
+a remark. Data are the givens with respect to which nothing is differentiated. Data that are called
+alike and add up to 1, such as the targets y1 and y2, are taken to do so always.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ import numpy as np
 
 from jaxdl.byhand import expressions
 from jaxdl.byhand.expressions import Apply, Expression, Number, Quantity
-from jaxdl.byhand.worksheet.points import GIVEN, NEAR, SAME_DATA
+from jaxdl.byhand.worksheet.points import GIVEN, NEAR, SAME_DATA, SAME_SUMS
 
 # At most so many items of a formula are evaluated, over all choices of what its numbers stand for.
 _MAX_WORK = 60_000
@@ -82,7 +83,7 @@ def judge(formula: Expression, target: np.ndarray, known: AtPoints, claimed: Cla
   values = np.stack([np.broadcast_to(v, (len(choices), len(target))) for v in values])
   equal = _are_equal(values, target)  # [choices, P]
   finite = np.isfinite(target) & np.isfinite(values[-1]).all(axis=0)  # [P]
-  for points in (NEAR, SAME_DATA):
+  for points in (NEAR, SAME_SUMS, SAME_DATA):
     if finite[points].any():
       (found,) = np.nonzero((equal | ~finite)[:, points].all(axis=1))
       if len(found):
@@ -185,7 +186,7 @@ def explain(
     known: as for `judge`.
     factors: text -> `[P]`: derivatives along the way, which are easily forgotten.
   """
-  if len(formula) > _MAX_ITEMS or not np.isfinite(target[NEAR]).all():
+  if len(formula) > _MAX_ITEMS or not np.isfinite(target[SAME_SUMS]).all():
     return ""
   written: list = []
   for index, item in enumerate(formula):
@@ -193,13 +194,13 @@ def explain(
     written.append(item if meaning is None else meaning.quantity)
     if meaning is not None and meaning.sign < 0:
       written.append(Apply("negative", 1))
-  at = {quantity: values[NEAR] for quantity, values in known.items()}
-  repair = _Repair(tuple(written), target[NEAR], at, {text: v[NEAR] for text, v in factors.items()})
+  at = {quantity: values[SAME_SUMS] for quantity, values in known.items()}
+  repair = _Repair(tuple(written), target[SAME_SUMS], at, {text: v[SAME_SUMS] for text, v in factors.items()})
   return next(repair.sentences(), "")
 
 
 class _Repair:
-  """Looks for one change that makes a formula right, the likeliest first; P near points."""
+  """Looks for one change that makes a formula right, the likeliest first; P points."""
 
   def __init__(self, formula: Expression, target: np.ndarray, known: AtPoints, factors: Mapping):
     self._formula, self._target, self._known = formula, target, known
