@@ -195,7 +195,9 @@ def explain(
     if meaning is not None and meaning.sign < 0:
       written.append(Apply("negative", 1))
   at = {quantity: values[SAME_SUMS] for quantity, values in known.items()}
-  repair = _Repair(tuple(written), target[SAME_SUMS], at, {text: v[SAME_SUMS] for text, v in factors.items()})
+  repair = _Repair(
+    tuple(written), target[SAME_SUMS], at, {text: v[SAME_SUMS] for text, v in factors.items()}
+  )
   return next(repair.sentences(), "")
 
 
