@@ -375,6 +375,9 @@ def test_a_line_of_working_is_checked_as_mathematics_and_as_arithmetic(
     ("da/dz", "0.4626*(1 - 0.4626)", True, ""),  # a to four digits
     ("da/dz", "0.4626*0.5374", True, ""),
     ("da/dz", "0.4626*(1 + 0.4626)", False, "wrong"),
+    ("da/dz", "1/0", False, "wrong"),
+    ("da/dz", "1/(y - 1)", False, "wrong"),
+    ("da/dz", "exp(exp(exp(9*x2)))", False, "wrong"),
   ],
 )
 def test_formulas_of_a_neuron(of, formula, right, remark):

@@ -162,6 +162,8 @@ def _holds_here(formula: Expression, target: np.ndarray, known: AtPoints) -> boo
 
   values = expressions.steps(formula, lambda q: known[q][GIVEN], change)
   rows = np.broadcast_to(values[-1], len(places) + 1)
+  if not np.isfinite(rows).all():
+    return False
   slack = np.abs(rows[1:] - rows[0]).sum()
   size = max(float(np.abs(value).max()) for value in values)
   return bool(abs(rows[0] - target[GIVEN]) <= slack + 1e-10 * abs(target[GIVEN]) + 1e-13 * size)
