@@ -1,9 +1,9 @@
-"""What is wrong with a gradient: each of the usual mistakes is tried, and the one that fits named.
+"""Finds the cause of a wrong gradient by trying the usual mistakes.
 
-How a mistake inside a layer is found without looking inside: the gradient of one example's loss
-with respect to a bias is the error signal that the layer gets from this example. From the signals
-of this layer and the next follows what the backward pass would return if it had left out the
-activation's derivative, transposed the weights wrongly, or summed over the wrong axis.
+The mistakes inside a layer are found from outside: the gradient of one example's loss with respect
+to a bias is the error signal that the layer gets from this example. The signals of this layer and
+the next determine what the backward pass would return if it had left out the activation's
+derivative, transposed the weights wrongly, or summed over the wrong axis.
 """
 
 import itertools
@@ -25,11 +25,11 @@ def find(
   input_shapes: Sequence[tuple[int, ...]],
   slack: float,
 ) -> str:
-  """Returns what a wrong gradient's mistake is, in a few words; nothing if none of the usual fits.
+  """Returns the cause of a wrong gradient in a few words, or nothing if no usual mistake fits.
 
   Args:
     name: of the parameter.
-    gradient: what the backward pass returned for it; None: nothing.
+    gradient: what the backward pass returned for it; None if nothing.
     reference: the right gradients.
     input_shapes: of the arrays that are not differentiated; the first axis is that of examples.
     slack: how far off the right gradient may be.
@@ -88,7 +88,7 @@ class _Mistakes:
     return np.abs(array.ravel() - self._gradient.ravel()).max() <= self._slack
 
   def of_shape(self) -> Iterator[str]:
-    """Yields what makes a gradient of the wrong shape right."""
+    """Yields the change of shape that makes a gradient right."""
     shape = self._param.shape
     if self._is_right(self._gradient.T):
       yield "it is transposed"
@@ -118,7 +118,7 @@ class _Mistakes:
     if self._gradient.ndim > 1 and self._is_right(np.flip(self._gradient, axis=(0, 1))):
       yield "its first two axes are reversed"
     values, off = self._reference.entries(self._name, self._param), found - self._right
-    if float(values @ values) > 0:
+    if self._param.size > 1 and float(values @ values) > 0:
       factor = float(off @ values) / float(values @ values)
       if np.abs(off - factor * values).max() <= self._slack:
         yield f"it is off by {factor:.4g} times {self._name}: the gradient of a penalty is wrong"
@@ -143,6 +143,7 @@ class _Mistakes:
         text += ", or there is a factor 2 too many" if size == 2 else ""
       elif size > 1 and is_factor(1 / size):
         text = f"the factor 1/{size} of the mean over {what} is there twice"
+        text += ", or it is averaged instead of summed" if self._param.ndim < 2 else ""
         text += ", or a factor 2 is missing" if size == 2 else ""
       else:
         continue

@@ -88,10 +88,13 @@ _CHANGES = {
   "a half": ("W2", lambda g, d2, p: np.where(np.arange(5) < 2, g, 1 + g)),
 }
 
+_TWICE = (
+  "the factor 1/5 of the mean over 5 examples is there twice, or it is averaged instead of summed"
+)
 # Mistake -> the parameter where it is first seen, and its cause.
 _FOUND = {
   "no 1/m": ("b3", "the factor 1/5 of the mean over 5 examples is missing"),
-  "1/m twice": ("b3", "the factor 1/5 of the mean over 5 examples is there twice"),
+  "1/m twice": ("b3", _TWICE),
   "sign": ("b3", "its sign is wrong"),
   "factor 2": ("b3", "there is a factor 2 too many"),
   "no slope": ("b2", "the derivative of the activation is missing"),
@@ -102,7 +105,7 @@ _FOUND = {
   "dW2 transposed": ("W2", "it is transposed"),
   "dW1 transposed": ("W1", "it is transposed"),
   "bias not summed": ("b2", "it is not summed over axis 0, of 5 numbers"),
-  "bias averaged": ("b2", "the factor 1/5 of the mean over 5 examples is there twice"),
+  "bias averaged": ("b2", _TWICE),
   "wrong axis": ("b2", "it is summed over the wrong axis"),
   "one example": ("b2", "it is of the first example only, not summed over all"),
   "kept axis": ("b2", "its numbers are right, but its shape is (1, 5) instead of (5,)"),
@@ -139,6 +142,15 @@ def test_a_planted_mistake_is_placed_and_named(mistake):
   assert first.cause in str(checked)
   order = [g.name for g in checked.gradients]
   assert all(g.passed for g in checked.gradients[: order.index(first.name)])
+
+
+@pytest.mark.parametrize(
+  ("factor", "cause"),
+  [(1, "a factor 2 is missing"), (-2, "its sign is wrong"), (0.7, "")],
+)
+def test_a_single_number_has_a_cause_only_if_a_usual_mistake_fits(factor, cause):
+  checked = byhand.check(lambda _, w: w**2, lambda _, w: factor * w, None, 3.0)
+  assert (checked.passed, checked.first_wrong.cause) == (False, cause)
 
 
 def test_a_mistake_is_named_with_jax_too():
