@@ -1,9 +1,9 @@
 """Places the nodes of a computation graph: columns from left to right, few crossings.
 
-The layered drawing of Sugiyama, Tagawa and Toda (1981): a node's column is its longest path from
-the inputs; an edge over several columns gets a place of its own in those between; each column is
-ordered by the mean place of its neighbours; then nodes move towards their neighbours as far as
-those beside them let them. Lengths are in any unit, x to the right, y downwards.
+The layered drawing of Sugiyama, Tagawa and Toda (1981). A node's column is its longest path from
+the inputs; an edge over several columns gets a place of its own in each of them; every column is
+ordered by the mean place of its neighbours; then nodes move towards their neighbours as far as the
+others in their column let them. Lengths are in any unit, x to the right, y downwards.
 """
 
 import itertools
@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 
 class Size(NamedTuple):
-  """How much room a node takes: its width, and how far it reaches above and below its place."""
+  """The room that a node takes: its width, and how far it reaches above and below its place."""
 
   width: float
   above: float
@@ -24,7 +24,7 @@ class Size(NamedTuple):
 
 
 class Layout(NamedTuple):
-  """Where everything is.
+  """A graph with a place for everything.
 
   Attributes:
     left: node -> x of its column's left edge.
@@ -49,7 +49,7 @@ def place(
   """Places the nodes of an acyclic graph.
 
   Args:
-    inputs: node -> nodes with an edge to it, each of which is a key before it.
+    inputs: node -> nodes with an edge to it; each of these is an earlier key.
     sizes: node -> room that it takes.
     gap_x: between columns.
     gap_y: between nodes of a column.
@@ -81,7 +81,7 @@ def place(
 
 
 def _columns(inputs: Mapping[str, Sequence[str]]) -> dict[Hashable, int]:
-  """Returns the longest path from the left; what has no inputs moves next to where it is used."""
+  """Returns the longest path from the left; a node without inputs moves next to its first use."""
   column: dict[Hashable, int] = {}
   for node, before in inputs.items():
     column[node] = 1 + max((column[inner] for inner in before), default=-1)
@@ -99,7 +99,7 @@ def _split_long_edges(inputs: Mapping[str, Sequence[str]], column: dict[Hashable
   """Adds places in the columns that an edge crosses, shared by the edges from one node.
 
   Returns:
-    Pairs of neighbours in adjacent columns, and for each edge all that it leads through.
+    Pairs of neighbours in adjacent columns, and for each edge the places that it leads through.
   """
   links: dict[tuple[Hashable, Hashable], None] = {}
   chains = {}
@@ -126,7 +126,7 @@ def _neighbours(links) -> tuple[dict, dict]:
 
 
 def _order(columns: list[list[Hashable]], links) -> None:
-  """Orders each column by the mean rank of the neighbours, from both sides in turns."""
+  """Orders each column by the mean rank of the neighbours, from the left and right in turn."""
   before, after = _neighbours(links)
   best, fewest = None, None
   for sweep in range(_SWEEPS + 1):
@@ -137,7 +137,7 @@ def _order(columns: list[list[Hashable]], links) -> None:
     rank = {n: i / max(len(nodes) - 1, 1) for nodes in columns for i, n in enumerate(nodes)}
     for nodes in columns if sweep % 2 == 0 else columns[::-1]:
       mean = {n: _mean([rank[m] for m in near.get(n, ())], rank[n]) for n in nodes}
-      nodes.sort(key=mean.__getitem__)  # stable: equals keep their order
+      nodes.sort(key=mean.__getitem__)  # stable: ties keep their order
       rank |= {n: i / max(len(nodes) - 1, 1) for i, n in enumerate(nodes)}
   columns[:] = best or columns
 
@@ -172,7 +172,7 @@ def _heights(columns, links, room: Mapping, gap: float) -> dict[Hashable, float]
 
 
 def _spread(nodes, wanted: Mapping, room: Mapping, gap: float) -> dict[Hashable, float]:
-  """Returns places that keep the order and the gaps: the mean of pushing down and pushing up."""
+  """Returns places that keep order and gaps: the mean of pushing down and pushing up."""
   down, edge = {}, None
   for node in nodes:
     down[node] = wanted[node] if edge is None else max(wanted[node], edge + room[node].above)

@@ -10,10 +10,10 @@ from matplotlib.patches import FancyBboxPatch
 from jaxdl.byhand.worksheet.checker import WRONG, CheckedClaim, CheckedWorksheet
 from jaxdl.report import figures, graph_layout
 
-# In inches: a line of text, the margin around it, the column of derivatives beside the givens of a
-# node, the gaps between columns and between nodes.
+# In inches: the height of a line of text, the margin around it, the width of the derivatives beside
+# a node's givens, the gaps between columns and between nodes.
 _LINE, _PAD, _BRANCH, _GAP_X, _GAP_Y = 0.17, 0.07, 0.78, 0.95, 0.16
-# A larger graph is no longer a picture to look at.
+# A larger graph is unreadable.
 _MOST_BOXES, _MOST_EDGES = 300, 1000
 
 
@@ -27,12 +27,12 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
   """Draws a worksheet's computation graph, values on the nodes, derivatives on the edges.
 
   An arrow leads to a node from each name in its equation and carries the derivative of that
-  equation by the name, others held fast. Givens that only one node uses hang below it. Values are
-  the right ones. A claim that is wrong (a slip, or inconsistent) is written in orange where it
-  belongs: at its node or given, at its edge, or, for other derivatives, at what they are by.
+  equation with respect to the name, others held fixed. Givens that only one node uses hang below
+  it. Values are the right ones. A wrong claim is written in orange where it belongs: at its node or
+  given, at its edge, or, for any other derivative du/dv, at v.
 
   Returns:
-    A figure as large as the graph; one that says so if the graph is too large to be drawn.
+    A figure as large as the graph, or, if the graph is too large to be drawn, one that says so.
   """
   sheet = checked.worksheet
   users = {
@@ -72,7 +72,7 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
 
 
 def _wrong_claims(checked: CheckedWorksheet) -> dict[tuple[str, str], list[CheckedClaim]]:
-  """Returns the wrong claims by where they belong: (node, given) for an edge, ("", name) else."""
+  """Returns the wrong claims by place: (node, name) for an edge, ("", name) for a box."""
   places: dict[tuple[str, str], list[CheckedClaim]] = {}
   for claim, result in zip(checked.worksheet.claims, checked.claims, strict=True):
     if result.status in WRONG:
@@ -86,7 +86,7 @@ def _wrong_claims(checked: CheckedWorksheet) -> dict[tuple[str, str], list[Check
 
 
 def _wrong_text(wrong, name: str, user: str = "") -> list[str]:
-  """Returns the wrong claims of a name's own place, or of its edge to a user."""
+  """Returns the wrong claims at a name's box, or at its edge to a user."""
   claims = [*wrong.get((user, name), ())]
   return [figures.plain(f"✗ {claim.of} = {claim.claimed}") for claim in claims]
 
@@ -120,7 +120,7 @@ def _box_size(box: _Box) -> graph_layout.Size:
 
 
 def _graph_axes(title: str, layout: graph_layout.Layout) -> tuple[Figure, Axes]:
-  """Returns a figure with room for the graph, whose unit is the inch, y downwards."""
+  """Returns a figure with room for the graph, in inches, y downwards."""
   margin, head, foot = 0.2, 0.4, 0.6
   width = max(layout.width, 6.0) + 2 * margin
   height = layout.height + head + foot
@@ -139,8 +139,8 @@ def _graph_axes(title: str, layout: graph_layout.Layout) -> tuple[Figure, Axes]:
     fontweight="bold",
   )
   legend = (
-    "In a box: the right value. On a line: the derivative of the equation that it leads to by what "
-    "it comes from. Orange, ✗: as it was claimed, wrongly."
+    "In a box: the right value. On a line: the derivative of the equation at its head with respect "
+    "to the name at its tail. Orange, ✗: a wrong claim."
   )
   ax.text(
     middle,
@@ -207,7 +207,7 @@ def _label(ax: Axes, x: float, y: float, text: str, wrong: bool) -> None:
 
 
 def _draw_edges(ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout, wrong) -> None:
-  """Draws the arrows, then their derivatives where they cover least of each other."""
+  """Draws the arrows, then their derivatives where they overlap least."""
   ends = {edge: (points[-2], points[-1]) for edge, points in layout.routes.items()}
   taken: list[tuple[float, float, float, float]] = []
   for (name, node), points in layout.routes.items():
@@ -222,7 +222,7 @@ def _draw_edges(ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout
 
 
 def _label_place(text: str, ends, edge, taken) -> tuple[float, float]:
-  """Returns where along its edge a label covers least, and notes it in `taken`."""
+  """Returns where along its edge a label overlaps least, and adds the place to `taken`."""
   lines = text.split("\n")
   half_width = max(figures.text_width(line, figures.SMALL_TEXT_SIZE) for line in lines) / 2 + 0.02
   half_height = 0.07 * len(lines)
@@ -244,7 +244,7 @@ def _label_place(text: str, ends, edge, taken) -> tuple[float, float]:
 
 
 def _crosses(start, end, rectangle: tuple[float, float, float, float]) -> bool:
-  """Returns whether a line from left to right goes through a rectangle."""
+  """Returns whether a line from left to right crosses a rectangle."""
   (x0, y0), (x1, y1) = start, end
   low, high = max(x0, rectangle[0]), min(x1, rectangle[2])
   if low >= high:

@@ -25,7 +25,7 @@ from jaxdl.byhand import backprop, gradient_check
 from jaxdl.nn import models
 from jaxdl.optim import losses, optimizers
 
-_SOURCE = ROOT / "jaxdl" / "backprop.py"
+_SOURCE = ROOT / "jaxdl" / "byhand" / "backprop.py"
 _CELLS = list(itertools.product(models.NAMES, losses.NAMES, models.ACTIVATIONS))
 
 
@@ -489,6 +489,8 @@ def _mutants():
 def test_every_small_change_of_the_source_is_found(cases, monkeypatch):
   """Mutation testing: a sign, a factor, a term, a comparison, an axis, one at a time."""
   survivors, total = set(), 0
+  # cifar_mlp has no function that mlp does not have, and takes most of the time.
+  cases = [case for case in cases if case.of[0] != "cifar_mlp"]
   for what, name, function in _mutants():
     total += 1
     # What uses the function first, whole models last.
@@ -517,7 +519,7 @@ def test_every_small_change_of_the_source_is_found(cases, monkeypatch):
     (models, "ACTIVATIONS", "no derivation by hand of activation 'novel'"),
     (losses, "NAMES", "no derivation by hand of loss 'novel'"),
     (optimizers, "NAMES", "no derivation by hand of optimizer 'novel'"),
-    (backprop, "RULES", "rule 'novel' has no reference to hold it against"),
+    (backprop, "RULES", "rule 'novel' has no reference to compare it with"),
   ],
 )
 def test_what_has_no_derivation_fails(monkeypatch, module, names, expected):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_worksheet import MAZUR, MAZUR_GIVEN, SHEETS, SOFTMAX, SOFTMAX_GIVEN, make_sheet
+from worksheet_examples import MAZUR, MAZUR_GIVEN, SHEETS, SOFTMAX, SOFTMAX_GIVEN, make_sheet
 
 from jaxdl.byhand import worksheet
 from jaxdl.report import figures, graph_layout, worksheet_plots
