@@ -8,6 +8,7 @@ chooses among them. `Recipe` (static) and `Hyperparams` (traced) follow from the
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -275,8 +276,8 @@ class Choice(NamedTuple):
 
 
 # The traced settings of one arm: arrays `[]`, except `learning_rate [E, T]`, a `Choice` for each
-# choice, and `optimizer`, its numbers by name. With a leading axis `[A]` everywhere, those of all
-# arms of one program.
+# choice, and `optimizer`, its numbers, each `[]`. With a leading axis `[A]` everywhere, those of
+# all arms of one program.
 Hyperparams: Any = collections.namedtuple("Hyperparams", [*_TRACED, *_CHOICES, *_CALLS])
 
 # The names of the kinds that the arms of one program choose from, sorted, for each choice.
@@ -363,8 +364,14 @@ def hyperparams(arm: Arm, recipe: Recipe, num_steps: int) -> Hyperparams:
     traced[name] = Choice(np.int32(index), np.float32(value))
   for name, field in _CALLS.items():
     numbers = field.metadata["parse"](getattr(arm, name))[1]
-    traced[name] = {number: np.float32(value) for number, value in numbers.items()}
+    traced[name] = _numbers(*numbers)(*map(np.float32, numbers.values()))
   return Hyperparams(**traced)
+
+
+@functools.cache
+def _numbers(*names: str) -> type:
+  """Returns one and the same type of named tuples for the same names: a tree that is hashable."""
+  return collections.namedtuple("Numbers", names)
 
 
 def _trace(arm: Arm, name: str, num_steps: int) -> Any:

@@ -164,18 +164,20 @@ def _step(recipe, hyper, params, opt_state, grads, factors, learning_rate, weigh
   adam, *others = opt_state
   flat = [_flatten(tree) for tree in (params, adam.mu, adam.nu)]
   rest = [{path: tree[path] for path in grads} for tree in flat]
-  optimizer = optimizers.create(recipe.arm.optimizer, learning_rate, hyper.optimizer, weight_decay)
+  optimizer = optimizers.create(
+    recipe.arm.optimizer, learning_rate, hyper.optimizer._asdict(), weight_decay
+  )
   state = adam._replace(mu=rest[1], nu=rest[2]), *others
   updates, (state, *others) = optimizer.update(grads, state, rest[0])
   after = [optax.apply_updates(rest[0], updates), state.mu, state.nu]
 
-  factor, epsilon = optimizers.adam_factors(state.count, **hyper.optimizer)
+  factor, epsilon = optimizers.adam_factors(state.count, **settings)
   scalars = {
     "rate": learning_rate * factor,
     "epsilon": epsilon,
     "keep": 1 if weight_decay is None else 1 - learning_rate * weight_decay,
-    "b1": hyper.optimizer["b1"],
-    "b2": hyper.optimizer["b2"],
+    "b1": hyper.optimizer.b1,
+    "b2": hyper.optimizer.b2,
   }
   for path, gradient in factors.items():
     layer = [{name: tree[*path, name] for name in ("kernel", "bias")} for tree in flat]

@@ -478,7 +478,7 @@ def test_losses_are_arms_of_one_program(blobs, mlp_arm):
 
 
 def test_what_is_traced_shares_a_program(blobs, mlp_arm):
-  """Schedules, plateaus, L2, weight decay, smoothing and stopping; the plain arm is not changed."""
+  """Schedules, plateaus, L2, decay, smoothing, the optimizer's numbers; and no arm changes."""
   arms = {
     "plain": mlp_arm,
     "cosine": replace(mlp_arm, schedule="cosine"),
@@ -486,12 +486,17 @@ def test_what_is_traced_shares_a_program(blobs, mlp_arm):
     "l2": replace(mlp_arm, l2=0.01),
     "decay": replace(mlp_arm, weight_decay=0.01),
     "smooth": replace(mlp_arm, label_smoothing=0.1),
+    "b1": replace(mlp_arm, optimizer="adam(b1=0.5)"),
   }
   together = population.train_population(blobs, arms, seeds=2, chunk_size=2)
   assert len(together.chunks) == 1
   alone = population.train_population(blobs, {"plain": mlp_arm}, seeds=2, chunk_size=2)
   np.testing.assert_allclose(
     together.curves["train_loss"][:, :1], alone.curves["train_loss"], rtol=1e-4
+  )
+  own = population.train_population(blobs, {"b1": arms["b1"]}, seeds=2, chunk_size=2)
+  np.testing.assert_allclose(
+    together.curves["train_loss"][:, -1:], own.curves["train_loss"], rtol=1e-4
   )
   losses = together.curves["train_loss"][0, :, 2]
   assert len(np.unique(losses)) == len(arms) - 1  # a plateau of one epoch has not come yet
