@@ -164,9 +164,8 @@ def _step(recipe, hyper, params, opt_state, grads, factors, learning_rate, weigh
   adam, *others = opt_state
   flat = [_flatten(tree) for tree in (params, adam.mu, adam.nu)]
   rest = [{path: tree[path] for path in grads} for tree in flat]
-  optimizer = optimizers.create(
-    recipe.arm.optimizer, learning_rate, hyper.optimizer._asdict(), weight_decay
-  )
+  settings = hyper.optimizer._asdict()
+  optimizer = optimizers.create(recipe.arm.optimizer, learning_rate, settings, weight_decay)
   state = adam._replace(mu=rest[1], nu=rest[2]), *others
   updates, (state, *others) = optimizer.update(grads, state, rest[0])
   after = [optax.apply_updates(rest[0], updates), state.mu, state.nu]
