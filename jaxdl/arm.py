@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,14 +27,14 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MAX_EPOCHS = 10**6
 
 
-def _static(default: Any, check: Callable[[str, Any], None]) -> Any:
+def _static(default: Any, check: Callable[[str, Any], object]) -> Any:
   """Declares a static setting; `check(name, value)` raises InputError for a value out of range."""
   return dataclasses.field(default=default, metadata={"kind": "static", "check": check})
 
 
 def _traced(
   default: Any,
-  check: Callable[[str, Any], None],
+  check: Callable[[str, Any], object],
   trace: Callable[[Any], Any] = np.float32,
   *,
   optional: bool = False,
@@ -53,7 +53,7 @@ def _traced(
 
 def _derived(
   default: Any,
-  check: Callable[[str, Any], None],
+  check: Callable[[str, Any], object],
   trace: Callable[["Arm", int], Any],
   *,
   optional: bool = False,
@@ -65,7 +65,7 @@ def _derived(
   )
 
 
-def _part(default: Any, check: Callable[[str, Any], None]) -> Any:
+def _part(default: Any, check: Callable[[str, Any], object]) -> Any:
   """Declares a setting that is traced as part of another one."""
   return dataclasses.field(default=default, metadata={"kind": "part", "check": check})
 
@@ -84,7 +84,7 @@ def _call(default: str, parse: Callable[[str], tuple[str, dict[str, float]]]) ->
 
 def _number(
   range_text: str, in_range: Callable[[float], bool], optional: bool = False
-) -> Callable[[str, Any], None]:
+) -> Callable[[str, Any], object]:
   """Returns the check of a finite number in a range; `optional`: or None."""
 
   def check(name, value):
@@ -108,7 +108,7 @@ def _integer(least: int, most: int = 2**31 - 1, optional: bool = False) -> Calla
   return check
 
 
-def _one_of(known: Sequence[str]) -> Callable[[str, Any], None]:
+def _one_of(known: Sequence[str]) -> Callable[[str, Any], object]:
   def check(name, value):
     if value not in known:
       raise unknown_name(name, value, known)
@@ -275,13 +275,16 @@ class Choice(NamedTuple):
   value: jax.Array  # [] float32, the number that goes with it
 
 
-# The traced settings of one arm: arrays `[]`, except `learning_rate [E, T]`, a `Choice` for each
-# choice, and `optimizer`, its numbers, each `[]`. With a leading axis `[A]` everywhere, those of
-# all arms of one program.
-Hyperparams: Any = collections.namedtuple("Hyperparams", [*_TRACED, *_CHOICES, *_CALLS])
-
-# The names of the kinds that the arms of one program choose from, sorted, for each choice.
-Choices: Any = collections.namedtuple("Choices", list(_CHOICES))
+if TYPE_CHECKING:
+  Hyperparams = Any
+  Choices = Any
+else:
+  # The traced settings of one arm: arrays `[]`, except `learning_rate [E, T]`, a `Choice` for each
+  # choice, and `optimizer`, its numbers, each `[]`. With a leading axis `[A]` everywhere, those of
+  # all arms of one program.
+  Hyperparams = collections.namedtuple("Hyperparams", [*_TRACED, *_CHOICES, *_CALLS])
+  # The names of the kinds that the arms of one program choose from, sorted, for each choice.
+  Choices = collections.namedtuple("Choices", list(_CHOICES))
 
 
 @dataclasses.dataclass(frozen=True)

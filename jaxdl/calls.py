@@ -74,8 +74,10 @@ def parse(
   for argument in arguments:
     if argument.name in written:
       values[argument.name] = _number(kind, spec, argument, written[argument.name])
-    else:
+    elif argument.default is not None:
       values[argument.name] = argument.default
+    else:
+      raise _wrong_arguments(kind, spec, name, arguments)
   return name, values
 
 
@@ -96,8 +98,6 @@ def _by_name(
     if not key or key in written:
       raise _wrong_arguments(kind, spec, name, arguments)
     written[key] = value
-  if any(argument.default is None and argument.name not in written for argument in arguments):
-    raise _wrong_arguments(kind, spec, name, arguments)
   return written
 
 

@@ -179,8 +179,8 @@ def _step(recipe, hyper, params, opt_state, grads, factors, learning_rate, weigh
     "b2": hyper.optimizer.b2,
   }
   for path, gradient in factors.items():
-    layer = [{name: tree[*path, name] for name in ("kernel", "bias")} for tree in flat]
-    made = adam_step(*layer, gradient, **scalars)
+    p, m, v = ({name: tree[*path, name] for name in ("kernel", "bias")} for tree in flat)
+    made = adam_step(p, m, v, gradient, **scalars)
     for tree, of in zip(after, made, strict=True):
       tree |= {(*path, name): array for name, array in of.items()}
   params, mu, nu = map(flax.traverse_util.unflatten_dict, after)
@@ -219,9 +219,10 @@ def adam_step(
   before = [of[name] for name in ("kernel", "bias") for of in (params, mu, nu)]
   scalars = jnp.stack([rate, epsilon, keep, b1, b2]).astype(jnp.float32)
   after = matmul.call("adam_step", before, *gradient, scalars, in_place=before)
-  return tuple(
+  p, m, v = (
     {"kernel": kernel, "bias": bias} for kernel, bias in zip(after[:3], after[3:], strict=True)
   )
+  return p, m, v
 
 
 def _flatten(tree: Any) -> dict[Path, Any]:

@@ -102,7 +102,7 @@ class MLP(nn.Module):
     return dense(self.num_outputs)(x)
 
 
-_MODELS = {
+_MODELS: dict[str, Callable[..., nn.Module]] = {
   "cifar_mlp": functools.partial(MLP, hidden=(512, 256), last_activation="tanh"),
   "cnn_binary": CNN,
   "cnn_mnist": functools.partial(CNN, num_pooled=1, hidden=(64,)),

@@ -6,6 +6,7 @@ decay and every setting are arrays that may differ between arms of one program.
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jax import lax
 from jaxdl import calls
 from jaxdl.calls import Argument
 
-Setting = jax.Array | float
+Setting: TypeAlias = jax.Array | float
 
 
 def _adam(b1: Setting, b2: Setting, epsilon: Setting) -> optax.GradientTransformation:

@@ -89,7 +89,7 @@ _EPOCHS = Argument(
 _FINAL = Argument("final", lambda value: 0 <= value <= 1, "from 0 to 1", 0.0)
 _SHARE = Argument("share", lambda value: 0 < value < 1, "between 0 and 1", 0.3)
 
-_SCHEDULES = {
+_SCHEDULES: dict[str, tuple[Callable[..., np.ndarray], tuple[Argument, ...]]] = {
   "constant": (_constant, ()),
   "cosine": (_cosine, (_FINAL,)),
   "exponential": (_exponential, (_FACTOR,)),
