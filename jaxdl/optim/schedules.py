@@ -5,6 +5,8 @@ arms with different schedules share one program. `plateau.py` has the reduction 
 training goes; it scales these rates.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
