@@ -27,8 +27,14 @@ from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
 from jaxdl.store import interrupts
 
+# The command line as the config's flag reads it, once `_parse_flags` has it.
+_ARGUMENTS: list[str] = []
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "File of the config, with a variant after a colon.", lock_config=True
+  "config",
+  None,
+  "File of the config, with a variant after a colon.",
+  lock_config=True,
+  sys_argv=_ARGUMENTS,
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.")
 DATA_DIR = flags.DEFINE_string(
@@ -128,10 +134,7 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
       # A worker may be in the middle of an epoch, which nothing but the end of its process ends.
       os._exit(interrupts.EXIT_STATUS)
 
-  if default_config is not None and not _config_file(sys.argv):
-    # As if it had been typed, so that mistakes in other flags are explained the same way.
-    sys.argv.insert(1, f"--{_CONFIG.name}={default_config}")
-  app.run(call, flags_parser=_parse_flags)
+  app.run(call, flags_parser=lambda argv: _parse_flags(argv, default_config))
 
 
 def _launch(script: Script, experiment: Experiment):
@@ -262,12 +265,16 @@ def create_experiment(
   return Experiment(question=question, arms=arms, **values)
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
   """Parses flags; a mistake in them is bad input like any other."""
   if {"--help", "-h", "--helpfull"} & set(argv):
     return app.parse_flags_with_usage(argv)
+  argv = list(argv)
+  if default_config is not None and not _config_file(argv):
+    # As if it had been typed, so that mistakes in other flags are explained the same way.
+    argv.insert(1, f"--{_CONFIG.name}={default_config}")
   try:
-    rest = flags.FLAGS(argv)
+    rest = _read_flags(argv)
     _ = _CONFIG.value and _CONFIG.value.keys()  # a config that could not be read fails only now
   except Exception as error:
     _fail(_explain(error, argv))
@@ -283,6 +290,11 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     _fail(mistake)
   _configure_jax()
   return rest
+
+
+def _read_flags(argv: list[str]) -> list[str]:
+  _ARGUMENTS[:] = argv
+  return flags.FLAGS(argv)
 
 
 def _multihost_mistake() -> str | None:
@@ -340,12 +352,11 @@ def _missing_key(argv: Sequence[str]) -> InputError | None:
   """Returns the error of the first argument `--config.a.b=value` that the config has no key for."""
   prefix = f"{_CONFIG.name}."
   overrides = [argument.lstrip("-") for argument in argv if argument.lstrip("-").startswith(prefix)]
-  # The failed parse has left no config behind; without the overrides, which ml_collections looks
-  # for in sys.argv, there is one.
-  sys.argv = [argument for argument in argv if not argument.lstrip("-").startswith(prefix)]
+  # The failed parse has left no config behind; without the overrides there is one.
+  plain = [argument for argument in argv if not argument.lstrip("-").startswith(prefix)]
   flags.FLAGS.unparse_flags()
   try:
-    flags.FLAGS(sys.argv)
+    _read_flags(plain)
   except Exception:
     return None  # the config itself is at fault
   for override in overrides:
