@@ -41,16 +41,16 @@ def create_experiment(config: ConfigDict) -> Experiment:
   return command_line.create_experiment(config, question, arms, own_keys=("arms",))
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
   """Returns the coursework's result beside this one, where the setting is the same."""
-  arm = trained.arms.get("coursework")
+  arm = population.arms.get("coursework")
   if arm is None or (experiment.dataset, experiment.num_train) != ("cifar10", None):
     return report.Extra()
   if (arm.num_epochs, arm.batch_size) != (50, 64):
     return report.Extra()
   evidence = [("coursework", metric, value) for metric, value in COURSEWORK.items()]
   return report.Extra(
-    ["## Beside the coursework's own result", report.beside_table(trained, evidence)]
+    ["## Beside the coursework's own result", report.beside_table(population, evidence)]
   )
 
 

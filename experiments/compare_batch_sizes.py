@@ -115,14 +115,14 @@ def observe(recipe, params, hyper, train_set, validation, test) -> dict:
   return {"test_correct": correct}
 
 
-def analyze(timed: TimedExperiment, dataset: Dataset, trained: Population) -> report.Extra:
+def analyze(timed: TimedExperiment, dataset: Dataset, population: Population) -> report.Extra:
   """Times one run of each arm alone, and shows accuracy against what it took."""
   import pandas as pd
 
   # The weights that are timed have nothing to do with the results, so one seed will do.
   measured = timing.time_members(
     dataset,
-    trained.arms,
+    population.arms,
     train_rounds=timed.timing_rounds,
     inference_rounds=timed.inference_rounds,
     root_seed=timed.seed,
@@ -135,20 +135,20 @@ def analyze(timed: TimedExperiment, dataset: Dataset, trained: Population) -> re
   tables = {
     "timings": pd.DataFrame(timing.columns(kinds)),
     "inference_verdicts": pd.DataFrame(_inference_records(verdicts)),
-    "test_curves": curves_table(dataset, trained, measured.train_epoch),
+    "test_curves": curves_table(dataset, population, measured.train_epoch),
   }
   sections = [
     "## Accuracy, size and time",
-    report.markdown_table(summary_rows(timed, dataset, trained, measured)),
-    _summary_note(timed, trained, measured),
+    report.markdown_table(summary_rows(timed, dataset, population, measured)),
+    _summary_note(timed, population, measured),
     "## Does the inference time depend on how a network was trained?",
     *_inference_sections(verdicts),
   ]
-  return report.Extra(sections, _pictures(dataset, trained, measured), tables)
+  return report.Extra(sections, _pictures(dataset, population, measured), tables)
 
 
 def summary_rows(
-  timed: TimedExperiment, dataset: Dataset, trained: Population, measured: MemberTimings
+  timed: TimedExperiment, dataset: Dataset, population: Population, measured: MemberTimings
 ) -> list[list[str]]:
   """Returns the table of accuracy, size and time, header first, a row per arm.
 
@@ -157,14 +157,14 @@ def summary_rows(
   """
   header = ["arm", "batch size", "epochs", "test accuracy, mean [95% interval]", "parameters"]
   header += ["bytes", "training of one run (s)", "inference of the test set (s)"]
-  known = {name: COURSEWORK[name] for name in trained.arms if is_coursework(timed, name)}
+  known = {name: COURSEWORK[name] for name in population.arms if is_coursework(timed, name)}
   if known:
     header += ["coursework, one run: accuracy", "training (s)", "inference (s)"]
   rows = [header]
-  summaries = stats.summarize(trained.scores("test_accuracy"), limits=(0, 1))
+  summaries = stats.summarize(population.scores("test_accuracy"), limits=(0, 1))
   for index, summary in enumerate(summaries):
-    arm = trained.arms[summary.arm]
-    num_params = int(trained.num_params[0, index])
+    arm = population.arms[summary.arm]
+    num_params = int(population.num_params[0, index])
     mean, low, high = (f"{100 * x:.2f}" for x in (summary.mean, summary.ci_low, summary.ci_high))
     row = [
       summary.arm,
@@ -202,7 +202,7 @@ def is_coursework(timed: Experiment, name: str) -> bool:
   return timed.arms[name] == setting and data == ("mnist", (), None, 0.0)
 
 
-def _summary_note(timed: TimedExperiment, trained: Population, measured: MemberTimings) -> str:
+def _summary_note(timed: TimedExperiment, population: Population, measured: MemberTimings) -> str:
   """Says how times were measured, and whether equal time was equal."""
   text = (
     "Accuracies are means over seeds. Times are medians [least, most] of one member alone on one "
@@ -211,10 +211,10 @@ def _summary_note(timed: TimedExperiment, trained: Population, measured: MemberT
     f"{timed.inference_rounds} rounds. Compiling, which takes {_range(measured)} s per arm, is not "
     "in them. Every repetition is in `tables/timings.csv`."
   )
-  minis = [name for name in trained.arms if name.startswith("mini_batch")]
-  if _EQUAL_TIME in trained.arms and minis:
+  minis = [name for name in population.arms if name.startswith("mini_batch")]
+  if _EQUAL_TIME in population.arms and minis:
     seconds = {
-      name: trained.arms[name].num_epochs * measured.train_epoch.of(name)
+      name: population.arms[name].num_epochs * measured.train_epoch.of(name)
       for name in (_EQUAL_TIME, minis[0])
     }
     ratio = seconds[_EQUAL_TIME] / seconds[minis[0]]  # [R]
@@ -266,11 +266,11 @@ def _inference_records(verdicts: Sequence[stats.Verdict]) -> list[dict]:
   ]
 
 
-def _pictures(dataset: Dataset, trained: Population, measured: MemberTimings) -> list[tuple]:
+def _pictures(dataset: Dataset, population: Population, measured: MemberTimings) -> list[tuple]:
   """Returns accuracy against wall time and examples seen, and the times themselves."""
   from jaxdl.report import comparison_plots
 
-  by_time, by_examples = accuracy_curves(dataset, trained, measured.train_epoch)
+  by_time, by_examples = accuracy_curves(dataset, population, measured.train_epoch)
   note = "Nothing was chosen by these curves."
   return [
     (
@@ -304,13 +304,13 @@ Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # arm -> (x [E], test accurac
 
 
 def accuracy_curves(
-  dataset: Dataset, trained: Population, epoch_timings: timing.Timings
+  dataset: Dataset, population: Population, epoch_timings: timing.Timings
 ) -> tuple[Curves, Curves]:
   """Returns test accuracy after every epoch, against time and against examples seen.
 
   Args:
     dataset: N training examples are seen in an epoch.
-    trained: observed by `observe`.
+    population: observed by `observe`.
     epoch_timings: of one epoch; its median stands for all of them.
 
   Returns:
@@ -318,9 +318,9 @@ def accuracy_curves(
     member that diverged is NaN.
   """
   by_time, by_examples = {}, {}
-  for index, name in enumerate(trained.arms):
-    correct = trained.observations["test_correct"][name][:, 1:].astype(float)  # [S, E]
-    correct[trained.status[:, index] == "diverged"] = np.nan
+  for index, name in enumerate(population.arms):
+    correct = population.observations["test_correct"][name][:, 1:].astype(float)  # [S, E]
+    correct[population.status[:, index] == "diverged"] = np.nan
     accuracy = correct / len(dataset.test)
     epochs = np.arange(1, accuracy.shape[1] + 1)
     by_time[name] = (epochs * np.median(epoch_timings.of(name)), accuracy)
@@ -329,17 +329,17 @@ def accuracy_curves(
 
 
 def curves_table(
-  dataset: Dataset, trained: Population, epoch_timings: timing.Timings
+  dataset: Dataset, population: Population, epoch_timings: timing.Timings
 ) -> "pd.DataFrame":
   """Returns a row per member and epoch: what `accuracy_curves` returns, as a table."""
   import pandas as pd
 
-  by_time, by_examples = accuracy_curves(dataset, trained, epoch_timings)
+  by_time, by_examples = accuracy_curves(dataset, population, epoch_timings)
   parts = []
   for name, (seconds, accuracy) in by_time.items():
     num_seeds, num_epochs = accuracy.shape
     columns = {
-      "seed": np.repeat(trained.seeds, num_epochs),
+      "seed": np.repeat(population.seeds, num_epochs),
       "arm": name,
       "epoch": np.tile(np.arange(1, num_epochs + 1), num_seeds),
       "examples_seen": np.tile(by_examples[name][0], num_seeds),

@@ -49,12 +49,12 @@ def create_experiment(config: ConfigDict) -> Experiment:
   return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
   """Returns the coursework's own result beside this one, where the setting is the same."""
   setting = Arm(threshold=0.9)  # all else as it is by default
   arms = [
     name
-    for name, arm in trained.arms.items()
+    for name, arm in population.arms.items()
     if name in COURSEWORK
     and arm == dataclasses.replace(setting, kernel_initializer=name, bias_initializer=name)
   ]
@@ -63,8 +63,8 @@ def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.E
     return report.Extra()
   rows = [["arm", "cell", "coursework (one seed)", "here, mean", "std", "range"]]
   for name in arms:
-    index = list(trained.arms).index(name)
-    counts = trained.confusion[trained.status[:, index] != "diverged", index]  # [S, 2, 2]
+    index = list(population.arms).index(name)
+    counts = population.confusion[population.status[:, index] != "diverged", index]  # [S, 2, 2]
     for cell, (row, column) in {"tn": (0, 0), "fp": (0, 1), "fn": (1, 0), "tp": (1, 1)}.items():
       here = counts[:, row, column]
       spread = f"{here.std(ddof=1):.1f}" if len(here) > 1 else "-"

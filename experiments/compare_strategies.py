@@ -57,11 +57,11 @@ def create_experiment(config: ConfigDict) -> Experiment:
   return command_line.create_experiment(config, question, arms, ("strategies", "changes"))
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
   """Returns what each strategy changes, and the ensembles of every arm."""
   from jaxdl.report import comparison_plots
 
-  of_arms = {name: _ensembles(trained, name) for name in trained.arms}
+  of_arms = {name: _ensembles(population, name) for name in population.arms}
   pictures = [
     (
       "ensemble_accuracy",
@@ -78,41 +78,41 @@ def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.E
     )
   ]
   return report.Extra(
-    [_strategies_section(trained), _ensembles_section(experiment, of_arms)],
+    [_strategies_section(population), _ensembles_section(experiment, of_arms)],
     pictures,
     {"ensembles": _ensembles_table(of_arms)},
   )
 
 
-def _ensembles(trained: Population, arm: str) -> list[ensembles.Ensembles]:
+def _ensembles(population: Population, arm: str) -> list[ensembles.Ensembles]:
   """Returns the ensembles of 1, 2, 4, ... of an arm's members that did not diverge."""
-  valid = trained.select([arm]).status[:, 0] != "diverged"
-  logits = trained.logits[arm][valid]  # [S, N, C]
-  threshold = trained.arms[arm].threshold
+  valid = population.select([arm]).status[:, 0] != "diverged"
+  logits = population.logits[arm][valid]  # [S, N, C]
+  threshold = population.arms[arm].threshold
   return [
-    ensembles.disjoint_ensembles(logits, trained.test_labels, size, threshold)
+    ensembles.disjoint_ensembles(logits, population.test_labels, size, threshold)
     for size in ensembles.power_of_two_sizes(len(logits))
   ]
 
 
-def _strategies_section(trained: Population) -> str:
+def _strategies_section(population: Population) -> str:
   """Says what each strategy changes, and what that costs."""
   rows = [["arm", "changes", "parameters", "program shared with", "training, s per seed"]]
-  base = trained.arms[BASE]
-  for place, (name, arm) in enumerate(trained.arms.items()):
+  base = population.arms[BASE]
+  for place, (name, arm) in enumerate(population.arms.items()):
     changes = [
       f"{field}={getattr(arm, field)}"
       for field in _SETTINGS
       if getattr(arm, field) != getattr(base, field)
     ]
-    (plan,) = (plan for plan in trained.chunks if name in plan.arms)
+    (plan,) = (plan for plan in population.chunks if name in plan.arms)
     rows.append(
       [
         name,
         ", ".join(changes) or "-",
-        f"{trained.num_params[0, place]:,}",
+        f"{population.num_params[0, place]:,}",
         f"{len(plan.arms) - 1} others",
-        f"{trained.train_seconds[:, place].mean():.1f}",
+        f"{population.train_seconds[:, place].mean():.1f}",
       ]
     )
   return (

@@ -18,14 +18,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import population, report, stats
+from jaxdl import report, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show
 from jaxdl.experiment import Experiment
 from jaxdl.nn import models
 from jaxdl.population import diagnostics
-from jaxdl.population.results import Population
+from jaxdl.population.results import EPOCHS_TO_TARGET, Population
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -102,29 +102,29 @@ def read_cell(arm: Arm) -> Cell:
   return Cell(arm.activation, arm.kernel_initializer, len(hidden))
 
 
-def choose(experiment: Experiment, trained: Population) -> Population:
+def choose(experiment: Experiment, population: Population) -> Population:
   """Returns the reference arm and those that differ from it in one thing; all without one."""
   if experiment.reference is None:
-    return trained
+    return population
   centre = read_cell(experiment.arms[experiment.reference])
 
   def num_changes(arm: Arm) -> int:
     return sum(a != b for a, b in zip(read_cell(arm), centre, strict=True))
 
-  return trained.select([name for name, arm in trained.arms.items() if num_changes(arm) <= 1])
+  return population.select([name for name, arm in population.arms.items() if num_changes(arm) <= 1])
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
   """Returns what the layers say: sections, pictures and tables."""
-  cells = {name: read_cell(arm) for name, arm in trained.arms.items()}
-  vanishing = vanishing_verdicts(experiment, trained, cells)
-  speed = speed_verdicts(experiment, trained, cells)
+  cells = {name: read_cell(arm) for name, arm in population.arms.items()}
+  vanishing = vanishing_verdicts(experiment, population, cells)
+  speed = speed_verdicts(experiment, population, cells)
   return report.Extra(
-    sections=_sections(experiment, trained, cells, vanishing, speed),
-    pictures=_pictures(trained, cells),
+    sections=_sections(experiment, population, cells, vanishing, speed),
+    pictures=_pictures(population, cells),
     tables={
-      "layers": layers_table(trained, cells),
-      "vanishing": vanishing_table(trained, cells),
+      "layers": layers_table(population, cells),
+      "vanishing": vanishing_table(population, cells),
       "vanishing_verdicts": _verdicts_frame(vanishing),
       "speed_verdicts": _verdicts_frame(speed),
     },
@@ -138,7 +138,7 @@ _Comparison = tuple[dict[str, Any], stats.Verdict]
 # Tables.
 
 
-def layers_table(trained: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
+def layers_table(population: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
   """Returns a row per member, epoch (0: at initialisation) and layer, from 1; the last is output.
 
   The output has no activation, so its shares of saturated and dead units are empty. What is
@@ -148,46 +148,46 @@ def layers_table(trained: Population, cells: Mapping[str, Cell]) -> "pd.DataFram
 
   parts = []
   for name, cell in cells.items():
-    observed = {s: _along(trained, s, name) for s in diagnostics.STATISTICS}
+    observed = {s: _along(population, s, name) for s in diagnostics.STATISTICS}
     shape = observed["gradient_norm"].shape  # [S, E + 1, L]
     seed, epoch, layer = (axis.ravel() for axis in np.indices(shape))
     padding = [(0, 0), (0, 0), (0, 1)]  # of what the output layer does not have
-    columns = {"seed": np.array(trained.seeds)[seed], "arm": name, **cell._asdict()}
+    columns = {"seed": np.array(population.seeds)[seed], "arm": name, **cell._asdict()}
     columns |= {"epoch": epoch, "layer": layer + 1}
     for statistic, values in observed.items():
       if values.shape != shape:
         values = np.pad(values, padding, constant_values=np.nan)
       columns[statistic] = values.ravel()
-    kept = epoch <= _last_epochs(trained, name)[seed]
+    kept = epoch <= _last_epochs(population, name)[seed]
     parts.append(pd.DataFrame(columns)[kept])
   return pd.concat(parts, ignore_index=True)
 
 
-def _along(trained: Population, statistic: str, name: str) -> np.ndarray:
+def _along(population: Population, statistic: str, name: str) -> np.ndarray:
   """Returns a statistic of an arm, `[S, E + 1, ...]`; NaN after a member's last whole epoch."""
-  values = trained.observations[statistic][name]
-  ended = np.arange(values.shape[1]) > _last_epochs(trained, name)[:, None]  # [S, E + 1]
+  values = population.observations[statistic][name]
+  ended = np.arange(values.shape[1]) > _last_epochs(population, name)[:, None]  # [S, E + 1]
   return np.where(ended[..., None], np.nan, values)
 
 
-def _last_epochs(trained: Population, name: str) -> np.ndarray:
+def _last_epochs(population: Population, name: str) -> np.ndarray:
   """Returns the last epoch that each seed of an arm finished, `[S]`; 0 for none."""
-  index = list(trained.arms).index(name)
-  return trained.epochs[:, index] - (trained.status[:, index] == "diverged")
+  index = list(population.arms).index(name)
+  return population.epochs[:, index] - (population.status[:, index] == "diverged")
 
 
-def vanishing_table(trained: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
+def vanishing_table(population: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
   """Returns a row per member: log10 of the first over the last hidden layer, at initialisation."""
   import pandas as pd
 
   parts = [
     pd.DataFrame(
       {
-        "seed": trained.seeds,
+        "seed": population.seeds,
         "arm": name,
         **cell._asdict(),
-        _RATIO: diagnostics.log10_ratio(_at_start(trained, "gradient_norm", name)),
-        "log10_error_ratio": diagnostics.log10_ratio(_at_start(trained, "error_norm", name)),
+        _RATIO: diagnostics.log10_ratio(_at_start(population, "gradient_norm", name)),
+        "log10_error_ratio": diagnostics.log10_ratio(_at_start(population, "error_norm", name)),
       }
     )
     for name, cell in cells.items()
@@ -195,13 +195,13 @@ def vanishing_table(trained: Population, cells: Mapping[str, Cell]) -> "pd.DataF
   return pd.concat(parts, ignore_index=True)
 
 
-def _at_start(trained: Population, statistic: str, name: str) -> np.ndarray:
+def _at_start(population: Population, statistic: str, name: str) -> np.ndarray:
   """Returns a statistic of an arm at initialisation, `[S, L]`."""
-  return trained.observations[statistic][name][:, 0]
+  return population.observations[statistic][name][:, 0]
 
 
 def vanishing_verdicts(
-  experiment: Experiment, trained: Population, cells: Mapping[str, Cell]
+  experiment: Experiment, population: Population, cells: Mapping[str, Cell]
 ) -> list[_Comparison]:
   """Compares each activation's gradient ratio at initialisation with that of the first activation.
 
@@ -209,13 +209,13 @@ def vanishing_verdicts(
   way to the first layer.
   """
   ratios = {
-    name: diagnostics.log10_ratio(_at_start(trained, "gradient_norm", name)) for name in cells
+    name: diagnostics.log10_ratio(_at_start(population, "gradient_norm", name)) for name in cells
   }
-  return _verdicts(experiment, trained, cells, "activation", _RATIO, ratios, _RATIO_MARGIN, True)
+  return _verdicts(experiment, population, cells, "activation", _RATIO, ratios, _RATIO_MARGIN, True)
 
 
 def speed_verdicts(
-  experiment: Experiment, trained: Population, cells: Mapping[str, Cell]
+  experiment: Experiment, population: Population, cells: Mapping[str, Cell]
 ) -> list[_Comparison]:
   """Compares each initializer's epochs to the target loss with those of the first initializer.
 
@@ -223,18 +223,18 @@ def speed_verdicts(
   such, with one epoch more than there are; in the report's own verdicts it has no score. Nothing
   without a target loss.
   """
-  metric = population.EPOCHS_TO_TARGET
-  if metric not in trained.metrics:
+  metric = EPOCHS_TO_TARGET
+  if metric not in population.metrics:
     return []
-  never = np.array([arm.num_epochs + 1.0 for arm in trained.arms.values()])
-  values = np.where(trained.status == "diverged", never, trained.metrics[metric])  # [S, A]
-  epochs = dict(zip(trained.arms, values.T, strict=True))
+  never = np.array([arm.num_epochs + 1.0 for arm in population.arms.values()])
+  values = np.where(population.status == "diverged", never, population.metrics[metric])  # [S, A]
+  epochs = dict(zip(population.arms, values.T, strict=True))
   margin = experiment.margins.get(metric, 1.0)
-  return _verdicts(experiment, trained, cells, "initializer", metric, epochs, margin, False)
+  return _verdicts(experiment, population, cells, "initializer", metric, epochs, margin, False)
 
 
 def _verdicts(
-  experiment, trained, cells, varied, metric, values, margin, higher_is_better
+  experiment, population, cells, varied, metric, values, margin, higher_is_better
 ) -> list[_Comparison]:
   """Compares arms that differ in nothing but `varied` with the first of them, group by group."""
   comparisons = []
@@ -242,7 +242,7 @@ def _verdicts(
     scores = stats.Scores(
       metric=metric,
       values=np.stack([values[name] for name in names], axis=1),  # [S, a]
-      seeds=trained.seeds,
+      seeds=population.seeds,
       arms=tuple(names),
       axes=stats.AXES,
       higher_is_better=higher_is_better,
@@ -279,11 +279,11 @@ def _groups(cells: Mapping[str, Cell], varied: str) -> Iterator[tuple[dict[str, 
 # The report.
 
 
-def _sections(experiment, trained, cells, vanishing, speed) -> list[str]:
+def _sections(experiment, population, cells, vanishing, speed) -> list[str]:
   parts = ["## Layers at initialisation, and the speed of learning", _explanation(experiment)]
   for depth in dict.fromkeys(cell.depth for cell in cells.values()):
-    rows = [_header(trained)]
-    rows += [_row(trained, name, cell) for name, cell in cells.items() if cell.depth == depth]
+    rows = [_header(population)]
+    rows += [_row(population, name, cell) for name, cell in cells.items() if cell.depth == depth]
     parts += [f"### Depth {depth}", report.markdown_table(rows)]
   first, deepest = next(iter(cells.values())), max(cell.depth for cell in cells.values())
   if vanishing:
@@ -325,30 +325,30 @@ def _explanation(experiment: Experiment) -> str:
   return text
 
 
-def _header(trained: Population) -> list[str]:
+def _header(population: Population) -> list[str]:
   header = ["activation", "initializer", "errors, factor per layer", "gradients, factor per layer"]
   header += ["gradient of the first layer", "saturated", "dead", "diverged"]
-  if population.EPOCHS_TO_TARGET in trained.metrics:
+  if EPOCHS_TO_TARGET in population.metrics:
     header += ["reached the target", "after epochs"]
   return header
 
 
-def _row(trained: Population, name: str, cell: Cell) -> list[str]:
+def _row(population: Population, name: str, cell: Cell) -> list[str]:
   """Returns the row of an arm in the table of its depth."""
-  index = list(trained.arms).index(name)
-  gradients = _at_start(trained, "gradient_norm", name)
+  index = list(population.arms).index(name)
+  gradients = _at_start(population, "gradient_norm", name)
   row = [cell.activation, cell.initializer]
   row += [
-    _geometric_mean(diagnostics.attenuation(_at_start(trained, statistic, name)))
+    _geometric_mean(diagnostics.attenuation(_at_start(population, statistic, name)))
     for statistic in ("error_norm", "gradient_norm")
   ]
   row.append(_geometric_mean(gradients[:, 0]))
-  row += [f"{_at_start(trained, share, name).mean():.1%}" for share in ("saturated", "dead")]
-  num_seeds = len(trained.seeds)
-  row.append(f"{(trained.status[:, index] == 'diverged').sum()} of {num_seeds}")
-  if population.EPOCHS_TO_TARGET in trained.metrics:
-    epochs = trained.metrics[population.EPOCHS_TO_TARGET][:, index]
-    reached = epochs[epochs <= trained.arms[name].num_epochs]  # NaN, diverged, is not
+  row += [f"{_at_start(population, share, name).mean():.1%}" for share in ("saturated", "dead")]
+  num_seeds = len(population.seeds)
+  row.append(f"{(population.status[:, index] == 'diverged').sum()} of {num_seeds}")
+  if EPOCHS_TO_TARGET in population.metrics:
+    epochs = population.metrics[EPOCHS_TO_TARGET][:, index]
+    reached = epochs[epochs <= population.arms[name].num_epochs]  # NaN, diverged, is not
     row += [f"{len(reached)} of {num_seeds}", f"{reached.mean():.1f}" if len(reached) else "-"]
   return row
 
@@ -368,7 +368,7 @@ def _verdict_table(comparisons: list[_Comparison], depth: int) -> str:
 # Pictures.
 
 
-def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str, str, "Figure"]]:
+def _pictures(population: Population, cells: Mapping[str, Cell]) -> list[tuple[str, str, "Figure"]]:
   from jaxdl.report import comparison_plots
 
   labels = {
@@ -389,7 +389,7 @@ def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str,
       f"{statistic}_at_initialisation",
       captions[statistic],
       comparison_plots.layer_profile(
-        _profiles(trained, cells, statistic), y_label=label, log_y=statistic != "saturated"
+        _profiles(population, cells, statistic), y_label=label, log_y=statistic != "saturated"
       ),
     )
     for statistic, label in labels.items()
@@ -397,7 +397,7 @@ def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str,
   deepest = max(cell.depth for cell in cells.values())
   for statistic in ("gradient_norm", "saturated"):
     along = {
-      (cell.initializer, cell.activation): _hidden(_along(trained, statistic, name), cell)
+      (cell.initializer, cell.activation): _hidden(_along(population, statistic, name), cell)
       for name, cell in cells.items()
       if cell.depth == deepest
     }
@@ -415,13 +415,13 @@ def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str,
 
 
 def _profiles(
-  trained: Population, cells: Mapping[str, Cell], statistic: str
+  population: Population, cells: Mapping[str, Cell], statistic: str
 ) -> dict[tuple[str, str], dict[str, np.ndarray]]:
   """Returns a statistic at initialisation: a row per depth, a column per activation."""
   profiles: dict[tuple[str, str], dict[str, np.ndarray]] = {}
   for name, cell in cells.items():
     panel = profiles.setdefault((f"depth {cell.depth}", cell.activation), {})
-    panel[cell.initializer] = _at_start(trained, statistic, name)
+    panel[cell.initializer] = _at_start(population, statistic, name)
   return profiles
 
 

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from experiments import command_line
 from jaxdl import experiment as experiment_lib
-from jaxdl import population, report
+from jaxdl import report
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
@@ -30,6 +30,7 @@ from jaxdl.population import dask as dask_lib
 from jaxdl.population import devices, plan, timing
 from jaxdl.population.dask import Cluster
 from jaxdl.population.progress import Progress
+from jaxdl.population.results import Population
 from jaxdl.population.timing import Name
 from jaxdl.store import files, store
 
@@ -175,13 +176,13 @@ def _measure_checkpoints(config: ConfigDict, data_dir: str | None) -> dict[str, 
 
 def _train_on(
   where: Cluster, experiment: Experiment, data_dir: str | None, dataset: Any
-) -> tuple[float, population.Population]:
+) -> tuple[float, Population]:
   """Trains on a cluster; returns the seconds, and the population."""
   with _stored() as one:
     source = experiment_lib.Source(experiment.dumps(), data_dir, dataset.checksum)
     job = dask_lib.Job(source, where.device, str(one.folder), pinned=True)
     start = time.perf_counter()
-    trained = experiment_lib.train_arms(
+    population = experiment_lib.train_arms(
       experiment,
       dataset,
       groups=experiment_lib.plan_groups(experiment, dataset, where.device),
@@ -189,7 +190,7 @@ def _train_on(
       execute=lambda *arguments: where.train(job, *arguments),
       progress=Progress(quiet=True),
     )
-    return time.perf_counter() - start, trained
+    return time.perf_counter() - start, population
 
 
 def _measure_scaling(config, data_dir, clusters: dict[str, Cluster]) -> dict[str, Any]:

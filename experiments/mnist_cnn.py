@@ -32,13 +32,13 @@ def create_experiment(config: ConfigDict) -> Experiment:
   return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
   """Returns the coursework's accuracy beside this one, where the data are the coursework's."""
   if (experiment.dataset, experiment.num_train) != ("mnist", None):
     return report.Extra()
-  evidence = [(arm, "test_accuracy", COURSEWORK_ACCURACY) for arm in trained.arms]
+  evidence = [(arm, "test_accuracy", COURSEWORK_ACCURACY) for arm in population.arms]
   return report.Extra(
-    ["## Beside the coursework's own result", report.beside_table(trained, evidence)]
+    ["## Beside the coursework's own result", report.beside_table(population, evidence)]
   )
 
 

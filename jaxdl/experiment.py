@@ -10,14 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from jaxdl import data, population, stats
+from jaxdl import data, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show, unknown_name
-from jaxdl.population import plan
+from jaxdl.population import (
+  EPOCHS_TO_TARGET,
+  RATES,
+  Population,
+  check_seeds,
+  metric_names,
+  plan,
+  train_population,
+)
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
-from jaxdl.population.results import Population
 
 # Every member has a place in several tables.
 _MAX_SEEDS = 10**6
@@ -181,7 +188,7 @@ def plan_groups(experiment: Experiment, dataset: Dataset, device: DeviceKind) ->
   return plan.plan_groups(
     dataset,
     experiment.arms,
-    population.check_seeds(experiment.num_seeds, experiment.seed),
+    check_seeds(experiment.num_seeds, experiment.seed),
     experiment.seed,
     device,
     experiment.chunk_size,
@@ -202,7 +209,7 @@ def train_arms(experiment: Experiment, dataset: Dataset, **options: Any) -> Popu
     InputError: for settings that do not fit.
   """
   _check_margins(experiment, dataset)
-  trained = population.train_population(
+  population = train_population(
     dataset,
     experiment.arms,
     seeds=experiment.num_seeds,
@@ -212,47 +219,45 @@ def train_arms(experiment: Experiment, dataset: Dataset, **options: Any) -> Popu
     **options,
   )
   if experiment.target_loss is None:
-    return trained
-  epochs = epochs_to(trained, experiment.target_loss)
-  return dataclasses.replace(
-    trained, metrics={**trained.metrics, population.EPOCHS_TO_TARGET: epochs}
-  )
+    return population
+  epochs = epochs_to(population, experiment.target_loss)
+  return dataclasses.replace(population, metrics={**population.metrics, EPOCHS_TO_TARGET: epochs})
 
 
 def _check_margins(experiment: Experiment, dataset: Dataset):
-  known = population.metric_names(experiment.arms, dataset)
+  known = metric_names(experiment.arms, dataset)
   if experiment.target_loss is not None:
-    known = (*known, population.EPOCHS_TO_TARGET)
+    known = (*known, EPOCHS_TO_TARGET)
   for metric in experiment.margins:
     if metric not in known:
       raise unknown_name("metric in margins", metric, known)
 
 
-def epochs_to(trained: Population, target_loss: float) -> np.ndarray:
+def epochs_to(population: Population, target_loss: float) -> np.ndarray:
   """Returns how many epochs each member took until its training loss was at most a target.
 
   Args:
-    trained: curves `[S, A, E]`.
+    population: curves `[S, A, E]`.
     target_loss: in the unit of the loss.
 
   Returns:
     `[S, A]` float, counted from 1; one more than the arm's `num_epochs` where a member never got
     there, which it would have done no earlier; NaN where it diverged.
   """
-  reached = trained.curves["train_loss"] <= target_loss  # [S, A, E]
+  reached = population.curves["train_loss"] <= target_loss  # [S, A, E]
   first = reached.argmax(axis=-1) + 1.0
-  never = np.array([arm.num_epochs + 1.0 for arm in trained.arms.values()])
+  never = np.array([arm.num_epochs + 1.0 for arm in population.arms.values()])
   epochs = np.where(reached.any(axis=-1), first, never)
-  return np.where(trained.status == "diverged", np.nan, epochs)
+  return np.where(population.status == "diverged", np.nan, epochs)
 
 
-def compare(experiment: Experiment, trained: Population) -> list[stats.Verdict]:
+def compare(experiment: Experiment, population: Population) -> list[stats.Verdict]:
   """Returns the verdicts on every metric that has a margin, pairs of arms within each."""
   return [
     verdict
     for metric, margin in experiment.margins.items()
     for verdict in stats.compare(
-      trained.scores(metric),
+      population.scores(metric),
       margin=margin,
       alpha=experiment.alpha,
       num_resamples=experiment.num_resamples,
@@ -264,12 +269,12 @@ def compare(experiment: Experiment, trained: Population) -> list[stats.Verdict]:
 
 def sentence(verdict: stats.Verdict) -> str:
   """Says a verdict in a sentence, rates in percentage points."""
-  if verdict.metric in population.RATES:
+  if verdict.metric in RATES:
     return stats.sentence(verdict, unit="points", scale=100)
   return stats.sentence(verdict)
 
 
-def answer(verdicts: Sequence[stats.Verdict], metric: str, trained: Population) -> str:
+def answer(verdicts: Sequence[stats.Verdict], metric: str, population: Population) -> str:
   """Says in a few sentences what the verdicts on one metric amount to.
 
   Arms that learned nothing are named first, divergence last.
@@ -277,10 +282,10 @@ def answer(verdicts: Sequence[stats.Verdict], metric: str, trained: Population) 
   Args:
     verdicts: of `compare`.
     metric: the one to speak of.
-    trained: the population that was compared.
+    population: the population that was compared.
   """
   about = [verdict for verdict in verdicts if verdict.metric == metric]
-  sentences = [_chance_text(trained)]
+  sentences = [_chance_text(population)]
   if about:
     sentences.append(f"{_outcome(about)} ({_pairs_text(about)}).")
   else:
@@ -291,17 +296,17 @@ def answer(verdicts: Sequence[stats.Verdict], metric: str, trained: Population) 
   return " ".join(text for text in sentences if text)
 
 
-def _chance_text(trained: Population) -> str:
+def _chance_text(population: Population) -> str:
   """Says which arms learned nothing that shows in their test accuracy; empty where all did.
 
   These are the arms whose mean accuracy is not above the share of the most frequent class by two
   standard errors of an accuracy measured on so many images.
   """
-  num_images = len(trained.test_labels)
-  share = np.bincount(trained.test_labels).max() / num_images
+  num_images = len(population.test_labels)
+  share = np.bincount(population.test_labels).max() / num_images
   limit = share + 2 * math.sqrt(share * (1 - share) / num_images)
-  means = [summary.mean for summary in stats.summarize(trained.scores("test_accuracy"))]
-  arms = [arm for arm, mean in zip(trained.arms, means, strict=True) if mean <= limit]
+  means = [summary.mean for summary in stats.summarize(population.scores("test_accuracy"))]
+  arms = [arm for arm, mean in zip(population.arms, means, strict=True) if mean <= limit]
   if not arms:
     return ""
   who = "no arm is" if len(arms) == len(means) else f"{' and '.join(arms)} are not"
@@ -339,7 +344,7 @@ def _decided_text(decided: list[stats.Verdict], margin: str) -> str:
 
 
 def _margin_text(verdict: stats.Verdict) -> str:
-  scale, unit = (100, " points") if verdict.metric in population.RATES else (1, "")
+  scale, unit = (100, " points") if verdict.metric in RATES else (1, "")
   margin = scale * verdict.margin
   return f"{margin:g}{unit.removesuffix('s') if margin == 1 else unit}"
 
