@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def members_table(population: Population) -> "pd.DataFrame":
-  """Returns a row per member, seeds outermost; what a diverged member does not have is missing."""
+  """Returns a row per member, ordered by seed; missing values mark members that diverged."""
   import pandas as pd
 
   num_seeds, num_arms = population.status.shape
@@ -26,7 +26,7 @@ def members_table(population: Population) -> "pd.DataFrame":
     "num_params": population.num_params.ravel(),
   }
   columns["best_epoch"][population.best_epoch.ravel() == 0] = pd.NA
-  # Without a validation set its columns are empty, not missing.
+  # Without a validation set, these columns exist but have no values.
   columns |= dict.fromkeys(("train_loss", "val_loss", "val_accuracy"), np.nan)
   columns |= {name: values.astype(float).ravel() for name, values in population.metrics.items()}
   if len(population.class_names) == 2:
@@ -38,7 +38,7 @@ def members_table(population: Population) -> "pd.DataFrame":
 
 
 def curves_table(population: Population) -> "pd.DataFrame":
-  """Returns a row per member and epoch that it trained, seeds outermost, epochs from 1."""
+  """Returns a row per member and trained epoch, ordered by seed; epochs count from 1."""
   import pandas as pd
 
   num_epochs = population.curves["train_loss"].shape[-1]
@@ -54,7 +54,7 @@ def curves_table(population: Population) -> "pd.DataFrame":
 
 
 def per_class_table(population: Population) -> "pd.DataFrame":
-  """Returns a row per member and class: how many examples, precision, recall, F1."""
+  """Returns a row per member and class: number of examples, precision, recall and F1."""
   import pandas as pd
 
   num_seeds, num_arms, num_classes = population.confusion.shape[:3]
@@ -75,6 +75,7 @@ def per_class_table(population: Population) -> "pd.DataFrame":
 
 
 def confusion_arrays(population: Population) -> dict[str, np.ndarray]:
+  """Returns name -> array, with confusion matrices `[S, A, C, C]` and the names of their axes."""
   arrays = {
     "confusion": population.confusion,
     "seeds": np.array(population.seeds),
