@@ -3,8 +3,8 @@
   python -m experiments.compare_initializers \
     --config=ml_collections_configs/compare_initializers.py --workdir=DIR
 
-trains the same CNN from several initializers, many times each, and says which of the differences
-are real. The config's docstring has the variants, how long they take and what they give.
+trains the same CNN from several initializers, many times each, and says which differences are real.
+The config's docstring lists the variants, their durations and their results.
 """
 
 import dataclasses
@@ -20,8 +20,7 @@ from jaxdl.errors import show
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 
-# Test confusion matrices ([[tn, fp], [fn, tp]], threshold 0.9) of the coursework that asked the
-# question, one seed each.
+# Test confusion matrices ([[tn, fp], [fn, tp]], threshold 0.9) of the coursework, one seed each.
 COURSEWORK = {
   "glorot_uniform": [[1007, 3], [34, 994]],
   "random_uniform": [[1008, 2], [28, 1000]],
@@ -30,10 +29,10 @@ COURSEWORK = {
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
-  """Returns the experiment: an arm per initializer, `KERNEL` for both or `KERNEL/BIAS`.
+  """Returns the experiment: an arm per initializer, which is `KERNEL` (for both) or `KERNEL/BIAS`.
 
   Raises:
-    InputError: for an unknown key or initializer, or a value out of range.
+    InputError: a key or initializer is unknown, or a value is out of range.
   """
   arms = {}
   for spec in command_line.read_names(config, "initializers", "initializer"):
@@ -50,8 +49,8 @@ def create_experiment(config: ConfigDict) -> Experiment:
 
 
 def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
-  """Returns the coursework's own result beside this one, where the setting is the same."""
-  setting = Arm(threshold=0.9)  # all else as it is by default
+  """Returns the coursework's result beside this one, if the setting is the same."""
+  setting = Arm(threshold=0.9)  # all other settings have their defaults
   arms = [
     name
     for name, arm in population.arms.items()

@@ -4,10 +4,10 @@
     --config=ml_collections_configs/compare_optimizers.py --workdir=DIR
 
 trains the same network with several optimizers, each with learning rates from far too small to far
-too large. Each optimizer's best rate is chosen on the validation set: the best mean accuracy over
-seeds, among the rates at which the fewest seeds diverged (none, where there is such a rate). The
-optimizers are then compared on the test set, each at its best rate: how accurate it gets, and after
-how many epochs it reaches a training loss. The config's docstring has the variants.
+too large. Each optimizer's best rate is chosen on the validation set: it has the best mean accuracy
+over seeds, among the rates at which the fewest seeds diverged. The optimizers are then compared at
+their best rates, by test accuracy and by the number of epochs to a target training loss. The
+config's docstring lists the variants.
 """
 
 import math
@@ -33,7 +33,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   """Returns the experiment: an arm `OPTIMIZER RATE` for every optimizer and learning rate.
 
   Raises:
-    InputError: for an unknown key or optimizer, or a value out of range.
+    InputError: a key or optimizer is unknown, or a value is out of range.
   """
   optimizers = command_line.read_names(config, "optimizers", "optimizer")
   rates = _read_rates(config)
@@ -71,12 +71,12 @@ def _read_rates(config: ConfigDict) -> list[float]:
 
 
 def choose(experiment: Experiment, population: Population) -> Population:
-  """Returns the population with each optimizer at its best learning rate only."""
+  """Returns the part of the population that has each optimizer at its best learning rate."""
   return population.select([best.arm for best in _best_arms(experiment, population).values()])
 
 
 def _families(experiment: Experiment) -> dict[str, list[str]]:
-  """Returns optimizer -> its arms, learning rates ascending."""
+  """Returns optimizer -> its arms, in the order of their learning rates."""
   families = {}
   for name, arm in experiment.arms.items():
     families.setdefault(arm.optimizer, []).append(name)
@@ -84,7 +84,7 @@ def _families(experiment: Experiment) -> dict[str, list[str]]:
 
 
 def _best_arms(experiment: Experiment, population: Population) -> dict[str, sweeps.BestArm]:
-  """Returns optimizer -> its best arm; of one that diverged at every rate, the smallest rate."""
+  """Returns optimizer -> its best arm; the smallest rate if it diverged at every rate."""
   scores = population.scores(_CHOSEN_ON)
   best = {}
   for optimizer, arms in _families(experiment).items():
@@ -125,10 +125,11 @@ def _best_rates_section(
     rows.append([optimizer, f"{rate}{interval}{end}", chosen, f"{diverged} of {status.size}"])
   return (
     "## Best learning rates\n\n" + report.markdown_table(rows) + "\n\n"
-    "Chosen on the validation accuracy: the best mean over seeds, among the rates at which the "
-    "fewest seeds diverged. Interval and share: bootstrap over seeds of this choice. Verdicts and "
-    "tables above compare the optimizers at these rates, on the test set; all rates are in "
-    "`tables/rates.csv` and `members.csv`. At the end of the grid a better rate may lie beyond."
+    "Rates are chosen by validation accuracy: the best mean over seeds, among the rates at which "
+    "the fewest seeds diverged. Interval and share are from a bootstrap of this choice over seeds. "
+    "The verdicts and tables above compare the optimizers at these rates, on the test set; all "
+    "rates are in `tables/rates.csv` and `members.csv`. If the best rate is at the end of the "
+    "grid, a better one may lie beyond it."
   )
 
 
@@ -156,7 +157,7 @@ def _pictures(experiment: Experiment, population: Population, best: dict[str, sw
       (
         "rates_epochs_to_target",
         f"Epochs until the training loss is at most {experiment.target_loss:g}; one more than were "
-        "trained where it never is.",
+        "trained if it never is.",
         comparison_plots.metric_against(
           _lines(experiment, population, EPOCHS_TO_TARGET),
           x_label="learning rate",
@@ -193,7 +194,7 @@ def _lines(experiment: Experiment, population: Population, metric: str):
 def _best_rates_table(
   experiment: Experiment, population: Population, best: dict[str, sweeps.BestArm]
 ) -> "pd.DataFrame":
-  """Returns a row per optimizer: its best rate, how sure that is, and what it gives."""
+  """Returns a row per optimizer: its best rate, how certain that is, and the results at it."""
   import pandas as pd
 
   rates = _rates_table(experiment, population).set_index("arm")
@@ -213,7 +214,7 @@ def _best_rates_table(
 
 
 def _rates_table(experiment: Experiment, population: Population) -> "pd.DataFrame":
-  """Returns a row per arm: n, divergence, means over seeds and their 95% intervals."""
+  """Returns a row per arm: n, diverged seeds, means over seeds and their 95% intervals."""
   import pandas as pd
 
   metrics = ["test_accuracy", _CHOSEN_ON]
