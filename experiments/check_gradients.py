@@ -1,11 +1,12 @@
-"""Are the gradients right? Derived by hand, held against `jax.grad`, that against differences.
+"""Are the gradients right? Checks gradients by hand, `jax.grad` and finite differences.
 
   python -m experiments.check_gradients [--workdir=DIR]
 
-prints the largest relative error of every model x loss x activation and the leaf where it occurs,
-the same for each rule on its own and for the optimizers' steps, and whether JAX's gradients agree
-with finite differences. Exit status: 0, everything agrees; 1, something does not; 2, bad input.
-With --workdir also `gradients.json` and `report.md`.
+compares gradients derived by hand with `jax.grad`. It prints the largest relative error of every
+model x loss x activation and the leaf in which it occurs, the same for each rule on its own and for
+the optimizers' steps, and whether JAX's gradients agree with finite differences. With --workdir it
+also writes `gradients.json` and `report.md`. Exit status: 0 if everything agrees, 1 if something
+does not, 2 for bad input.
 """
 
 import json
@@ -26,7 +27,7 @@ from jaxdl.store import files
 
 _TITLES = {
   "models": ("Models", ("model", "loss", "activation")),
-  "rules": ("Rules, each on its own", ("rule", "at")),
+  "rules": ("Single rules", ("rule", "at")),
   "optimizers": ("Optimizers", ("optimizer",)),
   "oracle": ("JAX's own gradients against finite differences", ("function",)),
 }
@@ -66,13 +67,14 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-  """Returns the report."""
+  """Returns the report as Markdown."""
   parts = [
     "# Are the gradients right?",
     f"**{report.escape(summary(rows))}**",
-    "Gradients derived by hand (`jaxdl/backprop.py`) against `jax.grad` of the project's own "
-    "models and losses, in float64. The error of a leaf is max |by hand - JAX| / max |JAX|; a row "
-    "shows its worst leaf. `loss` is the value itself, `images` the gradient by the input.",
+    "Gradients derived by hand (`jaxdl/byhand/backprop.py`) against `jax.grad` of the project's "
+    "own models and losses, in float64. The error of a leaf is max |by hand - JAX| / max |JAX|; a "
+    "row shows its worst leaf. `loss` is the value itself, `images` the gradient with respect to "
+    "the input.",
   ]
   for name, (title, _) in _TITLES.items():
     parts += [f"## {title}", report.markdown_table(_table(name, rows))]
@@ -80,7 +82,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _table(name: str, rows: Sequence[Row]) -> list[list[str]]:
-  """Returns the rows of one table, header first; finite differences have a verdict, no error."""
+  """Returns the rows of one table, header first; rows on finite differences have no error."""
   own = [row for row in rows if row.table == name]
   verdict = {True: "ok", False: "FAILED"}
   if name == "oracle":
@@ -90,7 +92,7 @@ def _table(name: str, rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _parse(argv: Sequence[str]) -> pathlib.Path | None:
-  """Returns the workdir, if one is given; flags of its own, as a config is not needed here."""
+  """Returns the workdir, or None. The flags are separate, because there is no config here."""
   values = flags.FlagValues()
   flags.DEFINE_string("workdir", None, "Directory for the results.", flag_values=values)
   if {"--help", "-h", "--helpfull"} & set(argv):
@@ -108,7 +110,7 @@ def _parse(argv: Sequence[str]) -> pathlib.Path | None:
 
 
 def _claim(workdir: pathlib.Path):
-  """Makes the directory before anything is computed; refuses to replace another run's report."""
+  """Creates the folder before anything is computed; refuses one with another run's report."""
   with files.staging(workdir):
     pass
   if (workdir / "report.md").exists() and not (workdir / "gradients.json").exists():
@@ -116,7 +118,7 @@ def _claim(workdir: pathlib.Path):
 
 
 def _write(workdir: pathlib.Path, rows: Sequence[Row]):
-  """Writes both files, complete or not at all."""
+  """Writes both files; either both are complete, or none is written."""
   content = {
     "tolerance": TOLERANCE,
     "passed": all(row.passed for row in rows),

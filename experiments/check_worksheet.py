@@ -3,10 +3,11 @@
   python -m experiments.check_worksheet --worksheet=FILE [--worksheet=FILE ...] [--workdir=DIR]
 
 checks worksheets (docs/worksheets.md says how to write one; two are in experiments/worksheets/).
-One file gets a table of its claims and the first slip in a sentence, several get one summary. In
-DIR there will be `worksheet.json`, `report.md` and the computation graph; for several files,
-`summary.json`, `report.md` and a folder like that for each. Exits with status 0 if all is right, 1
-if there is a slip or a claim that contradicts what was given, 2 if a file is no valid worksheet.
+For one file it prints a table of the claims and a sentence about the first slip, for several files
+a summary. It writes `worksheet.json`, `report.md` and the computation graph to DIR; for several
+files, `summary.json`, `report.md` and such a folder for each. Exit status: 0 if everything is
+right, 1 if there is a slip or a claim that contradicts the given values, 2 if a file is not a valid
+worksheet.
 """
 
 import json
@@ -25,7 +26,7 @@ from jaxdl.errors import InputError, one_line
 from jaxdl.report import figures, worksheet_plots
 from jaxdl.store import files
 
-# Flags of its own, as a config is not needed here.
+# Separate flags, because there is no config here.
 _FLAGS = flags.FlagValues()
 _WORKSHEET = flags.DEFINE_multi_string(
   "worksheet", None, "File of a worksheet; may be repeated.", flag_values=_FLAGS
@@ -34,14 +35,14 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.", fl
 
 _JSON, _SUMMARY_JSON, _REPORT, _GRAPH = "worksheet.json", "summary.json", "report.md", "graph"
 
-# File as it was given -> what was found, or what makes it no worksheet.
+# Each file as it was given, with the checked worksheet or the error in it.
 Results = list[tuple[str, CheckedWorksheet | InputError]]
 
 
 def main(argv: Sequence[str]):
-  """Checks, prints and writes; exits with the status."""
+  """Checks the worksheets, prints and writes the results, and exits."""
   del argv
-  for stream in (sys.stdout, sys.stderr):  # whatever a title has, in whatever encoding
+  for stream in (sys.stdout, sys.stderr):  # a title may have characters that the terminal lacks
     stream.reconfigure(errors="backslashreplace")
   results: Results = []
   for file in _WORKSHEET.value:
@@ -112,10 +113,10 @@ def _summary_rows(results: Results) -> list[list[str]]:
 
 
 def _write_results(results: Results, workdir: pathlib.Path):
-  """Writes everything, complete or not at all.
+  """Writes all results; either all files are complete, or none is written.
 
   Raises:
-    InputError: where that cannot be done, or the directory holds the results of something else.
+    InputError: the folder cannot be written, or holds the report of something else.
   """
   checked = [(file, r) for file, r in results if isinstance(r, CheckedWorksheet)]
   if not checked:
@@ -125,7 +126,7 @@ def _write_results(results: Results, workdir: pathlib.Path):
     raise InputError(
       f"workdir {str(workdir)!r} holds a {_REPORT} of something else; choose another workdir"
     )
-  # What no longer describes this directory goes.
+  # Files of an earlier check are replaced, also if they are not written this time.
   with files.staging(workdir, replaces=(_JSON, _SUMMARY_JSON)) as stage:
     if len(results) == 1:
       _write_worksheet(stage, checked[0][1])
@@ -162,7 +163,7 @@ def _write_summary(stage: pathlib.Path, results: Results):
 
 
 def _folder_names(files: Sequence[str]) -> list[str]:
-  """Returns a folder's name for each file, all different, also where case does not count."""
+  """Returns a folder name for each file; names differ even if case is ignored."""
   names: list[str] = []
   used = {_REPORT, _SUMMARY_JSON, _JSON, f"{_GRAPH}.png", f"{_GRAPH}.svg"}
   for file in files:
@@ -177,7 +178,7 @@ def _folder_names(files: Sequence[str]) -> list[str]:
 
 
 def markdown(checked: CheckedWorksheet) -> str:
-  """Returns the report of one worksheet."""
+  """Returns the report on one worksheet as Markdown."""
   parts = [
     f"# {report.escape(checked.title)}",
     f"**{report.escape(worksheet.first_slip(checked))}**",
@@ -201,7 +202,7 @@ def markdown(checked: CheckedWorksheet) -> str:
 
 
 def _marked(checked: CheckedWorksheet) -> list[list[str]]:
-  """Returns the table of claims with slips marked, and the lines of working if there are any."""
+  """Returns the table of claims with marked slips, and a column of workings if there are any."""
   header, *rows = worksheet.rows(checked)
   has_working = any(claim.working for claim in checked.claims)
   marked = [[*header, "working"] if has_working else header]
@@ -212,10 +213,10 @@ def _marked(checked: CheckedWorksheet) -> list[list[str]]:
 
 
 _LEGEND = (
-  "*exact*: right to half a unit of the last digit. *truncated*: right, but cut off instead of "
-  "rounded. *carried*: follows from the claims before it, which were rounded, cut off or wrong. "
-  "*slip*: wrong in this line; the last number is what the claims before it lead to. "
-  "*inconsistent*: contradicts what was given."
+  "*exact*: right to half a unit of the last digit. *truncated*: right, but truncated instead of "
+  "rounded. *carried*: follows from earlier claims, which were rounded, truncated or wrong. "
+  "*slip*: wrong in this line; the last number is the one that the earlier claims lead to. "
+  "*inconsistent*: contradicts the given values."
 )
 
 
@@ -228,7 +229,7 @@ def _write_json(file: pathlib.Path, value: object):
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; a mistake in them is bad input like any other."""
+  """Parses the flags; a mistake in them gives a one-line error."""
   if {"--help", "-h", "--helpfull"} & set(argv):
     print(__doc__)
     sys.exit(0)
@@ -246,7 +247,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def run(entry: Callable[[Sequence[str]], None] = main):
-  """Runs from the command line."""
+  """Runs `entry` from the command line."""
   entry(_parse_flags(sys.argv))
 
 

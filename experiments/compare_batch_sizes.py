@@ -93,8 +93,8 @@ def create_experiment(config: ConfigDict) -> TimedExperiment:
 def name_batch_sizes(sizes: Sequence[int]) -> dict[str, int]:
   """Returns name of the arm -> batch size.
 
-  Size 0 is "batch", the whole set, and size 1 is "stochastic". All others are "mini_batch"; if there
-  are several of these, their names end with the size.
+  Size 0 is "batch", the whole set, and size 1 is "stochastic". All others are "mini_batch"; if
+  there are several of these, their names end with the size.
 
   Raises:
     InputError: a size is not an integer >= 0, or occurs twice.

@@ -1,14 +1,14 @@
-"""Where do gradients vanish and explode, and what does that do to the speed of learning?
+"""Where do gradients vanish and explode, and how does that change the speed of learning?
 
   python -m experiments.gradient_flow \
     --config=ml_collections_configs/gradient_flow.py --workdir=DIR
 
-trains MLPs of every activation x initializer x depth and measures, at initialisation and after
-every epoch, each layer's gradient and its share of saturated and dead units. The config's docstring
-has the variants, how long they take and what they give.
+trains MLPs of every activation x initializer x depth. At initialisation and after every epoch it
+measures the gradient of each layer and its shares of saturated and dead units. The config's
+docstring lists the variants, their durations and their results.
 
-The answer compares the reference arm with those that differ from it in one of the three; the tables
-`vanishing_verdicts.csv` and `speed_verdicts.csv` have all others.
+The answer compares the reference arm with the arms that differ from it in one of the three
+settings. The tables `vanishing_verdicts.csv` and `speed_verdicts.csv` have all other comparisons.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 _OWN_KEYS = ("activations", "initializers", "depths", "width")
 _RATIO = "log10_gradient_ratio"
-# Of log10 ratios: that far apart, one is twice the other.
+# Margin for log10 ratios: a factor of two.
 _RATIO_MARGIN = float(np.log10(2))
 
 
 class Cell(NamedTuple):
-  """What tells one arm from another."""
+  """The settings in which the arms differ."""
 
   activation: str
   initializer: str
@@ -55,7 +55,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   """Returns the experiment: an arm per activation, initializer and depth.
 
   Raises:
-    InputError: for a key that is unknown or missing, or a value out of range.
+    InputError: a key is unknown or missing, or a value is out of range.
   """
   for key in _OWN_KEYS:
     if key not in config:
@@ -63,7 +63,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   check_integer("width", config.width, 1)
   depths = _values("depths", config.depths)
   for depth in depths:
-    # The first hidden layer is held against the last.
+    # The first hidden layer is compared with the last.
     check_integer("each of the depths", depth, 2, models.MAX_LAYERS)
   arms = {}
   for depth in depths:
@@ -83,7 +83,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
 
 
 def _values(key: str, given: Iterable) -> list:
-  """Returns the values of a key, each once; text with commas counts as several values."""
+  """Returns the values of a config key; text with commas counts as several values."""
   values = []
   for value in given:
     texts = value.split(",") if isinstance(value, str) else [value]
@@ -97,13 +97,13 @@ def _values(key: str, given: Iterable) -> list:
 
 
 def read_cell(arm: Arm) -> Cell:
-  """Returns what tells an arm from the others."""
+  """Returns the settings in which an arm differs from others."""
   _, hidden = models.parse(arm.model)
   return Cell(arm.activation, arm.kernel_initializer, len(hidden))
 
 
 def choose(experiment: Experiment, population: Population) -> Population:
-  """Returns the reference arm and those that differ from it in one thing; all without one."""
+  """Returns the reference arm and the arms one setting away from it; all if there is none."""
   if experiment.reference is None:
     return population
   centre = read_cell(experiment.arms[experiment.reference])
@@ -115,7 +115,7 @@ def choose(experiment: Experiment, population: Population) -> Population:
 
 
 def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
-  """Returns what the layers say: sections, pictures and tables."""
+  """Returns sections, pictures and tables on the layers."""
   cells = {name: read_cell(arm) for name, arm in population.arms.items()}
   vanishing = vanishing_verdicts(experiment, population, cells)
   speed = speed_verdicts(experiment, population, cells)
@@ -131,7 +131,7 @@ def analyze(experiment: Experiment, _: Dataset, population: Population) -> repor
   )
 
 
-# A verdict, and what the two arms that it is about have in common.
+# The settings that two arms share, and the verdict on them.
 _Comparison = tuple[dict[str, Any], stats.Verdict]
 
 
@@ -139,10 +139,10 @@ _Comparison = tuple[dict[str, Any], stats.Verdict]
 
 
 def layers_table(population: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
-  """Returns a row per member, epoch (0: at initialisation) and layer, from 1; the last is output.
+  """Returns a row per member, epoch (0: at initialisation) and layer (from 1, the output last).
 
-  The output has no activation, so its shares of saturated and dead units are empty. What is
-  observed of a member after it diverged is left out.
+  The output layer has no activation, so its shares of saturated and dead units are empty. Epochs
+  after a member has diverged are left out.
   """
   import pandas as pd
 
@@ -151,7 +151,7 @@ def layers_table(population: Population, cells: Mapping[str, Cell]) -> "pd.DataF
     observed = {s: _along(population, s, name) for s in diagnostics.STATISTICS}
     shape = observed["gradient_norm"].shape  # [S, E + 1, L]
     seed, epoch, layer = (axis.ravel() for axis in np.indices(shape))
-    padding = [(0, 0), (0, 0), (0, 1)]  # of what the output layer does not have
+    padding = [(0, 0), (0, 0), (0, 1)]  # for statistics that the output layer does not have
     columns = {"seed": np.array(population.seeds)[seed], "arm": name, **cell._asdict()}
     columns |= {"epoch": epoch, "layer": layer + 1}
     for statistic, values in observed.items():
@@ -171,13 +171,13 @@ def _along(population: Population, statistic: str, name: str) -> np.ndarray:
 
 
 def _last_epochs(population: Population, name: str) -> np.ndarray:
-  """Returns the last epoch that each seed of an arm finished, `[S]`; 0 for none."""
+  """Returns the last epoch that each seed of an arm finished, `[S]`; 0 if there is none."""
   index = list(population.arms).index(name)
   return population.epochs[:, index] - (population.status[:, index] == "diverged")
 
 
 def vanishing_table(population: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
-  """Returns a row per member: log10 of the first over the last hidden layer, at initialisation."""
+  """Returns a row per member: log10 ratios, first to last hidden layer, at initialisation."""
   import pandas as pd
 
   parts = [
@@ -205,8 +205,8 @@ def vanishing_verdicts(
 ) -> list[_Comparison]:
   """Compares each activation's gradient ratio at initialisation with that of the first activation.
 
-  Among arms of one initializer and one depth; better means that less of the gradient is lost on the
-  way to the first layer.
+  It compares arms with the same initializer and depth. "Better" means that less of the gradient is
+  lost on the way to the first layer.
   """
   ratios = {
     name: diagnostics.log10_ratio(_at_start(population, "gradient_norm", name)) for name in cells
@@ -219,9 +219,9 @@ def speed_verdicts(
 ) -> list[_Comparison]:
   """Compares each initializer's epochs to the target loss with those of the first initializer.
 
-  Among arms of one activation and one depth. A member that diverged never got there and counts as
-  such, with one epoch more than there are; in the report's own verdicts it has no score. Nothing
-  without a target loss.
+  It compares arms with the same activation and depth. A member that diverged counts as one that
+  never reached the target, with `num_epochs` + 1; in the report's other verdicts it has no score.
+  The list is empty without a target loss.
   """
   metric = EPOCHS_TO_TARGET
   if metric not in population.metrics:
@@ -236,7 +236,7 @@ def speed_verdicts(
 def _verdicts(
   experiment, population, cells, varied, metric, values, margin, higher_is_better
 ) -> list[_Comparison]:
-  """Compares arms that differ in nothing but `varied` with the first of them, group by group."""
+  """Compares the arms that differ only in `varied` with the first of them, group by group."""
   comparisons = []
   for shared, names in _groups(cells, varied):
     scores = stats.Scores(
@@ -266,7 +266,7 @@ def _verdicts_frame(comparisons: list[_Comparison]) -> "pd.DataFrame":
 
 
 def _groups(cells: Mapping[str, Cell], varied: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
-  """Yields what a group of arms has in common, and their names, where there are two or more."""
+  """Yields the shared settings and the names of each group of two or more arms."""
   groups: dict[tuple, list[str]] = {}
   for name, cell in cells.items():
     shared = {key: value for key, value in cell._asdict().items() if key != varied}
@@ -289,16 +289,16 @@ def _sections(experiment, population, cells, vanishing, speed) -> list[str]:
   if vanishing:
     parts += [
       f"### Is less of the gradient lost on the way back than with {first.activation}?",
-      f"Depth {deepest}: log10 of the gradient of the first hidden layer over that of the last, at "
-      "initialisation; the margin is a factor of two. `tables/vanishing_verdicts.csv` has the "
-      "other depths.",
+      f"Depth {deepest}: log10 of the gradient norm of the first hidden layer over that of the "
+      "last, at initialisation; the margin is a factor of two. `tables/vanishing_verdicts.csv` has "
+      "the other depths.",
       _verdict_table(vanishing, deepest),
     ]
   if speed:
     parts += [
       f"### Is the target loss reached earlier than from {report.escape(first.initializer)}?",
-      f"Depth {deepest}: epochs to the target. A member that did not get there, or diverged, "
-      "counts with one epoch more than there are, so arms that never get there are equal. "
+      f"Depth {deepest}: epochs to the target. A member that did not reach it, or diverged, counts "
+      "as one epoch more than the number of epochs, so arms that never reach it are equal. "
       "`tables/speed_verdicts.csv` has the other depths.",
       _verdict_table(speed, deepest),
     ]
@@ -307,18 +307,18 @@ def _sections(experiment, population, cells, vanishing, speed) -> list[str]:
 
 def _explanation(experiment: Experiment) -> str:
   text = (
-    f"On the first {diagnostics.PROBE_SIZE} training images, before training. *Errors* are the "
-    "gradient by the pre-activations, *gradients* that by the kernels, as Frobenius norms; the "
-    "factor per layer is the geometric mean of the ratios of neighbouring hidden layers, from the "
-    "last back to the first: below 1 they vanish towards the input, above 1 they explode. A "
-    "gradient is the product of a layer's input and its error. With an activation that scales with "
-    "its input, as ReLU does, and tanh where it is small, the one changes from layer to layer as "
-    "much as the other, in the other direction, and all gradients are of one size: it is their "
-    "size that tells then, not their ratio. *Saturated* is "
-    "the share of pairs of a hidden unit and an image where the slope of the activation is below "
-    f"{diagnostics.SATURATION:.0%} of its largest (for ReLU: where its input is not above zero); "
-    "*dead* the share of units where that is so on every image. Means over seeds, those of norms "
-    "geometric."
+    f"Measured on the first {diagnostics.PROBE_SIZE} training images, before training. *Errors* "
+    "are the gradients with respect to the pre-activations, *gradients* those with respect to the "
+    "kernels, both as Frobenius norms. The factor per layer is the geometric mean of the ratios of "
+    "neighbouring hidden layers, from the last back to the first: below 1 they vanish towards the "
+    "input, above 1 they explode. A gradient is the product of a layer's input and its error. If "
+    "an activation scales with its input, as ReLU does and tanh does near zero, inputs and errors "
+    "change by the same factor from layer to layer, in opposite directions. All gradients then "
+    "have the same size, and it is that size that matters, not their ratio. *Saturated* is the "
+    "share of pairs of a hidden unit and an image for which the slope of the activation is below "
+    f"{diagnostics.SATURATION:.0%} of its largest slope (for ReLU: for which its input is at most "
+    "zero); *dead* is the share of units that are saturated on every image. Values are means over "
+    "seeds; those of norms are geometric."
   )
   if experiment.target_loss is not None:
     text += f" The target is a training loss of {experiment.target_loss:g}."
@@ -354,7 +354,7 @@ def _row(population: Population, name: str, cell: Cell) -> list[str]:
 
 
 def _geometric_mean(values: np.ndarray) -> str:
-  """Returns the geometric mean of values `[S]`, zeros counting as float32's smallest number."""
+  """Returns the geometric mean of values `[S]`; zeros count as the smallest normal float32."""
   tiny = float(np.finfo(np.float32).tiny)
   return f"{np.exp(np.log(np.maximum(values.astype(float), tiny)).mean()):.2g}"
 
@@ -377,12 +377,12 @@ def _pictures(population: Population, cells: Mapping[str, Cell]) -> list[tuple[s
     "saturated": "saturated share",
   }
   captions = {
-    "gradient_norm": "Norm of the gradient of each layer's kernel at initialisation, the last "
-    "layer being the output: where a line rises, the gradient vanishes towards the input.",
-    "error_norm": "Norm of the gradient of each layer's pre-activations at initialisation: what "
-    "backpropagation brings to the layer, whatever signal it meets there.",
-    "saturated": "Share of pairs of a hidden unit and an image whose activation is flat, at "
-    "initialisation; for ReLU that is the half which is zero.",
+    "gradient_norm": "Norm of the gradient of each layer's kernel at initialisation; the last "
+    "layer is the output. Where a line rises, the gradient vanishes towards the input.",
+    "error_norm": "Norm of the gradient with respect to each layer's pre-activations at "
+    "initialisation, which is the error that backpropagation delivers to the layer.",
+    "saturated": "Share of pairs of a hidden unit and an image for which the activation is flat, "
+    "at initialisation; for ReLU these are the zeros, about half of all pairs.",
   }
   pictures = [
     (
@@ -404,8 +404,8 @@ def _pictures(population: Population, cells: Mapping[str, Cell]) -> list[tuple[s
     pictures.append(
       (
         f"{statistic}_along_training",
-        f"{labels[statistic].capitalize()} of the first and the last hidden layer along the "
-        f"training, depth {deepest}. A line ends where its members diverged.",
+        f"{labels[statistic].capitalize()} of the first and the last hidden layer over "
+        f"epochs, depth {deepest}. A line ends where its members diverged.",
         comparison_plots.layer_training(
           along, y_label=labels[statistic], log_y=statistic != "saturated"
         ),
@@ -417,7 +417,7 @@ def _pictures(population: Population, cells: Mapping[str, Cell]) -> list[tuple[s
 def _profiles(
   population: Population, cells: Mapping[str, Cell], statistic: str
 ) -> dict[tuple[str, str], dict[str, np.ndarray]]:
-  """Returns a statistic at initialisation: a row per depth, a column per activation."""
+  """Returns a statistic at initialisation, (depth, activation) -> initializer -> `[S, L]`."""
   profiles: dict[tuple[str, str], dict[str, np.ndarray]] = {}
   for name, cell in cells.items():
     panel = profiles.setdefault((f"depth {cell.depth}", cell.activation), {})
@@ -426,7 +426,7 @@ def _profiles(
 
 
 def _hidden(values: np.ndarray, cell: Cell) -> np.ndarray:
-  """Returns what there is of the hidden layers, `[..., L - 1]` of `[..., L]` or `[..., L - 1]`."""
+  """Returns the hidden layers of a statistic, `[..., L - 1]`."""
   return values[..., : cell.depth]
 
 
