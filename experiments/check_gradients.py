@@ -35,7 +35,7 @@ from jaxdl.store import files
 
 _TITLES = {
   "models": ("Models", ("model", "loss", "activation")),
-  "rules": ("Rules, each on its own", ("rule", "at")),
+  "rules": ("Single rules", ("rule", "at")),
   "optimizers": ("Optimizers", ("optimizer",)),
   "oracle": ("JAX's own gradients against finite differences", ("function",)),
 }
@@ -133,7 +133,7 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-  """Returns the report."""
+  """Returns the report as Markdown."""
   parts = [
     "# Are the gradients right?",
     f"**{report.escape(summary(rows))}**",
@@ -148,7 +148,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _table(name: str, rows: Sequence[Row]) -> list[list[str]]:
-  """Returns the rows of one table, header first; finite differences have a verdict, no error."""
+  """Returns the rows of one table, header first; rows on finite differences have no error."""
   own = [row for row in rows if row.table == name]
   verdict = {True: "ok", False: "FAILED"}
   if name == "oracle":

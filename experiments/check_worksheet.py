@@ -31,7 +31,7 @@ from jaxdl.errors import InputError, one_line
 from jaxdl.report import figures, worksheet_plots
 from jaxdl.store import files
 
-# Flags of its own, as a config is not needed here.
+# Separate flags, because there is no config here.
 _FLAGS = flags.FlagValues()
 _WORKSHEET = flags.DEFINE_multi_string(
   "worksheet", None, "File of a worksheet; may be repeated.", flag_values=_FLAGS
@@ -43,14 +43,14 @@ _ANSWERS = flags.DEFINE_bool("answers", False, "Print worked solutions.", flag_v
 _JSON, _SUMMARY_JSON, _REPORT, _GRAPH = "worksheet.json", "summary.json", "report.md", "graph"
 _FEEDBACK, _MARKS = "feedback.md", "marks.csv"
 
-# File as it was given -> what was found, or what makes it no worksheet.
+# Each file as it was given, with the checked worksheet or the error in it.
 Results = list[tuple[str, CheckedWorksheet | InputError]]
 
 
 def main(argv: Sequence[str]):
   """Checks, prints and writes; exits with a status."""
   del argv
-  for stream in (sys.stdout, sys.stderr):  # whatever a title has, in whatever encoding
+  for stream in (sys.stdout, sys.stderr):  # a title may have characters that the terminal lacks
     stream.reconfigure(errors="backslashreplace")
   if _ANSWERS.value:
     sys.exit(_print_answers(_WORKSHEET.value))
@@ -146,7 +146,7 @@ def _summary_rows(results: Results) -> list[list[str]]:
 
 
 def _write_results(results: Results, workdir: pathlib.Path):
-  """Writes everything, complete or not at all.
+  """Writes all results; either all files are complete, or none is written.
 
   Raises:
     InputError: if the directory cannot be written or holds the results of something else.
@@ -230,7 +230,7 @@ def _folder_names(files: Sequence[str]) -> list[str]:
 
 
 def markdown(checked: CheckedWorksheet) -> str:
-  """Returns the report of one worksheet."""
+  """Returns the report on one worksheet as Markdown."""
   parts = [
     f"# {report.escape(checked.title)}",
     f"**{report.escape(worksheet.first_slip(checked))}**",
@@ -255,7 +255,7 @@ def markdown(checked: CheckedWorksheet) -> str:
 
 
 def _marked(checked: CheckedWorksheet) -> list[list[str]]:
-  """Returns the table of claims with slips marked, and the lines of working if there are any."""
+  """Returns the table of claims with marked slips, and a column of workings if there are any."""
   header, *rows = worksheet.rows(checked)
   has_working = any(claim.working for claim in checked.claims)
   marked = [[*header, "working"] if has_working else header]
@@ -301,7 +301,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def run(entry: Callable[[Sequence[str]], None] = main):
-  """Runs from the command line."""
+  """Runs `entry` from the command line."""
   entry(_parse_flags(sys.argv))
 
 

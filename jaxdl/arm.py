@@ -84,7 +84,8 @@ class Arm:
     plateau_patience: multiply the learning rate by `plateau_factor` after this many epochs in a row
       without a better validation loss, as Keras's ReduceLROnPlateau does; None: never.
     plateau_factor: in (0, 1).
-    plateau_min_delta: for a plateau, a validation loss is better when it is lower by more than this.
+    plateau_min_delta: for a plateau, a validation loss is better when it is lower by more than
+      this.
     plateau_cooldown: epochs after a reduction that do not count towards the next one.
     min_learning_rate: the lowest learning rate that a plateau may reach.
     label_smoothing: the share of a target that is spread over all classes, in [0, 1); for the

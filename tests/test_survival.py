@@ -278,7 +278,7 @@ def test_asked_to_stop_it_saves_and_says_so(finished, tmp_path, number):
   _, error = run.communicate(timeout=60)
   assert run.returncode == 75, error
   assert error.splitlines()[-1] == (
-    f"interrupted by {number.name}; the same command goes on from here"
+    f"interrupted by {number.name}; run the same command again to continue"
   )
   assert "Traceback" not in error
   assert not (workdir / "report.md").exists()

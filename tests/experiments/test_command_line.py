@@ -50,7 +50,7 @@ _MISTAKES = [
   ([], "--config is missing"),
   ([_SMOKE, "--wrokdir=x"], "Unknown command line flag 'wrokdir'. Did you mean: workdir ?"),
   ([_SMOKE, "num_seeds=3"], "unknown argument 'num_seeds=3'"),
-  ([_SMOKE, "--process_id=0"], "--process_id goes with --executor=multihost only"),
+  ([_SMOKE, "--process_id=0"], "--process_id needs --executor=multihost"),
   ([_SMOKE, "--executor=multihost"], "--executor=multihost needs --coordinator"),
   ([*_SECOND_OF_TWO, "--coordinator=host"], "--coordinator must be HOST:PORT, not 'host'"),
   ([*_SECOND_OF_TWO, "--coordinator=host:65536"], "must be HOST:PORT, not 'host:65536'"),
