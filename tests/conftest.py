@@ -1,6 +1,7 @@
 """Settings for the whole suite, made before JAX is first used."""
 
 import atexit
+import functools
 import hashlib
 import json
 import os
@@ -14,7 +15,9 @@ from typing import NamedTuple
 
 # Compilers take most of the suite's time, and most of theirs goes into optimising code that then
 # runs for milliseconds. Set before JAX is imported; subprocesses inherit it.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault(
+  "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 
 import hypothesis
 import jax
@@ -23,7 +26,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxdl import data, population
+from jaxdl import data, population, train
 from jaxdl.arm import Arm, Hyperparams, Recipe, group_by_recipe, hyperparams
 from jaxdl.batches import Examples, seed_key
 from jaxdl.data.dataset import Dataset, Split
@@ -122,6 +125,21 @@ def member(arm: Arm, dataset: Dataset, slice_size: int = 4096, seed: int = 0) ->
   return Member(recipe, seed_key(0, seed), hyper, *splits)
 
 
+def epoch_scratch(arm: Arm, dataset: Dataset, step=train.train_step) -> int:
+  """Returns how many bytes the program of an epoch needs beside a member's state.
+
+  The state is there twice: donated, and as it was, for a member that has stopped.
+  """
+  recipe, key, hyper, *splits = member(arm, dataset)
+  image_shape = dataset.train.images.shape[1:]
+  state = jax.eval_shape(lambda: train.create_member(recipe, key, hyper, image_shape))
+  epoch = jax.jit(functools.partial(train.train_epoch, recipe, step=step), donate_argnums=0)
+  memory = epoch.lower(state, key, hyper, *splits, jnp.int32(0)).compile().memory_analysis()
+  size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+  assert memory.alias_size_in_bytes == size
+  return memory.temp_size_in_bytes - size
+
+
 @pytest.fixture(scope="session")
 def mlp_arm() -> Arm:
   """An arm that trains in no time on `blobs`."""
@@ -149,18 +167,20 @@ def trained(blobs, three_arms) -> population.Population:
   return population.train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=2)
 
 
-# Imports once, then handles each line of arguments in a process of its own.
+# Imports once, then answers each line of arguments from a process of its own.
 _FORKS = """
-import json, os, sys, tempfile, traceback
+import json, os, runpy, sys, tempfile, traceback
+sys.path.insert(0, os.getcwd())
 {imports}
 
 for line in sys.stdin:
-  with tempfile.TemporaryFile("w+") as stderr:
+  with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
     pid = os.fork()
     if pid == 0:
+      os.dup2(stdout.fileno(), 1)
       os.dup2(stderr.fileno(), 2)
-      os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-      sys.argv = ["script", *json.loads(line)]
+      folder, *sys.argv[1:] = json.loads(line)
+      os.chdir(folder)
       status = 0
       try:
         {call}
@@ -169,31 +189,56 @@ for line in sys.stdin:
       except BaseException:
         status = 1
         traceback.print_exc()
+      sys.stdout.flush()
       sys.stderr.flush()
       os._exit(status)  # at once: a regular exit takes a second
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    stdout.seek(0)
     stderr.seek(0)
-    print(json.dumps([status, stderr.read()]))
+    print(json.dumps([status, stdout.read(), stderr.read()]), flush=True)
 """
 
 
-def call_with_each(arguments, imports, call, timeout=1200):
-  """Makes a call once for each list of command-line arguments; returns (status, standard error)s.
+class Forks:
+  """Makes a call in a process of its own for each list of command-line arguments.
 
-  Importing takes longer than most calls, and is done once; both are lines of Python.
+  Importing takes longer than most calls, and is done once. Both are lines of Python.
   """
-  result = subprocess.run(
-    [sys.executable, "-W", "ignore", "-c", _FORKS.format(imports=imports, call=call)],
-    input="\n".join(map(json.dumps, arguments)),
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    check=True,
-    timeout=timeout,
-  )
-  answers = [json.loads(line) for line in result.stdout.splitlines()]
-  assert len(answers) == len(arguments)
-  return answers
+
+  def __init__(self, imports, call, through=()):
+    self._server = subprocess.Popen(
+      [*through, sys.executable, "-W", "ignore", "-c", _FORKS.format(imports=imports, call=call)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+      cwd=ROOT,
+    )
+
+  def __call__(self, *arguments, cwd=ROOT):
+    print(json.dumps([str(cwd), *arguments]), file=self._server.stdin, flush=True)
+    return subprocess.CompletedProcess(arguments, *json.loads(self._server.stdout.readline()))
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._server.communicate()
+
+
+# What experiments import, for those that run in forks.
+EXPERIMENT_IMPORTS = """
+import pandas, pyarrow.parquet, scipy.stats
+from experiments import command_line
+from jaxdl.report import comparison_plots, figures, plots
+"""
+
+
+@pytest.fixture(scope="session")
+def run_module():
+  """Runs `python -m MODULE ARGUMENTS` in a process whose imports are there already."""
+  call = 'runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)'
+  with Forks(EXPERIMENT_IMPORTS, call) as forks:
+    yield forks
 
 
 # A run of some seconds, in three chunks of both arms.

@@ -24,7 +24,7 @@ from dataclasses import replace
 import markdown_it
 import numpy as np
 import pytest
-from conftest import call_with_each
+from conftest import Forks
 from drawing import make_population
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -301,19 +301,15 @@ def _overrides(script, num):
 def test_settings_on_the_command_line():
   imports = "from experiments import command_line, compare_initializers, compare_optimizers"
   for script in ("compare_initializers", "compare_optimizers"):
-    lines = [
-      [f"--config=ml_collections_configs/{script}.py:smoke", "--workdir=x", text]
-      for text in _overrides(script, 20 * EXAMPLES)
-    ]
-    timeout = max(1200, 60 * EXAMPLES)
     call = f"command_line.main(lambda config: {script}.create_experiment(config) and None)"
-    for line, (status, stderr) in zip(
-      lines, call_with_each(lines, imports, call, timeout), strict=True
-    ):
-      assert status in (0, 2), (line, stderr)
-      assert status == 0 or stderr.startswith("error: "), (line, stderr)
-      assert status == 0 or stderr.count("\n") == 1, (line, stderr)
-      assert "Traceback" not in stderr, (line, stderr)
+    with Forks(imports, call) as forks:
+      for text in _overrides(script, 20 * EXAMPLES):
+        result = forks(f"--config=ml_collections_configs/{script}.py:smoke", "--workdir=x", text)
+        assert result.returncode in (0, 2), result
+        if result.returncode:
+          assert result.stderr.startswith("error: "), result
+          assert result.stderr.count("\n") == 1, result
+        assert "Traceback" not in result.stderr, result
 
 
 # --- Worksheets ---

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, SHORT_RUN, call_with_each, hashes, start_run
+from conftest import ROOT, SHORT_RUN, Forks, hashes, start_run
 
 from jaxdl import population
 from jaxdl.errors import InputError
@@ -446,10 +446,10 @@ trainer.Trainer.train = fail
 def test_a_run_with_a_broken_chunk_reports_the_rest_and_exits_with_1(finished, tmp_path):
   """The chunk of seed 1 is tried three times; the same command then trains only that."""
   workdir = tmp_path / "run"
-  arguments = [*SHORT_RUN[3:], f"--workdir={workdir}"]
-  call = "command_line.run(compare_initializers.SCRIPT)"
-  ((status, error),) = call_with_each([arguments], _BROKEN_CHUNK, call)
-  assert status == 1, error
+  with Forks(_BROKEN_CHUNK, "command_line.run(compare_initializers.SCRIPT)") as forks:
+    broken = forks(*SHORT_RUN[3:], f"--workdir={workdir}")
+  error = broken.stderr
+  assert broken.returncode == 1, error
   assert "Traceback" not in error
   assert error.count("attempt 3 of 3): RuntimeError: broken; see ") == 1
   assert error.strip().endswith("1 seeds are missing; the report says why")

@@ -1,7 +1,6 @@
 """One member: its batches, its early stopping, its divergence."""
 
 import functools
-import re
 from dataclasses import replace
 
 import flax.linen as nn
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import member
+from conftest import epoch_scratch, member
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -152,20 +151,10 @@ def test_partial_batch_has_the_gradient_of_its_own_examples(blobs):
 )
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_step_updates_weights_where_they_are(blobs, optimizer):
-  """The loop over an epoch's steps copies no kernel that the backward pass reads."""
-  arm = Arm(model="mlp(17,19,23)", loss="categorical_cross_entropy", optimizer=optimizer,
+  """An epoch needs no room for another kernel, though the backward pass reads them all."""
+  arm = Arm(model="mlp(128,128,128)", loss="categorical_cross_entropy", optimizer=optimizer,
             batch_size=1, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
-  recipe, key, hyper, train_set, validation = member(arm, blobs)
-  epoch = jax.jit(functools.partial(train.train_epoch, recipe), donate_argnums=0)
-  splits = train_set, validation
-  state = jax.eval_shape(lambda: train.create_member(recipe, key, hyper, (8, 8, 1)))
-  program = epoch.lower(state, key, hyper, *splits, jnp.int32(0)).compile().as_text()
-  step = max(program.split("\n\n"), key=lambda computation: computation.count(" dot("))
-  # Forward through four layers, and back through three; of one example, a kernel's gradient is an
-  # outer product.
-  assert step.count(" dot(") == 4 + 3
-  for shape in ("64,17", "17,19", "19,23", "23,3"):
-    assert not re.search(rf"= f32\[{shape}\]\S* copy\(", step)
+  assert epoch_scratch(arm, blobs) < 4 * 128 * 128
 
 
 def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):

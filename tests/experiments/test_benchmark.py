@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import subprocess
 import sys
 import textwrap
 
@@ -215,11 +214,11 @@ def test_what_a_worker_complains_of_is_one_line(fake):
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def smoke(tmp_path_factory, run_module):
   """A run of the smallest variant with a peer that is not installed."""
   workdir = tmp_path_factory.mktemp("benchmark") / "run"
   command = [
-    *(sys.executable, "-m", "experiments.benchmark"),
+    "experiments.benchmark",
     "--config=ml_collections_configs/benchmark.py:smoke",
     f"--workdir={workdir}",
     "--config.peers=('torch',)",
@@ -228,7 +227,7 @@ def smoke(tmp_path_factory):
     "--config.cold_start=('mlp',)",
     "--config.rounds=1",
   ]
-  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+  done = run_module(*command)
   assert done.returncode == 0, done.stderr
   return workdir, command, done
 
@@ -261,10 +260,10 @@ def test_smoke_run_measures_and_names_what_is_missing(smoke):
   assert not [path for path in workdir.iterdir() if path.name.startswith(".")]
 
 
-def test_a_benchmark_is_not_overwritten(smoke):
+def test_a_benchmark_is_not_overwritten(smoke, run_module):
   workdir, command, _ = smoke
   before = (workdir / "benchmark.json").read_bytes()
-  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+  done = run_module(*command)
   assert done.returncode == 2
   assert done.stderr.strip().splitlines()[-1].endswith("replace it with --overwrite")
   assert (workdir / "benchmark.json").read_bytes() == before
@@ -284,16 +283,11 @@ def test_a_benchmark_is_not_overwritten(smoke):
     ("--config.workloads.mlp.loss=hing", "workload 'mlp': unknown loss 'hing'"),
   ],
 )
-def test_mistakes_get_one_line(tmp_path, change, message):
+def test_mistakes_get_one_line(tmp_path, change, message, run_module):
   if jax.default_backend() != "cpu":
     pytest.skip("the message about devices is for a CPU")
-  command = [
-    *(sys.executable, "-m", "experiments.benchmark"),
-    "--config=ml_collections_configs/benchmark.py:smoke",
-    f"--workdir={tmp_path / 'run'}",
-    change,
-  ]
-  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+  config = "--config=ml_collections_configs/benchmark.py:smoke"
+  done = run_module("experiments.benchmark", config, f"--workdir={tmp_path / 'run'}", change)
   assert done.returncode == 2
   (line,) = done.stderr.strip().splitlines()
   assert message in line

@@ -3,10 +3,7 @@
 import dataclasses
 import importlib
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -263,22 +260,12 @@ def test_a_run_without_what_a_claim_needs_is_refused():
     coursework_claims.loss_functions(run._replace(experiment=lost))
 
 
-def _call(*arguments):
-  return subprocess.run(
-    [sys.executable, "-m", "experiments.claims", *arguments],
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    env={**os.environ, "PYTHONPATH": str(ROOT)},
-  )
-
-
-def test_smoke_run_then_collected(tmp_path):
+def test_smoke_run_then_collected(tmp_path, run_module):
   """One experiment is run; the second time nothing is, wherever its workdir was moved to."""
   one = [f"--config.runs.{name}=" for name in CLAIMS if name != "compare_losses"]
   arguments = (f"--config={ROOT}/ml_collections_configs/claims.py:smoke", *one)
   workdir = tmp_path / "ledger"
-  result = _call(*arguments, f"--workdir={workdir}")
+  result = run_module("experiments.claims", *arguments, f"--workdir={workdir}")
   assert result.returncode == 0, result.stderr
   assert "compare_losses: running" in result.stderr
   assert re.search(r"undecided +Cross-entropy gives", result.stdout)
@@ -294,7 +281,8 @@ def test_smoke_run_then_collected(tmp_path):
 
   moved = tmp_path / "elsewhere"
   (workdir / "runs" / "compare_losses").rename(moved)
-  again = _call(*arguments, f"--workdir={tmp_path / 'second'}", f"--collect=nowhere,{moved}")
+  arguments += (f"--workdir={tmp_path / 'second'}", f"--collect=nowhere,{moved}")
+  again = run_module("experiments.claims", *arguments)
   assert again.returncode == 0, again.stderr
   assert f"compare_losses: collected from {moved}" in again.stderr
   assert (tmp_path / "second" / "CLAIMS.md").read_text() == text
@@ -328,8 +316,8 @@ def test_unknown_variants_are_refused():
     ("--workdir=", "workdir is empty"),
   ],
 )
-def test_a_mistake_gets_one_line_and_status_2(argument, message, tmp_path):
-  result = _call(f"--workdir={tmp_path / 'ledger'}", argument)
+def test_a_mistake_gets_one_line_and_status_2(argument, message, tmp_path, run_module):
+  result = run_module("experiments.claims", f"--workdir={tmp_path / 'ledger'}", argument)
   assert result.returncode == 2
   assert result.stderr.startswith("error: ")
   assert result.stderr.count("\n") == 1

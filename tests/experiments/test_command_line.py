@@ -8,7 +8,7 @@ import sys
 
 import pandas as pd
 import pytest
-from conftest import ROOT, call_with_each
+from conftest import ROOT
 
 _CONFIG = "ml_collections_configs/compare_initializers.py"
 _SCRIPT = "experiments.compare_initializers"
@@ -61,39 +61,23 @@ _MISTAKES = [
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
-  """Exit status and standard error of every mistake, and the folder they all wanted to write to."""
-  parent = tmp_path_factory.mktemp("mistakes")
-  arguments = [[*args, f"--workdir={parent / 'run'}"] for args, _ in _MISTAKES]
-  imports = "from experiments import command_line, compare_initializers as script"
-  return call_with_each(arguments, imports, "command_line.run(script.SCRIPT)"), parent
+def wanted(tmp_path_factory):
+  """The folder that every mistake wants to write to."""
+  return tmp_path_factory.mktemp("mistakes") / "run"
 
 
-@pytest.mark.parametrize("index", range(len(_MISTAKES)), ids=lambda i: _MISTAKES[i][1][:30])
-def test_a_mistake_gets_one_line_and_status_2(answers, index):
-  (status, stderr), expected = answers[0][index], _MISTAKES[index][1]
-  assert status == 2, stderr
-  assert stderr.startswith("error: ")
-  assert stderr.count("\n") == 1
-  assert "Traceback" not in stderr
-  assert expected in stderr
+@pytest.mark.parametrize(("arguments", "expected"), _MISTAKES, ids=[m[:30] for _, m in _MISTAKES])
+def test_a_mistake_gets_one_line_and_status_2(run_module, wanted, arguments, expected):
+  result = run_module(_SCRIPT, *arguments, f"--workdir={wanted}")
+  assert result.returncode == 2, result.stderr
+  assert result.stderr.startswith("error: ")
+  assert result.stderr.count("\n") == 1
+  assert "Traceback" not in result.stderr
+  assert expected in result.stderr
+  assert not wanted.exists()
 
 
-def test_mistakes_leave_nothing_behind(answers):
-  assert list(answers[1].iterdir()) == []
-
-
-def _run(*arguments, cwd=ROOT):
-  return subprocess.run(
-    [sys.executable, "-m", _SCRIPT, *arguments],
-    capture_output=True,
-    text=True,
-    cwd=cwd,
-    env={**os.environ, "PYTHONPATH": str(ROOT)},
-  )
-
-
-def test_smoke_run(tmp_path):
+def test_smoke_run(tmp_path, run_module):
   """From the command to the verdicts, in another directory; then again into the same workdir."""
   workdir = tmp_path / "run"
   arguments = (
@@ -101,7 +85,13 @@ def test_smoke_run(tmp_path):
     f"--workdir={workdir}",
     "--config.initializers=he_normal/zeros,random_normal(0.1)",
   )
-  result = _run(*arguments, cwd=tmp_path)
+  result = subprocess.run(
+    [sys.executable, "-m", _SCRIPT, *arguments],
+    capture_output=True,
+    text=True,
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": str(ROOT)},
+  )
   assert result.returncode == 0, result.stderr
   assert "No claim can be made from so few seeds" in result.stdout
   assert f"Report: {workdir / 'report.md'}" in result.stdout
@@ -119,15 +109,15 @@ def test_smoke_run(tmp_path):
   assert config["arms"]["random_normal(0.1)"]["bias_initializer"] == "random_normal(0.1)"
 
   first = (workdir / "verdicts.json").read_bytes()
-  again = _run(*arguments)
+  again = run_module(_SCRIPT, *arguments)
   assert again.returncode == 0, again.stderr
   assert (workdir / "verdicts.json").read_bytes() == first
-  refused = _run(*arguments, "--config.seed=1")
+  refused = run_module(_SCRIPT, *arguments, "--config.seed=1")
   assert refused.returncode == 2
   assert "holds a run of another config (seed: 0 there, 1 now)" in refused.stderr
 
 
-def test_damaged_dataset_is_named(tmp_path, tfds_dir):
+def test_damaged_dataset_is_named(tmp_path, tfds_dir, run_module):
   """A truncated record file: refused, by name, with nothing left behind."""
   source = tfds_dir / "mnist" / "3.0.1"
   copy = tmp_path / "tfds" / "mnist" / "3.0.1"
@@ -136,9 +126,8 @@ def test_damaged_dataset_is_named(tmp_path, tfds_dir):
     content = file.read_bytes()
     damaged = "test.array_record" in file.name
     (copy / file.name).write_bytes(content[: len(content) // 2] if damaged else content)
-  result = _run(
-    f"--config={_CONFIG}:mnist", f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path / 'tfds'}"
-  )
+  flags = f"--config={_CONFIG}:mnist", f"--workdir={tmp_path / 'run'}"
+  result = run_module(_SCRIPT, *flags, f"--data_dir={tmp_path / 'tfds'}")
   assert result.returncode == 2
   assert result.stderr.count("\n") == 1
   assert "mnist-test.array_record-00000-of-00001" in result.stderr

@@ -3,9 +3,6 @@
 import dataclasses
 import json
 import math
-import os
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -181,17 +178,13 @@ def test_summary_beside_the_coursework(run, blobs):
   assert mini_batch[8:] == ["97.72 %", "47.7", "0.609"]
 
 
-def test_smoke_run(tmp_path):
+def test_smoke_run(tmp_path, run_module):
   """From the command to the tables."""
   workdir = tmp_path / "run"
-  command = [
-    *(sys.executable, "-m", "experiments.compare_batch_sizes"),
-    f"--config={ROOT}/ml_collections_configs/compare_batch_sizes.py:smoke",
-    f"--workdir={workdir}",
-  ]
-
-  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-  result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+  config = f"--config={ROOT}/ml_collections_configs/compare_batch_sizes.py:smoke"
+  result = run_module(
+    "experiments.compare_batch_sizes", config, f"--workdir={workdir}", cwd=tmp_path
+  )
   assert result.returncode == 0, result.stderr
   timings = pd.read_csv(workdir / "tables/timings.csv")
   arms = ["batch", "stochastic", "mini_batch", "batch_equal_time"]

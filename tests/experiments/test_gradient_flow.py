@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -18,21 +15,11 @@ from ml_collections_configs import gradient_flow as configs
 _SMOKE = f"--config={ROOT / 'ml_collections_configs/gradient_flow.py'}:smoke"
 
 
-def _run(workdir):
-  return subprocess.run(
-    [sys.executable, "-m", "experiments.gradient_flow", _SMOKE, f"--workdir={workdir}"],
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-    env={**os.environ, "PYTHONPATH": str(ROOT)},
-  )
-
-
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(tmp_path_factory, run_module):
   """What a smoke run leaves."""
   path = tmp_path_factory.mktemp("gradient_flow") / "run"
-  result = _run(path)
+  result = run_module("experiments.gradient_flow", _SMOKE, f"--workdir={path}")
   assert result.returncode == 0, result.stderr
   assert "No claim can be made from so few seeds" in result.stdout
   return path
@@ -92,10 +79,11 @@ def test_pictures_and_report(workdir):
   assert "### Depth 3" in report
 
 
-def test_again_gives_the_same(workdir):
+def test_again_gives_the_same(workdir, run_module):
   names = ("verdicts.json", "tables/layers.csv", "tables/vanishing_verdicts.csv")
   first = [(workdir / name).read_bytes() for name in names]
-  assert _run(workdir).returncode == 0
+  again = run_module("experiments.gradient_flow", _SMOKE, f"--workdir={workdir}")
+  assert again.returncode == 0, again.stderr
   assert [(workdir / name).read_bytes() for name in names] == first
 
 
