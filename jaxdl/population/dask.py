@@ -48,6 +48,7 @@ class Job:
     prepare: loads the data and plans the chunks.
     device: what the chunks are planned for.
     folder: of the store, which all workers see.
+    run: of the store; a worker stops once another run has taken the folder.
     observe: as `jaxdl.population.train_population` takes it, like those that follow.
     keep_logits: keep every member's logits of the test set.
     checkpoint_every: epochs from one checkpoint of a chunk to the next.
@@ -57,6 +58,7 @@ class Job:
   prepare: Prepare
   device: DeviceKind
   folder: str
+  run: str | None = None
   observe: Observer | None = None
   keep_logits: bool = False
   checkpoint_every: int | None = None
@@ -76,8 +78,9 @@ class Counts(NamedTuple):
 
 def train_chunk(job: Job, chunk: Chunk) -> Counts:
   """Trains a chunk of a run on this worker and commits it."""
-  store = Store(pathlib.Path(job.folder))
+  store = Store(pathlib.Path(job.folder), job.run)
   try:
+    store.check_run()
     # A worker that was thought dead may still be training the same chunk.
     with files.exclusive(store.folder / "locks" / chunk.name):
       trainer, groups = _trainer(job)
@@ -113,7 +116,7 @@ def _trainer(job: Job) -> tuple[Trainer, list[Group]]:
     jax.local_devices()[:1],
     observe=job.observe,
     keep_logits=job.keep_logits,
-    store=Store(pathlib.Path(job.folder)),
+    store=Store(pathlib.Path(job.folder), job.run),
     checkpoint_every=job.checkpoint_every,
     progress=Progress(quiet=True),
   )
@@ -178,7 +181,10 @@ class Cluster:
   ) -> Outcome:
     """Trains chunks on the workers; arguments and errors as of `local.train_here`."""
     store = Store(pathlib.Path(job.folder))
-    waiting = [chunk for chunk in chunks if not store.has_chunk(chunk.name)]
+    store.join()
+    job = dataclasses.replace(job, run=store.run)
+    there = local.read_committed(store, groups, chunks, progress).results
+    waiting = [chunk for chunk in chunks if chunk not in there]
     failures = {}
     task = functools.partial(train_chunk, job)
     for done, (chunk, result) in enumerate(self.map(task, waiting), 1):

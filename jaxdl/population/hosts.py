@@ -173,7 +173,7 @@ def train_across_hosts(
   mesh = create_mesh()
   what = "another config, dataset, version or installation"
   _check_same(what, _identity(dataset, groups, settings))
-  claimed = json.dumps(store.read_identity(), sort_keys=True)
+  claimed = json.dumps(store.join(), sort_keys=True)
   _check_same("another workdir (all hosts must see the same one)", claimed)
   waiting = _agree_on_waiting(store, groups, chunks, progress)
   trainer = _Trainer(dataset, groups, mesh, store, progress, **settings)

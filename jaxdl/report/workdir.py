@@ -164,11 +164,12 @@ class Workdir:
     identity = {
       "config": self._config,
       "dataset_checksum": dataset.checksum,
+      "class_names": list(dataset.class_names),
       "jax": ".".join(jax.__version__.split(".")[:2]),  # so long as its major version is 0
       "device_kind": device.name,
       "programs": {str(group.index): _program_identity(group) for group in groups},
     }
-    there = self.store.read_identity() if self._partial else self.store.claim(identity)
+    there = self.store.join() if self._partial else self.store.claim(identity)
     self._refuse_differences(there, json.loads(json.dumps(identity)))
 
   def _refuse_differences(self, there: dict[str, Any], now: dict[str, Any]):

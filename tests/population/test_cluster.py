@@ -123,6 +123,16 @@ def test_every_chunk_is_done_and_failures_come_with_their_reason(threads, tmp_pa
       assert result == chunk.seed
 
 
+def test_a_worker_stops_once_another_run_has_the_folder(tmp_path):
+  """It may outlive its client: it then loads, trains and writes nothing."""
+  store.Store(tmp_path).claim({"config": {"num_seeds": 2}})
+  before = sorted(tmp_path.rglob("*"))
+  job = dask_lib.Job(None, None, str(tmp_path), run="of a run that was replaced")
+  with pytest.raises(InputError, match="another run has taken the place"):
+    dask_lib.train_chunk(job, _chunks(1)[0])
+  assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_failed_chunks_are_left_out_and_bad_input_ends_the_run(threads, tmp_path, monkeypatch):
   one = store.Store(tmp_path)

@@ -1,8 +1,10 @@
 """What a run keeps of its chunks: whole or refused, whatever happens to the disk."""
 
+import hashlib
 import io
 import logging
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -36,21 +38,21 @@ def _equal(a, b):
 
 @given(_ARRAYS)
 def test_arrays_come_back(arrays):
-  _equal(store.unpack(store.pack(arrays)), arrays)
+  _equal(store.unpack(store.pack(arrays, "me"), "me"), arrays)
 
 
 @given(_ARRAYS, st.data())
 @settings(max_examples=200)
 def test_damage_is_found_or_does_not_matter(arrays, data):
   """One bit, or everything after some byte: the arrays are the same, or refused."""
-  content = bytearray(store.pack(arrays))
+  content = bytearray(store.pack(arrays, "me"))
   place = data.draw(st.integers(0, len(content) - 1))
   if data.draw(st.booleans()):
     content[place] ^= 1 << data.draw(st.integers(0, 7))
   else:
     del content[place:]
   try:
-    found = store.unpack(bytes(content))
+    found = store.unpack(bytes(content), "me")
   except ValueError:
     return
   _equal(found, arrays)
@@ -59,7 +61,7 @@ def test_damage_is_found_or_does_not_matter(arrays, data):
 @given(st.binary(max_size=300))
 def test_strange_bytes_are_refused_in_one_line(content):
   with pytest.raises(ValueError, match=":") as caught:
-    store.unpack(content)
+    store.unpack(content, "me")
   assert "\n" not in str(caught.value)
 
 
@@ -71,7 +73,7 @@ def test_nothing_that_is_read_can_run_code():
   stream = io.BytesIO()
   np.savez(stream, sha256=np.zeros(32, np.uint8), x=np.array([Evil()], object))
   with pytest.raises(ValueError, match="allow_pickle=False"):
-    store.unpack(stream.getvalue())
+    store.unpack(stream.getvalue(), "me")
 
 
 @pytest.fixture
@@ -132,7 +134,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used(saved, damage, caplog):
   assert epoch == 2
   _equal(found, arrays[2])
   (warning,) = [r.getMessage() for r in caplog.records if r.name == "jaxdl"]
-  assert f"{one.folder / 'checkpoints' / 'c' / '3'} is damaged" in warning
+  assert f"{one.folder / 'checkpoints' / 'c' / '3'} cannot be used" in warning
   assert "\n" not in warning
   damage(one.folder / "checkpoints" / "c" / "2")
   assert one.read_checkpoint("c") is None
@@ -146,13 +148,77 @@ def test_a_damaged_chunk_is_no_chunk(tmp_path, caplog):
   _flip(tmp_path / "chunks")
   with caplog.at_level(logging.WARNING, "jaxdl"):
     assert one.read_chunk("c") is None
-  assert "c.npz is damaged" in caplog.text
+  assert "c.npz cannot be used: it is damaged" in caplog.text
   assert not one.has_chunk("c")
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+  """Stores of two runs that differ in one setting."""
+  stores = [store.Store(tmp_path / str(rate)) for rate in (1, 2)]
+  for rate, one in enumerate(stores):
+    one.claim({"config": {"learning_rate": rate}})
+  return stores
+
+
+def test_a_chunk_of_another_name_or_run_is_no_chunk(two_runs, caplog):
+  one, other = two_runs
+  for name in ("a", "b"):
+    one.commit_chunk(name, {"x": np.zeros(3)})
+  chunks = one.folder / "chunks"
+  (chunks / "a.npz").replace(chunks / "b.npz")
+  other.commit_chunk("a", {"x": np.ones(3)})
+  (other.folder / "chunks" / "a.npz").replace(chunks / "a.npz")
+  with caplog.at_level(logging.WARNING, "jaxdl"):
+    assert one.read_chunk("a") is one.read_chunk("b") is None
+  first, second = [record.getMessage() for record in caplog.records]
+  assert f"it is of chunk a of run {other.run}, not of chunk a of run {one.run}" in first
+  assert f"it is of chunk a of run {one.run}, not of chunk b" in second
+
+
+def test_a_checkpoint_of_another_chunk_or_run_is_not_used(two_runs):
+  one, other = two_runs
+  arrays = {"epoch": np.int64(1)}
+  for from_, name in ((one, "a"), (other, "b")):
+    from_.save_checkpoint(name, 1, arrays)
+    from_.flush()
+    from_.close()
+  there = one.folder / "checkpoints"
+  shutil.copytree(there / "a", there / "c")
+  shutil.copytree(other.folder / "checkpoints" / "b", there / "b")
+  assert one.read_checkpoint("c") is one.read_checkpoint("b") is None
+  _equal(one.read_checkpoint("a")[1], arrays)
+
+
+def test_a_chunk_from_before_it_carried_its_owner_is_no_chunk(two_runs, caplog):
+  arrays = {"x": np.arange(3.0)}
+  digest = hashlib.sha256(b"x <f8 (3,)\n" + arrays["x"].tobytes()).digest()
+  file = two_runs[0].folder / "chunks" / "a.npz"
+  file.parent.mkdir()
+  np.savez(file, sha256=np.frombuffer(digest, np.uint8), **arrays)
+  with caplog.at_level(logging.WARNING, "jaxdl"):
+    assert two_runs[0].read_chunk("a") is None
+  assert "it does not say which chunk and run it is of" in caplog.text
+
+
+def test_nothing_is_written_once_another_run_has_the_folder(two_runs):
+  one, other = two_runs
+  (other.folder / "run.json").replace(one.folder / "run.json")
+  before = sorted(one.folder.rglob("*"))
+  for write in (
+    lambda: one.commit_chunk("a", {}),
+    lambda: one.save_checkpoint("a", 1, {}),
+    lambda: one.split("a"),
+    lambda: one.write_failure("a", "why"),
+  ):
+    with pytest.raises(InputError, match="another run has taken the place of this one in"):
+      write()
+  assert sorted(one.folder.rglob("*")) == before
 
 
 def test_a_commit_ends_the_checkpoints_of_its_chunk(saved):
   one, _ = saved
-  one = store.Store(one.folder)
+  one = store.Store(one.folder, one.run)
   one.save_checkpoint("c", 4, {"epoch": np.int64(4)})
   one.commit_chunk("c", {"x": np.zeros(3)})
   one.close()
@@ -184,7 +250,7 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(saved):
     import numpy as np
     from jaxdl.store import store
     from jaxdl.errors import InputError
-    one = store.Store(pathlib.Path({str(one.folder)!r}))
+    one = store.Store(pathlib.Path({str(one.folder)!r}), {one.run!r})
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, {resource.RLIM_INFINITY}))
     random = np.random.default_rng(0).random(100_000)
     for write in (lambda: (one.save_checkpoint("c", 4, {{"x": random}}), one.flush()),
