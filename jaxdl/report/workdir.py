@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -118,8 +117,7 @@ class Workdir:
     self._lock = files.Lock(self.path)
     try:
       if overwrite and not partial:
-        with files.naming(self.path):
-          shutil.rmtree(self.path / RUN, ignore_errors=True)
+        self.store.clear()
       else:
         self._check_config()
     except BaseException:

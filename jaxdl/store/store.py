@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import threading
 import warnings
@@ -35,6 +36,17 @@ from jaxdl.store import files
 _LOGGER = logging.getLogger("jaxdl")
 _CHECKSUM = "sha256"
 _OWNER = "owner"
+# What run.json says while a run is deleted, so that its rest is taken for no run.
+_OVERWRITTEN = {"overwritten": True}
+# All files that a run makes, and those that it leaves when it is killed while it writes.
+_NAME = r"g\d+-s\d+x\d+-a\d+x\d+"
+_MADE = re.compile(
+  rf"run\.json|(chunks/{_NAME}\.npz)|((split|locks)/{_NAME})|(failures/{_NAME}\.txt)|"
+  rf"(checkpoints/{_NAME}/\d+/.+)"
+)
+_LITTER = re.compile(
+  rf"(\w+/)?\.[^/]+\.[0-9a-f]{{32}}\.tmp|checkpoints/{_NAME}/(\.\d+|\d+\.orbax[^/]*)(/.+)?"
+)
 # Checkpoints kept of each chunk: if the newest is damaged, the one before it is used.
 _KEPT = 2
 
@@ -128,10 +140,11 @@ class Store:
       compares the two.
 
     Raises:
-      InputError: the folder cannot be written, or its content cannot be read.
+      InputError: the folder cannot be written, its content cannot be read, or is none of a run's.
     """
     self._check_access()
     if self.read_identity() is None:
+      self._check_made()
       self._write(self.folder / "run.json", json.dumps(identity, indent=2) + "\n")
     claimed = self.join()
     self._sweep()
@@ -161,18 +174,60 @@ class Store:
     Raises:
       InputError: it cannot be read.
     """
+    identity = self._read_identity()
+    if identity == _OVERWRITTEN:
+      raise InputError(
+        f"the run in {str(self.folder)!r} is half deleted; delete the rest with --overwrite"
+      )
+    return identity
+
+  def _read_identity(self) -> dict[str, Any] | None:
     file = self.folder / "run.json"
     try:
       identity = json.loads(file.read_text(encoding="utf-8"))
-      if not isinstance(identity, dict) or not isinstance(identity.get("config"), dict):
-        raise ValueError("it is damaged")
+      if identity != _OVERWRITTEN and not isinstance(identity["config"], dict):
+        raise ValueError("its config is none")
     except FileNotFoundError:
       return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
       raise InputError(
-        f"cannot read {str(file)!r}: {error}; start anew with --overwrite"
+        f"{str(file)!r} is damaged or of no run ({brief(error)}); move it away, or choose another "
+        "workdir"
       ) from error
     return identity
+
+  def clear(self):
+    """Deletes the run in the folder, its identity last.
+
+    Raises:
+      InputError: something in the folder was made by no run, and nothing is deleted; or something
+        cannot be deleted.
+    """
+    self._check_access()
+    self._check_made()
+    if self._read_identity() is not None:
+      self._write(self.folder / "run.json", json.dumps(_OVERWRITTEN) + "\n")
+    self._sweep()
+    with files.naming(self.folder, "delete the run in"):
+      for name in ("checkpoints", "chunks", "split", "failures", "locks"):
+        if (self.folder / name).exists():
+          shutil.rmtree(self.folder / name)
+      (self.folder / "run.json").unlink(missing_ok=True)
+
+  def _check_made(self):
+    """Raises InputError if something in the folder was made by no run."""
+    for name in sorted(self._files()):
+      if not _MADE.fullmatch(name) and not _LITTER.fullmatch(name):
+        raise InputError(
+          f"{str(self.folder / name)!r} was made by no run; move it away, or choose another workdir"
+        )
+
+  def _files(self) -> Iterator[str]:
+    """Yields the names of all files, and of links, relative to the folder."""
+    for folder, folders, names in os.walk(self.folder):
+      links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+      for name in (*names, *links):
+        yield (pathlib.Path(folder) / name).relative_to(self.folder).as_posix()
 
   def _check_access(self):
     """Raises InputError if this process lacks permission to read or replace something.
@@ -194,17 +249,17 @@ class Store:
 
   def _sweep(self):
     """Deletes what killed processes left half-written or did not come to delete."""
-    for path in [
-      *self.folder.glob(".*"),
-      *self.folder.glob("*/.*"),
-      *self.folder.glob("checkpoints/*/.*"),
-      *self.folder.glob("checkpoints/*/*.orbax*"),
-      *(p for p in self.folder.glob("checkpoints/*") if self.has_chunk(p.name)),
-    ]:
-      if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-      else:
-        path.unlink(missing_ok=True)
+    for pattern in (".*", "*/.*", "checkpoints/*/*"):
+      for path in self.folder.glob(pattern):
+        if not _LITTER.fullmatch(path.relative_to(self.folder).as_posix()):
+          continue
+        if path.is_dir():
+          shutil.rmtree(path, ignore_errors=True)
+        else:
+          path.unlink(missing_ok=True)
+    for folder in self.folder.glob("checkpoints/*"):
+      if self.has_chunk(folder.name):
+        self._delete_checkpoints(folder.name)
 
   def log_resumption(self, names: Sequence[str]):
     """Logs in one line how many of the chunks are done or have begun, if any."""
@@ -227,7 +282,7 @@ class Store:
     self.check_run()
     self._write(self._chunk_file(name), pack(arrays, self._owner(name)))
     self._saver.drop(name)
-    shutil.rmtree(self._checkpoint_folder(name), ignore_errors=True)
+    self._delete_checkpoints(name)
     self.failure_file(name).unlink(missing_ok=True)
 
   def read_chunk(self, name: str) -> dict[str, np.ndarray] | None:
@@ -316,6 +371,14 @@ class Store:
 
   def _checkpoint_folder(self, name: str) -> pathlib.Path:
     return self.folder / "checkpoints" / name
+
+  def _delete_checkpoints(self, name: str):
+    folder = self._checkpoint_folder(name)
+    for path in folder.glob("*"):
+      if path.name.isdecimal():
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there is none, or something else is in it
+      folder.rmdir()
 
   def _write_checkpoint(self, name: str, epoch: int, arrays: Arrays):
     folder = self._checkpoint_folder(name)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import re
 import resource
 import shutil
 import subprocess
@@ -27,6 +28,9 @@ _ARRAYS = st.dictionaries(
   ),
   max_size=4,
 )
+
+
+_CHUNK = "g0-s0x1-a0x1"
 
 
 def _equal(a, b):
@@ -228,18 +232,88 @@ def test_a_commit_ends_the_checkpoints_of_its_chunk(saved):
 
 def test_what_killed_processes_left_is_swept_away(saved):
   one, _ = saved
+  other = _CHUNK.replace("s0", "s1")
   litter = [
-    one.folder / "checkpoints" / "c" / "4.orbax-checkpoint-tmp",
-    one.folder / "checkpoints" / "c" / ".1",
-    one.folder / "chunks" / ".c.npz.0.tmp",
-    one.folder / ".run.json.0.tmp",
-    one.folder / "checkpoints" / "d" / "1",  # of a chunk that is committed
+    one.folder / "checkpoints" / _CHUNK / "4.orbax-checkpoint-tmp",
+    one.folder / "checkpoints" / _CHUNK / ".1",
+    one.folder / "chunks" / f".{_CHUNK}.npz.{'0' * 32}.tmp",
+    one.folder / f".run.json.{'0' * 32}.tmp",
+    one.folder / "checkpoints" / other / "1",  # of a chunk that is committed
   ]
-  one.commit_chunk("d", {"x": np.zeros(1)})
-  for path in litter:
+  kept = [one.folder / ".git", one.folder / "chunks" / ".notes", one.folder / "notes.tmp"]
+  one.commit_chunk(other, {"x": np.zeros(1)})
+  for path in (*litter, *kept):
     path.mkdir(parents=True)
   one.claim({"config": {}})
   assert not any(path.exists() for path in litter)
+  assert all(path.exists() for path in kept)
+
+
+def _fill(one):
+  """Makes a store hold one of everything."""
+  other = _CHUNK.replace("s0", "s1")
+  one.save_checkpoint(_CHUNK, 1, {"epoch": np.int64(1)})
+  one.flush()
+  one.close()
+  one.split(_CHUNK)
+  one.write_failure(_CHUNK, "why")
+  one.commit_chunk(other, {"x": np.zeros(1)})
+  with files.exclusive(one.folder / "locks" / other):
+    pass
+  (one.folder / "chunks" / f".{_CHUNK}.npz.{'0' * 32}.tmp").write_text("half")
+
+
+def test_a_run_is_deleted_as_a_whole(two_runs):
+  one, _ = two_runs
+  _fill(one)
+  one.clear()
+  assert not list(one.folder.iterdir())
+  one.clear()
+  assert one.read_identity() is None
+
+
+@pytest.mark.parametrize(
+  "name", [".git", "notes.txt", "chunks/mine.npz", f"checkpoints/{_CHUNK}/x"]
+)
+def test_what_no_run_has_made_keeps_a_run_from_being_deleted(two_runs, name):
+  one, _ = two_runs
+  _fill(one)
+  (one.folder / name).write_text("mine")
+  before = sorted(one.folder.rglob("*"))
+  with pytest.raises(InputError, match=re.escape(f"{name}' was made by no run")):
+    one.clear()
+  assert sorted(one.folder.rglob("*")) == before
+  assert one.read_identity() == {"config": {"learning_rate": 0}}
+
+
+def test_what_no_run_has_made_keeps_a_folder_from_being_claimed(tmp_path):
+  (tmp_path / "notes.txt").write_text("mine")
+  with pytest.raises(InputError, match=r"notes\.txt' was made by no run"):
+    store.Store(tmp_path).claim({"config": {}})
+  (tmp_path / "notes.txt").rename(tmp_path / "run.json")
+  for do in ("clear", "read_identity"):
+    with pytest.raises(InputError, match=r"run\.json' is damaged or of no run"):
+      getattr(store.Store(tmp_path), do)()
+  assert (tmp_path / "run.json").read_text() == "mine"
+
+
+def test_the_rest_of_a_run_that_is_being_deleted_is_no_run(two_runs, monkeypatch):
+  """Whatever is deleted first, a kill then leaves nothing that is gone on with."""
+  one, _ = two_runs
+  _fill(one)
+
+  def fail(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(shutil, "rmtree", fail)
+    with pytest.raises(InputError, match=r"cannot delete the run in .*: Permission denied"):
+      one.clear()
+  for do in (one.join, lambda: one.claim({"config": {}}), lambda: one.commit_chunk(_CHUNK, {})):
+    with pytest.raises(InputError, match="is half deleted; delete the rest with --overwrite"):
+      do()
+  one.clear()
+  assert not list(one.folder.iterdir())
 
 
 def test_a_full_disk_is_one_line_and_the_last_state_stays(saved):
