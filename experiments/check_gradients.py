@@ -108,11 +108,9 @@ def _parse(argv: Sequence[str]) -> pathlib.Path | None:
 
 
 def _claim(workdir: pathlib.Path):
-  """Makes the directory before anything is computed; refuses to replace another run's report."""
-  with files.staging(workdir):
-    pass
-  if (workdir / "report.md").exists() and not (workdir / "gradients.json").exists():
-    raise InputError(f"workdir {str(workdir)!r} holds the report of another run; choose another")
+  """Makes the directory before anything is computed; refuses to replace what no run has made."""
+  with files.Lock(workdir):
+    files.check_replaceable(workdir, _FILES, _FILES[0])
 
 
 def _write(workdir: pathlib.Path, rows: Sequence[Row]):
@@ -124,7 +122,7 @@ def _write(workdir: pathlib.Path, rows: Sequence[Row]):
     "checks": [_to_json(row) for row in rows],
   }
   texts = (json.dumps(content, indent=2, allow_nan=False) + "\n", markdown(rows))
-  with files.staging(workdir) as stage:
+  with files.Lock(workdir), files.staging(workdir, _FILES[0]) as stage:
     for name, text in zip(_FILES, texts, strict=True):
       (stage / name).write_text(text, encoding="utf-8")
 

@@ -39,10 +39,13 @@ from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
 from jaxdl.report.tables import confusion_arrays, curves_table, members_table, per_class_table
 
 CONFIG_FILE = "config.json"
+_PROVENANCE = "provenance.json"
 _PARTIAL = "partial"
 _REFUSE = "choose another workdir, or replace what is there with --overwrite"
-_FILES = (
-  "provenance.json",
+_NAMES = (
+  CONFIG_FILE,
+  FIGURES,
+  TABLES,
   "members.csv",
   "per_class.csv",
   "curves.parquet",
@@ -97,7 +100,8 @@ class Workdir:
         process trains on.
 
     Raises:
-      InputError: where the directory cannot be written, is in use, or holds another run.
+      InputError: where the directory cannot be written, is in use, holds another run, or has
+        something that no run has made in the place of what a run makes.
     """
     self.path = pathlib.Path(path)
     if not str(path):
@@ -116,6 +120,7 @@ class Workdir:
       self.path /= _PARTIAL  # the report's own folder, and lock
     self._lock = files.Lock(self.path)
     try:
+      files.check_replaceable(self.path, _NAMES, _PROVENANCE)
       if overwrite and not partial:
         self.store.clear()
       else:
@@ -132,11 +137,6 @@ class Workdir:
       return
     file = self.path / CONFIG_FILE
     if not file.exists():
-      strangers = [name for name in _FILES if (self.path / name).exists()]
-      if strangers:
-        raise InputError(
-          f"workdir {str(self.path)!r} holds a {strangers[0]} of no known run; {_REFUSE}"
-        )
       return
     try:
       there = json.loads(file.read_text(encoding="utf-8"))
@@ -211,8 +211,7 @@ class Workdir:
     """
     # Without its config a directory is no run, so one that is interrupted while the files move is
     # not taken for one.
-    replaces = (CONFIG_FILE, FIGURES, TABLES)
-    with files.staging(self.path, replaces, last=(CONFIG_FILE,)) as stage:
+    with files.staging(self.path, _PROVENANCE, last=(CONFIG_FILE,)) as stage:
       self._write(stage, experiment, dataset, trained, verdicts, extra, shown or trained)
 
   def _provenance(self, dataset: Dataset, trained: Population) -> dict[str, Any]:
@@ -240,7 +239,7 @@ class Workdir:
     captions = [(name, caption) for name, caption, _ in pictures]
     text = render(experiment, shown, verdicts, origin, captions, extra.sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
-    _write_json(stage / "provenance.json", origin)
+    _write_json(stage / _PROVENANCE, origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
     members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
     per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")

@@ -4,6 +4,7 @@ import datetime
 import itertools
 import json
 import re
+import shutil
 import types
 from dataclasses import replace
 
@@ -96,10 +97,10 @@ def test_a_picture_of_augmentation_and_one_of_the_rates(blobs, mlp_arm, tmp_path
   """Where there is something to see; tables of an earlier run do not stay behind."""
   arms = {"a": replace(mlp_arm, rotation_range=30.0, schedule="cosine", num_epochs=2)}
   experiment = Experiment("?", arms, dataset="blobs", num_seeds=1, margins={"test_accuracy": 0.1})
-  (tmp_path / "tables").mkdir()
-  (tmp_path / "tables" / "old.csv").write_text("x")
+  trained = experiment_lib.train_arms(experiment, blobs)
+  table = report.Extra(tables={"old": pd.DataFrame({"x": [1]})})
   with report.Workdir(tmp_path, experiment) as directory:
-    trained = experiment_lib.train_arms(experiment, blobs)
+    directory.commit(experiment, blobs, trained, [], table)
     directory.commit(experiment, blobs, trained, [])
   names = {path.stem for path in (tmp_path / "figures").iterdir()}
   assert {"augmentation", "learning_rates"} < names
@@ -332,15 +333,54 @@ def test_same_config_and_overwrite_are_accepted(workdir, experiment):
 
 
 def test_strange_directories_are_refused(tmp_path, experiment):
-  (tmp_path / "report.md").write_text("mine")
-  with pytest.raises(InputError, match=r"holds a report\.md of no known run"):
-    report.Workdir(tmp_path, experiment)
-  (tmp_path / "config.json").write_text("{")
-  with pytest.raises(InputError, match=r"cannot read .*config\.json"):
-    report.Workdir(tmp_path, experiment)
   (tmp_path / "file").write_text("")
   with pytest.raises(InputError, match="cannot write to workdir"):
     report.Workdir(tmp_path / "file" / "workdir", experiment)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "report.md",
+    "config.json",
+    "provenance.json",
+    "figures/mine.png",
+    "tables/.notes",
+    "run/notes.txt",
+    "run/run.json",
+    ".lock",
+  ],
+)
+def test_what_no_run_has_made_is_refused_and_stays(name, overwrite, tmp_path, experiment, blobs):
+  file = tmp_path / name
+  file.parent.mkdir(exist_ok=True)
+  file.write_text("mine")
+  before = sorted(tmp_path.rglob("*"))
+  with (
+    pytest.raises(InputError, match=re.escape(name)),
+    report.Workdir(tmp_path, experiment, overwrite=overwrite) as directory,
+  ):
+    directory.claim(blobs, [], devices.kind_of(jax.local_devices()[0]))
+  assert sorted(tmp_path.rglob("*")) == before
+  assert file.read_text() == "mine"
+
+
+def test_a_report_that_somebody_has_edited_is_refused_and_stays(
+  workdir, tmp_path, experiment, blobs, trained, verdicts
+):
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  with report.Workdir(path, experiment) as directory:
+    with open(path / "report.md", "a") as file:
+      file.write("my notes")
+    with pytest.raises(InputError, match=r"report\.md' was made by no run, or has changed since"):
+      directory.commit(experiment, blobs, trained, verdicts)
+  for overwrite in (False, True):
+    with pytest.raises(InputError, match=r"report\.md' was made by no run, or has changed since"):
+      report.Workdir(path, experiment, overwrite=overwrite)
+  assert {p.name for p in path.iterdir()} == FILES
+  assert (path / "report.md").read_text().endswith("my notes")
 
 
 def test_a_failed_run_leaves_nothing(tmp_path, experiment):
