@@ -21,7 +21,7 @@ import jax
 
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, brief
-from jaxdl.population import devices, local
+from jaxdl.population import devices, environment, local
 from jaxdl.population.chunk_result import progress_of
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.local import Outcome
@@ -49,6 +49,7 @@ class Job:
     device: what the chunks are planned for.
     folder: of the store, which all workers see.
     run: of the store; a worker stops once another run has taken the folder.
+    environment: of the client, as `environment.describe` has it; the workers' must be the same.
     observe: as `jaxdl.population.train_population` takes it, like those that follow.
     keep_logits: keep every member's logits of the test set.
     checkpoint_every: epochs from one checkpoint of a chunk to the next.
@@ -59,6 +60,7 @@ class Job:
   device: DeviceKind
   folder: str
   run: str | None = None
+  environment: tuple[tuple[str, Any], ...] = ()
   observe: Observer | None = None
   keep_logits: bool = False
   checkpoint_every: int | None = None
@@ -99,6 +101,7 @@ def _trainer(job: Job) -> tuple[Trainer, list[Group]]:
   """Loads the data set and plans the run, once for each worker."""
   if job.pinned:
     _take_share()
+  _check_environment(job)
   here = devices.kind_of(jax.local_devices()[0])
   if here[:2] != job.device[:2]:
     raise InputError(f"a worker has a {here.name}, but the run is planned for {job.device.name}")
@@ -121,6 +124,16 @@ def _trainer(job: Job) -> tuple[Trainer, list[Group]]:
     progress=Progress(quiet=True),
   )
   return trainer, groups
+
+
+def _check_environment(job: Job):
+  here = environment.describe()
+  for name, value in job.environment:
+    if here.get(name) != value:
+      raise InputError(
+        f"a worker has {name} {here.get(name)}, and this process {value}; all workers need the "
+        "same versions and settings"
+      )
 
 
 def _take_share():
@@ -182,7 +195,8 @@ class Cluster:
     """Trains chunks on the workers; arguments and errors as of `local.train_here`."""
     store = Store(pathlib.Path(job.folder))
     store.join()
-    job = dataclasses.replace(job, run=store.run)
+    described = tuple(environment.describe().items())
+    job = dataclasses.replace(job, run=store.run, environment=described)
     there = local.read_committed(store, groups, chunks, progress).results
     waiting = [chunk for chunk in chunks if chunk not in there]
     failures = {}

@@ -25,8 +25,10 @@ from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.nn import augment
+from jaxdl.population import environment
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
+from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
 from jaxdl.store import files
 from jaxdl.store import store as store_lib
@@ -148,13 +150,22 @@ class Workdir:
         f"now); {_REFUSE}"
       )
 
-  def claim(self, dataset: Dataset, groups: Sequence[Group], device: DeviceKind):
+  def claim(
+    self,
+    dataset: Dataset,
+    groups: Sequence[Group],
+    device: DeviceKind,
+    observe: Observer | None = None,
+    keep_logits: bool = False,
+  ):
     """Says what is about to train here, before anything of it does.
 
     Args:
       dataset: as it will be trained on.
       groups: how its members are cut into chunks.
       device: what they train on.
+      observe: what else is recorded, as `jaxdl.launch.run` takes it.
+      keep_logits: likewise.
 
     Raises:
       InputError: the run that is there is another one.
@@ -163,8 +174,10 @@ class Workdir:
       "config": self._config,
       "dataset_checksum": dataset.checksum,
       "class_names": list(dataset.class_names),
-      "jax": ".".join(jax.__version__.split(".")[:2]),  # so long as its major version is 0
+      "environment": environment.describe(),
       "device_kind": device.name,
+      "observe": None if observe is None else getattr(observe, "__qualname__", "unnamed"),
+      "keep_logits": keep_logits,
       "programs": {str(group.index): _program_identity(group) for group in groups},
     }
     there = self.store.join() if self._partial else self.store.claim(identity)

@@ -20,7 +20,7 @@ from jaxdl import experiment as experiment_lib
 from jaxdl import report, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
-from jaxdl.population import devices
+from jaxdl.population import devices, environment
 from jaxdl.report import figures
 
 FILES = {
@@ -336,6 +336,40 @@ def test_strange_directories_are_refused(tmp_path, experiment):
   (tmp_path / "file").write_text("")
   with pytest.raises(InputError, match="cannot write to workdir"):
     report.Workdir(tmp_path / "file" / "workdir", experiment)
+
+
+def test_whatever_decides_a_result_is_compared(tmp_path, experiment, blobs, monkeypatch):
+  """Settings, versions and source; the data, the names of its classes; what is recorded."""
+
+  def observe(*_):
+    return {}
+
+  kind = devices.kind_of(jax.local_devices()[0])
+
+  def claim(message=None, dataset=blobs, resume_anyway=False, **recorded):
+    with report.Workdir(tmp_path, experiment, resume_anyway=resume_anyway) as directory:
+      if message is None:
+        directory.claim(dataset, [], kind, **recorded)
+        return directory.resumed_anyway
+      with pytest.raises(InputError, match=f"holds a run that differs .*{message}"):
+        directory.claim(dataset, [], kind, **recorded)
+
+  claim()
+  claim("dataset_checksum", dataset=replace(blobs, checksum="1"))
+  claim("class_names", dataset=replace(blobs, class_names=("a", "b", "d")))
+  claim("observe: None there, .*observe' now", observe=observe)
+  claim("keep_logits: False there, True now", keep_logits=True)
+  with jax.default_matmul_precision("bfloat16"):
+    claim("jax_default_matmul_precision: None there, 'bfloat16' now")
+  with jax.threefry_partitionable(False):
+    claim("jax_threefry_partitionable: True there, False now")
+  monkeypatch.setattr(jax, "__version__", "9.9.9")
+  claim("environment.jax: .* there, '9.9.9' now")
+  (said,) = claim(resume_anyway=True)
+  assert said.startswith("environment.jax: ")
+  monkeypatch.undo()
+  monkeypatch.setattr(environment, "_source_hash", lambda: "edited")
+  claim("environment.source: .* there, 'edited' now")
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
