@@ -179,11 +179,9 @@ def _parse(argv: Sequence[str]) -> tuple[pathlib.Path | None, pathlib.Path | Non
 
 
 def _claim(workdir: pathlib.Path):
-  """Creates the directory before anything is computed; refuses another run's report."""
-  with files.staging(workdir):
-    pass
-  if (workdir / "report.md").exists() and not (workdir / "gradients.json").exists():
-    raise InputError(f"workdir {str(workdir)!r} holds the report of another run; choose another")
+  """Makes the directory before anything is computed; refuses to replace what no run has made."""
+  with files.Lock(workdir):
+    files.check_replaceable(workdir, _FILES, _FILES[0])
 
 
 def _write(workdir: pathlib.Path, content: dict, text: str):
@@ -193,7 +191,7 @@ def _write(workdir: pathlib.Path, content: dict, text: str):
     json.dumps(content, indent=2, allow_nan=False) + "\n",
     f"{text}\nJAX {jax.__version__}\n",
   )
-  with files.staging(workdir) as stage:
+  with files.Lock(workdir), files.staging(workdir, _FILES[0]) as stage:
     for name, text in zip(_FILES, texts, strict=True):
       (stage / name).write_text(text, encoding="utf-8")
 

@@ -154,13 +154,7 @@ def _write_results(results: Results, workdir: pathlib.Path):
   checked = [(file, r) for file, r in results if isinstance(r, CheckedWorksheet)]
   if not checked:
     return
-  is_ours = any((workdir / name).exists() for name in (_JSON, _SUMMARY_JSON))
-  if (workdir / _REPORT).exists() and not is_ours:
-    raise InputError(
-      f"workdir {str(workdir)!r} holds a {_REPORT} of something else; choose another workdir"
-    )
-  # A summary replaces the results of a single worksheet, and the other way round.
-  with files.staging(workdir, replaces=(_JSON, _SUMMARY_JSON)) as stage:
+  with files.Lock(workdir), files.staging(workdir) as stage:
     if len(results) == 1:
       _write_worksheet(stage, checked[0][1])
     else:
@@ -214,11 +208,12 @@ def _write_summary(stage: pathlib.Path, results: Results):
       csv.writer(file).writerow([f"'{cell}" if cell[:1] in tuple("=+-@") else cell for cell in row])
 
 
-def _folder_names(files: Sequence[str]) -> list[str]:
+def _folder_names(sheets: Sequence[str]) -> list[str]:
   """Returns a folder's name for each file, distinct even if case is ignored."""
   names: list[str] = []
-  used = {_REPORT, _SUMMARY_JSON, _MARKS, _FEEDBACK, _JSON, f"{_GRAPH}.png", f"{_GRAPH}.svg"}
-  for file in files:
+  used = {_REPORT, _SUMMARY_JSON, _MARKS, _FEEDBACK, _JSON, files.MANIFEST}
+  used |= {f"{_GRAPH}.png", f"{_GRAPH}.svg"}
+  for file in sheets:
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", pathlib.Path(file).stem)[:80].strip(".") or "worksheet"
     name, number = stem, 1
     while name.casefold() in used:
@@ -293,6 +288,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
       raise InputError(f"unknown argument {rest[1]!r}; a file is given as --worksheet=FILE")
     if not _WORKSHEET.value:
       raise InputError("--worksheet is missing")
+    if _WORKDIR.value == "":
+      raise InputError("--workdir is empty")
   except (flags.Error, InputError) as error:
     _complain(error)
     sys.exit(2)

@@ -3,8 +3,9 @@
   python -m experiments.claims --workdir=DIR [--collect=DIR,DIR,...]
 
 runs the experiments that the claims need in `DIR/runs` and judges every claim. A finished run with
-the same config, there or in a workdir that `--collect` names, is reused. `CLAIMS.md`, `claims.json`
-and a picture are written to DIR.
+the same config, there or in a workdir that `--collect` names, is reused. A run with another config
+that is in the way stays unless `--overwrite` is given. `CLAIMS.md`, `claims.json` and a picture are
+written to DIR.
 """
 
 import contextlib
@@ -34,6 +35,7 @@ from jaxdl.store.store import Store
 _ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG_FILE = str(_ROOT / "ml_collections_configs" / "claims.py")
 _COLLECT = flags.DEFINE_list("collect", [], "Workdirs of finished runs to take results from.")
+_FILES = ("CLAIMS.md", "claims.json", "figures")
 _KEYS = ("runs", "num_seeds", "alpha", "note")
 
 
@@ -60,6 +62,7 @@ def judge_all(config: ConfigDict):
     raise InputError("workdir is empty")
   wanted = [plan(name, variant, config) for name, variant in read_runs(config).items()]
   workdir = pathlib.Path(command_line.WORKDIR.value)
+  files.check_replaceable(workdir, _FILES)
   places = [workdir / "runs" / run.name for run in wanted]
   found = [obtain(run, place) for run, place in zip(wanted, places, strict=True)]
   outcomes = [(run, outcome) for run in found for outcome in _judge_run(run, config)]
@@ -112,7 +115,7 @@ def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
       return _read(wanted, path)
   print(f"{wanted.name}: running", file=sys.stderr)
   arguments = [*wanted.arguments, f"--workdir={place.resolve()}"]
-  if not is_begun(wanted.experiment, place):
+  if command_line.OVERWRITE.value and not is_begun(wanted.experiment, place):
     arguments.append("--overwrite")
   if command_line.DATA_DIR.value is not None:
     arguments.append(f"--data_dir={pathlib.Path(command_line.DATA_DIR.value).resolve()}")
@@ -182,7 +185,7 @@ def publish(
   note: str = "",
 ):
   """Writes the ledger and its picture; all files are complete, or none is written."""
-  with files.staging(workdir, last=("CLAIMS.md",)) as stage:
+  with files.Lock(workdir), files.staging(workdir, last=("CLAIMS.md",)) as stage:
     rows = [row for _, outcome in outcomes for row in forest_rows(outcome)]
     (stage / "figures").mkdir()
     figures.save(comparison_plots.forest(rows), stage / "figures" / "claims")

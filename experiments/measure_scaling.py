@@ -95,9 +95,10 @@ def main(config: ConfigDict):
   if not command_line.OVERWRITE.value and any((workdir / name).exists() for name in _FILES):
     raise InputError(f"workdir {str(workdir)!r} holds measurements; replace them with --overwrite")
   with files.Lock(workdir):
+    files.check_replaceable(workdir, _FILES, _FILES[0])
     found = measure(config, command_line.DATA_DIR.value)
     text = markdown(found)
-    with files.staging(workdir) as stage:
+    with files.staging(workdir, _FILES[0]) as stage:
       (stage / "scaling.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
       (stage / "scaling.md").write_text(text, encoding="utf-8")
   print(text)

@@ -108,7 +108,7 @@ def run(
       options,
     ) as (kind, execute):
       groups = experiment_lib.plan_groups(experiment, dataset, kind)
-      directory.claim(dataset, groups, kind)
+      directory.claim(dataset, groups, kind, observe, keep_logits)
       population = experiment_lib.train_arms(
         experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
       )

@@ -21,7 +21,7 @@ import jax
 
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, brief
-from jaxdl.population import devices, local
+from jaxdl.population import devices, environment, local
 from jaxdl.population.chunk_result import progress_of
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.local import Outcome
@@ -48,6 +48,8 @@ class Job:
     prepare: loads the data and plans the chunks.
     device: the kind of device that the chunks are planned for.
     folder: the folder of the store, which all workers see.
+    run: the store's run; a worker stops once another run has taken the folder.
+    environment: of the client, as `environment.describe` gives it; the workers' must be the same.
     observe: the observer; see `jaxdl.population.programs.Observer`.
     keep_logits: keep every member's logits on the test set.
     checkpoint_every: epochs between checkpoints of a chunk; None: chosen by time.
@@ -57,6 +59,8 @@ class Job:
   prepare: Prepare
   device: DeviceKind
   folder: str
+  run: str | None = None
+  environment: tuple[tuple[str, Any], ...] = ()
   observe: Observer | None = None
   keep_logits: bool = False
   checkpoint_every: int | None = None
@@ -76,8 +80,9 @@ class Counts(NamedTuple):
 
 def train_chunk(job: Job, chunk: Chunk) -> Counts:
   """Trains a chunk on this worker and commits its results to the store."""
-  store = Store(pathlib.Path(job.folder))
+  store = Store(pathlib.Path(job.folder), job.run)
   try:
+    store.check_run()
     # A worker that Dask believes lost may still be training the same chunk.
     with files.exclusive(store.folder / "locks" / chunk.name):
       trainer, groups = _trainer(job)
@@ -96,6 +101,7 @@ def _trainer(job: Job) -> tuple[Trainer, list[Group]]:
   """Loads the dataset and plans the run, once per worker."""
   if job.pinned:
     _take_share()
+  _check_environment(job)
   here = devices.kind_of(jax.local_devices()[0])
   if here[:2] != job.device[:2]:
     raise InputError(f"a worker has a {here.name}, but the run is planned for {job.device.name}")
@@ -113,11 +119,21 @@ def _trainer(job: Job) -> tuple[Trainer, list[Group]]:
     jax.local_devices()[:1],
     observe=job.observe,
     keep_logits=job.keep_logits,
-    store=Store(pathlib.Path(job.folder)),
+    store=Store(pathlib.Path(job.folder), job.run),
     checkpoint_every=job.checkpoint_every,
     progress=Progress(quiet=True),
   )
   return trainer, groups
+
+
+def _check_environment(job: Job):
+  here = environment.describe()
+  for name, value in job.environment:
+    if here.get(name) != value:
+      raise InputError(
+        f"a worker has {name} {here.get(name)}, and this process {value}; all workers need the "
+        "same versions and settings"
+      )
 
 
 def _take_share():
@@ -188,7 +204,11 @@ class Cluster:
       InputError: the user must fix something; trying again would not help.
     """
     store = Store(pathlib.Path(job.folder))
-    waiting = [chunk for chunk in chunks if not store.has_chunk(chunk.name)]
+    store.join()
+    described = tuple(environment.describe().items())
+    job = dataclasses.replace(job, run=store.run, environment=described)
+    there = local.read_committed(store, groups, chunks, progress).results
+    waiting = [chunk for chunk in chunks if chunk not in there]
     failures = {}
     task = functools.partial(train_chunk, job)
     for done, (chunk, result) in enumerate(self.map(task, waiting), 1):

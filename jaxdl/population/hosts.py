@@ -32,7 +32,7 @@ from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.population import chunk as chunk_lib
-from jaxdl.population import local, programs
+from jaxdl.population import environment, local, programs
 from jaxdl.population.chunk import BoundPrograms
 from jaxdl.population.chunk_result import ChunkResult, progress_of, sum_up
 from jaxdl.population.local import Outcome
@@ -175,7 +175,7 @@ def train_across_hosts(
   mesh = create_mesh()
   what = "another config, dataset, version or installation"
   _check_same(what, _identity(dataset, groups, settings))
-  claimed = json.dumps(store.read_identity(), sort_keys=True)
+  claimed = json.dumps(store.join(), sort_keys=True)
   _check_same("another workdir (all hosts must see the same one)", claimed)
   waiting = _agree_on_waiting(store, groups, chunks, progress)
   trainer = _Trainer(dataset, groups, mesh, store, progress, **settings)
@@ -412,7 +412,7 @@ def _identity(dataset: Dataset, groups: Sequence[Group], settings: Mapping[str, 
     digest.update(np.ascontiguousarray(leaf).view(np.uint8).reshape(-1).data)
   plans = [(group.recipe, group.layout, group.num_seeds) for group in groups]
   extra = settings.get("keep_logits", False), settings.get("observe") is not None
-  return repr((digest.hexdigest(), dataset.checksum, plans, extra, jax.__version__))
+  return repr((digest.hexdigest(), dataset.checksum, plans, extra, environment.describe()))
 
 
 def _leaves_of(dataset: Dataset, groups: Sequence[Group]) -> Iterable[np.ndarray]:

@@ -18,7 +18,7 @@ from jaxdl import batches
 from jaxdl.arm import Arm, Hyperparams, Recipe
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer
-from jaxdl.population import programs, tuning
+from jaxdl.population import environment, programs, tuning
 from jaxdl.population.devices import DeviceKind
 
 
@@ -113,8 +113,10 @@ def plan_groups(
     slice_size: examples that pass through a model at once; None chooses by model and backend.
 
   Raises:
-    InputError: a setting is out of range or does not fit the dataset.
+    InputError: a setting is out of range or does not fit the dataset, or JAX is configured so that
+      nothing can be trained.
   """
+  environment.check()
   _check(dataset, arms, chunk_size, slice_size)
   sizes = tuning.slice_sizes(slice_size, device.platform)
   recipes = arm_lib.group_by_recipe(arms, dataset.num_classes, len(dataset.train), sizes)

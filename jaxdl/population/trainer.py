@@ -100,10 +100,12 @@ class Trainer:
 
     Raises:
       StoppedError: `stop` was set.
-      InputError: a single member does not fit the device; the store cannot be written.
+      InputError: a single member does not fit the device; the store cannot be written, or belongs
+        to another run.
     """
     stored = None
     if self._store is not None:
+      self._store.check_run()
       stored = read_chunk(self._store, self._groups[chunk.group], chunk)
     if stored is not None:
       self._progress.resume(*progress_of(self._groups[chunk.group], stored))

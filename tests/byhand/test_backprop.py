@@ -592,7 +592,7 @@ def test_command_fails_with_a_wrong_rule(cases, monkeypatch, tmp_path, capsys):
     (["x"], "unknown argument 'x'"),
     (["--workdir="], "--workdir is empty"),
     (["--workdir=pyproject.toml"], "cannot write to workdir 'pyproject.toml'"),
-    (["--workdir=OTHER"], "holds the report of another run"),
+    (["--workdir=OTHER"], "report.md' was made by no run"),
   ],
 )
 def test_bad_input_gets_one_line_and_status_2(arguments, expected, monkeypatch, tmp_path, capsys):

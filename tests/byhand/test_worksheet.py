@@ -902,6 +902,7 @@ def test_command_line_with_one_worksheet(tmp_path):
   assert "| w2' | 1.0000005 | 1.000006664 | 8 | ✗ slip | 1.000006647 |" in report
   assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
     "feedback.md",
+    "files.json",
     "graph.png",
     "graph.svg",
     "report.md",
@@ -940,7 +941,8 @@ def test_command_line_with_several_worksheets(tmp_path):
   [
     ([], 2, "error: --worksheet is missing"),
     (["--worksheet=nope.toml"], 2, "error: cannot read worksheet 'nope.toml'"),
-    ([f"--worksheet={SHEETS / 'problem_1b.toml'}", "--workdir=."], 2, "of something else"),
+    ([f"--worksheet={SHEETS / 'problem_1b.toml'}", "--workdir=."], 2, "report.md' was made by no"),
+    ([f"--worksheet={SHEETS / 'problem_1b.toml'}", "--workdir="], 2, "--workdir is empty"),
   ],
 )
 def test_command_line_mistakes(tmp_path, args, status, message):
@@ -958,6 +960,21 @@ def test_command_line_prints_answers(tmp_path):
   result = run(f"--worksheet={file}", "--answers")
   assert (result.returncode, result.stderr) == (0, "")
   assert result.stdout == "Forward pass\n  z = 2 * x = 2 * 1 = 2\n"
+
+
+def test_a_folder_that_is_called_like_a_worksheet_is_left_alone(tmp_path):
+  sheets = [f"--worksheet={SHEETS / name}.toml" for name in ("problem_1a", "problem_1b")]
+  mine = tmp_path / "problem_1a" / "mine.txt"
+  mine.parent.mkdir()
+  mine.write_text("mine")
+  result = run(*sheets, "--workdir=.", cwd=tmp_path)
+  assert result.returncode == 2
+  (line,) = result.stderr.splitlines()
+  assert "mine.txt' was made by no run" in line
+  assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+  mine.unlink()
+  for _ in range(2):  # what it has made itself, it replaces
+    assert run(*sheets, "--workdir=.", cwd=tmp_path).returncode == 1
 
 
 def test_command_line_when_all_is_right(tmp_path):

@@ -12,7 +12,7 @@ from conftest import ROOT, hashes, start_run
 
 from jaxdl.errors import InputError
 from jaxdl.population import dask as dask_lib
-from jaxdl.population import local, plan
+from jaxdl.population import environment, local, plan
 from jaxdl.population.progress import Progress
 from jaxdl.store import store
 
@@ -121,6 +121,25 @@ def test_every_chunk_is_done_and_failures_come_with_their_reason(threads, tmp_pa
       assert (tmp_path / chunk.name).stat().st_size == local.ATTEMPTS
     else:
       assert result == chunk.seed
+
+
+def test_a_worker_stops_once_another_run_has_the_folder(tmp_path):
+  """It may outlive its client: it then loads, trains and writes nothing."""
+  store.Store(tmp_path).claim({"config": {"num_seeds": 2}})
+  before = sorted(tmp_path.rglob("*"))
+  job = dask_lib.Job(None, None, str(tmp_path), run="of a run that was replaced")
+  with pytest.raises(InputError, match="another run has taken the place"):
+    dask_lib.train_chunk(job, _chunks(1)[0])
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_worker_of_another_installation_is_refused(tmp_path):
+  here = environment.describe()
+  for name, other in (("jax", "0.1"), ("source", "f00"), ("jax_threefry_partitionable", "no")):
+    described = tuple({**here, name: other}.items())
+    job = dask_lib.Job(None, None, str(tmp_path), environment=described)
+    with pytest.raises(InputError, match=f"a worker has {name} {here[name]}, and this .* {other};"):
+      dask_lib.train_chunk(job, _chunks(1)[0])
 
 
 @pytest.mark.filterwarnings("ignore")

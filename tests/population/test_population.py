@@ -551,3 +551,18 @@ def test_a_selection_is_the_population_of_its_arms(blobs, three_arms, trained):
   assert chosen.confusion.shape[1] == len(chosen.mean_probabilities) == 2
   with pytest.raises(InputError, match="unknown arm 'random_norm'; did you mean 'random_normal'"):
     trained.select(["random_norm"])
+
+
+@pytest.mark.parametrize(
+  ("name", "context"),
+  [
+    ("JAX_ENABLE_X64", lambda: jax.enable_x64(True)),
+    ("JAX_DISABLE_JIT", jax.disable_jit),
+    ("JAX_DEBUG_INFS", lambda: jax.debug_infs(True)),
+    ("JAX_DEBUG_NANS", lambda: jax.debug_nans(True)),
+    ("JAX_NUMPY_DTYPE_PROMOTION", lambda: jax.numpy_dtype_promotion("strict")),
+  ],
+)
+def test_settings_of_jax_under_which_nothing_trains_are_refused(name, context, blobs, mlp_arm):
+  with context(), pytest.raises(InputError, match=f"see the environment variable {name}"):
+    train_population(blobs, {"a": mlp_arm}, seeds=1)
