@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,7 @@ def test_a_signal_stops_it_and_the_same_call_goes_on(experiment, finished, tmp_p
   def commit_and_ask_to_stop(store, name, arrays):
     commit(store, name, arrays)
     signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+    time.sleep(1)  # or else this worker may train all that is left before the signal is noticed
 
   with monkeypatch.context() as patch:
     patch.setattr(Store, "commit_chunk", commit_and_ask_to_stop)
@@ -62,7 +64,7 @@ def test_a_signal_stops_it_and_the_same_call_goes_on(experiment, finished, tmp_p
   written = {file: file.stat().st_mtime_ns for file in (tmp_path / "run" / "chunks").iterdir()}
   assert 1 <= len(written) < 3
   launch.run(experiment, tmp_path)
-  assert all(file.stat().st_mtime_ns == time for file, time in written.items())
+  assert all(file.stat().st_mtime_ns == then for file, then in written.items())
   assert _numbers(tmp_path) == _numbers(finished)
 
 

@@ -280,7 +280,9 @@ def test_smoke_run_then_collected(tmp_path, run_module):
   assert [part["low"] for part in record["parts"]] == [None] * 3  # two seeds give no bounds
 
   there = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-  refused = _call(*arguments, f"--workdir={workdir}", "--config.num_seeds=3")
+  refused = run_module(
+    "experiments.claims", *arguments, f"--workdir={workdir}", "--config.num_seeds=3"
+  )
   assert refused.returncode == 2
   assert "holds a run of another config (num_seeds: 2 there, 3 now)" in refused.stderr
   assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == there
@@ -295,10 +297,10 @@ def test_smoke_run_then_collected(tmp_path, run_module):
   assert not (tmp_path / "second" / "runs").exists()
 
 
-def test_figures_that_are_not_of_a_ledger_are_refused_before_anything_runs(tmp_path):
+def test_figures_that_are_not_of_a_ledger_are_refused_before_anything_runs(tmp_path, run_module):
   (tmp_path / "figures").mkdir()
   (tmp_path / "figures" / "mine.png").write_text("mine")
-  result = _call(f"--workdir={tmp_path}")
+  result = run_module("experiments.claims", f"--workdir={tmp_path}")
   assert result.returncode == 2
   (line,) = result.stderr.splitlines()
   assert "mine.png' was made by no run" in line
