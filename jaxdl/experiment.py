@@ -358,7 +358,7 @@ def _pairs_text(about: list[stats.Verdict]) -> str:
 
 def _divergence(about: list[stats.Verdict]) -> str:
   """Says how often each arm diverged; empty if none did."""
-  counts = {}
+  counts: dict[str, int] = {}
   for v in about:
     counts |= {v.arm_a: v.num_diverged_a, v.arm_b: v.num_diverged_b}
   seeds = about[0].num_seeds

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -157,14 +157,15 @@ def _executing(
   store: Store,
   dataset: Dataset,
   source: experiment_lib.Source,
-  scheduler: Sequence[str | None],
+  scheduler: tuple[str | None, str | None],
   options: dict[str, Any],
 ) -> Iterator[tuple[DeviceKind, Execute | None]]:
   """Yields the kind of device to plan for, and the executor; None: workers of this process."""
   if executor == "dask":
     from jaxdl.population import dask  # imported here because Dask is optional
 
-    with dask.connect(*scheduler) as cluster:
+    address, file = scheduler
+    with dask.connect(address, file) as cluster:
       folder = str(store.folder.absolute())
       job = dask.Job(source, cluster.device, folder, pinned=cluster.is_own, **options)
       yield cluster.device, functools.partial(cluster.train, job)

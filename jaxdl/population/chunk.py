@@ -16,11 +16,10 @@ import jax
 import numpy as np
 
 from jaxdl.arm import Hyperparams, Recipe
-from jaxdl.batches import Examples
 from jaxdl.population import programs
 from jaxdl.population.chunk_result import as_float
 from jaxdl.population.plan import Chunk, Group
-from jaxdl.population.programs import Observer, Programs, TestResult
+from jaxdl.population.programs import Observer, Programs, Splits, TestResult
 from jaxdl.train import RUNNING, EpochMetrics, MemberState
 
 # Copies a tree of arrays to the host; returns one tree per chunk that trains in this process.
@@ -35,7 +34,7 @@ class BoundPrograms:
   programs: Programs
   keys: jax.Array  # [s]
   hyper: Hyperparams  # [a, ...]
-  splits: tuple[Examples, Examples, Examples]
+  splits: Splits
   put: Callable[[np.ndarray], jax.Array]  # puts a number where the members are
 
   def create(self) -> MemberState:
@@ -254,7 +253,7 @@ def train_epochs(
 
 def compile_chunk(
   group: Group,
-  splits: Sequence[Examples],
+  splits: Splits,
   device: jax.Device,
   observe: Observer | None = None,
   num_seeds: int | None = None,
@@ -271,7 +270,7 @@ def compile_chunk(
     num_arms: arms per chunk; None: as planned.
   """
   size = num_seeds or group.layout.chunk_size, num_arms or group.layout.chunk_arms
-  arguments = jax.device_put(group.arguments(Chunk(group.index, 0, 0, *size)), device)
+  arguments = jax.device_put(group.arguments(Chunk(group.number, 0, 0, *size)), device)
   shapes = map(programs.abstract, (*arguments, *splits))
   return programs.compile_programs(group.recipe, group.layout.kernels, observe, *shapes)
 
@@ -280,7 +279,7 @@ def bind(
   compiled: Programs,
   group: Group,
   chunk: Chunk,
-  splits: tuple[Examples, Examples, Examples],
+  splits: Splits,
   device: jax.Device,
 ) -> BoundPrograms:
   """Binds the programs of `compile_chunk` to the keys and settings of a chunk, on its device."""

@@ -293,7 +293,7 @@ def connect(
 def _connect(distributed: Any, scheduler: str | None, scheduler_file: str | None) -> Any:
   if scheduler is not None:
     return distributed.Client(scheduler, timeout=_CONNECT_SECONDS)
-  if not os.path.isfile(scheduler_file):
+  if scheduler_file is None or not os.path.isfile(scheduler_file):
     raise OSError("no such file")
   return distributed.Client(scheduler_file=scheduler_file, timeout=_CONNECT_SECONDS)
 

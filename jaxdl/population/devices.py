@@ -38,13 +38,14 @@ def why_no_kernels() -> str | None:
 
 def num_cores() -> int:
   """Returns how many CPU cores this process may use."""
-  affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+  has_affinity = hasattr(os, "sched_getaffinity")
+  affinity = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
   try:
     # A container may see many cores but be limited to the time of a few.
     quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
     return max(1, min(affinity, math.ceil(int(quota) / int(period))))
   except (OSError, ValueError):  # no such file, or "max": no quota
-    return affinity or 1
+    return affinity
 
 
 def workers() -> list[jax.Device]:

@@ -37,7 +37,7 @@ from jaxdl.population.chunk import BoundPrograms
 from jaxdl.population.chunk_result import ChunkResult, progress_of, sum_up
 from jaxdl.population.local import Outcome
 from jaxdl.population.plan import Chunk, Group
-from jaxdl.population.programs import Functions, Observer, Programs
+from jaxdl.population.programs import Functions, Observer, Programs, Splits
 from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import StoppedError, is_out_of_memory
 from jaxdl.store.store import Store
@@ -196,14 +196,16 @@ def create_mesh() -> Mesh:
   return Mesh(np.array(jax.devices()), (AXIS,))
 
 
-def put_splits(dataset: Dataset, mesh: Mesh) -> tuple[Examples, ...]:
+def put_splits(dataset: Dataset, mesh: Mesh) -> Splits:
   """Returns a dataset's training, validation and test examples, copied to each device of a mesh."""
-  examples = (Examples(split.images, split.labels) for split in dataset.splits)
-  return tuple(_replicate(split, mesh) for split in examples)
+  train, validation, test = (
+    _replicate(Examples(split.images, split.labels), mesh) for split in dataset.splits
+  )
+  return train, validation, test
 
 
 def compile_on_mesh(
-  group: Group, splits: Sequence[Examples], mesh: Mesh, observe: Observer | None = None
+  group: Group, splits: Splits, mesh: Mesh, observe: Observer | None = None
 ) -> Programs:
   """Compiles the programs that train chunks of a group, one chunk on each device of a mesh.
 
@@ -226,7 +228,7 @@ def compile_on_mesh(
     layout.chunk_arms,
     image_shape,
   )
-  first = Chunk(group.index, 0, 0, layout.chunk_size, layout.chunk_arms)
+  first = Chunk(group.number, 0, 0, layout.chunk_size, layout.chunk_arms)
   keys, hyper = _shard([group.arguments(first)] * len(mesh.local_devices), mesh)
   index = _replicate(np.int32(0), mesh)
   return programs.compile_functions(
@@ -239,12 +241,7 @@ def _over_devices(functions: Functions, mesh: Mesh) -> Functions:
 
   The arms' settings are sharded too, because the chunks may have different arms.
   """
-  specs = Functions(
-    create=(_OWN, _OWN),
-    train_epoch=(_OWN, _OWN, _OWN, _SHARED, _SHARED, _SHARED),
-    test=(_OWN, _OWN, _SHARED),
-    observe=(_OWN, _OWN, _SHARED, _SHARED, _SHARED),
-  )
+  epoch_specs = (_OWN, _OWN, _OWN, _SHARED, _SHARED, _SHARED)
 
   def spread(function, in_specs):
     # No output is replicated, so there is no replication for JAX to check.
@@ -252,7 +249,12 @@ def _over_devices(functions: Functions, mesh: Mesh) -> Functions:
       function, mesh=mesh, in_specs=in_specs, out_specs=_OWN, check_vma=False
     )
 
-  return Functions(*map(spread, functions, specs))
+  return Functions(
+    create=spread(functions.create, (_OWN, _OWN)),
+    train_epoch=spread(functions.train_epoch, epoch_specs),
+    test=spread(functions.test, (_OWN, _OWN, _SHARED)),
+    observe=spread(functions.observe, (_OWN, _OWN, _SHARED, _SHARED, _SHARED)),
+  )
 
 
 class _Trainer:
@@ -270,7 +272,7 @@ class _Trainer:
     """Splits chunks into rounds of at most one chunk per device, those of the first seeds first."""
     size, rounds = self._mesh.size, []
     for group in self._groups:
-      own = [chunk for chunk in chunks if chunk.group == group.index]
+      own = [chunk for chunk in chunks if chunk.group == group.number]
       rounds += [own[first : first + size] for first in range(0, len(own), size)]
     return sorted(rounds, key=lambda chunks_of: chunks.index(chunks_of[0]))
 
@@ -333,12 +335,12 @@ class _Trainer:
     }
 
   def _programs_of(self, group: Group) -> Programs:
-    if group.index not in self._programs:
+    if group.number not in self._programs:
       start = time.perf_counter()
       found = compile_on_mesh(group, self._splits, self._mesh, self._observe)
-      self._programs[group.index] = found
+      self._programs[group.number] = found
       self.compile_seconds += time.perf_counter() - start
-    return self._programs[group.index]
+    return self._programs[group.number]
 
 
 def _fetch(devices: Sequence[jax.Device], tree: Any) -> list[Any]:

@@ -67,7 +67,7 @@ class Chunk(NamedTuple):
 class Group(NamedTuple):
   """The arms that share one compiled program, and how their members are cut into chunks."""
 
-  index: int  # in the population's list of groups
+  number: int  # position in the population's list of groups
   recipe: Recipe
   layout: Layout
   hyper: Hyperparams  # [A, ...], on the host
@@ -80,7 +80,7 @@ class Group(NamedTuple):
     seeds = range(0, self.num_seeds, self.layout.chunk_size)
     arms = range(0, len(self.layout.arms), self.layout.chunk_arms)
     sizes = self.layout.chunk_size, self.layout.chunk_arms
-    return [Chunk(self.index, *first, *sizes) for first in itertools.product(seeds, arms)]
+    return [Chunk(self.number, *first, *sizes) for first in itertools.product(seeds, arms)]
 
   def num_real(self, chunk: Chunk) -> int:
     """Returns how many of the chunk's seeds are real and not padding; may be 0 for a half."""
@@ -160,7 +160,7 @@ def _keys(root_seed: int, seeds: Sequence[int], length: int) -> jax.Array:
   return jax.vmap(functools.partial(batches.seed_key, root_seed))(padded)
 
 
-def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, device) -> Group:
+def _plan_group(number, dataset, recipe, arms, num_seeds, keys, chunk_size, device) -> Group:
   num_steps = -(-len(dataset.train) // recipe.arm.batch_size)
   hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
@@ -176,7 +176,7 @@ def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, devic
   num_blocks = -(-num_seeds // size)
   recipe = tuning.specialize(recipe, size * chunk_arms, device.platform)
   return Group(
-    index=index,
+    number=number,
     recipe=recipe,
     layout=Layout(
       arms=tuple(arms),

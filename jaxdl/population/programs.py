@@ -17,6 +17,9 @@ from jaxdl.optim import metrics
 from jaxdl.population import devices, tuning
 from jaxdl.population.devices import DeviceKind
 
+# The training, validation and test examples of a dataset.
+Splits = tuple[Examples, Examples, Examples]
+
 
 class TestResult(NamedTuple):
   """The results of one member on the test set."""
@@ -52,7 +55,7 @@ class Programs(NamedTuple):
   observe: Callable = lambda *_: {}  # without an observer, nothing is compiled or run
 
 
-def put_splits(dataset: Dataset, device: jax.Device) -> tuple[Examples, Examples, Examples]:
+def put_splits(dataset: Dataset, device: jax.Device) -> Splits:
   """Returns the training, validation and test examples of a dataset, on a device."""
   splits = (Examples(split.images, split.labels) for split in dataset.splits)
   return tuple(jax.device_put(split, device) for split in splits)
@@ -142,7 +145,7 @@ def compile_functions(
   functions: Functions,
   keys: Any,
   hyper: Hyperparams,
-  splits: Sequence[Examples],
+  splits: Splits,
   index: Any,
 ) -> Programs:
   """Compiles functions for the shapes and shardings of their arguments.

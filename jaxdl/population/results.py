@@ -1,8 +1,9 @@
 """The results of a population, `[S, A]`, assembled from those of its chunks."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -207,7 +208,7 @@ def assemble(
   if not places:
     failed = "".join(f"; chunk {name} failed: {reason}" for name, reason in failures.items())
     raise InputError(f"no seed has finished with all of its arms{failed[:500]}")
-  some = [_select_seeds(result, sorted(places)) for result in gathered]
+  some = [_select_seeds(result, sorted(places)) for result in gathered if result is not None]
   population = _assemble(dataset, arms, [seeds[place] for place in sorted(places)], some)
   missing = tuple(seed for place, seed in enumerate(seeds) if place not in places)
   return dataclasses.replace(
@@ -278,17 +279,21 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     compile_seconds=0.0,  # `assemble` sets it
     chunks=tuple(group.group.layout for group in groups),
     observations={
-      name: _per_arm(arms, groups, lambda result, name=name: result.observations[name])
+      name: _per_arm(arms, groups, functools.partial(_observation, name))
       for name in results[0].observations
     },
     logits=logits,
   )
 
 
+def _observation(name: str, result: ChunkResult) -> np.ndarray:
+  return result.observations[name]
+
+
 def _per_arm(
   arms: Mapping[str, Arm],
   groups: list[_GroupResult],
-  values: Callable[[ChunkResult], np.ndarray],
+  values: Callable[[ChunkResult], Any],
 ) -> dict[str, np.ndarray]:
   """Splits the values `[S, a, ...]` of all groups by arm, `[S, ...]`, in the order of `arms`."""
   found = {

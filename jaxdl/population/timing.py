@@ -16,12 +16,12 @@ import numpy as np
 
 from jaxdl import forward, stats, train
 from jaxdl.arm import Arm, Recipe
-from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import check_integer
 from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import devices, plan, programs, tuning
 from jaxdl.population.chunk import BoundPrograms
+from jaxdl.population.programs import Splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +166,7 @@ def bind_member(
   name: str,
   arm: Arm,
   dataset: Dataset,
-  splits: tuple[Examples, Examples, Examples],
+  splits: Splits,
   device: jax.Device,
   root_seed: int = 0,
   slice_size: int | None = None,

@@ -70,7 +70,7 @@ class Trainer:
     # One program at a time per device, in the order in which they are needed.
     self._compiler = concurrent.futures.ThreadPoolExecutor(max_workers=len(self._splits))
     self._compiled = {
-      (group.index, device): self._compiler.submit(self._compile, group, device)
+      (group.number, device): self._compiler.submit(self._compile, group, device)
       for group in groups
       for device in self._splits
     }
@@ -189,7 +189,7 @@ class Trainer:
 
     def compiled_for(num_seeds):
       if (num_seeds, chunk.num_arms) == (group.layout.chunk_size, group.layout.chunk_arms):
-        return self._compiled[group.index, device].result()[0]
+        return self._compiled[group.number, device].result()[0]
       return self._compile(group, device, num_seeds, chunk.num_arms)[0]
 
     whole = chunk_lib.bind(

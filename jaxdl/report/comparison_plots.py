@@ -137,7 +137,7 @@ class _Line(NamedTuple):
   """The values of one line, with their means and intervals, ordered by x."""
 
   name: str
-  index: int  # position among the lines, which sets its style
+  number: int  # position among the lines, which sets its style
   x: np.ndarray  # [n]
   values: list[np.ndarray]  # n arrays [s] of the finite values at each x
   num_missing: np.ndarray  # [n], number of values at each x that are not finite
@@ -268,7 +268,7 @@ def _finish_comparison(figure, panels, lines, entries, title: str) -> None:
 
 def _draw_grey(panel: _Panel, lines: list[_Line]) -> None:
   for line in lines:
-    if all(line.index != other.index for other in panel.lines):
+    if all(line.number != other.number for other in panel.lines):
       panel.ax.plot(line.x, line.mean, color="0.8", linewidth=1, zorder=1.5)
 
 
@@ -282,7 +282,7 @@ def _shifted(panel: _Panel, place: int):
 def _draw_line(panel: _Panel, place: int, limits: tuple[float, float]) -> None:
   """Draws the means of a panel's line and their intervals, clipped to the limits."""
   line = panel.lines[place]
-  style = figures.arm_style(line.index)
+  style = figures.arm_style(line.number)
   where = _shifted(panel, place)
   mean = figures.mean_line(style)
   mean.set(label=line.name, zorder=3, transform=where)
@@ -297,7 +297,7 @@ def _ring_best(panel: _Panel, place: int, higher_is_better: bool) -> None:
   line = panel.lines[place]
   if len(line.x) > 1 and np.isfinite(line.mean).any():
     best = np.nanargmax(line.mean) if higher_is_better else np.nanargmin(line.mean)
-    color = figures.arm_style(line.index).color
+    color = figures.arm_style(line.number).color
     ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": color}
     where = _shifted(panel, place)
     x, y = line.x[best], line.mean[best]
@@ -310,7 +310,7 @@ def _draw_diverged(
   """Sets the y limits, with a strip at the bad end for crosses and counts of diverged seeds."""
   alone = len(panel.lines) < len(lines)
   # Panels share the y axis, so if one needs a strip, all have it.
-  marked = [line.index for line in lines if line.num_missing.any()]
+  marked = [line.number for line in lines if line.num_missing.any()]
   num_rows = min(len(marked), 1) if alone else len(marked)
   row = 0.27 / (panel.height - 0.5)  # as a share of the height of the axes
   low, high = limits
@@ -321,9 +321,9 @@ def _draw_diverged(
     panel.ax.axhline(low if higher_is_better else high, color="0.75", linewidth=0.6, ls=":")
   where = panel.ax.get_xaxis_transform()
   for line in panel.lines:
-    rank = 0 if alone or line.index not in marked else marked.index(line.index)
+    rank = 0 if alone or line.number not in marked else marked.index(line.number)
     top = (num_rows - rank) * row if higher_is_better else 1 - rank * row
-    color = figures.arm_style(line.index).color
+    color = figures.arm_style(line.number).color
     for x, count in zip(line.x, line.num_missing, strict=True):
       if count:
         cross = {"color": color, "markersize": 5, "markeredgewidth": 1.3}
@@ -492,7 +492,7 @@ def ensemble_accuracy(arms: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]
   for panel in panels:
     _draw_grey(panel, made)
     for place, line in enumerate(panel.lines):
-      style = figures.arm_style(line.index)
+      style = figures.arm_style(line.number)
       x = np.repeat(line.x, [len(values) for values in line.values])
       dots = {"color": style.color, "markersize": 3.5, "markeredgewidth": 0, "alpha": 0.4}
       values = np.concatenate(line.values)

@@ -178,12 +178,12 @@ class Workdir:
       "device_kind": device.name,
       "observe": None if observe is None else getattr(observe, "__qualname__", "unnamed"),
       "keep_logits": keep_logits,
-      "programs": {str(group.index): _program_identity(group) for group in groups},
+      "programs": {str(group.number): _program_identity(group) for group in groups},
     }
     there = self.store.join() if self._partial else self.store.claim(identity)
-    self._refuse_differences(there, json.loads(json.dumps(identity)))
+    self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
 
-  def _refuse_differences(self, there: dict[str, Any], now: dict[str, Any]):
+  def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]):
     found = [
       f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
       for name, old, new in _differences(there, now)

@@ -148,7 +148,7 @@ class Store:
       self._write(self.folder / "run.json", json.dumps(identity, indent=2) + "\n")
     claimed = self.join()
     self._sweep()
-    return claimed
+    return dict(identity) if claimed is None else claimed
 
   def join(self) -> dict[str, Any] | None:
     """Makes this the store of the run that has claimed the folder; returns its identity or None.
