@@ -1,5 +1,6 @@
 """The picture of a worksheet: its computation graph."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from jaxdl.byhand.expressions import Derivative
 from jaxdl.byhand.worksheet.checker import WRONG, CheckedClaim, CheckedWorksheet
 from jaxdl.report import figures, graph_layout
 
@@ -76,11 +78,11 @@ def _wrong_claims(checked: CheckedWorksheet) -> dict[tuple[str, str], list[Check
   places: dict[tuple[str, str], list[CheckedClaim]] = {}
   for claim, result in zip(checked.worksheet.claims, checked.claims, strict=True):
     if result.status in WRONG:
-      of, by = getattr(claim.of, "of", ""), getattr(claim.of, "by", None)
-      if by is None:
-        place = ("", claim.of.name)
+      of = claim.of
+      if isinstance(of, Derivative):
+        place = (of.of, of.by) if (of.of, of.by) in checked.partials else ("", of.by)
       else:
-        place = (of, by) if (of, by) in checked.partials else ("", by)
+        place = ("", of.name)
       places.setdefault(place, []).append(result)
   return places
 
@@ -221,7 +223,12 @@ def _draw_edges(ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout
     _label(ax, x, y, text, wrong=bool(mistakes))
 
 
-def _label_place(text: str, ends, edge, taken) -> tuple[float, float]:
+def _label_place(
+  text: str,
+  ends: Mapping[tuple[str, str], tuple[graph_layout.Point, graph_layout.Point]],
+  edge: tuple[str, str],
+  taken: list[tuple[float, float, float, float]],
+) -> graph_layout.Point:
   """Returns where along its edge a label overlaps least, and adds the place to `taken`."""
   lines = text.split("\n")
   half_width = max(figures.text_width(line, figures.SMALL_TEXT_SIZE) for line in lines) / 2 + 0.02
@@ -243,7 +250,11 @@ def _label_place(text: str, ends, edge, taken) -> tuple[float, float]:
   return (taken[-1][0] + taken[-1][2]) / 2, (taken[-1][1] + taken[-1][3]) / 2
 
 
-def _crosses(start, end, rectangle: tuple[float, float, float, float]) -> bool:
+def _crosses(
+  start: graph_layout.Point,
+  end: graph_layout.Point,
+  rectangle: tuple[float, float, float, float],
+) -> bool:
   """Returns whether a line from left to right crosses a rectangle."""
   (x0, y0), (x1, y1) = start, end
   low, high = max(x0, rectangle[0]), min(x1, rectangle[2])
