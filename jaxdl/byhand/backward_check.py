@@ -199,7 +199,7 @@ class _Functions:
   def __init__(self, forward: Callable, backward: Callable, inputs: Any, params: Any):
     self._forward, self._backward = forward, backward
     self.inputs, self.params = inputs, params
-    self._cache: tuple = ()
+    self._cache: list = []
     if not list(leaves(params)):
       raise InputError("params has no arrays")
     for name, leaf in leaves(params):
@@ -272,10 +272,10 @@ def _only(leaf: Any, example: Example) -> Any:
   shape = np.shape(leaf)
   if not shape or shape[example.axis] != example.batch_size:
     return leaf
-  if isinstance(example.index, jax.Array):
+  if isinstance(example.number, jax.Array):
     axis = example.axis % len(shape)
-    return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), example.index, 1, axis)
-  here = slice(example.index, example.index + 1)
+    return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), example.number, 1, axis)
+  here = slice(example.number, example.number + 1)
   return leaf[here] if example.axis == 0 else leaf[..., here]
 
 

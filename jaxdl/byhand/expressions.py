@@ -189,7 +189,8 @@ def steps(
     lookup: the value of each quantity in it: float64 scalars, or arrays that broadcast.
     change: (index of an item, its value) -> the value to go on with.
   """
-  stack, values = [], []
+  stack: list[Any] = []
+  values = []
   for index, item in enumerate(expression):
     if isinstance(item, Number):
       value = np.float64(item.value)

@@ -76,7 +76,7 @@ def compare(case: Case) -> Row:
     leaf: relative_error(derived.get(leaf), case.expected.get(leaf))
     for leaf in dict.fromkeys([*case.expected, *derived])
   }
-  worst = max(errors, key=errors.get)
+  worst = max(errors, key=errors.__getitem__)
   return Row(case.table, case.of, errors[worst], worst)
 
 

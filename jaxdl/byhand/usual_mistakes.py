@@ -186,9 +186,11 @@ class _Mistakes:
       yield f"the gradient goes back through {link.name} transposed wrongly"
     for other in self._reference.params:
       theirs = None if other == self._name else self._signals(other)
-      link = None if theirs is None or theirs.shape != back.shape else self._next(other, theirs)
-      if link is not None:
-        slopes = _divide(theirs, link.signals @ link.weights.T)
+      if theirs is None or theirs.shape != back.shape:
+        continue
+      their_link = self._next(other, theirs)
+      if their_link is not None:
+        slopes = _divide(theirs, their_link.signals @ their_link.weights.T)
         if self._is_returned((back * slopes).sum(axis=0)):
           yield f"the derivative of the activation is taken in the layer of {other}"
 

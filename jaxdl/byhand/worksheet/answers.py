@@ -88,7 +88,8 @@ class _Solution:
 
   def _chain(self, of: str, name: str, slopes: Mapping[str, float]) -> tuple[str, str]:
     """Returns d of/d name as a sum over the equations that contain the name: formula, numbers."""
-    formulas, numbers = [], []
+    formulas: list[str] = []
+    numbers: list[str] = []
     between = self._graph.between(of, name)
     for child, equation in self._sheet.equations.items():
       if child not in between or Name(name) not in quantities(equation):
@@ -132,7 +133,7 @@ class _Solution:
     return self._line(spell(quantity), formula, numbers, value - rate * slope)
 
   def _with_numbers(self, expression: Expression) -> str:
-    return write(expression, lambda quantity: _number(self._values[quantity.name]))
+    return write(expression, lambda quantity: _number(self._values[spell(quantity)]))
 
   def _line(self, name: str, formula: str, numbers: str, value: float) -> str:
     parts = dict.fromkeys([name, formula, numbers, _number(value)])  # no part twice

@@ -70,7 +70,7 @@ class CheckedClaim:
     status: one of `STATUSES`.
     expected_from_claims: the value that follows from the claims before; None if it is not finite,
       or if the claim is about a given, which follows from nothing.
-    working: the line of working as written; None without one.
+    working: the line of working as written; empty without one.
     remark: what else there is to say, in a sentence, or nothing.
     points: what the claim is worth.
   """
@@ -81,7 +81,7 @@ class CheckedClaim:
   computed: float
   status: str
   expected_from_claims: float | None
-  working: str | None = None
+  working: str = ""
   remark: str = ""
   points: float = 1
 
@@ -154,11 +154,14 @@ class _Checker:
 
   def __init__(self, sheet: Worksheet):
     self._sheet = sheet
+    self._rate = sheet.learning_rate or 0.0  # without one there are no updates
     self._graph = Graph(sheet.equations, [*sheet.given, *sheet.equations])
     slopes = self._mentioned_slopes()
     self._points = points.around(sheet.given, {slope.by for slope in slopes})
     self._known = self._compute(slopes)
-    self._exact = Taken({name: self._computed(Name(name)) for name in sheet.formulas} | sheet.given)
+    self._exact = Taken(
+      {name: self._computed(Name(name)) for name in sheet.formulas} | dict(sheet.given)
+    )
     self._num_explained = 0
 
   def check(self) -> CheckedWorksheet:
@@ -180,7 +183,7 @@ class _Checker:
     """Returns every derivative that a claim or its line of working needs."""
     mentioned: dict[Derivative, None] = {}
     for claim in self._sheet.claims:
-      for quantity in [claim.of, *(quantities(claim.working) if claim.working else ())]:
+      for quantity in [claim.of, *quantities(claim.working)]:
         slope = self._slope_of(quantity) if isinstance(quantity, Updated) else quantity
         if isinstance(slope, Derivative):
           mentioned[slope] = None
@@ -212,9 +215,9 @@ class _Checker:
         known[Derivative(of, by)] = value
     if sheet.learning_rate is not None:
       for name in sheet.given:
-        slope = known.get(Derivative(str(sheet.loss), name))
-        if slope is not None:
-          known[Updated(name)] = self._step(values[name], slope)
+        gradient = known.get(self._slope_of(Updated(name)))
+        if gradient is not None:
+          known[Updated(name)] = self._step(values[name], gradient)
     return known
 
   def _computed(self, quantity: Quantity) -> float:
@@ -229,21 +232,17 @@ class _Checker:
     return Derivative(str(self._sheet.loss), updated.name)
 
   def _step(self, value, slope):
-    return value - float(self._sheet.learning_rate or 0) * slope
+    return value - self._rate * slope
 
   # --- What follows from the claims before ---
 
   def _take(self, claim: Claim, taken: Taken):
     """Adds a claim to those that are taken as they stand."""
-    value = float(claim.value)
-    if isinstance(claim.of, Derivative):
-      taken.derivatives[claim.of] = value
-    elif isinstance(claim.of, Updated):
-      taken.updated[claim.of.name] = value
-    else:
-      taken.nodes[claim.of.name] = taken.values[claim.of.name] = value
+    taken.claimed[claim.of] = float(claim.value)
+    if isinstance(claim.of, Name):
+      taken.values[claim.of.name] = float(claim.value)
       for name in self._graph.downstream(claim.of.name):
-        if name not in taken.nodes:
+        if Name(name) not in taken.claimed:
           taken.values[name] = self._graph.value(name, taken.values)
 
   def _expected(self, claim: Claim, taken: Taken) -> list[float]:
@@ -251,7 +250,7 @@ class _Checker:
     if claim.working:
 
       def exact_unless_claimed(quantity):
-        claimed = _claimed(quantity, taken)
+        claimed = taken.claimed.get(quantity)
         return self._computed(quantity) if claimed is None else claimed
 
       follow = functools.partial(self._follow, taken=taken)
@@ -259,21 +258,23 @@ class _Checker:
     if isinstance(claim.of, Name):
       return [self._graph.value(claim.of.name, taken.values)]
     follows = [self._follow(claim.of, taken)]
-    if not (isinstance(claim.of, Updated) and self._slope_of(claim.of) in taken.derivatives):
-      follows.append(self._follow(claim.of, dataclasses.replace(taken, derivatives={})))
+    if not (isinstance(claim.of, Updated) and self._slope_of(claim.of) in taken.claimed):
+      others: dict[Quantity, float] = {
+        q: value for q, value in taken.claimed.items() if not isinstance(q, Derivative)
+      }
+      follows.append(self._follow(claim.of, dataclasses.replace(taken, claimed=others)))
     return follows
 
   def _follow(self, quantity: Quantity, taken: Taken) -> float:
     """Returns what was claimed, or else what follows from it."""
-    claimed = _claimed(quantity, taken)
-    if claimed is not None:
-      return claimed
+    if quantity in taken.claimed:
+      return taken.claimed[quantity]
     if isinstance(quantity, Derivative):
       return self._graph.chain(quantity, taken)
     if isinstance(quantity, Updated):
       slope = self._follow(self._slope_of(quantity), taken)
       return self._step(taken.values[quantity.name], slope)
-    return taken.values.get(quantity.name, self._sheet.learning_rate)
+    return taken.values.get(quantity.name, self._rate)
 
   # --- The verdict on a claim ---
 
@@ -286,7 +287,7 @@ class _Checker:
     status = _status(claim, right, expected)
     remark = _remark_on_digits(claim, right) if status == SLIP else ""
     if claim.working:
-      verdict = working.judge(claim.working, self._known[claim.of], self._known, _written(taken))
+      verdict = working.judge(claim.working, self._known[claim.of], self._known, taken.claimed)
       if not verdict.right:
         follows = any(_follows(claim, Fraction(e)) for e in expected if math.isfinite(e))
         status = WRONG_FORMULA if follows or status in (EXACT, TRUNCATED) else SLIP
@@ -349,20 +350,6 @@ def _checked(
     remark,
     claim.points,
   )
-
-
-def _claimed(quantity: Quantity, taken: Taken) -> float | None:
-  if isinstance(quantity, Derivative):
-    return taken.derivatives.get(quantity)
-  where = taken.updated if isinstance(quantity, Updated) else taken.nodes
-  return where.get(quantity.name)
-
-
-def _written(taken: Taken) -> dict[Quantity, float]:
-  """Returns the claims so far."""
-  nodes = {Name(name): value for name, value in taken.nodes.items()}
-  updated = {Updated(name): value for name, value in taken.updated.items()}
-  return {**nodes, **taken.derivatives, **updated}
 
 
 def _describe_inputs(equation: Expression, values: Mapping[str, float]) -> str:

@@ -69,7 +69,7 @@ class Claim:
     value: the number that the text means.
     unit: one unit of the last digit written.
     points: what it is worth.
-    working: the line of working; None without one.
+    working: the line of working; empty without one.
     working_text: the line of working as written.
   """
 
@@ -78,8 +78,8 @@ class Claim:
   value: Fraction
   unit: Fraction
   points: float = 1
-  working: Expression | None = None
-  working_text: str | None = None
+  working: Expression = ()
+  working_text: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +133,11 @@ def parse(path_or_text: str | os.PathLike) -> Worksheet:
 
 
 def _read(path_or_text: str | os.PathLike) -> str:
-  looks_like_text = isinstance(path_or_text, str) and re.search("[\n=]", path_or_text)
-  if looks_like_text and not _is_file(path_or_text):
+  if (
+    isinstance(path_or_text, str)
+    and re.search("[\n=]", path_or_text)
+    and not _is_file(path_or_text)
+  ):
     return path_or_text
   try:
     with open(path_or_text, "rb") as file:
@@ -223,8 +226,15 @@ def _finite_number(key: str, value: object) -> float:
 
 
 def _type_name(value: object) -> str:
-  names = {str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-  return names.get(type(value), {dict: "a table", list: "a list"}.get(type(value), "a date"))
+  names: dict[type, str] = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    dict: "a table",
+    list: "a list",
+  }
+  return names.get(type(value), "a date")
 
 
 def _check_name(section: str, name: str):
@@ -333,6 +343,7 @@ def parse_quantity(text: str, sheet: Worksheet) -> Quantity:
   match = _QUANTITY.fullmatch(plain) if len(text) <= 200 else None
   if match is None:
     raise InputError("a claim is of a node (a1), a derivative (dL/da) or an updated value (w7')")
+  quantity: Quantity
   if match["of"]:
     quantity = Derivative(match["of"], match["by"])
   else:
