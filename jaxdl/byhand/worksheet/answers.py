@@ -46,7 +46,7 @@ class _Solution:
 
   def __init__(self, sheet: Worksheet, values: Mapping[str, float]):
     self._sheet, self._values = sheet, values
-    self._graph = Graph(sheet.equations, [*sheet.given, *sheet.equations])
+    self._graph = Graph(sheet.equations, sheet.names)
 
   def lines(self) -> Iterator[str]:
     yield "Forward pass"
@@ -67,17 +67,16 @@ class _Solution:
     """Returns what is to be differentiated -> with respect to what."""
     targets: dict[str, list[str]] = {}
     for claim in self._sheet.claims:
-      of = claim.of
-      if isinstance(of, Updated):
-        of = Derivative(str(self._sheet.loss), of.name)
-      if isinstance(of, Derivative) and of.by not in targets.setdefault(of.of, []):
-        targets[of.of].append(of.by)
+      if not isinstance(claim.of, Name):
+        slope = self._sheet.slope_of(claim.of)
+        if slope.by not in targets.setdefault(slope.of, []):
+          targets[slope.of].append(slope.by)
     return targets
 
   def _derivatives(self, of: str, names: list[str]) -> Iterator[str]:
     """Yields the chain rule from a node back to the names, a line for each name on the way."""
     way = {n for name in names for n in self._graph.between(of, name)} - {of}
-    steps = [n for n in reversed([*self._sheet.given, *self._sheet.equations]) if n in way]
+    steps = [n for n in reversed(self._sheet.names) if n in way]
     slopes = {of: 1.0, **self._graph.gradient(of, steps, self._values)}
     for name in steps:
       formula, numbers = self._chain(of, name, slopes)
@@ -124,7 +123,7 @@ class _Solution:
 
   def _update(self, quantity: Updated) -> str:
     name, rate = quantity.name, float(self._sheet.learning_rate or 0)
-    by = Derivative(str(self._sheet.loss), name)
+    by = self._sheet.slope_of(quantity)
     slope = float(self._graph.gradient(by.of, [name], self._values)[name])
     value = self._values[name]
     formula = f"{name} - learning_rate * {spell(by)}"

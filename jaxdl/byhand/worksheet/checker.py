@@ -155,7 +155,7 @@ class _Checker:
   def __init__(self, sheet: Worksheet):
     self._sheet = sheet
     self._rate = sheet.learning_rate or 0.0  # without one there are no updates
-    self._graph = Graph(sheet.equations, [*sheet.given, *sheet.equations])
+    self._graph = Graph(sheet.equations, sheet.names)
     slopes = self._mentioned_slopes()
     self._points = points.around(sheet.given, {slope.by for slope in slopes})
     self._known = self._compute(slopes)
@@ -181,13 +181,13 @@ class _Checker:
 
   def _mentioned_slopes(self) -> list[Derivative]:
     """Returns every derivative that a claim or its line of working needs."""
-    mentioned: dict[Derivative, None] = {}
-    for claim in self._sheet.claims:
-      for quantity in [claim.of, *quantities(claim.working)]:
-        slope = self._slope_of(quantity) if isinstance(quantity, Updated) else quantity
-        if isinstance(slope, Derivative):
-          mentioned[slope] = None
-    return list(mentioned)
+    slopes = [
+      self._sheet.slope_of(quantity)
+      for claim in self._sheet.claims
+      for quantity in (claim.of, *quantities(claim.working))
+      if not isinstance(quantity, Name)
+    ]
+    return list(dict.fromkeys(slopes))
 
   def _compute(self, slopes: list[Derivative]) -> dict[Quantity, np.ndarray]:
     """Returns names, learning rate, derivatives and updated values at every point, `[P]` each."""
@@ -215,7 +215,7 @@ class _Checker:
         known[Derivative(of, by)] = value
     if sheet.learning_rate is not None:
       for name in sheet.given:
-        gradient = known.get(self._slope_of(Updated(name)))
+        gradient = known.get(sheet.slope_of(Updated(name)))
         if gradient is not None:
           known[Updated(name)] = self._step(values[name], gradient)
     return known
@@ -226,10 +226,6 @@ class _Checker:
     value = float(values[points.GIVEN])
     rounding = np.nanmax(np.abs(values[points.ROUNDED] - value))
     return 0.0 if abs(value) < min(1e-9, 10 * rounding) else value
-
-  def _slope_of(self, updated: Updated) -> Derivative:
-    """Returns the derivative that a gradient step uses."""
-    return Derivative(str(self._sheet.loss), updated.name)
 
   def _step(self, value, slope):
     return value - self._rate * slope
@@ -258,7 +254,7 @@ class _Checker:
     if isinstance(claim.of, Name):
       return [self._graph.value(claim.of.name, taken.values)]
     follows = [self._follow(claim.of, taken)]
-    if not (isinstance(claim.of, Updated) and self._slope_of(claim.of) in taken.claimed):
+    if not (isinstance(claim.of, Updated) and self._sheet.slope_of(claim.of) in taken.claimed):
       others: dict[Quantity, float] = {
         q: value for q, value in taken.claimed.items() if not isinstance(q, Derivative)
       }
@@ -272,7 +268,7 @@ class _Checker:
     if isinstance(quantity, Derivative):
       return self._graph.chain(quantity, taken)
     if isinstance(quantity, Updated):
-      slope = self._follow(self._slope_of(quantity), taken)
+      slope = self._follow(self._sheet.slope_of(quantity), taken)
       return self._step(taken.values[quantity.name], slope)
     return taken.values.get(quantity.name, self._rate)
 
@@ -313,7 +309,7 @@ class _Checker:
     """Returns the factors of the chain rule on the way to a derivative, or to an update."""
     if isinstance(of, Name):
       return {}
-    slope = self._slope_of(of) if isinstance(of, Updated) else of
+    slope = self._sheet.slope_of(of)
     between = self._graph.between(slope.of, slope.by)
     values = {q.name: v for q, v in self._known.items() if isinstance(q, Name)}
     factors = {}
@@ -325,8 +321,11 @@ class _Checker:
 
   def _remark_on_data(self, claim: Claim) -> str:
     """Says which data make a formula right: those in the equations that it sums up, not in it."""
-    of = self._slope_of(claim.of) if isinstance(claim.of, Updated) else claim.of
-    nodes = [of.name] if isinstance(of, Name) else self._graph.between(of.of, of.by)[1:]
+    if isinstance(claim.of, Name):
+      nodes = [claim.of.name]
+    else:
+      slope = self._sheet.slope_of(claim.of)
+      nodes = self._graph.between(slope.of, slope.by)[1:]
     used = {name for node in nodes for name in self._graph.inputs_of[node]}
     data = [name for name in self._points.fixed if name in used]
     written = quantities(claim.working)
@@ -378,11 +377,8 @@ def _has_a_digit(claim: Claim, value: Fraction) -> bool:
 def _is_exact(claim: Claim, value: Fraction) -> bool:
   if value == 0:
     return claim.value == 0
-  return _has_a_digit(claim, value) and _is_rounded(claim, value)
-
-
-def _is_rounded(claim: Claim, value: Fraction) -> bool:
-  return abs(claim.value - value) <= claim.unit / 2 + _slack(claim, value)
+  is_rounded = abs(claim.value - value) <= claim.unit / 2 + _slack(claim, value)
+  return is_rounded and _has_a_digit(claim, value)
 
 
 def _is_truncated(claim: Claim, value: Fraction) -> bool:

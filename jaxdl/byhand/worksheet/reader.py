@@ -104,6 +104,17 @@ class Worksheet:
   loss: str | None = None
   learning_rate: float | None = None
 
+  @property
+  def names(self) -> list[str]:
+    """Of givens and nodes, each after those that it depends on."""
+    return [*self.given, *self.equations]
+
+  def slope_of(self, quantity: Derivative | Updated) -> Derivative:
+    """Returns the derivative that an updated value is computed from; a derivative is its own."""
+    if isinstance(quantity, Derivative):
+      return quantity
+    return Derivative(str(self.loss), quantity.name)
+
 
 def parse(path_or_text: str | os.PathLike) -> Worksheet:
   """Reads and validates a worksheet; see `check`."""
@@ -136,7 +147,7 @@ def _read(path_or_text: str | os.PathLike) -> str:
   if (
     isinstance(path_or_text, str)
     and re.search("[\n=]", path_or_text)
-    and not _is_file(path_or_text)
+    and not os.path.isfile(path_or_text)
   ):
     return path_or_text
   try:
@@ -149,13 +160,6 @@ def _read(path_or_text: str | os.PathLike) -> str:
     raise InputError(f"cannot read worksheet {_path(path_or_text)}: {error.strerror}") from error
   except ValueError as error:  # a null character
     raise InputError(f"cannot read worksheet {_path(path_or_text)}: {error}") from error
-
-
-def _is_file(path: str) -> bool:
-  try:
-    return os.path.isfile(path)
-  except ValueError:
-    return False
 
 
 def _path(path: str | os.PathLike) -> str:
@@ -330,9 +334,8 @@ def _parse_claim(table: Mapping[str, Any], sheet: Worksheet) -> Claim:
   value, unit = parse_number(table["value"])
   if "from" not in table:
     return Claim(quantity, table["value"].strip(), value, unit, points)
-  names = {*sheet.given, *sheet.equations}
   with _named(f"from = {excerpt(table['from'])}"):
-    working = expressions.parse(table["from"], names, working=True)
+    working = expressions.parse(table["from"], set(sheet.names), working=True)
     for inner in expressions.quantities(working):
       _check_quantity(inner, sheet, in_working=True)
   return Claim(quantity, table["value"].strip(), value, unit, points, working, table["from"])
@@ -354,7 +357,7 @@ def parse_quantity(text: str, sheet: Worksheet) -> Quantity:
 
 def _check_quantity(quantity: Quantity, sheet: Worksheet, in_working: bool = False):
   """Raises InputError if a quantity does not exist."""
-  names = [*sheet.given, *sheet.equations]
+  names = sheet.names
   parts = [quantity.of, quantity.by] if isinstance(quantity, Derivative) else [quantity.name]
   if in_working and quantity == Name(_LEARNING_RATE) and _LEARNING_RATE not in names:
     if sheet.learning_rate is None:
