@@ -67,7 +67,14 @@ def _divide(signals: np.ndarray, back: np.ndarray) -> np.ndarray:
 class _Mistakes:
   """The usual mistakes, each yielded if it explains the gradient."""
 
-  def __init__(self, name, gradient, reference, input_shapes, slack):
+  def __init__(
+    self,
+    name: str,
+    gradient: np.ndarray,
+    reference: Reference,
+    input_shapes: Sequence[tuple[int, ...]],
+    slack: float,
+  ):
     self._name, self._gradient, self._reference = name, gradient, reference
     self._param = reference.params[name]
     self._right = reference.values(name)
@@ -222,7 +229,9 @@ class _Mistakes:
       if num * param.size > _MAX_SIGNAL:
         continue
       signals = self._reference.by_example(name, num, -1 if is_column else 0)
-      for scale in () if signals is None else (1 / num, 1):  # the loss is a mean, or a sum
+      if signals is None:
+        continue
+      for scale in (1 / num, 1):  # the loss is a mean, or a sum
         right = self._reference.entries(name, scale * signals.sum(axis=0))
         if np.allclose(right, values, rtol=1e-5, atol=self._slack):
           return scale * signals

@@ -16,7 +16,7 @@ from jaxdl.byhand.expressions import (
   write,
 )
 from jaxdl.byhand.worksheet.checker import check
-from jaxdl.byhand.worksheet.graph import Graph, float64, slopes_of
+from jaxdl.byhand.worksheet.graph import Graph, by_numerator, float64, slopes_of
 from jaxdl.byhand.worksheet.reader import Worksheet
 
 # A longer formula is no longer a step.
@@ -52,7 +52,12 @@ class _Solution:
     yield "Forward pass"
     for name, equation in self._sheet.equations.items():
       yield self._line(name, write(equation), self._with_numbers(equation), self._values[name])
-    for of, names in self._targets().items():
+    slopes = (
+      self._sheet.slope_of(claim.of)
+      for claim in self._sheet.claims
+      if not isinstance(claim.of, Name)
+    )
+    for of, names in by_numerator(slopes).items():
       yield ""
       yield f"Derivatives of {of}"
       yield from self._derivatives(of, names)
@@ -62,16 +67,6 @@ class _Solution:
       yield "Gradient step"
     for quantity in updated:
       yield self._update(quantity)
-
-  def _targets(self) -> dict[str, list[str]]:
-    """Returns what is to be differentiated -> with respect to what."""
-    targets: dict[str, list[str]] = {}
-    for claim in self._sheet.claims:
-      if not isinstance(claim.of, Name):
-        slope = self._sheet.slope_of(claim.of)
-        if slope.by not in targets.setdefault(slope.of, []):
-          targets[slope.of].append(slope.by)
-    return targets
 
   def _derivatives(self, of: str, names: list[str]) -> Iterator[str]:
     """Yields the chain rule from a node back to the names, a line for each name on the way."""

@@ -24,7 +24,6 @@ A line of working is also checked as mathematics, whatever was computed from it:
 """
 
 import dataclasses
-import functools
 import math
 import os
 from collections import Counter
@@ -44,7 +43,7 @@ from jaxdl.byhand.expressions import (
   spell,
 )
 from jaxdl.byhand.worksheet import points, working
-from jaxdl.byhand.worksheet.graph import Graph, Taken, evaluate, float64, inputs_of
+from jaxdl.byhand.worksheet.graph import Graph, Taken, by_numerator, evaluate, float64, inputs_of
 from jaxdl.byhand.worksheet.reader import MAX_WORK, Claim, Worksheet, parse
 from jaxdl.errors import InputError
 
@@ -181,13 +180,12 @@ class _Checker:
 
   def _mentioned_slopes(self) -> list[Derivative]:
     """Returns every derivative that a claim or its line of working needs."""
-    slopes = [
+    return [
       self._sheet.slope_of(quantity)
       for claim in self._sheet.claims
       for quantity in (claim.of, *quantities(claim.working))
       if not isinstance(quantity, Name)
     ]
-    return list(dict.fromkeys(slopes))
 
   def _compute(self, slopes: list[Derivative]) -> dict[Quantity, np.ndarray]:
     """Returns names, learning rate, derivatives and updated values at every point, `[P]` each."""
@@ -203,9 +201,7 @@ class _Checker:
     if sheet.learning_rate is not None:
       rate = np.full(points.NUM_POINTS, sheet.learning_rate)
       known.setdefault(Name("learning_rate"), rate)
-    wanted: dict[str, list[str]] = {}
-    for slope in slopes:
-      wanted.setdefault(slope.of, []).append(slope.by)
+    wanted = by_numerator(slopes)
     if sum(map(self._graph.num_terms, wanted)) > MAX_WORK:
       raise InputError("the worksheet is too large: too many derivatives of too many equations")
     for of, names in wanted.items():
@@ -244,13 +240,11 @@ class _Checker:
   def _expected(self, claim: Claim, taken: Taken) -> list[float]:
     """Returns what follows from the claims before: what is shown, then what is right as well."""
     if claim.working:
-
-      def exact_unless_claimed(quantity):
-        claimed = taken.claimed.get(quantity)
-        return self._computed(quantity) if claimed is None else claimed
-
-      follow = functools.partial(self._follow, taken=taken)
-      return [evaluate(claim.working, lookup) for lookup in (follow, exact_unless_claimed)]
+      lookups = (
+        lambda q: self._follow(q, taken),
+        lambda q: taken.claimed[q] if q in taken.claimed else self._computed(q),
+      )
+      return [evaluate(claim.working, lookup) for lookup in lookups]
     if isinstance(claim.of, Name):
       return [self._graph.value(claim.of.name, taken.values)]
     follows = [self._follow(claim.of, taken)]

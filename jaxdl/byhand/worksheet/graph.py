@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -41,6 +41,14 @@ class Taken:
 def inputs_of(equation: Expression) -> list[str]:
   """Returns the names in an equation, each once."""
   return [spell(quantity) for quantity in expressions.quantities(equation)]
+
+
+def by_numerator(slopes: Iterable[Derivative]) -> dict[str, list[str]]:
+  """Returns what is differentiated -> with respect to what, each once."""
+  grouped: dict[str, list[str]] = {}
+  for slope in dict.fromkeys(slopes):
+    grouped.setdefault(slope.of, []).append(slope.by)
+  return grouped
 
 
 def evaluate(expression: Expression, lookup: Any) -> float:

@@ -218,15 +218,14 @@ class _Repair:
     """Yields what is wrong with the formula, every way in which one change makes it right."""
     last = len(self._formula) - 1
     names = {expressions.spell(q): v for q, v in self._known.items()}
-    yield from self._scaled(last, {"-1": np.full(self._target.shape, -1.0)})
-    yield from self._scaled(last, self._factors)
-    yield from self._scaled(last, names)
-    yield from self._scaled(last, _numbers(self._target, self._values[-1]))
+    sign = {"-1": np.full(self._target.shape, -1.0)}
+    constants = {str(n): np.full(self._target.shape, float(n)) for n in range(2, 11)}
+    for factors in (sign, self._factors, names, _numbers(self._target, self._values[-1])):
+      yield from self._scaled(last, factors)
     for index in range(last - 1, -1, -1):
-      yield from self._scaled(index, {"-1": np.full(self._target.shape, -1.0)})
+      yield from self._scaled(index, sign)
     yield from self._replaced(names)
     for index in range(last - 1, -1, -1):
-      constants = {str(n): np.full(self._target.shape, float(n)) for n in range(2, 11)}
       yield from self._scaled(index, self._factors | names | constants)
     yield from self._term(names)
 
@@ -252,15 +251,15 @@ class _Repair:
       yield self._say_factor(index, name, factors[name], missing)
 
   def _say_factor(self, index: int, name: str, values: np.ndarray, missing: bool) -> str:
-    part = ""
-    if index < len(self._formula) - 1:
-      part = f" of {expressions.write(_part(self._formula, index))}"
+    is_whole = index == len(self._formula) - 1
+    part = expressions.write(_part(self._formula, index))
     if name == "-1":
-      return f"the sign{part} is wrong" if part else "its sign is wrong"
+      return "its sign is wrong" if is_whole else f"the sign of {part} is wrong"
     is_number = re.fullmatch("-?[0-9]+", name)
     value = "" if is_number or np.ptp(values) > 1e-12 else f" = {values[0]:g}"
     fault = "is missing" if missing else "is one too many"
-    return f"the factor {name}{value}{part and f' in{part[3:]}'} {fault}"
+    where = "" if is_whole else f" in {part}"
+    return f"the factor {name}{value}{where} {fault}"
 
   def _replaced(self, names: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Yields which quantity should be another."""
