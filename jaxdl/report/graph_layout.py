@@ -15,6 +15,8 @@ _SWEEPS = 12
 Point = tuple[float, float]
 # A name, or (name, column): where the edges from a node cross a column.
 Node = str | tuple[str, int]
+_Link = tuple[Node, Node]
+_Neighbours = dict[Node, list[Node]]
 
 
 class Size(NamedTuple):
@@ -99,13 +101,15 @@ def _columns(inputs: Mapping[str, Sequence[str]]) -> dict[Node, int]:
   return column
 
 
-def _split_long_edges(inputs: Mapping[str, Sequence[str]], column: dict[Node, int]):
+def _split_long_edges(
+  inputs: Mapping[str, Sequence[str]], column: dict[Node, int]
+) -> tuple[list[_Link], dict[tuple[str, str], list[Node]]]:
   """Adds places in the columns that an edge crosses, shared by the edges from one node.
 
   Returns:
     Pairs of neighbours in adjacent columns, and for each edge the places that it leads through.
   """
-  links: dict[tuple[Node, Node], None] = {}
+  links: dict[_Link, None] = {}
   chains = {}
   for node, before in inputs.items():
     for inner in before:
@@ -120,16 +124,16 @@ def _split_long_edges(inputs: Mapping[str, Sequence[str]], column: dict[Node, in
   return list(links), chains
 
 
-def _neighbours(links) -> tuple[dict, dict]:
-  before: dict[Node, list] = {}
-  after: dict[Node, list] = {}
+def _neighbours(links: Sequence[_Link]) -> tuple[_Neighbours, _Neighbours]:
+  before: _Neighbours = {}
+  after: _Neighbours = {}
   for left, right in links:
     before.setdefault(right, []).append(left)
     after.setdefault(left, []).append(right)
   return before, after
 
 
-def _order(columns: list[list[Node]], links) -> None:
+def _order(columns: list[list[Node]], links: Sequence[_Link]) -> None:
   """Orders each column by the mean rank of the neighbours, from the left and right in turn."""
   before, after = _neighbours(links)
   best, fewest = None, None
@@ -146,7 +150,7 @@ def _order(columns: list[list[Node]], links) -> None:
   columns[:] = best or columns
 
 
-def _num_crossings(columns: list[list[Node]], after: Mapping) -> int:
+def _num_crossings(columns: list[list[Node]], after: _Neighbours) -> int:
   total = 0
   for nodes, right in itertools.pairwise(columns):
     rank = {node: i for i, node in enumerate(right)}
@@ -161,7 +165,9 @@ def _mean(values: list[float], default: float) -> float:
   return sum(values) / len(values) if values else default
 
 
-def _heights(columns, links, room: Mapping, gap: float) -> dict[Node, float]:
+def _heights(
+  columns: list[list[Node]], links: Sequence[_Link], room: Mapping[Node, Size], gap: float
+) -> dict[Node, float]:
   """Returns y of each node, near its neighbours, `gap` between those of a column."""
   before, after = _neighbours(links)
   y: dict[Node, float] = {}
@@ -175,7 +181,9 @@ def _heights(columns, links, room: Mapping, gap: float) -> dict[Node, float]:
   return y
 
 
-def _spread(nodes, wanted: Mapping, room: Mapping, gap: float) -> dict[Node, float]:
+def _spread(
+  nodes: list[Node], wanted: Mapping[Node, float], room: Mapping[Node, Size], gap: float
+) -> dict[Node, float]:
   """Returns places that keep order and gaps: the mean of pushing down and pushing up."""
   down, edge = {}, None
   for node in nodes:

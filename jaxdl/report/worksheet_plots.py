@@ -19,6 +19,10 @@ _LINE, _PAD, _BRANCH, _GAP_X, _GAP_Y = 0.17, 0.07, 0.78, 0.95, 0.16
 _MOST_BOXES, _MOST_EDGES = 300, 1000
 
 
+# (node, name) for an edge, ("", name) for a box -> wrong claims.
+_Wrong = Mapping[tuple[str, str], list[CheckedClaim]]
+
+
 class _Box(NamedTuple):
   lines: list[str]  # the name with its value, then wrong claims
   leaves: list[tuple[str, str, list[str]]]  # given, derivative, wrong claims
@@ -73,8 +77,8 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
   return figures.finish(figure)
 
 
-def _wrong_claims(checked: CheckedWorksheet) -> dict[tuple[str, str], list[CheckedClaim]]:
-  """Returns the wrong claims by place: (node, name) for an edge, ("", name) for a box."""
+def _wrong_claims(checked: CheckedWorksheet) -> _Wrong:
+  """Returns the wrong claims by place."""
   places: dict[tuple[str, str], list[CheckedClaim]] = {}
   for claim, result in zip(checked.worksheet.claims, checked.claims, strict=True):
     if result.status in WRONG:
@@ -87,9 +91,9 @@ def _wrong_claims(checked: CheckedWorksheet) -> dict[tuple[str, str], list[Check
   return places
 
 
-def _wrong_text(wrong, name: str, user: str = "") -> list[str]:
+def _wrong_text(wrong: _Wrong, name: str, user: str = "") -> list[str]:
   """Returns the wrong claims at a name's box, or at its edge to a user."""
-  claims = [*wrong.get((user, name), ())]
+  claims = wrong.get((user, name), ())
   return [figures.plain(f"✗ {claim.of} = {claim.claimed}") for claim in claims]
 
 
@@ -101,7 +105,7 @@ def _slope_text(checked: CheckedWorksheet, node: str, name: str) -> str:
   return f"{checked.partials[node, name] + 0.0:.4g}"  # never -0
 
 
-def _box_lines(checked: CheckedWorksheet, name: str, wrong) -> list[str]:
+def _box_lines(checked: CheckedWorksheet, name: str, wrong: _Wrong) -> list[str]:
   return [_value_text(checked, name), *_wrong_text(wrong, name)]
 
 
@@ -208,12 +212,14 @@ def _label(ax: Axes, x: float, y: float, text: str, wrong: bool) -> None:
   )
 
 
-def _draw_edges(ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout, wrong) -> None:
+def _draw_edges(
+  ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout, wrong: _Wrong
+) -> None:
   """Draws the arrows, then their derivatives where they overlap least."""
   ends = {edge: (points[-2], points[-1]) for edge, points in layout.routes.items()}
   taken: list[tuple[float, float, float, float]] = []
   for (name, node), points in layout.routes.items():
-    mistakes = _wrong_text(wrong, name, node) if (node, name) in wrong else []
+    mistakes = _wrong_text(wrong, name, node)
     color = figures.MISTAKE_COLOR if mistakes else "0.55"
     ax.plot(*zip(*points, strict=True), color=color, linewidth=0.8, zorder=1)
     arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
