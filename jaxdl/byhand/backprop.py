@@ -448,7 +448,8 @@ def _numbered(params: Mapping, kind: str) -> list[str]:
   return [f"{kind}_{i}" for i in range(sum(name.startswith(f"{kind}_") for name in params))]
 
 
-MODELS = {
+# Name -> (parameters, activation, the dropout layer if there is one) -> layers.
+MODELS: dict[str, Callable[[Mapping, str, list[Layer]], list[Layer]]] = {
   "cifar_mlp": functools.partial(_mlp_layers, last="tanh"),
   "cnn_binary": functools.partial(_cnn_layers, num_pooled=2),
   "cnn_mnist": functools.partial(_cnn_layers, num_pooled=1),

@@ -27,7 +27,7 @@ import copy
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -199,8 +199,8 @@ class _Functions:
   def __init__(self, forward: Callable, backward: Callable, inputs: Any, params: Any):
     self._forward, self._backward = forward, backward
     self.inputs, self.params = inputs, params
-    self._cache: tuple = ()
-    if not list(leaves(params)):
+    self._cache: list = []
+    if not leaves(params):
       raise InputError("params has no arrays")
     for name, leaf in leaves(params):
       if not jnp.issubdtype(np.asarray(leaf).dtype, np.floating):
@@ -272,10 +272,10 @@ def _only(leaf: Any, example: Example) -> Any:
   shape = np.shape(leaf)
   if not shape or shape[example.axis] != example.batch_size:
     return leaf
-  if isinstance(example.index, jax.Array):
+  if isinstance(example.number, jax.Array):
     axis = example.axis % len(shape)
-    return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), example.index, 1, axis)
-  here = slice(example.index, example.index + 1)
+    return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), example.number, 1, axis)
+  here = slice(example.number, example.number + 1)
   return leaf[here] if example.axis == 0 else leaf[..., here]
 
 
@@ -286,24 +286,31 @@ def _is_same(left: Any, right: Any) -> bool:
   )
 
 
-def leaves(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-  """Yields the names and arrays of nested dicts, lists and tuples, in their own order."""
-  if isinstance(tree, Mapping | list | tuple):
-    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
-    for key, inner in items:
-      yield from leaves(inner, f"{name}/{key}" if name else str(key))
-  elif tree is not None:
-    yield name or "array", tree
+def leaves(tree: Any) -> list[tuple[str, Any]]:
+  """Returns the names and arrays of nested dicts, lists and tuples, in their own order."""
+  found: list[tuple[str, Any]] = []
+  _map(lambda name, leaf: found.append((name, leaf)), tree)
+  return found
 
 
-def _map(function: Callable[[str, Any], Any], tree: Any, name: str = "") -> Any:
+def _map(
+  function: Callable[[str, Any], Any],
+  tree: Any,
+  name: str = "",
+  is_leaf: Callable[[Any], bool] = lambda _: False,
+) -> Any:
   """Returns a tree in which function(name, leaf) takes the place of each leaf."""
+  if tree is None:
+    return None
+  if is_leaf(tree) or not isinstance(tree, Mapping | list | tuple):
+    return function(name or "array", tree)
+  inner = {
+    key: _map(function, part, f"{name}/{key}" if name else str(key), is_leaf)
+    for key, part in (tree.items() if isinstance(tree, Mapping) else enumerate(tree))
+  }
   if isinstance(tree, Mapping):
-    return {k: _map(function, v, f"{name}/{k}" if name else str(k)) for k, v in tree.items()}
-  if isinstance(tree, list | tuple):
-    inner = [_map(function, v, f"{name}/{i}" if name else str(i)) for i, v in enumerate(tree)]
-    return inner if isinstance(tree, list) else tuple(inner)
-  return tree if tree is None else function(name or "array", tree)
+    return inner
+  return list(inner.values()) if isinstance(tree, list) else tuple(inner.values())
 
 
 def _is_numbers(tree: Any) -> bool:
@@ -318,19 +325,11 @@ def _to_float64(tree: Any, integers: bool) -> Any:
   kinds = (np.floating, np.integer) if integers else (np.floating,)
 
   def convert(_, leaf):
-    if isinstance(leaf, jax.Array):
-      return leaf.astype(jnp.float64) if any(jnp.issubdtype(leaf.dtype, k) for k in kinds) else leaf
-    array = np.asarray(leaf)
-    return array.astype(np.float64) if any(np.issubdtype(array.dtype, k) for k in kinds) else leaf
+    array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+    is_real = any(jnp.issubdtype(array.dtype, kind) for kind in kinds)
+    return array.astype(np.float64) if is_real else leaf
 
-  if _is_numbers(tree):
-    return convert("", tree)
-  if isinstance(tree, Mapping):
-    return {key: _to_float64(inner, integers) for key, inner in tree.items()}
-  if isinstance(tree, list | tuple):
-    inner = [_to_float64(inner, integers) for inner in tree]
-    return inner if isinstance(tree, list) else tuple(inner)
-  return tree if tree is None else convert("", tree)
+  return _map(convert, tree, is_leaf=_is_numbers)
 
 
 def _backward_order(names: list[str]) -> list[str]:

@@ -87,28 +87,11 @@ Expression = tuple[Number | Quantity | Apply, ...]
 # --- Functions ---
 
 
-@jax.custom_jvp
-def _sigmoid(x):
-  return jax.nn.sigmoid(x)
-
-
-@_sigmoid.defjvp
-def _sigmoid_jvp(primals, tangents):
-  """s(x) s(-x), because 1 - s(x) loses all digits for large x."""
-  (x,), (dx,) = primals, tangents
-  return _sigmoid(x), dx * jax.nn.sigmoid(x) * jax.nn.sigmoid(-x)
-
-
-@jax.custom_jvp
-def _tanh(x):
-  return jnp.tanh(x)
-
-
-@_tanh.defjvp
-def _tanh_jvp(primals, tangents):
-  """1 / cosh(x)², because 1 - tanh(x)² loses all digits for large x."""
-  (x,), (dx,) = primals, tangents
-  return _tanh(x), dx / jnp.cosh(x) / jnp.cosh(x)
+# For large x, 1 - sigmoid(x) and 1 - tanh(x)² lose all digits; these derivatives do not.
+_sigmoid = jax.custom_jvp(jax.nn.sigmoid)
+_sigmoid.defjvps(lambda dx, _, x: dx * jax.nn.sigmoid(x) * jax.nn.sigmoid(-x))
+_tanh = jax.custom_jvp(jnp.tanh)
+_tanh.defjvps(lambda dx, _, x: dx / jnp.cosh(x) / jnp.cosh(x))
 
 
 def _abs(x):
@@ -189,7 +172,8 @@ def steps(
     lookup: the value of each quantity in it: float64 scalars, or arrays that broadcast.
     change: (index of an item, its value) -> the value to go on with.
   """
-  stack, values = [], []
+  stack: list[Any] = []
+  values = []
   for index, item in enumerate(expression):
     if isinstance(item, Number):
       value = np.float64(item.value)

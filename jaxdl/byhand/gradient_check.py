@@ -8,6 +8,7 @@ Compiling takes nearly all of the time, so the models are not compiled as a whol
 operations, and one that was compiled for one model, loss and activation serves the others.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -62,7 +63,12 @@ class Row(NamedTuple):
 def cases() -> list[Case]:
   """Returns every comparison: model x loss x activation, every rule on its own, every optimizer."""
   with jax.enable_x64(True):
-    return [*_model_cases(), *_rule_cases(), *_optimizer_cases()]
+    combinations = itertools.product(models.NAMES, losses.NAMES, models.ACTIVATIONS)
+    return [
+      *itertools.starmap(_model_case, combinations),
+      *_rule_cases(),
+      *map(_optimizer_case, optimizers.NAMES),
+    ]
 
 
 def compare(case: Case) -> Row:
@@ -76,7 +82,7 @@ def compare(case: Case) -> Row:
     leaf: relative_error(derived.get(leaf), case.expected.get(leaf))
     for leaf in dict.fromkeys([*case.expected, *derived])
   }
-  worst = max(errors, key=errors.get)
+  worst = max(errors, key=errors.__getitem__)
   return Row(case.table, case.of, errors[worst], worst)
 
 
@@ -97,13 +103,6 @@ def relative_error(derived: np.ndarray | None, expected: np.ndarray | None) -> f
 
 
 # Whole models.
-
-
-def _model_cases() -> Iterable[Case]:
-  for model in models.NAMES:
-    for loss in losses.NAMES:
-      for activation in models.ACTIVATIONS:
-        yield _model_case(model, loss, activation)
 
 
 def _model_case(model_name: str, loss_name: str, activation: str) -> Case:
@@ -283,14 +282,9 @@ def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Ca
 # Optimizers.
 
 
-def _optimizer_cases() -> Iterable[Case]:
-  for name in optimizers.NAMES:
-    yield _optimizer_case(name)
-
-
-def _optimizer_case(name: str, learning_rate: float = 0.01) -> Case:
+def _optimizer_case(name: str) -> Case:
   """Returns the case of some steps as in training; some gradients are near epsilon."""
-  rng = np.random.default_rng(3)
+  rng, learning_rate = np.random.default_rng(3), 0.01
   start = rng.normal(size=(4, 3))
   gradients = rng.normal(size=(_NUM_STEPS, 4, 3)) * 10.0 ** np.array([-8, -7, 0])[None, None]
   decay = optimizers.default_weight_decay(name) or None

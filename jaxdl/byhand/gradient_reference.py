@@ -20,7 +20,7 @@ Changed = Mapping[str, np.ndarray]  # parameters to replace, by name
 class Example(NamedTuple):
   """One example of a batch."""
 
-  index: int | jax.Array
+  number: int | jax.Array  # from 0
   batch_size: int
   axis: int  # 0 if examples are rows of the inputs, -1 if they are columns
 

@@ -67,7 +67,14 @@ def _divide(signals: np.ndarray, back: np.ndarray) -> np.ndarray:
 class _Mistakes:
   """The usual mistakes, each yielded if it explains the gradient."""
 
-  def __init__(self, name, gradient, reference, input_shapes, slack):
+  def __init__(
+    self,
+    name: str,
+    gradient: np.ndarray,
+    reference: Reference,
+    input_shapes: Sequence[tuple[int, ...]],
+    slack: float,
+  ):
     self._name, self._gradient, self._reference = name, gradient, reference
     self._param = reference.params[name]
     self._right = reference.values(name)
@@ -186,9 +193,11 @@ class _Mistakes:
       yield f"the gradient goes back through {link.name} transposed wrongly"
     for other in self._reference.params:
       theirs = None if other == self._name else self._signals(other)
-      link = None if theirs is None or theirs.shape != back.shape else self._next(other, theirs)
-      if link is not None:
-        slopes = _divide(theirs, link.signals @ link.weights.T)
+      if theirs is None or theirs.shape != back.shape:
+        continue
+      their_link = self._next(other, theirs)
+      if their_link is not None:
+        slopes = _divide(theirs, their_link.signals @ their_link.weights.T)
         if self._is_returned((back * slopes).sum(axis=0)):
           yield f"the derivative of the activation is taken in the layer of {other}"
 
@@ -220,7 +229,9 @@ class _Mistakes:
       if num * param.size > _MAX_SIGNAL:
         continue
       signals = self._reference.by_example(name, num, -1 if is_column else 0)
-      for scale in () if signals is None else (1 / num, 1):  # the loss is a mean, or a sum
+      if signals is None:
+        continue
+      for scale in (1 / num, 1):  # the loss is a mean, or a sum
         right = self._reference.entries(name, scale * signals.sum(axis=0))
         if np.allclose(right, values, rtol=1e-5, atol=self._slack):
           return scale * signals

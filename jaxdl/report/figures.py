@@ -80,8 +80,11 @@ class ArmStyle(NamedTuple):
 
 def arm_style(index: int) -> ArmStyle:
   """Returns the style of the arm with this index in the order of the arms."""
-  cycles = (COLORS, _LINE_STYLES, _MARKERS)
-  return ArmStyle(*(cycle[index % len(cycle)] for cycle in cycles))
+  return ArmStyle(
+    COLORS[index % len(COLORS)],
+    _LINE_STYLES[index % len(_LINE_STYLES)],
+    _MARKERS[index % len(_MARKERS)],
+  )
 
 
 def mean_line(style: ArmStyle) -> Line2D:
@@ -221,18 +224,16 @@ def save(figure: Figure, path_without_suffix: str | os.PathLike) -> tuple[Path, 
   Returns:
     The paths of the PNG file and the SVG file.
   """
-  paths = []
+  png, svg = (Path(f"{os.fspath(path_without_suffix)}.{suffix}") for suffix in ("png", "svg"))
   # Leave out metadata such as the date, so that equal figures give equal files.
-  for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-    path = Path(f"{os.fspath(path_without_suffix)}.{suffix}")
+  for path, metadata in ((png, {"Software": None}), (svg, {"Date": None, "Creator": None})):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-      figure.savefig(temporary, format=suffix, dpi=150, metadata=metadata)
+      figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
       os.replace(temporary, path)
     finally:
       temporary.unlink(missing_ok=True)
-    paths.append(path)
-  return tuple(paths)
+  return png, svg
 
 
 # --- Names, which come from users ---

@@ -7,12 +7,16 @@ others in their column let them. Lengths are in any unit, x to the right, y down
 """
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 _SWEEPS = 12
 
 Point = tuple[float, float]
+# A name, or (name, column): where the edges from a node cross a column.
+Node = str | tuple[str, int]
+_Link = tuple[Node, Node]
+_Neighbours = dict[Node, list[Node]]
 
 
 class Size(NamedTuple):
@@ -35,9 +39,9 @@ class Layout(NamedTuple):
     height: of the whole.
   """
 
-  left: dict[str, float]
-  widths: dict[str, float]
-  y: dict[str, float]
+  left: dict[Node, float]
+  widths: dict[Node, float]
+  y: dict[Node, float]
   routes: dict[tuple[str, str], list[Point]]
   width: float
   height: float
@@ -56,13 +60,15 @@ def place(
   """
   column = _columns(inputs)
   links, chains = _split_long_edges(inputs, column)
-  columns: list[list[Hashable]] = [[] for _ in range(max(column.values()) + 1)]
+  columns: list[list[Node]] = [[] for _ in range(max(column.values()) + 1)]
   for node in [*inputs, *(n for n in column if n not in inputs)]:
     columns[column[node]].append(node)
   _order(columns, links)
-  room = {node: sizes.get(node, Size(0, 0.06, 0.06)) for node in column}
+  room = {node: sizes[node] if isinstance(node, str) else Size(0, 0.06, 0.06) for node in column}
   y = _heights(columns, links, room, gap_y)
-  left, widths, x = {}, {}, 0.0
+  left: dict[Node, float] = {}
+  widths: dict[Node, float] = {}
+  x = 0.0
   for nodes in columns:
     width = max(room[node].width for node in nodes)
     for node in nodes:
@@ -80,9 +86,9 @@ def place(
   return Layout(left, widths, y, routes, x - gap_x, bottom - top)
 
 
-def _columns(inputs: Mapping[str, Sequence[str]]) -> dict[Hashable, int]:
+def _columns(inputs: Mapping[str, Sequence[str]]) -> dict[Node, int]:
   """Returns the longest path from the left; a node without inputs moves next to its first use."""
-  column: dict[Hashable, int] = {}
+  column: dict[Node, int] = {}
   for node, before in inputs.items():
     column[node] = 1 + max((column[inner] for inner in before), default=-1)
   users: dict[str, list[str]] = {node: [] for node in inputs}
@@ -95,17 +101,19 @@ def _columns(inputs: Mapping[str, Sequence[str]]) -> dict[Hashable, int]:
   return column
 
 
-def _split_long_edges(inputs: Mapping[str, Sequence[str]], column: dict[Hashable, int]):
+def _split_long_edges(
+  inputs: Mapping[str, Sequence[str]], column: dict[Node, int]
+) -> tuple[list[_Link], dict[tuple[str, str], list[Node]]]:
   """Adds places in the columns that an edge crosses, shared by the edges from one node.
 
   Returns:
     Pairs of neighbours in adjacent columns, and for each edge the places that it leads through.
   """
-  links: dict[tuple[Hashable, Hashable], None] = {}
+  links: dict[_Link, None] = {}
   chains = {}
   for node, before in inputs.items():
     for inner in before:
-      chain: list[Hashable] = [inner]
+      chain: list[Node] = [inner]
       for index in range(column[inner] + 1, column[node]):
         between = (inner, index)
         column[between] = index
@@ -116,16 +124,16 @@ def _split_long_edges(inputs: Mapping[str, Sequence[str]], column: dict[Hashable
   return list(links), chains
 
 
-def _neighbours(links) -> tuple[dict, dict]:
-  before: dict[Hashable, list] = {}
-  after: dict[Hashable, list] = {}
+def _neighbours(links: Sequence[_Link]) -> tuple[_Neighbours, _Neighbours]:
+  before: _Neighbours = {}
+  after: _Neighbours = {}
   for left, right in links:
     before.setdefault(right, []).append(left)
     after.setdefault(left, []).append(right)
   return before, after
 
 
-def _order(columns: list[list[Hashable]], links) -> None:
+def _order(columns: list[list[Node]], links: Sequence[_Link]) -> None:
   """Orders each column by the mean rank of the neighbours, from the left and right in turn."""
   before, after = _neighbours(links)
   best, fewest = None, None
@@ -142,7 +150,7 @@ def _order(columns: list[list[Hashable]], links) -> None:
   columns[:] = best or columns
 
 
-def _num_crossings(columns: list[list[Hashable]], after: Mapping) -> int:
+def _num_crossings(columns: list[list[Node]], after: _Neighbours) -> int:
   total = 0
   for nodes, right in itertools.pairwise(columns):
     rank = {node: i for i, node in enumerate(right)}
@@ -157,10 +165,12 @@ def _mean(values: list[float], default: float) -> float:
   return sum(values) / len(values) if values else default
 
 
-def _heights(columns, links, room: Mapping, gap: float) -> dict[Hashable, float]:
+def _heights(
+  columns: list[list[Node]], links: Sequence[_Link], room: Mapping[Node, Size], gap: float
+) -> dict[Node, float]:
   """Returns y of each node, near its neighbours, `gap` between those of a column."""
   before, after = _neighbours(links)
-  y = {}
+  y: dict[Node, float] = {}
   for nodes in columns:
     y |= _spread(nodes, dict.fromkeys(nodes, 0.0), room, gap)
   for sweep in range(_SWEEPS):
@@ -171,7 +181,9 @@ def _heights(columns, links, room: Mapping, gap: float) -> dict[Hashable, float]
   return y
 
 
-def _spread(nodes, wanted: Mapping, room: Mapping, gap: float) -> dict[Hashable, float]:
+def _spread(
+  nodes: list[Node], wanted: Mapping[Node, float], room: Mapping[Node, Size], gap: float
+) -> dict[Node, float]:
   """Returns places that keep order and gaps: the mean of pushing down and pushing up."""
   down, edge = {}, None
   for node in nodes:

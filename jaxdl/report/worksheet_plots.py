@@ -1,5 +1,6 @@
 """The picture of a worksheet: its computation graph."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from jaxdl.byhand.expressions import Derivative
 from jaxdl.byhand.worksheet.checker import WRONG, CheckedClaim, CheckedWorksheet
 from jaxdl.report import figures, graph_layout
 
@@ -15,6 +17,10 @@ from jaxdl.report import figures, graph_layout
 _LINE, _PAD, _BRANCH, _GAP_X, _GAP_Y = 0.17, 0.07, 0.78, 0.95, 0.16
 # A larger graph is unreadable.
 _MOST_BOXES, _MOST_EDGES = 300, 1000
+
+
+# (node, name) for an edge, ("", name) for a box -> wrong claims.
+_Wrong = Mapping[tuple[str, str], list[CheckedClaim]]
 
 
 class _Box(NamedTuple):
@@ -71,23 +77,23 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
   return figures.finish(figure)
 
 
-def _wrong_claims(checked: CheckedWorksheet) -> dict[tuple[str, str], list[CheckedClaim]]:
-  """Returns the wrong claims by place: (node, name) for an edge, ("", name) for a box."""
+def _wrong_claims(checked: CheckedWorksheet) -> _Wrong:
+  """Returns the wrong claims by place."""
   places: dict[tuple[str, str], list[CheckedClaim]] = {}
   for claim, result in zip(checked.worksheet.claims, checked.claims, strict=True):
     if result.status in WRONG:
-      of, by = getattr(claim.of, "of", ""), getattr(claim.of, "by", None)
-      if by is None:
-        place = ("", claim.of.name)
+      of = claim.of
+      if isinstance(of, Derivative):
+        place = (of.of, of.by) if (of.of, of.by) in checked.partials else ("", of.by)
       else:
-        place = (of, by) if (of, by) in checked.partials else ("", by)
+        place = ("", of.name)
       places.setdefault(place, []).append(result)
   return places
 
 
-def _wrong_text(wrong, name: str, user: str = "") -> list[str]:
+def _wrong_text(wrong: _Wrong, name: str, user: str = "") -> list[str]:
   """Returns the wrong claims at a name's box, or at its edge to a user."""
-  claims = [*wrong.get((user, name), ())]
+  claims = wrong.get((user, name), ())
   return [figures.plain(f"✗ {claim.of} = {claim.claimed}") for claim in claims]
 
 
@@ -99,7 +105,7 @@ def _slope_text(checked: CheckedWorksheet, node: str, name: str) -> str:
   return f"{checked.partials[node, name] + 0.0:.4g}"  # never -0
 
 
-def _box_lines(checked: CheckedWorksheet, name: str, wrong) -> list[str]:
+def _box_lines(checked: CheckedWorksheet, name: str, wrong: _Wrong) -> list[str]:
   return [_value_text(checked, name), *_wrong_text(wrong, name)]
 
 
@@ -206,12 +212,14 @@ def _label(ax: Axes, x: float, y: float, text: str, wrong: bool) -> None:
   )
 
 
-def _draw_edges(ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout, wrong) -> None:
+def _draw_edges(
+  ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout, wrong: _Wrong
+) -> None:
   """Draws the arrows, then their derivatives where they overlap least."""
   ends = {edge: (points[-2], points[-1]) for edge, points in layout.routes.items()}
   taken: list[tuple[float, float, float, float]] = []
   for (name, node), points in layout.routes.items():
-    mistakes = _wrong_text(wrong, name, node) if (node, name) in wrong else []
+    mistakes = _wrong_text(wrong, name, node)
     color = figures.MISTAKE_COLOR if mistakes else "0.55"
     ax.plot(*zip(*points, strict=True), color=color, linewidth=0.8, zorder=1)
     arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
@@ -221,7 +229,12 @@ def _draw_edges(ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout
     _label(ax, x, y, text, wrong=bool(mistakes))
 
 
-def _label_place(text: str, ends, edge, taken) -> tuple[float, float]:
+def _label_place(
+  text: str,
+  ends: Mapping[tuple[str, str], tuple[graph_layout.Point, graph_layout.Point]],
+  edge: tuple[str, str],
+  taken: list[tuple[float, float, float, float]],
+) -> graph_layout.Point:
   """Returns where along its edge a label overlaps least, and adds the place to `taken`."""
   lines = text.split("\n")
   half_width = max(figures.text_width(line, figures.SMALL_TEXT_SIZE) for line in lines) / 2 + 0.02
@@ -243,7 +256,11 @@ def _label_place(text: str, ends, edge, taken) -> tuple[float, float]:
   return (taken[-1][0] + taken[-1][2]) / 2, (taken[-1][1] + taken[-1][3]) / 2
 
 
-def _crosses(start, end, rectangle: tuple[float, float, float, float]) -> bool:
+def _crosses(
+  start: graph_layout.Point,
+  end: graph_layout.Point,
+  rectangle: tuple[float, float, float, float],
+) -> bool:
   """Returns whether a line from left to right crosses a rectangle."""
   (x0, y0), (x1, y1) = start, end
   low, high = max(x0, rectangle[0]), min(x1, rectangle[2])

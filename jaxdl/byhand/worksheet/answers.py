@@ -16,7 +16,7 @@ from jaxdl.byhand.expressions import (
   write,
 )
 from jaxdl.byhand.worksheet.checker import check
-from jaxdl.byhand.worksheet.graph import Graph, float64, slopes_of
+from jaxdl.byhand.worksheet.graph import Graph, by_numerator, float64, slopes_of
 from jaxdl.byhand.worksheet.reader import Worksheet
 
 # A longer formula is no longer a step.
@@ -46,13 +46,18 @@ class _Solution:
 
   def __init__(self, sheet: Worksheet, values: Mapping[str, float]):
     self._sheet, self._values = sheet, values
-    self._graph = Graph(sheet.equations, [*sheet.given, *sheet.equations])
+    self._graph = Graph(sheet.equations, sheet.names)
 
   def lines(self) -> Iterator[str]:
     yield "Forward pass"
     for name, equation in self._sheet.equations.items():
       yield self._line(name, write(equation), self._with_numbers(equation), self._values[name])
-    for of, names in self._targets().items():
+    slopes = (
+      self._sheet.slope_of(claim.of)
+      for claim in self._sheet.claims
+      if not isinstance(claim.of, Name)
+    )
+    for of, names in by_numerator(slopes).items():
       yield ""
       yield f"Derivatives of {of}"
       yield from self._derivatives(of, names)
@@ -63,21 +68,10 @@ class _Solution:
     for quantity in updated:
       yield self._update(quantity)
 
-  def _targets(self) -> dict[str, list[str]]:
-    """Returns what is to be differentiated -> with respect to what."""
-    targets: dict[str, list[str]] = {}
-    for claim in self._sheet.claims:
-      of = claim.of
-      if isinstance(of, Updated):
-        of = Derivative(str(self._sheet.loss), of.name)
-      if isinstance(of, Derivative) and of.by not in targets.setdefault(of.of, []):
-        targets[of.of].append(of.by)
-    return targets
-
   def _derivatives(self, of: str, names: list[str]) -> Iterator[str]:
     """Yields the chain rule from a node back to the names, a line for each name on the way."""
     way = {n for name in names for n in self._graph.between(of, name)} - {of}
-    steps = [n for n in reversed([*self._sheet.given, *self._sheet.equations]) if n in way]
+    steps = [n for n in reversed(self._sheet.names) if n in way]
     slopes = {of: 1.0, **self._graph.gradient(of, steps, self._values)}
     for name in steps:
       formula, numbers = self._chain(of, name, slopes)
@@ -88,7 +82,8 @@ class _Solution:
 
   def _chain(self, of: str, name: str, slopes: Mapping[str, float]) -> tuple[str, str]:
     """Returns d of/d name as a sum over the equations that contain the name: formula, numbers."""
-    formulas, numbers = [], []
+    formulas: list[str] = []
+    numbers: list[str] = []
     between = self._graph.between(of, name)
     for child, equation in self._sheet.equations.items():
       if child not in between or Name(name) not in quantities(equation):
@@ -123,7 +118,7 @@ class _Solution:
 
   def _update(self, quantity: Updated) -> str:
     name, rate = quantity.name, float(self._sheet.learning_rate or 0)
-    by = Derivative(str(self._sheet.loss), name)
+    by = self._sheet.slope_of(quantity)
     slope = float(self._graph.gradient(by.of, [name], self._values)[name])
     value = self._values[name]
     formula = f"{name} - learning_rate * {spell(by)}"
@@ -132,7 +127,7 @@ class _Solution:
     return self._line(spell(quantity), formula, numbers, value - rate * slope)
 
   def _with_numbers(self, expression: Expression) -> str:
-    return write(expression, lambda quantity: _number(self._values[quantity.name]))
+    return write(expression, lambda quantity: _number(self._values[spell(quantity)]))
 
   def _line(self, name: str, formula: str, numbers: str, value: float) -> str:
     parts = dict.fromkeys([name, formula, numbers, _number(value)])  # no part twice

@@ -24,7 +24,6 @@ A line of working is also checked as mathematics, whatever was computed from it:
 """
 
 import dataclasses
-import functools
 import math
 import os
 from collections import Counter
@@ -44,7 +43,7 @@ from jaxdl.byhand.expressions import (
   spell,
 )
 from jaxdl.byhand.worksheet import points, working
-from jaxdl.byhand.worksheet.graph import Graph, Taken, evaluate, float64, inputs_of
+from jaxdl.byhand.worksheet.graph import Graph, Taken, by_numerator, evaluate, float64, inputs_of
 from jaxdl.byhand.worksheet.reader import MAX_WORK, Claim, Worksheet, parse
 from jaxdl.errors import InputError
 
@@ -70,7 +69,7 @@ class CheckedClaim:
     status: one of `STATUSES`.
     expected_from_claims: the value that follows from the claims before; None if it is not finite,
       or if the claim is about a given, which follows from nothing.
-    working: the line of working as written; None without one.
+    working: the line of working as written; empty without one.
     remark: what else there is to say, in a sentence, or nothing.
     points: what the claim is worth.
   """
@@ -81,7 +80,7 @@ class CheckedClaim:
   computed: float
   status: str
   expected_from_claims: float | None
-  working: str | None = None
+  working: str = ""
   remark: str = ""
   points: float = 1
 
@@ -154,11 +153,14 @@ class _Checker:
 
   def __init__(self, sheet: Worksheet):
     self._sheet = sheet
-    self._graph = Graph(sheet.equations, [*sheet.given, *sheet.equations])
+    self._rate = sheet.learning_rate or 0.0  # without one there are no updates
+    self._graph = Graph(sheet.equations, sheet.names)
     slopes = self._mentioned_slopes()
     self._points = points.around(sheet.given, {slope.by for slope in slopes})
     self._known = self._compute(slopes)
-    self._exact = Taken({name: self._computed(Name(name)) for name in sheet.formulas} | sheet.given)
+    self._exact = Taken(
+      {name: self._computed(Name(name)) for name in sheet.formulas} | dict(sheet.given)
+    )
     self._num_explained = 0
 
   def check(self) -> CheckedWorksheet:
@@ -178,13 +180,12 @@ class _Checker:
 
   def _mentioned_slopes(self) -> list[Derivative]:
     """Returns every derivative that a claim or its line of working needs."""
-    mentioned: dict[Derivative, None] = {}
-    for claim in self._sheet.claims:
-      for quantity in [claim.of, *(quantities(claim.working) if claim.working else ())]:
-        slope = self._slope_of(quantity) if isinstance(quantity, Updated) else quantity
-        if isinstance(slope, Derivative):
-          mentioned[slope] = None
-    return list(mentioned)
+    return [
+      self._sheet.slope_of(quantity)
+      for claim in self._sheet.claims
+      for quantity in (claim.of, *quantities(claim.working))
+      if not isinstance(quantity, Name)
+    ]
 
   def _compute(self, slopes: list[Derivative]) -> dict[Quantity, np.ndarray]:
     """Returns names, learning rate, derivatives and updated values at every point, `[P]` each."""
@@ -200,9 +201,7 @@ class _Checker:
     if sheet.learning_rate is not None:
       rate = np.full(points.NUM_POINTS, sheet.learning_rate)
       known.setdefault(Name("learning_rate"), rate)
-    wanted: dict[str, list[str]] = {}
-    for slope in slopes:
-      wanted.setdefault(slope.of, []).append(slope.by)
+    wanted = by_numerator(slopes)
     if sum(map(self._graph.num_terms, wanted)) > MAX_WORK:
       raise InputError("the worksheet is too large: too many derivatives of too many equations")
     for of, names in wanted.items():
@@ -212,9 +211,9 @@ class _Checker:
         known[Derivative(of, by)] = value
     if sheet.learning_rate is not None:
       for name in sheet.given:
-        slope = known.get(Derivative(str(sheet.loss), name))
-        if slope is not None:
-          known[Updated(name)] = self._step(values[name], slope)
+        gradient = known.get(sheet.slope_of(Updated(name)))
+        if gradient is not None:
+          known[Updated(name)] = self._step(values[name], gradient)
     return known
 
   def _computed(self, quantity: Quantity) -> float:
@@ -224,56 +223,48 @@ class _Checker:
     rounding = np.nanmax(np.abs(values[points.ROUNDED] - value))
     return 0.0 if abs(value) < min(1e-9, 10 * rounding) else value
 
-  def _slope_of(self, updated: Updated) -> Derivative:
-    """Returns the derivative that a gradient step uses."""
-    return Derivative(str(self._sheet.loss), updated.name)
-
   def _step(self, value, slope):
-    return value - float(self._sheet.learning_rate or 0) * slope
+    return value - self._rate * slope
 
   # --- What follows from the claims before ---
 
   def _take(self, claim: Claim, taken: Taken):
     """Adds a claim to those that are taken as they stand."""
-    value = float(claim.value)
-    if isinstance(claim.of, Derivative):
-      taken.derivatives[claim.of] = value
-    elif isinstance(claim.of, Updated):
-      taken.updated[claim.of.name] = value
-    else:
-      taken.nodes[claim.of.name] = taken.values[claim.of.name] = value
+    taken.claimed[claim.of] = float(claim.value)
+    if isinstance(claim.of, Name):
+      taken.values[claim.of.name] = float(claim.value)
       for name in self._graph.downstream(claim.of.name):
-        if name not in taken.nodes:
+        if Name(name) not in taken.claimed:
           taken.values[name] = self._graph.value(name, taken.values)
 
   def _expected(self, claim: Claim, taken: Taken) -> list[float]:
     """Returns what follows from the claims before: what is shown, then what is right as well."""
     if claim.working:
-
-      def exact_unless_claimed(quantity):
-        claimed = _claimed(quantity, taken)
-        return self._computed(quantity) if claimed is None else claimed
-
-      follow = functools.partial(self._follow, taken=taken)
-      return [evaluate(claim.working, lookup) for lookup in (follow, exact_unless_claimed)]
+      lookups = (
+        lambda q: self._follow(q, taken),
+        lambda q: taken.claimed[q] if q in taken.claimed else self._computed(q),
+      )
+      return [evaluate(claim.working, lookup) for lookup in lookups]
     if isinstance(claim.of, Name):
       return [self._graph.value(claim.of.name, taken.values)]
     follows = [self._follow(claim.of, taken)]
-    if not (isinstance(claim.of, Updated) and self._slope_of(claim.of) in taken.derivatives):
-      follows.append(self._follow(claim.of, dataclasses.replace(taken, derivatives={})))
+    if not (isinstance(claim.of, Updated) and self._sheet.slope_of(claim.of) in taken.claimed):
+      others: dict[Quantity, float] = {
+        q: value for q, value in taken.claimed.items() if not isinstance(q, Derivative)
+      }
+      follows.append(self._follow(claim.of, dataclasses.replace(taken, claimed=others)))
     return follows
 
   def _follow(self, quantity: Quantity, taken: Taken) -> float:
     """Returns what was claimed, or else what follows from it."""
-    claimed = _claimed(quantity, taken)
-    if claimed is not None:
-      return claimed
+    if quantity in taken.claimed:
+      return taken.claimed[quantity]
     if isinstance(quantity, Derivative):
       return self._graph.chain(quantity, taken)
     if isinstance(quantity, Updated):
-      slope = self._follow(self._slope_of(quantity), taken)
+      slope = self._follow(self._sheet.slope_of(quantity), taken)
       return self._step(taken.values[quantity.name], slope)
-    return taken.values.get(quantity.name, self._sheet.learning_rate)
+    return taken.values.get(quantity.name, self._rate)
 
   # --- The verdict on a claim ---
 
@@ -286,7 +277,7 @@ class _Checker:
     status = _status(claim, right, expected)
     remark = _remark_on_digits(claim, right) if status == SLIP else ""
     if claim.working:
-      verdict = working.judge(claim.working, self._known[claim.of], self._known, _written(taken))
+      verdict = working.judge(claim.working, self._known[claim.of], self._known, taken.claimed)
       if not verdict.right:
         follows = any(_follows(claim, Fraction(e)) for e in expected if math.isfinite(e))
         status = WRONG_FORMULA if follows or status in (EXACT, TRUNCATED) else SLIP
@@ -312,7 +303,7 @@ class _Checker:
     """Returns the factors of the chain rule on the way to a derivative, or to an update."""
     if isinstance(of, Name):
       return {}
-    slope = self._slope_of(of) if isinstance(of, Updated) else of
+    slope = self._sheet.slope_of(of)
     between = self._graph.between(slope.of, slope.by)
     values = {q.name: v for q, v in self._known.items() if isinstance(q, Name)}
     factors = {}
@@ -324,8 +315,11 @@ class _Checker:
 
   def _remark_on_data(self, claim: Claim) -> str:
     """Says which data make a formula right: those in the equations that it sums up, not in it."""
-    of = self._slope_of(claim.of) if isinstance(claim.of, Updated) else claim.of
-    nodes = [of.name] if isinstance(of, Name) else self._graph.between(of.of, of.by)[1:]
+    if isinstance(claim.of, Name):
+      nodes = [claim.of.name]
+    else:
+      slope = self._sheet.slope_of(claim.of)
+      nodes = self._graph.between(slope.of, slope.by)[1:]
     used = {name for node in nodes for name in self._graph.inputs_of[node]}
     data = [name for name in self._points.fixed if name in used]
     written = quantities(claim.working)
@@ -349,20 +343,6 @@ def _checked(
     remark,
     claim.points,
   )
-
-
-def _claimed(quantity: Quantity, taken: Taken) -> float | None:
-  if isinstance(quantity, Derivative):
-    return taken.derivatives.get(quantity)
-  where = taken.updated if isinstance(quantity, Updated) else taken.nodes
-  return where.get(quantity.name)
-
-
-def _written(taken: Taken) -> dict[Quantity, float]:
-  """Returns the claims so far."""
-  nodes = {Name(name): value for name, value in taken.nodes.items()}
-  updated = {Updated(name): value for name, value in taken.updated.items()}
-  return {**nodes, **taken.derivatives, **updated}
 
 
 def _describe_inputs(equation: Expression, values: Mapping[str, float]) -> str:
@@ -391,11 +371,8 @@ def _has_a_digit(claim: Claim, value: Fraction) -> bool:
 def _is_exact(claim: Claim, value: Fraction) -> bool:
   if value == 0:
     return claim.value == 0
-  return _has_a_digit(claim, value) and _is_rounded(claim, value)
-
-
-def _is_rounded(claim: Claim, value: Fraction) -> bool:
-  return abs(claim.value - value) <= claim.unit / 2 + _slack(claim, value)
+  is_rounded = abs(claim.value - value) <= claim.unit / 2 + _slack(claim, value)
+  return is_rounded and _has_a_digit(claim, value)
 
 
 def _is_truncated(claim: Claim, value: Fraction) -> bool:

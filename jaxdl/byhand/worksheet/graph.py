@@ -2,14 +2,14 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxdl.byhand import expressions
-from jaxdl.byhand.expressions import Derivative, Expression
+from jaxdl.byhand.expressions import Derivative, Expression, Lookup, Name, Quantity, spell
 
 Values = Mapping[str, Any]  # name -> float64 scalar, or one value per point
 
@@ -31,20 +31,24 @@ class Taken:
 
   Attributes:
     values: name -> value: claimed, or following from claimed ones.
-    nodes: claimed values of nodes and givens.
-    derivatives: claimed derivatives.
-    updated: claimed updated values.
+    claimed: what was claimed, in the order of the claims.
   """
 
   values: dict[str, float]
-  nodes: dict[str, float] = dataclasses.field(default_factory=dict)
-  derivatives: dict[Derivative, float] = dataclasses.field(default_factory=dict)
-  updated: dict[str, float] = dataclasses.field(default_factory=dict)
+  claimed: dict[Quantity, float] = dataclasses.field(default_factory=dict)
 
 
 def inputs_of(equation: Expression) -> list[str]:
   """Returns the names in an equation, each once."""
-  return [quantity.name for quantity in expressions.quantities(equation)]
+  return [spell(quantity) for quantity in expressions.quantities(equation)]
+
+
+def by_numerator(slopes: Iterable[Derivative]) -> dict[str, list[str]]:
+  """Returns what is differentiated -> with respect to what, each once."""
+  grouped: dict[str, list[str]] = {}
+  for slope in dict.fromkeys(slopes):
+    grouped.setdefault(slope.of, []).append(slope.by)
+  return grouped
 
 
 def evaluate(expression: Expression, lookup: Any) -> float:
@@ -52,11 +56,16 @@ def evaluate(expression: Expression, lookup: Any) -> float:
   return float(expressions.evaluate(expression, lambda name: np.float64(lookup(name))))
 
 
+def _by_name(values: Values) -> Lookup:
+  """Returns the lookup for an equation, in which there are only names."""
+  return lambda quantity: values[spell(quantity)]
+
+
 def slopes_of(equation: Expression, at: Values) -> dict[str, Any]:
   """Returns the derivatives of one equation with respect to each name in `at`, point by point."""
 
   def total(at):
-    return expressions.evaluate(equation, lambda quantity: at[quantity.name]).sum()
+    return expressions.evaluate(equation, _by_name(at)).sum()
 
   return jax.grad(total)({name: np.asarray(value, np.float64) for name, value in at.items()})
 
@@ -105,21 +114,24 @@ class Graph:
       number_scale: `[P]`, what numbers in the equations, other than exponents, are multiplied by.
     """
     values = dict(given)
-    for name, equation in self._equations.items():
+
+    def value(equation):
       numbers = expressions.numbers(equation)
-      value = expressions.steps(
-        equation,
-        lambda quantity: values[quantity.name],
-        lambda index, value, numbers=numbers: value * number_scale if index in numbers else value,
-      )[-1]
-      values[name] = np.broadcast_to(np.asarray(value), number_scale.shape)
+
+      def scaled(index, value):
+        return value * number_scale if index in numbers else value
+
+      return expressions.steps(equation, _by_name(values), scaled)[-1]
+
+    for name, equation in self._equations.items():
+      values[name] = np.broadcast_to(np.asarray(value(equation)), number_scale.shape)
     return values
 
   def value(self, node: str, values: Mapping[str, float]) -> float:
     """Returns a node by its own equation."""
     key = (node, *(values[name] for name in self.inputs_of[node]))
     if key not in self._cache:
-      self._cache[key] = evaluate(self._equations[node], lambda quantity: values[quantity.name])
+      self._cache[key] = evaluate(self._equations[node], _by_name(values))
     return self._cache[key]
 
   def gradient(self, of: str, by: list[str], values: Values) -> dict[str, Any]:
@@ -135,7 +147,7 @@ class Graph:
       now = {name: np.asarray(value, np.float64) for name, value in values.items()}
       now |= {name: now[name] + shift for name, shift in shifts.items() if name not in moving}
       for node in moving:
-        now[node] = expressions.evaluate(self._equations[node], lambda q: now[q.name])
+        now[node] = expressions.evaluate(self._equations[node], _by_name(now))
         if node in shifts:
           now[node] = now[node] + shifts[node]
       return now[of].sum()
@@ -152,11 +164,11 @@ class Graph:
     names, equation = self.inputs_of[node], self._equations[node]
     last = equation[-1]
     by_output = None
-    if isinstance(last, expressions.Apply) and node in taken.nodes:
+    if isinstance(last, expressions.Apply) and Name(node) in taken.claimed:
       by_output = expressions.DERIVATIVES_BY_OUTPUT.get(last.function)
     factor = 1.0
     if by_output is not None:
-      equation, factor = equation[:-1], by_output(taken.nodes[node])
+      equation, factor = equation[:-1], by_output(taken.claimed[Name(node)])
     key = (node, by_output is None, *(taken.values[name] for name in names))
     if key not in self._cache:
       slopes = slopes_of(equation, {name: taken.values[name] for name in names})
@@ -166,14 +178,15 @@ class Graph:
   def chain(self, derivative: Derivative, taken: Taken) -> float:
     """Returns a derivative by the chain rule from taken values; see the docstring of `checker`."""
     of, by = derivative.of, derivative.by
-    claimed_by = {}  # v -> [m of dm/dv that was claimed], in the order of the claims
-    for known in taken.derivatives:
-      claimed_by.setdefault(known.by, []).append(known.of)
+    claimed_by: dict[str, list[str]] = {}  # v -> [m of dm/dv that was claimed]
+    for quantity in taken.claimed:
+      if isinstance(quantity, Derivative):
+        claimed_by.setdefault(quantity.by, []).append(quantity.of)
     slopes = {of: 1.0}
     for name in reversed(self.between(of, by)):
       if name == of:
         continue
-      known = taken.derivatives.get(Derivative(of, name))
+      known = taken.claimed.get(Derivative(of, name))
       slopes[name] = (
         self._chain_step(name, of, slopes, claimed_by.get(name, []), taken)
         if known is None
@@ -188,12 +201,12 @@ class Graph:
     inner = [m for m in slopes if m in claimed and m not in (of, name)]
     for m in inner:  # in the order of `slopes`: the nearest to `of` first
       if self._all_paths_meet(name, m, slopes):
-        return taken.derivatives[Derivative(m, name)] * slopes[m]
+        return taken.claimed[Derivative(m, name)] * slopes[m]
     children = [child for child in self._children[name] if child in slopes]
     total = 0.0
     for child in children:
       only_path = not any(self.depends(child, c) for c in children if c != child)
-      known = taken.derivatives.get(Derivative(child, name)) if only_path else None
+      known = taken.claimed.get(Derivative(child, name)) if only_path else None
       factor = self.partials(child, taken)[name] if known is None else known
       total += slopes[child] * factor
     return total

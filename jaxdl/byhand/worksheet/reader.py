@@ -69,7 +69,7 @@ class Claim:
     value: the number that the text means.
     unit: one unit of the last digit written.
     points: what it is worth.
-    working: the line of working; None without one.
+    working: the line of working; empty without one.
     working_text: the line of working as written.
   """
 
@@ -78,8 +78,8 @@ class Claim:
   value: Fraction
   unit: Fraction
   points: float = 1
-  working: Expression | None = None
-  working_text: str | None = None
+  working: Expression = ()
+  working_text: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +103,17 @@ class Worksheet:
   claims: tuple[Claim, ...]
   loss: str | None = None
   learning_rate: float | None = None
+
+  @property
+  def names(self) -> list[str]:
+    """Of givens and nodes, each after those that it depends on."""
+    return [*self.given, *self.equations]
+
+  def slope_of(self, quantity: Derivative | Updated) -> Derivative:
+    """Returns the derivative that an updated value is computed from; a derivative is its own."""
+    if isinstance(quantity, Derivative):
+      return quantity
+    return Derivative(str(self.loss), quantity.name)
 
 
 def parse(path_or_text: str | os.PathLike) -> Worksheet:
@@ -133,8 +144,11 @@ def parse(path_or_text: str | os.PathLike) -> Worksheet:
 
 
 def _read(path_or_text: str | os.PathLike) -> str:
-  looks_like_text = isinstance(path_or_text, str) and re.search("[\n=]", path_or_text)
-  if looks_like_text and not _is_file(path_or_text):
+  if (
+    isinstance(path_or_text, str)
+    and re.search("[\n=]", path_or_text)
+    and not os.path.isfile(path_or_text)
+  ):
     return path_or_text
   try:
     with open(path_or_text, "rb") as file:
@@ -146,13 +160,6 @@ def _read(path_or_text: str | os.PathLike) -> str:
     raise InputError(f"cannot read worksheet {_path(path_or_text)}: {error.strerror}") from error
   except ValueError as error:  # a null character
     raise InputError(f"cannot read worksheet {_path(path_or_text)}: {error}") from error
-
-
-def _is_file(path: str) -> bool:
-  try:
-    return os.path.isfile(path)
-  except ValueError:
-    return False
 
 
 def _path(path: str | os.PathLike) -> str:
@@ -223,8 +230,15 @@ def _finite_number(key: str, value: object) -> float:
 
 
 def _type_name(value: object) -> str:
-  names = {str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-  return names.get(type(value), {dict: "a table", list: "a list"}.get(type(value), "a date"))
+  names: dict[type, str] = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    dict: "a table",
+    list: "a list",
+  }
+  return names.get(type(value), "a date")
 
 
 def _check_name(section: str, name: str):
@@ -320,9 +334,8 @@ def _parse_claim(table: Mapping[str, Any], sheet: Worksheet) -> Claim:
   value, unit = parse_number(table["value"])
   if "from" not in table:
     return Claim(quantity, table["value"].strip(), value, unit, points)
-  names = {*sheet.given, *sheet.equations}
   with _named(f"from = {excerpt(table['from'])}"):
-    working = expressions.parse(table["from"], names, working=True)
+    working = expressions.parse(table["from"], set(sheet.names), working=True)
     for inner in expressions.quantities(working):
       _check_quantity(inner, sheet, in_working=True)
   return Claim(quantity, table["value"].strip(), value, unit, points, working, table["from"])
@@ -333,6 +346,7 @@ def parse_quantity(text: str, sheet: Worksheet) -> Quantity:
   match = _QUANTITY.fullmatch(plain) if len(text) <= 200 else None
   if match is None:
     raise InputError("a claim is of a node (a1), a derivative (dL/da) or an updated value (w7')")
+  quantity: Quantity
   if match["of"]:
     quantity = Derivative(match["of"], match["by"])
   else:
@@ -343,7 +357,7 @@ def parse_quantity(text: str, sheet: Worksheet) -> Quantity:
 
 def _check_quantity(quantity: Quantity, sheet: Worksheet, in_working: bool = False):
   """Raises InputError if a quantity does not exist."""
-  names = [*sheet.given, *sheet.equations]
+  names = sheet.names
   parts = [quantity.of, quantity.by] if isinstance(quantity, Derivative) else [quantity.name]
   if in_working and quantity == Name(_LEARNING_RATE) and _LEARNING_RATE not in names:
     if sheet.learning_rate is None:

@@ -19,7 +19,6 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +34,7 @@ _MAX_ITEMS = 60
 
 # What each quantity is at every point, and what it was claimed to be.
 AtPoints = Mapping[Quantity, np.ndarray]
-Claimed = Mapping[Quantity, Fraction]
+Claimed = Mapping[Quantity, float]
 
 
 class Meaning(NamedTuple):
@@ -70,11 +69,12 @@ def judge(formula: Expression, target: np.ndarray, known: AtPoints, claimed: Cla
       stand for.
     claimed: what was written before.
   """
+  written = expressions.numbers(formula)
   meanings = _meanings(formula, known, claimed)
   choices = list(itertools.product(*meanings.values()))
   numbers = {}  # index -> [choices, P]
   for i, index in enumerate(meanings):
-    itself = np.full(target.shape, formula[index].value)
+    itself = np.full(target.shape, written[index].value)
     chosen = [choice[i] for choice in choices]
     numbers[index] = np.stack([itself if m is None else m.sign * known[m.quantity] for m in chosen])
   values = expressions.steps(
@@ -93,8 +93,8 @@ def judge(formula: Expression, target: np.ndarray, known: AtPoints, claimed: Cla
     return Verdict(True)
   # In 2*a the 2 is a 2, but in 0.3 - 0.1*2 it stands for something.
   has_names = any(not isinstance(item, Number | Apply) for item in formula)
-  likely = [i for i in meanings if not has_names or _decimals(formula[i])]
-  return Verdict(False, numbers={i: meanings[i][-1] for i in likely if meanings[i][-1]})
+  likely = [i for i in meanings if not has_names or _decimals(written[i])]
+  return Verdict(False, numbers={i: m for i in likely if (m := meanings[i][-1])})
 
 
 def _meanings(
@@ -103,7 +103,7 @@ def _meanings(
   """Returns what each number may stand for, None for itself first; exponents are themselves."""
   quantities = list(known)
   right = np.array([known[q][GIVEN] for q in quantities])
-  written = np.array([float(claimed.get(q, math.nan)) for q in quantities])
+  written = np.array([claimed.get(q, math.nan) for q in quantities])
   meanings: dict[int, list[Meaning | None]] = {}
   for index, item in expressions.numbers(formula).items():
     fits: dict[bytes, Meaning] = {}  # one of those that are equal everywhere
@@ -148,20 +148,20 @@ def _are_equal(values: np.ndarray, target: np.ndarray) -> np.ndarray:
 def _holds_here(formula: Expression, target: np.ndarray, known: AtPoints) -> bool:
   """Returns whether a formula has the right value where it is given, within its numbers' digits."""
   exact = {float(values[GIVEN]) for values in known.values()}
-  places = [
-    i
-    for i, item in enumerate(formula)
+  units = {
+    index: 10.0 ** -_decimals(item)
+    for index, item in enumerate(formula)
     if isinstance(item, Number) and _decimals(item) and item.value not in exact
-  ]
-  shifts = {place: np.zeros(len(places) + 1) for place in places}
-  for row, place in enumerate(places, 1):
-    shifts[place][row] = 10.0 ** -_decimals(formula[place])
+  }
+  shifts = {index: np.zeros(len(units) + 1) for index in units}
+  for row, (index, unit) in enumerate(units.items(), 1):
+    shifts[index][row] = unit
 
   def change(index, value):
     return value + shifts[index] if index in shifts else value
 
   values = expressions.steps(formula, lambda q: known[q][GIVEN], change)
-  rows = np.broadcast_to(values[-1], len(places) + 1)
+  rows = np.broadcast_to(values[-1], len(units) + 1)
   if not np.isfinite(rows).all():
     return False
   slack = np.abs(rows[1:] - rows[0]).sum()
@@ -206,7 +206,7 @@ def explain(
 class _Repair:
   """Looks for one change that makes a formula right, the likeliest first; P points."""
 
-  def __init__(self, formula: Expression, target: np.ndarray, known: AtPoints, factors: Mapping):
+  def __init__(self, formula: Expression, target: np.ndarray, known: AtPoints, factors: dict):
     self._formula, self._target, self._known = formula, target, known
     self._factors = factors
     self._values = self._steps(lambda _, value: value)
@@ -218,15 +218,14 @@ class _Repair:
     """Yields what is wrong with the formula, every way in which one change makes it right."""
     last = len(self._formula) - 1
     names = {expressions.spell(q): v for q, v in self._known.items()}
-    yield from self._scaled(last, {"-1": np.full(self._target.shape, -1.0)})
-    yield from self._scaled(last, self._factors)
-    yield from self._scaled(last, names)
-    yield from self._scaled(last, _numbers(self._target, self._values[-1]))
+    sign = {"-1": np.full(self._target.shape, -1.0)}
+    constants = {str(n): np.full(self._target.shape, float(n)) for n in range(2, 11)}
+    for factors in (sign, self._factors, names, _numbers(self._target, self._values[-1])):
+      yield from self._scaled(last, factors)
     for index in range(last - 1, -1, -1):
-      yield from self._scaled(index, {"-1": np.full(self._target.shape, -1.0)})
+      yield from self._scaled(index, sign)
     yield from self._replaced(names)
     for index in range(last - 1, -1, -1):
-      constants = {str(n): np.full(self._target.shape, float(n)) for n in range(2, 11)}
       yield from self._scaled(index, self._factors | names | constants)
     yield from self._term(names)
 
@@ -252,15 +251,15 @@ class _Repair:
       yield self._say_factor(index, name, factors[name], missing)
 
   def _say_factor(self, index: int, name: str, values: np.ndarray, missing: bool) -> str:
-    part = ""
-    if index < len(self._formula) - 1:
-      part = f" of {expressions.write(_part(self._formula, index))}"
+    is_whole = index == len(self._formula) - 1
+    part = expressions.write(_part(self._formula, index))
     if name == "-1":
-      return f"the sign{part} is wrong" if part else "its sign is wrong"
+      return "its sign is wrong" if is_whole else f"the sign of {part} is wrong"
     is_number = re.fullmatch("-?[0-9]+", name)
     value = "" if is_number or np.ptp(values) > 1e-12 else f" = {values[0]:g}"
     fault = "is missing" if missing else "is one too many"
-    return f"the factor {name}{value}{part and f' in{part[3:]}'} {fault}"
+    where = "" if is_whole else f" in {part}"
+    return f"the factor {name}{value}{where} {fault}"
 
   def _replaced(self, names: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Yields which quantity should be another."""
