@@ -495,7 +495,7 @@ def ensemble_accuracy(arms: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]
       style = figures.arm_style(line.number)
       x = np.repeat(line.x, [len(values) for values in line.values])
       dots = {"color": style.color, "markersize": 3.5, "markeredgewidth": 0, "alpha": 0.4}
-      values = np.concatenate(line.values)
+      values = np.concatenate([[], *line.values])  # of no size, where every seed diverged
       panel.ax.plot(x, values, "o", transform=_shifted(panel, place), zorder=2, **dots)
       _draw_line(panel, place, limits)
     _set_ticks(panel, *limits)
