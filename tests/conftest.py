@@ -51,6 +51,8 @@ DEFAULT_FLAGS = {
   "partial": "false",
   "checkpoint_every": "0",
   "executor": "local",
+  "scheduler": "",
+  "scheduler_file": "",
 }
 
 ROOT = pathlib.Path(__file__).parents[1]

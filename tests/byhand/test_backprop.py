@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from experiments import check_gradients
 from jaxdl import arm as arm_lib
 from jaxdl import batches, train
-from jaxdl.arm import Arm, Recipe
+from jaxdl.arm import Arm
 from jaxdl.byhand import backprop, gradient_check
 from jaxdl.nn import models
 from jaxdl.optim import losses, optimizers
@@ -167,11 +167,9 @@ def test_the_oracle_agrees_with_finite_differences(monkeypatch):
 
 def test_one_step_of_training_is_the_step_by_hand():
   """`train_step` itself, in float32: scaled images, dropout, two slices, a padded example."""
-  recipe = Recipe(
-    model="mlp", num_outputs=3, losses=("hinge",), optimizer="momentum", dropout_rate=0.3,
-    batch_size=5, num_epochs=1, restore_best=False, kernel_initializers=("random_normal",),
-    bias_initializers=("zeros",), slice_size=3, activation="tanh",
-  )  # fmt: skip
+  arm = Arm(model="mlp", loss="hinge", optimizer="momentum", dropout_rate=0.3, batch_size=5,
+            num_epochs=1, activation="tanh", kernel_initializer="random_normal")  # fmt: skip
+  (recipe,) = arm_lib.group_by_recipe({"arm": arm}, 3, 5, lambda _: 3)
   rng = np.random.default_rng(0)
   examples = batches.Examples(
     jnp.array(rng.integers(0, 256, (5, 4, 3, 1)), jnp.uint8), jnp.array([0, 2, 1, 1, 0])
@@ -186,12 +184,9 @@ def test_one_step_of_training_is_the_step_by_hand():
     lambda leaf: leaf[0], batches.epoch_slices(recipe, batches.seed_key(0, 0), jnp.int32(0), 5)
   )
   velocity = optimizers.create("momentum", 0.0).init(start)
-  arm = Arm(
-    loss="hinge", kernel_initializer="random_normal", bias_initializer="zeros", num_epochs=1
-  )
   hyper = arm_lib.hyperparams(arm, recipe, 1)
   (after, _), (loss_sum, _) = train.train_step(
-    recipe, (start, velocity), examples, hyper, slices, 0.1
+    recipe, hyper, examples, (start, velocity), slices, 0.1
   )
 
   kept = np.asarray(slices.weights).ravel() > 0
