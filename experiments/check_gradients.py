@@ -104,7 +104,7 @@ def _parse(argv: Sequence[str]) -> pathlib.Path | None:
     raise InputError(f"unknown argument {rest[1]!r}; settings are given as --name=value")
   if values.workdir == "":
     raise InputError("--workdir is empty")
-  return None if values.workdir is None else pathlib.Path(values.workdir)
+  return None if values.workdir is None else pathlib.Path(values.workdir).expanduser()
 
 
 def _claim(workdir: pathlib.Path):

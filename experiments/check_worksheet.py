@@ -46,7 +46,7 @@ def main(argv: Sequence[str]):
   results: Results = []
   for file in _WORKSHEET.value:
     try:
-      results.append((file, worksheet.check(pathlib.Path(file))))
+      results.append((file, worksheet.check(pathlib.Path(file).expanduser())))
     except InputError as error:
       prefix = f"{file}: " if len(_WORKSHEET.value) > 1 or file not in str(error) else ""
       _complain(f"{prefix}{error}")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]):
   try:
     _print_results(results)
     if _WORKDIR.value is not None:
-      _write_results(results, pathlib.Path(_WORKDIR.value))
+      _write_results(results, pathlib.Path(_WORKDIR.value).expanduser())
   except InputError as error:
     _complain(error)
     sys.exit(2)

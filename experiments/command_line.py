@@ -69,6 +69,8 @@ _PROCESS_ID = flags.DEFINE_integer(
   "process_id", None, "Which of them this is, from 0; process 0 reports.", lower_bound=0
 )
 
+_PATHS = tuple(flag.name for flag in (_CONFIG, WORKDIR, DATA_DIR, _SCHEDULER_FILE))
+
 # Keys that are not a setting of an arm but of the whole experiment.
 _EXPERIMENT_KEYS = (
   "dataset",
@@ -131,7 +133,15 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
   if default_config is not None and not _config_file(sys.argv):
     # As if it had been typed, so that mistakes in other flags are explained the same way.
     sys.argv.insert(1, f"--{_CONFIG.name}={default_config}")
+  sys.argv[1:] = map(_expand_home, sys.argv[1:])
   app.run(call, flags_parser=_parse_flags)
+
+
+def _expand_home(argument: str) -> str:
+  """Expands a leading `~` of `--name=~/path`, which a shell leaves alone."""
+  name, equals, value = argument.partition("=")
+  is_path = name.startswith("-") and name.lstrip("-") in _PATHS
+  return name + equals + os.path.expanduser(value) if is_path else argument
 
 
 def _launch(script: Script, experiment: Experiment):
@@ -266,6 +276,10 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses flags; a mistake in them is bad input like any other."""
   if {"--help", "-h", "--helpfull"} & set(argv):
     return app.parse_flags_with_usage(argv)
+  file = _config_file(argv)
+  for path in (file, file.rpartition(":")[0]):
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe might never end
+      _fail(f"cannot read the config file {path!r}: it is no regular file")
   try:
     rest = flags.FLAGS(argv)
     _ = _CONFIG.value and _CONFIG.value.keys()  # a config that could not be read fails only now
@@ -278,6 +292,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   for flag in (_CONFIG, WORKDIR):
     if flag.value is None:
       _fail(f"--{flag.name} is missing")
+  if not WORKDIR.value:
+    _fail("--workdir is empty")
   mistake = _multihost_mistake()
   if mistake is not None:
     _fail(mistake)

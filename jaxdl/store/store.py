@@ -184,6 +184,8 @@ class Store:
   def _read_identity(self) -> dict[str, Any] | None:
     file = self.folder / "run.json"
     try:
+      if file.exists() and not file.is_file():
+        raise ValueError("it is no regular file")  # reading a pipe might never end
       identity = json.loads(file.read_text(encoding="utf-8"))
       if identity != _OVERWRITTEN and not isinstance(identity["config"], dict):
         raise ValueError("its config is none")

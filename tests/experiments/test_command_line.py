@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT, call_with_each
 
+from experiments import command_line
+
 _CONFIG = "ml_collections_configs/compare_initializers.py"
 _SCRIPT = "experiments.compare_initializers"
 
@@ -77,6 +79,36 @@ def test_a_mistake_gets_one_line_and_status_2(answers, index):
   assert stderr.count("\n") == 1
   assert "Traceback" not in stderr
   assert expected in stderr
+
+
+def test_paths_that_are_none(tmp_path):
+  """A pipe is not read, which might never end; and what is a home is not a folder called `~`."""
+  pipe = tmp_path / "pipe"
+  os.mkfifo(pipe)
+  arguments = [
+    [f"--config={pipe}", f"--workdir={tmp_path}"],
+    [f"--config={pipe}:smoke", f"--workdir={tmp_path}"],
+    [_SMOKE, "--workdir="],
+    [_SMOKE, f"--workdir={pipe}"],
+    ["--config=~/no/such.py", f"--workdir={tmp_path}"],
+  ]
+  imports = "from experiments import command_line, compare_initializers as script"
+  answers = call_with_each(arguments, imports, "command_line.run(script.SCRIPT)", timeout=60)
+  no_file = f"error: cannot read the config file '{pipe}': it is no regular file\n"
+  assert answers[:2] == [[2, no_file]] * 2
+  assert answers[2] == [2, "error: --workdir is empty\n"]
+  assert answers[3] == [2, f"error: cannot write to workdir '{pipe}': File exists\n"]
+  home = os.path.expanduser("~")
+  assert answers[4] == [2, f"error: cannot read the config file '{home}/no/such.py'\n"]
+  assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_home_is_expanded_in_paths_only():
+  home = os.path.expanduser("~")
+  for name in ("config", "workdir", "data_dir", "scheduler_file"):
+    assert command_line._expand_home(f"--{name}=~/x") == f"--{name}={home}/x"
+  for other in ("--workdir=./~", "--config.dataset=~", "~/x", "--workdir"):
+    assert command_line._expand_home(other) == other
 
 
 def test_mistakes_leave_nothing_behind(answers):

@@ -299,6 +299,15 @@ def test_what_no_run_has_made_keeps_a_folder_from_being_claimed(tmp_path):
   assert (tmp_path / "run.json").read_text() == "mine"
 
 
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_read(tmp_path):
+  for name in ("run.json", files.MANIFEST):
+    os.mkfifo(tmp_path / name)
+  with pytest.raises(InputError, match=r"run\.json' is .* no regular file"):
+    store.Store(tmp_path).read_identity()
+  with pytest.raises(InputError, match=f"{files.MANIFEST}' was made by no run"):
+    files.check_replaceable(tmp_path, [])
+
+
 def test_the_rest_of_a_run_that_is_being_deleted_is_no_run(two_runs, monkeypatch):
   """Whatever is deleted first, a kill then leaves nothing that is gone on with."""
   one, _ = two_runs
