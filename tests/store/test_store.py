@@ -274,6 +274,22 @@ def test_a_run_is_deleted_as_a_whole(two_runs):
   assert one.read_identity() is None
 
 
+def test_a_run_is_deleted_while_a_worker_finishes_a_file_of_it(two_runs, monkeypatch):
+  one, _ = two_runs
+  _fill(one)
+  late, rmdir = [one.folder / "checkpoints" / _CHUNK / "late"], os.rmdir
+
+  def write_first(*arguments, **options):
+    if late:
+      late.pop().write_text("late")
+    return rmdir(*arguments, **options)
+
+  monkeypatch.setattr(os, "rmdir", write_first)
+  one.clear()
+  assert not late
+  assert not list(one.folder.iterdir())
+
+
 @pytest.mark.parametrize(
   "name", [".git", "notes.txt", "chunks/mine.npz", f"checkpoints/{_CHUNK}/x"]
 )
