@@ -175,7 +175,7 @@ def _parse(argv: Sequence[str]) -> tuple[pathlib.Path | None, pathlib.Path | Non
     if values[name].value == "":
       raise InputError(f"--{name} is empty")
   paths = (values.module, values.workdir)
-  return tuple(None if path is None else pathlib.Path(path) for path in paths)
+  return tuple(None if path is None else pathlib.Path(path).expanduser() for path in paths)
 
 
 def _claim(workdir: pathlib.Path):

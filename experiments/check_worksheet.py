@@ -57,14 +57,14 @@ def main(argv: Sequence[str]):
   results: Results = []
   for file in _WORKSHEET.value:
     try:
-      results.append((file, worksheet.check(pathlib.Path(file))))
+      results.append((file, worksheet.check(pathlib.Path(file).expanduser())))
     except InputError as error:
       _complain_about(file, error)
       results.append((file, error))
   try:
     _print_results(results)
     if _WORKDIR.value is not None:
-      _write_results(results, pathlib.Path(_WORKDIR.value))
+      _write_results(results, pathlib.Path(_WORKDIR.value).expanduser())
   except InputError as error:
     _complain(error)
     sys.exit(2)

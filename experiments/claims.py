@@ -58,8 +58,6 @@ class Found(NamedTuple):
 
 def judge_all(config: ConfigDict):
   """Runs or collects the experiments, judges the claims, and writes the ledger."""
-  if not command_line.WORKDIR.value:
-    raise InputError("workdir is empty")
   wanted = [plan(name, variant, config) for name, variant in read_runs(config).items()]
   workdir = pathlib.Path(command_line.WORKDIR.value)
   files.check_replaceable(workdir, _FILES)
@@ -109,7 +107,7 @@ def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
   Raises:
     InputError: the run fails, or its results cannot be read.
   """
-  for path in (place, *map(pathlib.Path, _COLLECT.value)):
+  for path in (place, *(pathlib.Path(path).expanduser() for path in _COLLECT.value)):
     if is_run_of(wanted.experiment, path):
       print(f"{wanted.name}: collected from {path}", file=sys.stderr)
       return _read(wanted, path)

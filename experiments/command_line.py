@@ -75,6 +75,8 @@ _PROCESS_ID = flags.DEFINE_integer(
   "process_id", None, "Number of this process, from 0; process 0 writes the report.", lower_bound=0
 )
 
+_PATHS = tuple(flag.name for flag in (_CONFIG, WORKDIR, DATA_DIR, _SCHEDULER_FILE))
+
 # Config keys that are settings of the whole experiment, not of an arm.
 _EXPERIMENT_KEYS = (
   "dataset",
@@ -135,6 +137,13 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
       os._exit(interrupts.EXIT_STATUS)
 
   app.run(call, flags_parser=lambda argv: _parse_flags(argv, default_config))
+
+
+def _expand_home(argument: str) -> str:
+  """Expands a leading `~` of `--name=~/path`, which a shell leaves alone."""
+  name, equals, value = argument.partition("=")
+  is_path = name.startswith("-") and name.lstrip("-") in _PATHS
+  return name + equals + os.path.expanduser(value) if is_path else argument
 
 
 def _launch(script: Script, experiment: Experiment):
@@ -269,10 +278,14 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
   """Parses flags; a mistake in them is bad input like any other."""
   if {"--help", "-h", "--helpfull"} & set(argv):
     return app.parse_flags_with_usage(argv)
-  argv = list(argv)
+  argv = [argv[0], *map(_expand_home, argv[1:])]
   if default_config is not None and not _config_file(argv):
     # As if the user had typed it, so that mistakes in other flags are explained the same way.
     argv.insert(1, f"--{_CONFIG.name}={default_config}")
+  file = _config_file(argv)
+  for path in (file, file.rpartition(":")[0]):
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe might never end
+      _fail(f"cannot read the config file {path!r}: it is not a regular file")
   try:
     rest = _read_flags(argv)
     _ = _CONFIG.value and _CONFIG.value.keys()  # a config that could not be read fails only now
@@ -285,6 +298,8 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
   for flag in (_CONFIG, WORKDIR):
     if flag.value is None:
       _fail(f"--{flag.name} is missing")
+  if not WORKDIR.value:
+    _fail("--workdir is empty")
   mistake = _multihost_mistake()
   if mistake is not None:
     _fail(mistake)

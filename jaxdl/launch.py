@@ -94,7 +94,11 @@ def run(
   options = {"observe": observe, "keep_logits": keep_logits, "checkpoint_every": checkpoint_every}
   with (
     report.Workdir(
-      workdir, experiment, overwrite=overwrite, resume_anyway=resume_anyway, partial=partial
+      os.path.expanduser(workdir),
+      experiment,
+      overwrite=overwrite,
+      resume_anyway=resume_anyway,
+      partial=partial,
     ) as directory,
     interrupts.interruptible(),
   ):
@@ -145,7 +149,7 @@ def follow(
     dataset = experiment_lib.load_dataset(experiment, data_dir)
     kind = devices.kind_of(jax.local_devices()[0])
     groups = experiment_lib.plan_groups(experiment, dataset, kind)
-    store = Store(pathlib.Path(workdir) / report.RUN)
+    store = Store(pathlib.Path(workdir).expanduser() / report.RUN)
     settings = {"observe": observe, "keep_logits": keep_logits}
     chunks = plan.all_chunks(groups)
     hosts.train_across_hosts(dataset, store, settings, groups, chunks, Progress())
@@ -180,4 +184,4 @@ def _executing(
 
 
 def _absolute(path: str | None) -> str | None:
-  return None if path is None else os.path.abspath(path)
+  return None if path is None else os.path.abspath(os.path.expanduser(path))

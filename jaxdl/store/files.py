@@ -147,7 +147,7 @@ def _read_manifest(file: pathlib.Path) -> dict[str, str]:
   if not os.path.lexists(file):
     return {}
   with naming(file, "read"):
-    text = file.read_bytes()
+    text = file.read_bytes() if file.is_file() else b""  # reading a pipe might never end
   try:
     made = json.loads(text)["files"]
     if not all(_is_below(name) for name in made):

@@ -14,6 +14,7 @@ Orbax saves this file as a single array, because its cost grows with the number 
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ import pathlib
 import re
 import shutil
 import threading
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +38,8 @@ from jaxdl.store import files
 _LOGGER = logging.getLogger("jaxdl")
 _CHECKSUM = "sha256"
 _OWNER = "owner"
+# How long a worker may take for the file in hand after its run was overwritten.
+_PATIENCE_SECONDS = 10.0
 # What run.json says while a run is deleted, so that its rest is taken for no run.
 _OVERWRITTEN = {"overwritten": True}
 # All files that a run makes, and those that it leaves when it is killed while it writes.
@@ -107,6 +111,18 @@ def _digest(arrays: Arrays) -> bytes:
     digest.update(f"{name} {array.dtype.str} {arrays[name].shape}\n".encode())
     digest.update(array.reshape(-1).view(np.uint8))
   return digest.digest()
+
+
+def _delete_folder(folder: pathlib.Path):
+  """Deletes a folder, also while a worker that outlived its run finishes a file in it."""
+  last = time.monotonic() + _PATIENCE_SECONDS
+  while folder.exists():
+    try:
+      shutil.rmtree(folder)
+    except OSError as error:
+      if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or time.monotonic() > last:
+        raise
+      time.sleep(0.1)
 
 
 class Store:
@@ -184,6 +200,8 @@ class Store:
   def _read_identity(self) -> dict[str, Any] | None:
     file = self.folder / "run.json"
     try:
+      if file.exists() and not file.is_file():
+        raise ValueError("it is no regular file")  # reading a pipe might never end
       identity = json.loads(file.read_text(encoding="utf-8"))
       if identity != _OVERWRITTEN and not isinstance(identity["config"], dict):
         raise ValueError("its config is none")
@@ -210,8 +228,7 @@ class Store:
     self._sweep()
     with files.naming(self.folder, "delete the run in"):
       for name in ("checkpoints", "chunks", "split", "failures", "locks"):
-        if (self.folder / name).exists():
-          shutil.rmtree(self.folder / name)
+        _delete_folder(self.folder / name)
       (self.folder / "run.json").unlink(missing_ok=True)
 
   def _check_made(self):
@@ -381,6 +398,7 @@ class Store:
       folder.rmdir()
 
   def _write_checkpoint(self, name: str, epoch: int, arrays: Arrays):
+    self.check_run()  # it may have waited
     folder = self._checkpoint_folder(name)
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / str(epoch), pack(arrays, self._owner(name)))
@@ -482,6 +500,8 @@ class _Saver:
       error = None
       try:
         self._write(name, epoch, arrays)
+      except InputError as raised:
+        error = raised
       except Exception as raised:  # Orbax and TensorStore raise errors of many types
         error = InputError(f"cannot write a checkpoint to {self._folder!r}: {_reason(raised)}")
       with self._changed:

@@ -962,6 +962,12 @@ def test_command_line_prints_answers(tmp_path):
   assert result.stdout == "Forward pass\n  z = 2 * x = 2 * 1 = 2\n"
 
 
+def test_a_pipe_is_no_worksheet(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  with pytest.raises(InputError, match=r"cannot read worksheet .* no regular file"):
+    worksheet.check(tmp_path / "pipe")
+
+
 def test_a_folder_that_is_called_like_a_worksheet_is_left_alone(tmp_path):
   sheets = [f"--worksheet={SHEETS / name}.toml" for name in ("problem_1a", "problem_1b")]
   mine = tmp_path / "problem_1a" / "mine.txt"

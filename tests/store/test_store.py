@@ -274,6 +274,22 @@ def test_a_run_is_deleted_as_a_whole(two_runs):
   assert one.read_identity() is None
 
 
+def test_a_run_is_deleted_while_a_worker_finishes_a_file_of_it(two_runs, monkeypatch):
+  one, _ = two_runs
+  _fill(one)
+  late, rmdir = [one.folder / "checkpoints" / _CHUNK / "late"], os.rmdir
+
+  def write_first(*arguments, **options):
+    if late:
+      late.pop().write_text("late")
+    return rmdir(*arguments, **options)
+
+  monkeypatch.setattr(os, "rmdir", write_first)
+  one.clear()
+  assert not late
+  assert not list(one.folder.iterdir())
+
+
 @pytest.mark.parametrize(
   "name", [".git", "notes.txt", "chunks/mine.npz", f"checkpoints/{_CHUNK}/x"]
 )
@@ -297,6 +313,15 @@ def test_what_no_run_has_made_keeps_a_folder_from_being_claimed(tmp_path):
     with pytest.raises(InputError, match=r"run\.json' is damaged or of no run"):
       getattr(store.Store(tmp_path), do)()
   assert (tmp_path / "run.json").read_text() == "mine"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_read(tmp_path):
+  for name in ("run.json", files.MANIFEST):
+    os.mkfifo(tmp_path / name)
+  with pytest.raises(InputError, match=r"run\.json' is .* no regular file"):
+    store.Store(tmp_path).read_identity()
+  with pytest.raises(InputError, match=f"{files.MANIFEST}' was made by no run"):
+    files.check_replaceable(tmp_path, [])
 
 
 def test_the_rest_of_a_run_that_is_being_deleted_is_no_run(two_runs, monkeypatch):

@@ -151,6 +151,8 @@ def _read(path_or_text: str | os.PathLike) -> str:
   ):
     return path_or_text
   try:
+    if os.path.exists(path_or_text) and not os.path.isfile(path_or_text):
+      raise ValueError("it is no regular file")  # reading a pipe might never end
     with open(path_or_text, "rb") as file:
       content = file.read(4 * MAX_CHARACTERS + 1)
     return content.decode("utf-8-sig")
@@ -158,7 +160,7 @@ def _read(path_or_text: str | os.PathLike) -> str:
     raise InputError(f"worksheet {_path(path_or_text)} is not UTF-8 text") from error
   except OSError as error:
     raise InputError(f"cannot read worksheet {_path(path_or_text)}: {error.strerror}") from error
-  except ValueError as error:  # a null character
+  except ValueError as error:  # also of a null character
     raise InputError(f"cannot read worksheet {_path(path_or_text)}: {error}") from error
 
 
