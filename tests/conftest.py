@@ -36,6 +36,10 @@ if "JAXDL_CACHE_DIR" not in os.environ:
   os.environ["JAXDL_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxdl-tests-")
   atexit.register(shutil.rmtree, os.environ["JAXDL_CACHE_DIR"], ignore_errors=True)
 
+# What one test has compiled no other has to, in whichever process.
+jax.config.update("jax_compilation_cache_dir", os.environ["JAXDL_CACHE_DIR"] + "/programs")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
 # Compiling takes longer than any deadline; the same examples every time keep a red test red.
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("suite")
@@ -51,8 +55,8 @@ DEFAULT_FLAGS = {
   "partial": "false",
   "checkpoint_every": "0",
   "executor": "local",
-  "scheduler": "",
-  "scheduler_file": "",
+  "scheduler": None,
+  "scheduler_file": None,
 }
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -253,10 +257,10 @@ SHORT_RUN = [
 ]
 
 
-def start_run(workdir, *flags, through=()):
-  """Starts `SHORT_RUN` as a process, through another command if one is given."""
+def start_run(workdir, *flags):
+  """Starts `SHORT_RUN` as a process."""
   return subprocess.Popen(
-    [*through, *SHORT_RUN, f"--workdir={workdir}", *flags],
+    [*SHORT_RUN, f"--workdir={workdir}", *flags],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
     text=True,

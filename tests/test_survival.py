@@ -22,7 +22,7 @@ from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import local, trainer, tuning
 from jaxdl.population.population import train_population
 from jaxdl.population.progress import Progress
-from jaxdl.store import store
+from jaxdl.store import files, interrupts, store
 
 _LONG = bool(os.environ.get("JAXDL_LONG_TESTS"))
 
@@ -263,7 +263,7 @@ def _is_clean(workdir):
   return not names and not list((workdir / "run" / "checkpoints").iterdir())
 
 
-def test_killed_at_random_moments_it_ends_the_same(finished, tmp_path):
+def test_killed_at_random_moments_it_ends_the_same(finished, tmp_path, run_module):
   """SIGKILL, which nothing can prepare for. JAXDL_LONG_TESTS=1: twenty times."""
   workdir, rng, kills, most = tmp_path / "run", random.Random(0), 0, 20 if _LONG else 2
   while kills < most:
@@ -284,15 +284,15 @@ def test_killed_at_random_moments_it_ends_the_same(finished, tmp_path):
     run.kill()
     run.communicate()
     kills += 1
-  _, error = (run := start_run(workdir)).communicate()
-  assert run.returncode == 0, error
-  assert "resuming the run in" in error
+  run = run_module(*SHORT_RUN[2:], f"--workdir={workdir}")
+  assert run.returncode == 0, run.stderr
+  assert "resuming the run in" in run.stderr
   assert hashes(workdir) == hashes(finished)
   assert _is_clean(workdir)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, *([signal.SIGINT] if _LONG else [])])
-def test_asked_to_stop_it_saves_and_says_so(finished, tmp_path, number):
+def test_asked_to_stop_it_saves_and_says_so(finished, tmp_path, number, run_module):
   workdir = tmp_path / "run"
   run = start_run(workdir, "--checkpoint_every=1000")
   for line in run.stderr:
@@ -308,36 +308,44 @@ def test_asked_to_stop_it_saves_and_says_so(finished, tmp_path, number):
   assert not (workdir / "report.md").exists()
   assert not (workdir / ".lock").exists()
   assert list((workdir / "run" / "checkpoints").glob("*/[0-9]*"))
-  second = start_run(workdir)
-  _, error = second.communicate()
-  assert second.returncode == 0, error
+  second = run_module(*SHORT_RUN[2:], f"--workdir={workdir}")
+  assert second.returncode == 0, second.stderr
   assert hashes(workdir) == hashes(finished)
 
 
-def test_a_second_process_is_refused_and_a_second_signal_ends_it_at_once(tmp_path):
-  workdir = tmp_path / "run"
-  first = start_run(workdir)
-  for line in first.stderr:
-    if "epoch" in line:
-      break
-  second = start_run(workdir)
-  _, error = second.communicate()
+def test_a_second_process_is_refused(tmp_path, run_module):
+  with files.Lock(tmp_path):
+    second = run_module(*SHORT_RUN[2:], f"--workdir={tmp_path}")
   assert second.returncode == 2
-  assert f"is in use by process {first.pid}" in error
-  start = time.monotonic()
-  first.send_signal(signal.SIGTERM)
-  while first.poll() is None and time.monotonic() - start < 20:
-    first.send_signal(signal.SIGTERM)
-    time.sleep(0.001)
-  first.communicate()
-  assert time.monotonic() - start < 2
+  assert f"is in use by process {os.getpid()}" in second.stderr
 
 
-def test_another_run_is_refused_unless_told_otherwise(finished, tmp_path):
+_STOPPED_TWICE = """
+import signal
+from jaxdl.store import interrupts
+
+def save():
+  with interrupts.interruptible():
+    try:
+      signal.raise_signal(signal.SIGTERM)
+    except interrupts.Interrupted:
+      print("saving", flush=True)
+      signal.raise_signal(signal.SIGTERM)
+      print("saved", flush=True)
+"""
+
+
+def test_a_second_signal_ends_it_at_once():
+  """In the middle of what the first one has it do."""
+  with Forks(_STOPPED_TWICE, "save()") as forks:
+    result = forks()
+  assert (result.returncode, result.stdout) == (interrupts.EXIT_STATUS, "saving\n")
+
+
+def test_another_run_is_refused_unless_told_otherwise(finished, run_module):
   def run(*flags):
-    process = start_run(finished, *flags)
-    _, error = process.communicate()
-    return process.returncode, error.splitlines()
+    result = run_module(*SHORT_RUN[2:], f"--workdir={finished}", *flags)
+    return result.returncode, result.stderr.splitlines()
 
   before = hashes(finished)
   status, lines = run("--config.num_seeds=4")
@@ -353,18 +361,17 @@ def test_another_run_is_refused_unless_told_otherwise(finished, tmp_path):
   assert hashes(finished) == before
 
 
-def test_a_partial_report_can_be_made_at_any_time(finished, tmp_path):
-  process = start_run(finished, "--partial")
-  _, error = process.communicate()
-  assert process.returncode == 0, error
+def test_a_partial_report_can_be_made_at_any_time(finished, run_module):
+  command = (*SHORT_RUN[2:], f"--workdir={finished}", "--partial")
+  result = run_module(*command)
+  assert result.returncode == 0, result.stderr
   assert "Partial" not in (finished / "partial" / "report.md").read_text()
   removed = sorted((finished / "run" / "chunks").iterdir())[-1]
   content = removed.read_bytes()
   removed.unlink()
-  process = start_run(finished, "--partial")
-  _, error = process.communicate()
+  result = run_module(*command)
   removed.write_bytes(content)
-  assert process.returncode == 0, error
+  assert result.returncode == 0, result.stderr
   text = (finished / "partial" / "report.md").read_text()
   assert "**Partial: 2 of 3 seeds have finished with all of their arms.** Missing: " in text
   members = pd.read_csv(finished / "partial" / "members.csv")
@@ -386,7 +393,7 @@ _THROUGH = (
 @pytest.mark.skipif(
   bool(_THROUGH) and shutil.which("setpriv") is None, reason="root, and no setpriv"
 )
-def test_permission_denied_is_one_line_and_nothing_is_lost(finished, tmp_path):
+def test_permission_denied_is_one_line_and_nothing_is_lost(finished, tmp_path, run_module):
   """Each part of a run that lacks a chunk may in turn not be read, or written to."""
   workdir = tmp_path / "run"
   shutil.copytree(finished, workdir)
@@ -398,30 +405,31 @@ def test_permission_denied_is_one_line_and_nothing_is_lost(finished, tmp_path):
   here.close()
   before = sorted(workdir.rglob("*"))
   checkpoint = next(p for p in before if "checkpoints" in p.parts and p.is_file())
-  for path, mode in (
-    (workdir, 0o555),
-    (here.folder, 0o000),
-    (here.folder / "run.json", 0o000),
-    (here.folder / "chunks", 0o000),
-    (here.folder / "checkpoints", 0o555),
-    (checkpoint.parent, 0o000),
-    (checkpoint, 0o000),
-  ):
-    usual = path.stat().st_mode
-    path.chmod(mode)
-    try:
-      refused = start_run(workdir, through=_THROUGH)
-      _, error = refused.communicate()
-    finally:
-      path.chmod(usual)
-    assert refused.returncode == 2, (path, error)
-    assert error.startswith("error: "), (path, error)
-    assert error.count("\n") == 1, (path, error)
-    assert "ermission denied" in error, (path, error)
-    assert sorted(workdir.rglob("*")) == before
-  run = start_run(workdir)
-  _, error = run.communicate()
-  assert run.returncode == 0, error
+  imports = "from experiments import command_line, compare_initializers"
+  call = "command_line.run(compare_initializers.SCRIPT)"
+  with Forks(imports, call, through=_THROUGH) as forks:
+    for path, mode in (
+      (workdir, 0o555),
+      (here.folder, 0o000),
+      (here.folder / "run.json", 0o000),
+      (here.folder / "chunks", 0o000),
+      (here.folder / "checkpoints", 0o555),
+      (checkpoint.parent, 0o000),
+      (checkpoint, 0o000),
+    ):
+      usual = path.stat().st_mode
+      path.chmod(mode)
+      try:
+        refused = forks(*SHORT_RUN[3:], f"--workdir={workdir}")
+      finally:
+        path.chmod(usual)
+      assert refused.returncode == 2, (path, refused)
+      assert refused.stderr.startswith("error: "), (path, refused)
+      assert refused.stderr.count("\n") == 1, (path, refused)
+      assert "ermission denied" in refused.stderr, (path, refused)
+      assert sorted(workdir.rglob("*")) == before
+  run = run_module(*SHORT_RUN[2:], f"--workdir={workdir}")
+  assert run.returncode == 0, run.stderr
   assert hashes(workdir) == hashes(finished)
 
 
@@ -468,7 +476,9 @@ trainer.Trainer.train = fail
 """
 
 
-def test_a_run_with_a_broken_chunk_reports_the_rest_and_exits_with_1(finished, tmp_path):
+def test_a_run_with_a_broken_chunk_reports_the_rest_and_exits_with_1(
+  finished, tmp_path, run_module
+):
   """The chunk of seed 1 is tried three times; the same command then trains only that."""
   workdir = tmp_path / "run"
   with Forks(_BROKEN_CHUNK, "command_line.run(compare_initializers.SCRIPT)") as forks:
@@ -482,8 +492,7 @@ def test_a_run_with_a_broken_chunk_reports_the_rest_and_exits_with_1(finished, t
   assert "in fail" in traceback.read_text()
   assert "RuntimeError: broken" in (workdir / "report.md").read_text()
   assert set(pd.read_csv(workdir / "members.csv").seed) == {0, 2}
-  run = start_run(workdir)
-  _, error = run.communicate()
-  assert run.returncode == 0, error
-  assert "2 of 3" in error, error
+  run = run_module(*SHORT_RUN[2:], f"--workdir={workdir}")
+  assert run.returncode == 0, run.stderr
+  assert "2 of 3" in run.stderr
   assert hashes(workdir) == hashes(finished)

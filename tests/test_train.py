@@ -30,9 +30,47 @@ def _recipe(slice_size=8, **settings):
   return recipe
 
 
-def _train(arm, dataset, seed=0, slice_size=4096):
-  recipe, *arguments = member(arm, dataset, slice_size, seed)
-  return jax.jit(functools.partial(train.train_member, recipe))(*arguments)
+# Compiled once for each recipe and shape: one program instead of one for each operation.
+_create_member = jax.jit(train.create_member, static_argnums=(0, 3))
+_train_member = jax.jit(train.train_member, static_argnums=0)
+_epoch_slices = jax.jit(batches.epoch_slices, static_argnums=(0, 3))
+_predict = jax.jit(forward.predict, static_argnums=0)
+_evaluate = jax.jit(forward.evaluate, static_argnums=0)
+
+
+def _train(arm, dataset, slice_size=4096):
+  return _train_member(*member(arm, dataset, slice_size))
+
+
+def _initial_params(arm, dataset):
+  recipe, key, hyper, train_set, _ = member(arm, dataset)
+  return _create_member(recipe, key, hyper, train_set.images.shape[1:]).params
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradient(recipe, params, images, labels, smoothing=0.0):
+  """Of the mean cross-entropy of three classes, from its definition."""
+
+  def mean_loss(params):
+    logits = forward.predict(recipe, params, images)  # [N, 3]
+    targets = (1 - smoothing) * jax.nn.one_hot(labels, 3) + smoothing / 3
+    return -(targets * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
+
+  return jax.grad(mean_loss)(params)
+
+
+def _descend_by_hand(arm, dataset, rates, slice_size=4096):
+  """Returns the parameters after an epoch, each step with the mean gradient of its batch."""
+  recipe, key, _, train_set, _ = member(arm, dataset, slice_size)
+  params = _initial_params(arm, dataset)
+  slices = _epoch_slices(recipe, key, 0, len(train_set.labels))
+  for rate, indices, weights in zip(
+    rates, np.asarray(slices.indices), np.asarray(slices.weights), strict=True
+  ):
+    batch = indices[weights == 1]
+    grads = _gradient(recipe, params, *(jnp.array(x[batch]) for x in train_set))
+    params = jax.tree.map(lambda p, g, rate=rate: p - rate * g, params, grads)
+  return params
 
 
 @settings(max_examples=10)
@@ -44,7 +82,7 @@ def _train(arm, dataset, seed=0, slice_size=4096):
 )
 def test_every_example_is_in_exactly_one_batch(num_examples, batch_size, slice_size, epoch):
   recipe = _recipe(batch_size=batch_size, slice_size=slice_size)
-  slices = batches.epoch_slices(recipe, batches.seed_key(0, 0), epoch, num_examples)
+  slices = _epoch_slices(recipe, batches.seed_key(0, 0), epoch, num_examples)
   num_steps, _, slice_len = slices.indices.shape
   assert num_steps == -(-num_examples // batch_size)
   assert slice_len <= slice_size
@@ -58,7 +96,7 @@ def test_every_example_is_in_exactly_one_batch(num_examples, batch_size, slice_s
 def test_coursework_has_twenty_steps_an_epoch():
   """9,916 images in batches of 512: nineteen full ones and one of 188."""
   recipe = _recipe(batch_size=512, slice_size=32)
-  slices = batches.epoch_slices(recipe, batches.seed_key(0, 0), 0, 9_916)
+  slices = _epoch_slices(recipe, batches.seed_key(0, 0), 0, 9_916)
   assert slices.indices.shape == (20, 16, 32)
   assert np.asarray(slices.weights).sum(axis=(1, 2)).tolist() == [512] * 19 + [188]
 
@@ -66,7 +104,7 @@ def test_coursework_has_twenty_steps_an_epoch():
 def test_order_depends_on_seed_and_epoch_alone():
   def order(seed, epoch, batch_size=8, slice_size=8):
     recipe = _recipe(batch_size=batch_size, slice_size=slice_size)
-    slices = batches.epoch_slices(recipe, batches.seed_key(0, seed), epoch, 40)
+    slices = _epoch_slices(recipe, batches.seed_key(0, seed), epoch, 40)
     real = np.asarray(slices.weights) == 1
     return np.asarray(slices.indices)[real].tolist()
 
@@ -77,7 +115,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 def test_dropout_keys_differ_everywhere(mlp_arm, blobs):
   recipe = member(mlp_arm, blobs).recipe
   keys = [
-    jax.random.key_data(batches.epoch_slices(recipe, batches.seed_key(0, s), e, 50).dropout_keys)
+    jax.random.key_data(_epoch_slices(recipe, batches.seed_key(0, s), e, 50).dropout_keys)
     for s in range(2)
     for e in range(2)
   ]
@@ -99,21 +137,8 @@ def test_gradient_in_slices_is_the_gradient_of_the_batch(blobs, digits, mlp_arm,
 
 def test_one_step_by_hand(blobs):
   """Full-batch gradient descent, against the gradient of the mean over the whole set."""
-  arm = Arm(model="mlp", loss="categorical_cross_entropy", optimizer="sgd", learning_rate=0.1,
-            batch_size=1000, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
-  recipe, key, hyper, train_set, validation = member(arm, blobs)
-  before = train.create_member(recipe, key, hyper, (8, 8, 1))
-  after, _ = train.train_epoch(recipe, before, key, hyper, train_set, validation, jnp.int32(0))
-
-  def mean_loss(params):
-    logits = forward.predict(recipe, params, jnp.array(blobs.train.images))
-    return losses.categorical_cross_entropy(logits, jnp.array(blobs.train.labels)).mean()
-
-  grads = jax.grad(mean_loss)(before.params)
-  expected = jax.tree.map(lambda p, g: p - 0.1 * g, before.params, grads)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.params, expected
-  )
+  before, after, grads = _one_step(blobs)
+  _assert_close(after, jax.tree.map(lambda p, g: p - 0.1 * g, before, grads))
 
 
 def test_partial_batch_has_the_gradient_of_its_own_examples(blobs):
@@ -128,22 +153,8 @@ def test_partial_batch_has_the_gradient_of_its_own_examples(blobs):
     patience=None,
     dropout_rate=0.0,
   )
-  recipe, key, hyper, _train_set, _validation = member(arm, blobs, slice_size=10)
-  expected = train.create_member(recipe, key, hyper, (8, 8, 1)).params
-  slices = batches.epoch_slices(recipe, key, 0, 50)
-  for indices, weights in zip(np.asarray(slices.indices), np.asarray(slices.weights), strict=True):
-    batch = indices[weights == 1]
-    images, labels = (jnp.array(x[batch]) for x in (blobs.train.images, blobs.train.labels))
-
-    def mean_loss(params, images=images, labels=labels):
-      logits = forward.predict(recipe, params, images)
-      return losses.categorical_cross_entropy(logits, labels).mean()
-
-    expected = jax.tree.map(lambda p, g: p - 0.5 * g, expected, jax.grad(mean_loss)(expected))
   state, _ = _train(arm, blobs, slice_size=10)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), state.params, expected
-  )
+  _assert_close(state.params, _descend_by_hand(arm, blobs, (0.5, 0.5), slice_size=10), rtol=1e-3)
 
 
 @pytest.mark.skipif(
@@ -163,7 +174,7 @@ def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):
             num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
   state, curves = _train(arm, blobs)
   recipe, _key, hyper, train_set, _validation = member(arm, blobs)
-  loss, correct = forward.evaluate(recipe, state.params, train_set, hyper)
+  loss, correct = _evaluate(recipe, state.params, train_set, hyper)
   assert curves.train_loss[0] == pytest.approx(float(loss), rel=1e-5)
   assert curves.train_correct[0] == correct
 
@@ -171,11 +182,11 @@ def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):
 @settings(max_examples=8)
 @given(num_images=st.integers(1, 30), predict_size=st.integers(1, 40))
 def test_prediction_covers_every_image(blobs, mlp_arm, num_images, predict_size):
-  recipe, _key, hyper, _train_set, _validation = member(mlp_arm, blobs)
-  params = train.create_member(recipe, batches.seed_key(0, 0), hyper, (8, 8, 1)).params
+  recipe = member(mlp_arm, blobs).recipe
+  params = _initial_params(mlp_arm, blobs)
   images = jnp.array(blobs.test.images[:num_images])
-  whole = forward.predict(recipe, params, images)
-  sliced = forward.predict(replace(recipe, predict_size=predict_size), params, images)
+  whole = _predict(recipe, params, images)
+  sliced = _predict(replace(recipe, predict_size=predict_size), params, images)
   np.testing.assert_allclose(sliced, whole, atol=1e-5)
   assert whole.shape == (num_images, 3)
 
@@ -185,13 +196,13 @@ def test_prediction_covers_every_image(blobs, mlp_arm, num_images, predict_size)
 def test_prediction_by_native_convolution(digits, model, activation):
   """What a member alone on a CPU core predicts by, against the convolution it trains by."""
   arm = Arm(model=model, activation=activation)
-  recipe, _key, hyper, _train_set, _validation = member(arm, digits)
+  recipe = member(arm, digits).recipe
   native = tuning.specialize(replace(recipe, slice_size=2), 1, "cpu")
   assert native.native_conv
   images = jnp.array(digits.test.images)
-  params = train.create_member(recipe, batches.seed_key(0, 0), hyper, images.shape[1:]).params
-  expected = forward.predict(recipe, params, images)
-  np.testing.assert_allclose(forward.predict(native, params, images), expected, atol=1e-5)
+  params = _initial_params(arm, digits)
+  expected = _predict(recipe, params, images)
+  np.testing.assert_allclose(_predict(native, params, images), expected, atol=1e-5)
 
 
 def test_only_a_cnn_alone_on_a_cpu_predicts_by_native_convolution():
@@ -305,20 +316,19 @@ def test_restored_weights_are_those_of_the_best_epoch(blobs, mlp_arm):
   recipe, _key, hyper, _train_set, validation = member(arm, blobs)
   assert 0 < int(state.best_epoch) < int(state.num_epochs)
   params = train.reported_params(recipe, state)
-  loss, _ = forward.evaluate(recipe, params, validation, hyper)
+  loss, _ = _evaluate(recipe, params, validation, hyper)
   assert float(loss) == pytest.approx(float(np.nanmin(curves.val_loss)), rel=1e-6)
 
 
 def test_learning_rate_follows_its_array(blobs, mlp_arm):
   """Steps with rate zero change nothing; the curve shows the rate of an epoch's first step."""
-  recipe, _key, hyper, train_set, validation = member(
+  recipe, key, hyper, train_set, validation = member(
     replace(mlp_arm, patience=None, num_epochs=3), blobs
   )
   rates = np.zeros_like(hyper.learning_rate)
   rates[1] = 0.01
-  run = jax.jit(functools.partial(train.train_member, recipe))
-  args = (train_set, validation)
-  _, curves = run(batches.seed_key(0, 0), hyper._replace(learning_rate=rates), *args)
+  hyper = hyper._replace(learning_rate=rates)
+  _, curves = _train_member(recipe, key, hyper, train_set, validation)
   np.testing.assert_allclose(curves.learning_rate, [0, 0.01, 0])
   assert curves.val_loss[0] != curves.val_loss[1] == curves.val_loss[2]
 
@@ -357,23 +367,15 @@ def _one_step(blobs, **settings):
   arm = Arm(model="mlp", loss="categorical_cross_entropy", optimizer="sgd", learning_rate=0.1,
             batch_size=1000, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
   arm = replace(arm, **settings)
-  recipe, _key, hyper, _train_set, _validation = member(arm, blobs)
-  before = train.create_member(recipe, batches.seed_key(0, 0), hyper, (8, 8, 1)).params
-  images, labels = jnp.array(blobs.train.images), jnp.array(blobs.train.labels)
-
-  def mean_loss(params, smoothing):
-    logits = forward.predict(recipe, params, images)  # [N, C]
-    targets = (1 - smoothing) * jax.nn.one_hot(labels, 3) + smoothing / 3
-    return -(targets * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
-
-  grads = jax.grad(mean_loss)(before, arm.label_smoothing)
+  recipe, *_, train_set, _ = member(arm, blobs)
+  before = _initial_params(arm, blobs)
   state, _ = _train(arm, blobs)
-  return before, state.params, grads
+  return before, state.params, _gradient(recipe, before, *train_set, arm.label_smoothing)
 
 
-def _assert_close(actual, expected):
+def _assert_close(actual, expected, rtol=1e-4):
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), actual, expected
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6), actual, expected
   )
 
 
@@ -412,24 +414,10 @@ def test_the_schedule_reaches_every_step(blobs, mlp_arm):
   """A rate that falls within the epoch: two steps by hand, at the schedule's two rates."""
   arm = replace(mlp_arm, optimizer="sgd", learning_rate=0.2, schedule="exponential(0.25)",
                 batch_size=32, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
-  recipe, key, hyper, _train_set, _validation = member(arm, blobs)
+  hyper = member(arm, blobs).hyper
   np.testing.assert_allclose(hyper.learning_rate, [[0.2, 0.1]], rtol=1e-6)  # 0.25^(1/2) = 1/2
-  expected = train.create_member(recipe, key, hyper, (8, 8, 1)).params
-  slices = batches.epoch_slices(recipe, key, 0, 50)
-  for rate, indices, weights in zip(
-    (0.2, 0.1), np.asarray(slices.indices), np.asarray(slices.weights), strict=True
-  ):
-    batch = indices[weights == 1]
-    images, labels = (jnp.array(x[batch]) for x in (blobs.train.images, blobs.train.labels))
-
-    def mean_loss(params, images=images, labels=labels):
-      logits = forward.predict(recipe, params, images)
-      return losses.categorical_cross_entropy(logits, labels).mean()
-
-    grads = jax.grad(mean_loss)(expected)
-    expected = jax.tree.map(lambda p, g, rate=rate: p - rate * g, expected, grads)
   state, curves = _train(arm, blobs)
-  _assert_close(state.params, expected)
+  _assert_close(state.params, _descend_by_hand(arm, blobs, (0.2, 0.1)))
   assert curves.learning_rate[0] == np.float32(0.2)
 
 
@@ -455,12 +443,12 @@ def test_augmentation_is_of_training_images_only(blobs, mlp_arm):
                 learning_rate=1e-30, dropout_rate=0.0, num_epochs=2, patience=None)  # fmt: skip
   recipe, _key, hyper, train_set, _validation = member(arm, blobs)
   state, curves = _train(arm, blobs)
-  loss, _ = forward.evaluate(recipe, state.params, train_set, hyper)
+  loss, _ = _evaluate(recipe, state.params, train_set, hyper)
   assert curves.train_loss[0] != curves.train_loss[1]
   assert abs(curves.train_loss[0] - loss) > 1e-3
   assert curves.val_loss[0] == curves.val_loss[1]
   plain = member(replace(mlp_arm, dropout_rate=0.0), blobs).recipe
-  slices = batches.epoch_slices(plain, batches.seed_key(0, 0), 0, 50)
+  slices = _epoch_slices(plain, batches.seed_key(0, 0), 0, 50)
   assert slices.augmentation_keys is None
   assert slices.dropout_keys is None
 
@@ -469,7 +457,7 @@ def test_augmentation_is_of_training_images_only(blobs, mlp_arm):
   ("settings", "message"),
   [
     ({"schedule": "stepp(0.5, 2)"}, "did you mean 'step'"),
-    ({"schedule": "warmup(20)", "num_epochs": 20}, "shorter than num_epochs"),
+    ({"schedule": "warmup(20)", "num_epochs": 20}, "must be shorter than num_epochs"),
     ({"plateau_factor": 1.0}, r"plateau_factor must be a finite number in \(0, 1\)"),
     ({"plateau_patience": -2}, "plateau_patience must be an integer >= 0"),
     ({"label_smoothing": 1.0}, "label_smoothing must be"),

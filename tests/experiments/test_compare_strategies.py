@@ -132,7 +132,7 @@ def test_arms_may_diverge_in_every_seed(blobs, mlp_arm, diverged):
     (("l2", "l2"), {}, "strategy 'l2' is named twice"),
     (("l2",), {"l2": {"l_2": 0.1}}, "did you mean 'l2'"),
     (("l2",), {"l2": {"l2": -1.0}}, "l2 must be a finite number >= 0"),
-    (("warmup",), {"warmup": {"schedule": "warmup(2)"}}, "shorter than num_epochs"),
+    (("warmup",), {"warmup": {"schedule": "warmup(2)"}}, "must be shorter than num_epochs"),
   ],
 )
 def test_mistakes(strategies, changes, message):

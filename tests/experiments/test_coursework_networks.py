@@ -12,10 +12,11 @@ from conftest import DEFAULT_FLAGS
 from experiments import command_line
 from jaxdl import arm as arm_lib
 from jaxdl import experiment as experiment_lib
+from jaxdl.batches import seed_key
 from jaxdl.errors import InputError
 from jaxdl.nn import models
 from jaxdl.report import figures
-from jaxdl.train import create_member, seed_key
+from jaxdl.train import create_member
 
 _NAMES = ("mnist_cnn", "cifar_mlp", "compare_losses")
 

@@ -113,7 +113,10 @@ def _environment(**extra):
 
 @pytest.mark.parametrize("in_cpp", [False, True])
 def test_devices_train_chunks_as_workers_do_and_never_talk(in_cpp, tmp_path):
-  """No collective in any program, and the same bits as one worker gives."""
+  """The same bits as one worker gives, and no collective in any program.
+
+  One would change no result, only have devices wait for each other; so the program has to be read.
+  """
   if in_cpp and matmul.why_unavailable() is not None:
     pytest.skip(f"no layers in C++: {matmul.why_unavailable()}")
   script = _DEVICES.replace("FOLDER", str(tmp_path))
