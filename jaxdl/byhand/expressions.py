@@ -400,6 +400,8 @@ class _Parser:
 # --- Differentiating ---
 
 _ZERO, _ONE = (Number(0.0),), (Number(1.0),)
+_NEGATIVE = Apply("negative", 1)
+_SQUARED = (Number(2.0), Apply("**", 2))
 
 
 def differentiate(expression: Expression, name: str) -> Expression | None:
@@ -439,7 +441,7 @@ def _slope_of_operator(function: str, part: Expression, args: list) -> Expressio
   if function == "*":
     return _plus(_times(du, v), _times(u, dv))
   if function == "/":
-    return _plus(_over(du, v), _negate(_over(_times(u, dv), (*v, Number(2.0), Apply("**", 2)))))
+    return _plus(_over(du, v), _negate(_over(_times(u, dv), (*v, *_SQUARED))))
   if dv == _ZERO:  # u**v
     less = (Number(v[0].value - 1),) if len(v) == 1 and isinstance(v[0], Number) else None
     less = less or (*v, *_ONE, Apply("-", 2))
@@ -452,7 +454,7 @@ def _slope_of_operator(function: str, part: Expression, args: list) -> Expressio
 # Name -> (f(u), u) -> f'(u).
 _SLOPES: dict[str, Callable[[Expression, Expression], Expression]] = {
   "sigmoid": lambda y, u: _times(y, _plus(_ONE, _negate(y))),
-  "tanh": lambda y, u: _plus(_ONE, _negate((*y, Number(2.0), Apply("**", 2)))),
+  "tanh": lambda y, u: _plus(_ONE, _negate((*y, *_SQUARED))),
   "relu": lambda y, u: (*u, Apply("step", 1)),
   "softplus": lambda y, u: (*u, Apply("sigmoid", 1)),
   "step": lambda y, u: _ZERO,
@@ -468,7 +470,7 @@ _SLOPES: dict[str, Callable[[Expression, Expression], Expression]] = {
 def _plus(u: Expression, v: Expression) -> Expression:
   if u == _ZERO or v == _ZERO:
     return v if u == _ZERO else u
-  if v[-1] == Apply("negative", 1):
+  if v[-1] == _NEGATIVE:
     return (*u, *v[:-1], Apply("-", 2))
   return (*u, *v, Apply("+", 2))
 
@@ -476,7 +478,7 @@ def _plus(u: Expression, v: Expression) -> Expression:
 def _negate(u: Expression) -> Expression:
   if u == _ZERO:
     return u
-  return u[:-1] if u[-1] == Apply("negative", 1) else (*u, Apply("negative", 1))
+  return u[:-1] if u[-1] == _NEGATIVE else (*u, _NEGATIVE)
 
 
 def _times(u: Expression, v: Expression) -> Expression:
@@ -484,17 +486,17 @@ def _times(u: Expression, v: Expression) -> Expression:
     return _ZERO
   if u == _ONE or v == _ONE:
     return v if u == _ONE else u
-  for first, second in ((u, v), (v, u)):
-    if first[-1] == Apply("negative", 1):
-      rest = (first[:-1], second) if first is u else (second, first[:-1])
-      return _negate(_times(*rest))
+  if u[-1] == _NEGATIVE:
+    return _negate(_times(u[:-1], v))
+  if v[-1] == _NEGATIVE:
+    return _negate(_times(u, v[:-1]))
   return (*u, *v, Apply("*", 2))
 
 
 def _over(u: Expression, v: Expression) -> Expression:
   if u == _ZERO:
     return u
-  if u[-1] == Apply("negative", 1):
+  if u[-1] == _NEGATIVE:
     return _negate(_over(u[:-1], v))
   return (*u, *v, Apply("/", 2))
 

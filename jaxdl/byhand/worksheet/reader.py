@@ -232,15 +232,8 @@ def _finite_number(key: str, value: object) -> float:
 
 
 def _type_name(value: object) -> str:
-  names: dict[type, str] = {
-    str: "a string",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    dict: "a table",
-    list: "a list",
-  }
-  return names.get(type(value), "a date")
+  names: dict[type, str] = {str: "a string", bool: "a boolean", dict: "a table", list: "a list"}
+  return "a number" if type(value) in (int, float) else names.get(type(value), "a date")
 
 
 def _check_name(section: str, name: str):
