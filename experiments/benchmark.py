@@ -43,6 +43,7 @@ from jaxdl.store import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 _LOGGER = logging.getLogger("jaxdl")
+_RESULTS = "benchmark.json"
 _PEERS = {
   "keras-tensorflow": ("experiments.peers.keras_peer", keras_peer, {"backend": "tensorflow"}),
   "keras-jax": ("experiments.peers.keras_peer", keras_peer, {"backend": "jax"}),
@@ -126,7 +127,13 @@ class Benchmark:
     for row in self.results:
       flops = row.get("model_flops_per_second")
       row["fraction_of_matmul_peak"] = None if flops is None else flops / self.peak
-    files.write(self.workdir / "benchmark.json", json.dumps(self.to_json(), indent=2) + "\n")
+    with files.staging(self.workdir, _RESULTS) as stage:
+      self.write(stage)
+
+  def write(self, folder: pathlib.Path):
+    """Writes benchmark.json to a folder."""
+    text = json.dumps(self.to_json(), indent=2) + "\n"
+    (folder / _RESULTS).write_text(text, encoding="utf-8")
 
   def to_json(self) -> dict[str, Any]:
     """Returns all results, and a description of the machine and the software."""
@@ -599,15 +606,19 @@ def _remove_programs(cache: str):
 def main(config: ConfigDict):
   """Measures, writes the results, and prints the table."""
   workdir = pathlib.Path(command_line.WORKDIR.value)
-  if (workdir / "benchmark.json").exists() and not command_line.OVERWRITE.value:
+  if (workdir / _RESULTS).exists() and not command_line.OVERWRITE.value:
     raise InputError(f"workdir {str(workdir)!r} holds a benchmark; replace it with --overwrite")
-  with files.naming(workdir):
-    (workdir / "figures").mkdir(parents=True, exist_ok=True)
-  benchmark = Benchmark(config, workdir, command_line.DATA_DIR.value)
-  benchmark.run()
-  for name, figure in benchmark_report.pictures(benchmark.results).items():
-    figures.save(figure, workdir / "figures" / name)
-  files.write(workdir / "benchmark.md", benchmark_report.render(benchmark.to_json()))
+  with files.Lock(workdir):
+    files.check_replaceable(workdir, (_RESULTS, "benchmark.md", "figures"), _RESULTS)
+    benchmark = Benchmark(config, workdir, command_line.DATA_DIR.value)
+    benchmark.run()
+    with files.staging(workdir, _RESULTS) as stage:
+      benchmark.write(stage)
+      (stage / "figures").mkdir()
+      for name, figure in benchmark_report.pictures(benchmark.results).items():
+        figures.save(figure, stage / "figures" / name)
+      text = benchmark_report.markdown(benchmark.to_json())
+      (stage / "benchmark.md").write_text(text, encoding="utf-8")
   print(report.text_table(benchmark_report.table(benchmark.results)))
   print(f"\nReport: {workdir / 'benchmark.md'}")
 

@@ -311,7 +311,8 @@ def _chance_text(population: Population) -> str:
   arms = [arm for arm, mean in zip(population.arms, means, strict=True) if mean <= limit]
   if not arms:
     return ""
-  who = "no arm is" if len(arms) == len(means) else f"{' and '.join(arms)} are not"
+  verb = "is not" if len(arms) == 1 else "are not"
+  who = "no arm is" if len(arms) == len(means) else f"{' and '.join(arms)} {verb}"
   answer = f"always answering the most frequent class ({100 * share:.1f}%)"
   return f"Caution: in test accuracy, {who} better than {answer}."
 

@@ -182,7 +182,7 @@ class Store:
     A worker may outlive the process that it works for, while another run takes the folder.
     """
     if _run_of(self.read_identity()) != self.run:
-      raise InputError(f"another run has taken the place of this one in {str(self.folder)!r}")
+      raise InputError(f"the run in {str(self.folder)!r} was deleted or replaced by another one")
 
   def read_identity(self) -> dict[str, Any] | None:
     """Returns the identity of the run that claimed the folder, or None if there is none.

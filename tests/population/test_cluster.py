@@ -124,7 +124,7 @@ def test_a_worker_stops_once_another_run_has_the_folder(tmp_path):
   store.Store(tmp_path).claim({"config": {"num_seeds": 2}})
   before = sorted(tmp_path.rglob("*"))
   job = dask_lib.Job(None, None, str(tmp_path), run="of a run that was replaced")
-  with pytest.raises(InputError, match="another run has taken the place"):
+  with pytest.raises(InputError, match="was deleted or replaced by another one"):
     dask_lib.train_chunk(job, _chunks(1)[0])
   assert sorted(tmp_path.rglob("*")) == before
 

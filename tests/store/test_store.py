@@ -217,7 +217,7 @@ def test_nothing_is_written_once_another_run_has_the_folder(two_runs):
     lambda: one.split("a"),
     lambda: one.write_failure("a", "why"),
   ):
-    with pytest.raises(InputError, match="another run has taken the place of this one in"):
+    with pytest.raises(InputError, match="was deleted or replaced by another one"):
       write()
   assert sorted(one.folder.rglob("*")) == before
 
