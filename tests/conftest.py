@@ -55,8 +55,8 @@ DEFAULT_FLAGS = {
   "partial": "false",
   "checkpoint_every": "0",
   "executor": "local",
-  "scheduler": None,
-  "scheduler_file": None,
+  "scheduler": "",
+  "scheduler_file": "",
 }
 
 ROOT = pathlib.Path(__file__).parents[1]

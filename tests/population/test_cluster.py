@@ -74,7 +74,7 @@ def test_workers_that_are_killed_change_nothing(finished, tmp_path):
 
 def test_there_is_no_scheduler(tmp_path, run_module):
   for flag, message in (
-    ("--scheduler_file=nowhere.json", "at nowhere.json: OSError: there is no such file"),
+    ("--scheduler_file=nowhere.json", "at nowhere.json: OSError: no such file"),
     ("--scheduler=nonsense://x", "no Dask cluster with workers at nonsense://x"),
   ):
     result = run_module(*SHORT_RUN[2:], f"--workdir={tmp_path / 'run'}", "--executor=dask", flag)

@@ -405,8 +405,8 @@ def test_on_cpu_only_small_members_train_together(model, expected):
   [
     ({"seeds": 0}, "seeds must be an integer >= 1"),
     ({"seeds": 2.5}, "seeds must be an integer"),
-    ({"seeds": ()}, "one or more different integers"),
-    ({"seeds": (1, 1)}, "one or more different integers"),
+    ({"seeds": ()}, "one or more distinct integers"),
+    ({"seeds": (1, 1)}, "one or more distinct integers"),
     ({"seeds": (-1,)}, "a seed must be an integer >= 0"),
     ({"seeds": 1, "root_seed": 2**32}, "root_seed must be an integer <= 4294967295"),
     ({"seeds": 1, "chunk_size": 0}, "chunk_size must be an integer >= 1"),
