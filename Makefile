@@ -33,7 +33,7 @@ demo: install
 	  --config=ml_collections_configs/compare_initializers.py:digits --workdir=$(DEMO) --overwrite
 
 test: install
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The tests of datasets with TensorFlow installed, including TFDS's preparation of a dataset.
 test-prepare:

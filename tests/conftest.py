@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import gc
 import hashlib
 import json
 import os
@@ -15,9 +16,7 @@ from typing import NamedTuple
 
 # Compilers take most of the suite's time, and most of theirs goes into optimising code that then
 # runs for milliseconds. Set before JAX is imported; subprocesses inherit it.
-os.environ.setdefault(
-  "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import hypothesis
 import jax
@@ -40,12 +39,23 @@ if "JAXDL_CACHE_DIR" not in os.environ:
 jax.config.update("jax_compilation_cache_dir", os.environ["JAXDL_CACHE_DIR"] + "/programs")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
+# Compiling makes objects by the million that stay; looking for garbage among them takes time.
+gc.freeze()
+gc.set_threshold(200_000, 20, 20)
+
 # Compiling takes longer than any deadline; the same examples every time keep a red test red.
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("suite")
 
 # A silent broadcast across ranks is how a loss [B] minus labels [B, 1] becomes [B, B].
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The files that take longest, longest first: processes that take files off one list, as with `make
+# test`, then end at about the same time.
+_LONGEST = (
+  *("test_survival", "test_cpu", "test_population", "test_backprop", "test_cluster", "test_train"),
+  *("test_multihost", "test_benchmark", "test_command_line", "test_coursework_networks"),
+)
 
 # Of the command line, for experiments that run in the tests' own process.
 DEFAULT_FLAGS = {
@@ -61,6 +71,12 @@ DEFAULT_FLAGS = {
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
+
+
+def pytest_collection_modifyitems(items):
+  """Puts the files that take longest first."""
+  places = {name: place for place, name in enumerate(_LONGEST)}
+  items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +192,7 @@ def trained(blobs, three_arms) -> population.Population:
 # Imports once, then answers each line of arguments from a process of its own.
 _FORKS = """
 import json, os, runpy, sys, tempfile, traceback
-sys.path.insert(0, os.getcwd())
+sys.path[:0] = [os.getcwd(), "tests"]
 {imports}
 
 for line in sys.stdin:
@@ -224,11 +240,14 @@ class Forks:
     print(json.dumps([str(cwd), *arguments]), file=self._server.stdin, flush=True)
     return subprocess.CompletedProcess(arguments, *json.loads(self._server.stdout.readline()))
 
+  def close(self):
+    self._server.communicate()
+
   def __enter__(self):
     return self
 
   def __exit__(self, *_):
-    self._server.communicate()
+    self.close()
 
 
 # What experiments import, for those that run in forks.

@@ -3,20 +3,16 @@
 import json
 import re
 import shutil
-import signal
 import threading
-import time
 from dataclasses import replace
 
 import pytest
-from conftest import hashes
+from conftest import Forks, hashes
 
 from jaxdl import launch, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.report import figures
-from jaxdl.store import interrupts
-from jaxdl.store.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +43,44 @@ def test_the_files_are_those_of_the_command_line(experiment, finished, tmp_path)
   assert result.population.seeds == (0, 1, 2)
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_a_signal_stops_it_and_the_same_call_goes_on(experiment, finished, tmp_path, monkeypatch):
+# Signals arrive in the main thread of a process, which may not be the one that tests run in.
+_STOPPED = """
+import os, signal, time
+from conftest import *
+from jaxdl import launch
+from jaxdl.experiment import Experiment
+from jaxdl.report import figures
+from jaxdl.store import interrupts, store
+
+def run(config, workdir):
+  experiment = Experiment.from_json(json.loads(pathlib.Path(config).read_text()))
+  figures.save = lambda *_: None
+  commit = store.Store.commit_chunk
+
+  def commit_and_ask_to_stop(self, *arguments):
+    commit(self, *arguments)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)  # or this worker may train all that is left before the signal is noticed
+
+  store.Store.commit_chunk = commit_and_ask_to_stop
+  try:
+    launch.run(experiment, workdir)
+  except interrupts.Interrupted as stopped:
+    print(stopped)
+  store.Store.commit_chunk = commit
+  files = {file: file.stat().st_mtime_ns for file in pathlib.Path(workdir).glob("run/chunks/*")}
+  assert 1 <= len(files) < 3
+  launch.run(experiment, workdir)
+  assert all(file.stat().st_mtime_ns == then for file, then in files.items())
+"""
+
+
+def test_a_signal_stops_it_and_the_same_call_goes_on(finished, tmp_path):
   """What was trained before is not trained again."""
-  commit = Store.commit_chunk
-
-  def commit_and_ask_to_stop(store, name, arrays):
-    commit(store, name, arrays)
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
-    time.sleep(1)  # or else this worker may train all that is left before the signal is noticed
-
-  with monkeypatch.context() as patch:
-    patch.setattr(Store, "commit_chunk", commit_and_ask_to_stop)
-    with pytest.raises(interrupts.Interrupted, match="SIGTERM"):
-      launch.run(experiment, tmp_path)
-  written = {file: file.stat().st_mtime_ns for file in (tmp_path / "run" / "chunks").iterdir()}
-  assert 1 <= len(written) < 3
-  launch.run(experiment, tmp_path)
-  assert all(file.stat().st_mtime_ns == then for file, then in written.items())
-  assert _numbers(tmp_path) == _numbers(finished)
+  with Forks(_STOPPED, "run(*sys.argv[1:])") as forks:
+    result = forks(str(finished / "config.json"), str(tmp_path / "run"))
+  assert (result.returncode, result.stdout) == (0, "SIGTERM\n"), result.stderr
+  assert _numbers(tmp_path / "run") == _numbers(finished)
 
 
 @pytest.mark.usefixtures("no_pictures")

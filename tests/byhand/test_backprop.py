@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import itertools
 import json
 import math
@@ -185,9 +186,8 @@ def test_one_step_of_training_is_the_step_by_hand():
   )
   velocity = optimizers.create("momentum", 0.0).init(start)
   hyper = arm_lib.hyperparams(arm, recipe, 1)
-  (after, _), (loss_sum, _) = train.train_step(
-    recipe, hyper, examples, (start, velocity), slices, 0.1
-  )
+  run = jax.jit(functools.partial(train.train_step, recipe))
+  (after, _), (loss_sum, _) = run(hyper, examples, (start, velocity), slices, 0.1)
 
   kept = np.asarray(slices.weights).ravel() > 0
   order = np.asarray(slices.indices).ravel()[kept]

@@ -2,20 +2,19 @@
 
 # ruff: noqa: RUF001
 
+import atexit
 import contextlib
 import csv
+import functools
 import json
 import math
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Forks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worksheet_examples import (
@@ -865,14 +864,19 @@ def test_any_formula_is_parsed_or_refused(text):
 # --- The command line ---
 
 
-def run(*args, cwd=ROOT):
-  result = subprocess.run(
-    [sys.executable, "-W", "error", "-m", "experiments.check_worksheet", *map(str, args)],
-    capture_output=True,
-    text=True,
-    cwd=cwd,
-    env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+@functools.cache
+def _forks():
+  imports = (
+    "from jaxdl.report import worksheet_plots\nimport warnings\nwarnings.simplefilter('error')"
   )
+  call = "runpy.run_module('experiments.check_worksheet', run_name='__main__', alter_sys=True)"
+  forks = Forks(imports, call, through=("env", "PYTHONIOENCODING=ascii"))
+  atexit.register(forks.close)
+  return forks
+
+
+def run(*args, cwd=ROOT):
+  result = _forks()(*map(str, args), cwd=cwd)
   assert "Traceback" not in result.stderr
   return result
 

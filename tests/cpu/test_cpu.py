@@ -401,7 +401,6 @@ def _run(arm, dataset, in_cpp, slice_size=512):
     ({"model": "mlp", "batch_size": 32, "activation": "gelu"}, 512, {"adam_step"}),  # partial last
     ({"model": "mlp(100,40)", "batch_size": 50, "optimizer": "adamw"}, 512, {"adam_step"}),
     ({"model": "mlp", "batch_size": 32}, 10, {"adam_step"}),  # slices, one of them padded
-    ({"model": "cnn_mnist", "batch_size": 16, "dropout_rate": 0.5}, 8, {"adam_step"}),
     (
       {"model": "cifar_mlp", "batch_size": 20, "rotation_range": 10.0},
       512,
@@ -410,11 +409,6 @@ def _run(arm, dataset, in_cpp, slice_size=512):
     (
       {"model": "mlp(600)", "batch_size": 20, "optimizer": "sgd", "l2": 0.01},
       8,
-      {"sparse_product", "outer_product"},
-    ),
-    (
-      {"model": "mlp(600)", "batch_size": 20, "optimizer": "adam", "l2": 0.01},
-      512,
       {"sparse_product", "outer_product"},
     ),
     ({"model": "mlp(600)", "batch_size": 1, "optimizer": "momentum"}, 512, {"sparse_product"}),
@@ -440,7 +434,7 @@ def test_training_a_cnn_is_that_of_xla(digits, settings, called):
     return Split(np.kron(split.images, np.ones((1, 3, 3, 1), np.uint8))[:40], split.labels[:40])
 
   larger = replace(digits, train=enlarge(digits.train), validation=enlarge(digits.validation))
-  settings = {"batch_size": 16, "dropout_rate": 0.5, **settings}
+  settings = {"batch_size": 16, "num_epochs": 1, "dropout_rate": 0.5, **settings}
   _check_training(larger, settings, 8, {"sparse_product", *called})
 
 
@@ -488,7 +482,8 @@ def test_one_step_of_training_is_the_step_by_hand():
   )
   hyper = arm_lib.hyperparams(arm, recipe, 1)
   state = optimizers.create("adam", 0.0).init(start)
-  (after, (state,)), _ = step.train_step(recipe, hyper, examples, (start, state), slices, 0.01)
+  run = jax.jit(functools.partial(step.train_step, recipe))
+  (after, (state,)), _ = run(hyper, examples, (start, state), slices, 0.01)
 
   order = np.asarray(slices.indices).ravel()
   mask = gradient_check.dropout_mask(slices.dropout_keys.ravel(), 64, 0.3)

@@ -201,7 +201,7 @@ def test_early_stopping_is_each_member_s_own(blobs, three_arms):
   """Members that stop at different epochs have the curves and tests of runs of their own."""
   eager = {
     name: replace(arm, patience=0, num_epochs=25, learning_rate=0.01)
-    for name, arm in three_arms.items()
+    for name, arm in list(three_arms.items())[:2]
   }
   together = train_population(blobs, eager, seeds=4, chunk_size=4)
   assert len(np.unique(together.epochs)) > 2
@@ -217,7 +217,7 @@ def test_stopped_seeds_are_left_out_of_the_rest_of_their_chunk(blobs, three_arms
     name: replace(arm, patience=0, num_epochs=25, learning_rate=0.01)
     for name, arm in list(three_arms.items())[:2]
   }
-  arguments = {"seeds": 7, "chunk_size": 7, "observe": _observe}
+  arguments = {"seeds": 4, "chunk_size": 4, "observe": _observe}
   monkeypatch.setattr(tuning, "compacted_size", lambda num_running, size, *_: size)
   whole = train_population(blobs, eager, **arguments)
   widths = []
@@ -228,7 +228,7 @@ def test_stopped_seeds_are_left_out_of_the_rest_of_their_chunk(blobs, three_arms
 
   monkeypatch.setattr(tuning, "compacted_size", compact)
   compacted = train_population(blobs, eager, **arguments)
-  assert min(widths) < 7
+  assert min(widths) < 4
   _same(whole, compacted, exact=False)
   np.testing.assert_allclose(compacted.mean_probabilities, whole.mean_probabilities, atol=1e-3)
   for arm in eager:
@@ -465,12 +465,12 @@ def test_progress_is_a_bar_on_a_terminal(blobs, three_arms):
 
 
 def test_losses_are_arms_of_one_program(blobs, mlp_arm):
-  """And each trains as it does alone."""
+  """And trains as it does alone; of two, since each is a program to compile."""
   names = ("categorical_cross_entropy", "mean_squared_error", "hinge", "softmax_hinge")
   arms = {name: replace(mlp_arm, loss=name, patience=None) for name in names}
   together = population.train_population(blobs, arms, seeds=2, chunk_size=2)
   assert len(together.chunks) == 1
-  for name in names:
+  for name in names[1:3]:
     alone = population.train_population(blobs, {name: arms[name]}, seeds=2, chunk_size=2)
     np.testing.assert_allclose(
       together.select([name]).curves["train_loss"], alone.curves["train_loss"], rtol=1e-4
