@@ -8,6 +8,7 @@ import csv
 import functools
 import json
 import math
+import os
 import pathlib
 import re
 
