@@ -1,8 +1,8 @@
 # make demo     from a fresh clone to a verdict
 # make test     from a fresh clone to passed tests
 #
-# Both set up .venv by themselves, with the newest Python of 3.13, 3.12, 3.11 that runs;
-# PYTHON=/path/to/python overrides.
+# Both set up .venv with the newest working Python of 3.13, 3.12 and 3.11;
+# PYTHON=/path/to/python chooses another one.
 
 VENV ?= .venv
 PYTHON ?=
@@ -19,12 +19,12 @@ help:
 install:
 	@tools/install.sh $(VENV) requirements.lock
 
-# Adds TensorFlow, to prepare TFDS datasets for the first time. The large lock has all that the small
-# one has, in the same versions, so nothing is installed twice.
+# Adds TensorFlow, which prepares new TFDS datasets. The large lock contains the small one, with the
+# same versions, so nothing is installed twice.
 install-prepare: install
 	$(RUN) -m pip install -q -q --require-hashes --no-build-isolation -r requirements-prepare.lock
 
-# What the benchmark compares with: Keras on TensorFlow and on JAX, and PyTorch (several GB).
+# The peers of the benchmark: Keras on TensorFlow and on JAX, and PyTorch (several GB).
 install-peers:
 	@tools/install.sh .venv-peers requirements-peers.lock no-project
 
@@ -35,36 +35,37 @@ demo: install
 test: install
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# The tests with TensorFlow installed, among them TFDS's own preparation of a dataset.
+# The tests of datasets with TensorFlow installed, including TFDS's preparation of a dataset.
 test-prepare:
 	@tools/install.sh .venv-prepare requirements-prepare.lock
 	.venv-prepare/bin/python -m pytest tests/data
 
-# Runs killed at twenty random moments instead of two, and the scaling measurements in small.
+# Runs killed at twenty random moments instead of two, and small scaling measurements.
 test-long: install
 	JAXDL_LONG_TESTS=1 $(RUN) -m pytest tests/test_survival.py tests/experiments/test_measure_scaling.py
 
-# The tests on every supported Python that is there.
+# The tests on every supported Python that is installed.
 test-all:
 	@set -e; for version in 3.13 3.12 3.11; do \
 	  if python=$$(PYTHON= tools/find_python.sh $$version 2>/dev/null); then \
 	    echo "== Python $$version"; \
 	    $(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON=$$python; \
 	  else \
-	    echo "== Python $$version is not there: skipped"; \
+	    echo "== Python $$version is not installed: skipped"; \
 	  fi; \
 	done
 
 lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 format: install
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-# Needs uv (https://docs.astral.sh/uv). One resolution for every supported Python and platform; the
-# small lock is the part of the large one that runs and tests need.
+# Needs uv (https://docs.astral.sh/uv). One resolution serves every supported Python and platform.
+# The small lock is the part of the large one that running and testing need.
 lock:
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
 	  --extra test --extra cluster --extra prepare --custom-compile-command "make lock" -o requirements-prepare.lock

@@ -1,7 +1,7 @@
 """Compiles the optional C++ extension; everything else about the package is in pyproject.toml.
 
-The extension includes headers of the installed jaxlib. Where jaxlib is missing, or the extension
-does not compile, the package is installed without it: see jaxdl/cpu.
+The extension includes headers of the installed jaxlib. If jaxlib is missing or the extension does
+not compile, the package is installed without it; see jaxdl/cpu.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 
 
 class BuildExt(build_ext):
-  """Leaves no library of an older source behind when the new source does not compile."""
+  """Removes libraries of older sources, also when the new source does not compile."""
 
   def build_extension(self, ext):
     """Compiles an extension from scratch."""
@@ -21,7 +21,7 @@ class BuildExt(build_ext):
     super().build_extension(ext)
 
   def copy_extensions_to_source(self):
-    """Replaces the libraries beside the source; only editable installations call this."""
+    """Replaces the libraries beside the source; called only for editable installations."""
     for ext in self.extensions:
       (pathlib.Path(__file__).parent / self.get_ext_filename(ext.name)).unlink(missing_ok=True)
     super().copy_extensions_to_source()
@@ -40,8 +40,8 @@ if _jaxlib and _is_x86 and platform.system() != "Windows":
         "-std=c++17",
         "-O3",
         "-mprefer-vector-width=512",
-        # Both let the compiler use vectors: square roots set no errno, and a product and a sum are
-        # rounded once (as XLA rounds them).
+        # Both let the compiler vectorize: square roots need not set errno, and a product with a sum
+        # is rounded once, as in XLA.
         "-fno-math-errno",
         "-ffp-contract=fast",
         # As system headers, so that the compiler does not warn about them.

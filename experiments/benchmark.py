@@ -1,13 +1,13 @@
-"""How fast is jaxdl beside what its users would otherwise run, on the same work and machine?
+"""How fast is jaxdl compared with Keras and PyTorch, on the same work and the same machine?
 
   python -m experiments.benchmark --config=ml_collections_configs/benchmark.py --workdir=DIR
 
-trains the same networks with jaxdl and with each peer that is installed (`make install-peers`),
-every system in a process of its own that holds its data in memory. Of each peer the fastest variant
-of a short trial counts. Then rounds, in each of which every system trains one epoch, in an order
-drawn for each: whatever else the machine does slows all of them alike, and ratios are taken within
-rounds. Compiling and the first epoch are reported apart. It writes `benchmark.json` after every
-workload, and in the end `benchmark.md` and pictures.
+trains the same networks with jaxdl and with each peer that is installed (`make install-peers`).
+Every system runs in its own process and holds its data in memory. A short trial selects the fastest
+variant of each peer. Then every system trains one epoch per round, in a random order, so that other
+load on the machine slows all of them alike; ratios are taken within rounds. Compilation and the
+first epoch are reported separately. The script writes `benchmark.json` after every workload, and
+`benchmark.md` and pictures at the end.
 """
 
 import contextlib
@@ -43,32 +43,33 @@ from jaxdl.store import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 _LOGGER = logging.getLogger("jaxdl")
+_RESULTS = "benchmark.json"
 _PEERS = {
   "keras-tensorflow": ("experiments.peers.keras_peer", keras_peer, {"backend": "tensorflow"}),
   "keras-jax": ("experiments.peers.keras_peer", keras_peer, {"backend": "jax"}),
   "torch": ("experiments.peers.torch_peer", torch_peer, {}),
 }
-# Of a variant that is a program for a whole epoch, written by hand around a peer's layers.
+# The prefix of variants that are programs for a whole epoch, written around a peer's layers.
 _BY_HAND = "epoch_function"
-# A peer's loss, as far from the mean of jaxdl's members, in standard deviations of theirs, and a
-# tenth of the mean besides: there are few members to take the deviation of.
+# A peer's loss agrees if it differs from the mean of jaxdl's members by at most this many of their
+# standard deviations plus this share of the mean, because few members give the deviation.
 _DEVIATIONS, _SHARE = 4, 0.1
-# Of the scripts that are started to see how long that takes.
+# The config variants of the scripts whose cold start is timed.
 _COLD_VARIANTS = {"compare_initializers": "mnist", "mnist_cnn": "notebook"}
 _EMPTY_CACHE = "jaxdl, empty cache"
 
 
 @dataclasses.dataclass(frozen=True)
 class System:
-  """What is timed: a process, or several that work at the same time.
+  """A system that is timed: one process, or several that run concurrently.
 
   Attributes:
-    name: in the results; those of this project begin with "jaxdl".
-    python: interpreter.
-    module: of the worker.
-    specs: one for each process.
-    num_members: trained in one epoch, by all processes together.
-    is_peer: whether it counts as what a peer offers.
+    name: name in the results; those of this project begin with "jaxdl".
+    python: path of the interpreter.
+    module: module of the worker.
+    specs: one spec per process.
+    num_members: number of members that all processes together train.
+    is_peer: whether jaxdl is compared with it, as something that a peer offers.
   """
 
   name: str
@@ -80,16 +81,16 @@ class System:
 
   @property
   def variant(self) -> str:
-    """The name of its variant."""
+    """The name of the variant."""
     return self.specs[0]["variant"]["name"]
 
   def start(self) -> process.Team:
-    """Starts its processes. Raises WorkerError."""
+    """Starts the processes. Raises WorkerError."""
     return process.Team(self.python, self.module, self.specs, ROOT)
 
 
 class Benchmark:
-  """One run: what was measured so far, and how to measure more."""
+  """One run of the benchmark, with its results so far."""
 
   def __init__(self, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None):
     """Checks the config, finds the peers and measures the matmul peak. Raises InputError."""
@@ -105,7 +106,7 @@ class Benchmark:
     _LOGGER.info("matmul peak: %.0f GFLOP/s", self.peak / 1e9)
 
   def run(self):
-    """Measures all that the config asks for."""
+    """Measures everything that the config lists."""
     for name in self.config.train:
       self._train(name)
       self.save()
@@ -122,14 +123,20 @@ class Benchmark:
     self.save()
 
   def save(self):
-    """Writes what there is to benchmark.json."""
+    """Writes the results so far to benchmark.json."""
     for row in self.results:
       flops = row.get("model_flops_per_second")
       row["fraction_of_matmul_peak"] = None if flops is None else flops / self.peak
-    files.write(self.workdir / "benchmark.json", json.dumps(self.to_json(), indent=2) + "\n")
+    with files.staging(self.workdir, _RESULTS) as stage:
+      self.write(stage)
+
+  def write(self, folder: pathlib.Path):
+    """Writes benchmark.json to a folder."""
+    text = json.dumps(self.to_json(), indent=2) + "\n"
+    (folder / _RESULTS).write_text(text, encoding="utf-8")
 
   def to_json(self) -> dict[str, Any]:
-    """Returns all that was measured and on what."""
+    """Returns all results, and a description of the machine and the software."""
     return {
       "command": [pathlib.Path(sys.executable).name, *sys.orig_argv[1:]],
       "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -145,7 +152,7 @@ class Benchmark:
   # --- Systems ---
 
   def workload(self, name: str) -> Workload:
-    """Returns a workload, which is loaded once."""
+    """Returns a workload; loads it on the first call."""
     if name not in self._workloads:
       folder = pathlib.Path(self._folder.name)
       config = self.config.workloads[name]
@@ -153,7 +160,7 @@ class Benchmark:
     return self._workloads[name]
 
   def spec(self, name: str) -> dict[str, Any]:
-    """Returns a workload as `experiments.peers.protocol.Spec` has it, but for its variant."""
+    """Returns the fields of `experiments.peers.protocol.Spec` for a workload, without variant."""
     own = {"seed": self.config.seed, "threads": self.threads, "device": self.config.device}
     return {**self.workload(name).spec, **own}
 
@@ -179,7 +186,7 @@ class Benchmark:
     return System(label, self._python, module, (spec,), spec.get("num_members", 1), not by_hand)
 
   def peers(self, name: str) -> list[System]:
-    """Returns each peer in its fastest variant, and with a loop by hand if that is asked for."""
+    """Returns each peer in its fastest variant, and with a loop by hand if the config says so."""
     if name not in self._chosen:
       self._chosen[name] = self._choose(name)
     return self._chosen[name]
@@ -199,14 +206,14 @@ class Benchmark:
       offered = [v for v in wanted if not v.startswith(_BY_HAND)]
       by_hand = [v for v in known if v.startswith(_BY_HAND)] if self.config.loops_by_hand else []
       if models.is_convolutional(self.config.workloads[name].model):
-        by_hand = []  # the gradients of XLA's convolutions are ten times slower inside a loop
+        by_hand = []  # inside a loop, the gradient of XLA's convolution is ten times slower
       for group in (offered, by_hand):
         chosen = self._fastest(name, [self.peer(peer, name, known[variant]) for variant in group])
         systems += [chosen] if chosen is not None else []
     return systems
 
   def _fastest(self, name: str, systems: Sequence[System]) -> System | None:
-    """Returns the system that trains a part of the examples fastest; None: none of them trains."""
+    """Returns the system that trains part of the examples fastest; None if none of them trains."""
     if len(systems) < 2:
       return systems[0] if systems else None
     size = _trial_size(self.workload(name))
@@ -226,7 +233,7 @@ class Benchmark:
 
   @contextlib.contextmanager
   def _started(self, systems: Sequence[System]) -> Iterator[dict[str, process.Team]]:
-    """Starts systems and ends them; those that do not start are named and left out."""
+    """Starts the systems and ends them afterwards; logs and leaves out those that do not start."""
     with contextlib.ExitStack() as stack:
       teams = {}
       for system in systems:
@@ -238,7 +245,7 @@ class Benchmark:
       yield teams
 
   def _rounds(self, label: str, names: Sequence[str]) -> Iterator[str]:
-    """Yields every name once a round, in an order drawn for each."""
+    """Yields every name once per round, in a random order."""
     orders = timing.draw_orders(list(names), self.config.rounds, self.config.seed)
     for number, order in enumerate(orders, 1):
       yield from order
@@ -254,7 +261,7 @@ class Benchmark:
     self.results += self._take_turns(name, name, systems)
 
   def _populate(self, name: str):
-    """Members against their number: a population, torch.func, and peers one after the other."""
+    """Times populations of several sizes: jaxdl, torch.func, and peers that train one by one."""
     sizes = self.config.population_sizes
     systems = [self.jaxdl(name, n, f" of {n}") for n in sizes]
     for system in self.offered(name):
@@ -265,7 +272,7 @@ class Benchmark:
         systems.append(dataclasses.replace(system, num_members=len(specs), **changes))
     if "torch" in self.config.peers and "torch" not in self.missing:
       for size in sizes[1:]:
-        # The plain one: compiled, it took half to twice the time and minutes to compile.
+        # Not compiled: compiled, it took half to twice the time, and minutes to compile.
         variant = torch_peer.variants({**self.spec(name), "num_members": size})[0]
         system = self.peer("torch", name, variant, num_members=size)
         systems.append(dataclasses.replace(system, name=f"torch.func of {size}"))
@@ -274,7 +281,7 @@ class Benchmark:
   def _take_turns(
     self, workload: str, label: str, systems: Sequence[System]
   ) -> list[dict[str, Any]]:
-    """Has systems train an epoch each, in rounds, and returns a row for each."""
+    """Lets the systems train one epoch each per round; returns one row of results per system."""
     with self._started(systems) as teams:
       first = {}
       for name, team in list(teams.items()):
@@ -295,7 +302,7 @@ class Benchmark:
     return _compare(_add_rates(self.workload(workload), rows))
 
   def _infer(self, name: str):
-    """Latency of one image and throughput of the test set."""
+    """Times the prediction of one image (latency) and of the test set (throughput)."""
     systems = {s.name: s for s in [self.jaxdl(name, 1), *self.offered(name)]}
     num_test = len(self.workload(name).dataset.test)
     kinds = {"latency": (1, 1, 50), "throughput": (min(1000, num_test), num_test, 1)}
@@ -324,7 +331,7 @@ class Benchmark:
         self.results += _compare(rows)
 
   def _start_cold(self, name: str):
-    """From the start of a process to the end of its first epoch."""
+    """Times from the start of a process to the end of its first epoch."""
     workload, peers = self.config.workloads[name], {s.name: s for s in self.offered(name)}
 
     def start(label: str, cache: str) -> float:
@@ -339,7 +346,7 @@ class Benchmark:
 
     times = {label: [] for label in ("jaxdl", _EMPTY_CACHE, *peers)}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
-      start("jaxdl", cache)  # fills the cache of programs, and that of the data
+      start("jaxdl", cache)  # fills the caches of programs and of data
       for label in self._rounds(f"cold start of {name}", list(times)):
         times[label].append(start(label, cache))
     rows = [
@@ -357,7 +364,7 @@ class Benchmark:
 
 
 def _trial_size(workload: Workload) -> int:
-  """Returns how many examples, of whole batches, tell which variant is fastest."""
+  """Returns the number of examples, in whole batches, of the trial that selects a variant."""
   num_train, batch_size = len(workload.dataset.train), workload.batch_size
   if batch_size > 1000:
     return num_train
@@ -372,15 +379,15 @@ def _training_row(
   times: Sequence[float],
   answers: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-  """Returns what is known of a system by itself.
+  """Returns the results of one system, without comparisons.
 
   Args:
-    label: of the workload.
-    system: what was timed.
-    team: its processes.
-    first: seconds of the epoch that compiles.
-    times: seconds of one epoch in every round, all members.
-    answers: of its processes in the last round.
+    label: name of the workload.
+    system: the system that was timed.
+    team: the processes of the system.
+    first: time of the first epoch, in seconds, which includes compilation.
+    times: time of one epoch of all members in each round, in seconds.
+    answers: the answers of the processes in the last round.
   """
   seconds = np.array(times)
   return {
@@ -403,8 +410,8 @@ def _training_row(
 
 
 def _add_rates(workload: Workload, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Adds what follows from the size of the workload, and whether the losses agree."""
-  # Of the most members, whose spread is known best.
+  """Adds rates, which depend on the size of the workload, and whether the losses agree."""
+  # From the system with the most members, which has the best estimate of the spread.
   ours = max((r["train_loss"] for r in rows if r["system"].startswith("jaxdl")), key=len)
   for row in rows:
     rate = len(workload.dataset.train) / row["seconds_per_member_epoch"]["median"]
@@ -418,7 +425,7 @@ def _add_rates(workload: Workload, rows: list[dict[str, Any]]) -> list[dict[str,
 
 
 def matmul_peak(size: int = 2048, seconds: float = 2.0) -> float:
-  """Returns the most float32 FLOP/s of a matrix product `[size, size]`, on all that JAX uses."""
+  """Returns the best measured float32 FLOP/s of a product of matrices `[size, size]`."""
   a = jnp.ones((size, size), jnp.float32)
   product = jax.jit(lambda a: a @ a)
   jax.block_until_ready(product(a))
@@ -439,7 +446,7 @@ def _check(config: ConfigDict):
     workload = config.workloads[name]
     if bool(workload.classes) != (workload.loss == "binary_cross_entropy"):
       raise InputError(
-        f"cold_start of {name!r} needs two classes with binary_cross_entropy, or all with another"
+        f"cold_start of {name!r} needs two classes with binary_cross_entropy, all with other losses"
       )
   for peer in config.peers:
     if peer not in _PEERS:
@@ -465,12 +472,12 @@ def _check(config: ConfigDict):
 
 
 def _key(peer: str) -> str:
-  """Returns what a peer is called in `config.variants`: a name that a command line can set."""
+  """Returns the key of a peer in `config.variants`, which must be an identifier."""
   return peer.replace("-", "_")
 
 
 def _all_variants(peer: str) -> list[str]:
-  """Returns the names of a peer's variants, whatever workload they fit."""
+  """Returns the names of all variants of a peer, for any workload."""
   _, module, own = _PEERS[peer]
   specs = [
     {"layers": [{"kind": kind}], "augmentation": augmentation, **own}
@@ -481,7 +488,7 @@ def _all_variants(peer: str) -> list[str]:
 
 
 def _find_peers(config: ConfigDict) -> tuple[str, dict[str, str], dict[str, str]]:
-  """Returns the peers' interpreter, why which peers are missing, and versions of what is there."""
+  """Returns the peers' interpreter, peer -> why it is missing, and package -> version."""
   python = str((ROOT / config.peers_python).absolute())
   names = ["keras", "tensorflow-cpu", "tensorflow", "jax", "torch", "numpy"]
   code = (
@@ -531,7 +538,7 @@ def _summary(seconds: Sequence[float] | np.ndarray) -> dict[str, float]:
 
 
 def _compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Adds how many times as fast each is as the best peer: the median over rounds, the range."""
+  """Adds each system's speed as a multiple of the best peer's: median and range over rounds."""
   peers = [row for row in rows if row["is_peer"]]
   best = min(peers, key=lambda row: benchmark_report.seconds(row)["median"], default=None)
   for row in rows:
@@ -546,16 +553,16 @@ def _compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _agrees(loss: Sequence[float], ours: Sequence[float]) -> bool:
-  """Whether a final training loss lies within the spread between seeds."""
+  """Whether a final training loss agrees with those of jaxdl's members."""
   mean = np.mean(ours)
   allowed = _DEVIATIONS * (np.std(ours, ddof=1) if len(ours) > 1 else 0.0) + _SHARE * abs(mean)
   return abs(np.mean(loss) - mean) <= allowed
 
 
 def _seconds_to_first_epoch(workload: ConfigDict, data_dir: str | None, cache: str) -> float:
-  """Runs an experiment as a user would, until its log says that the first epoch is done."""
+  """Times an experiment's command line until its log says that the first epoch is done."""
   settings = ("dataset", "model", "batch_size", "loss", "dropout_rate", "optimizer")
-  # Of two classes, and of all.
+  # The script for two classes, or that for all.
   script = "compare_initializers" if workload.classes else "mnist_cnn"
   classes = ",".join(map(str, workload.classes))
   with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
@@ -597,17 +604,21 @@ def _remove_programs(cache: str):
 
 
 def main(config: ConfigDict):
-  """Measures, writes, and prints the table."""
+  """Measures, writes the results, and prints the table."""
   workdir = pathlib.Path(command_line.WORKDIR.value)
-  if (workdir / "benchmark.json").exists() and not command_line.OVERWRITE.value:
+  if (workdir / _RESULTS).exists() and not command_line.OVERWRITE.value:
     raise InputError(f"workdir {str(workdir)!r} holds a benchmark; replace it with --overwrite")
-  with files.naming(workdir):
-    (workdir / "figures").mkdir(parents=True, exist_ok=True)
-  benchmark = Benchmark(config, workdir, command_line.DATA_DIR.value)
-  benchmark.run()
-  for name, figure in benchmark_report.pictures(benchmark.results).items():
-    figures.save(figure, workdir / "figures" / name)
-  files.write(workdir / "benchmark.md", benchmark_report.markdown(benchmark.to_json()))
+  with files.Lock(workdir):
+    files.check_replaceable(workdir, (_RESULTS, "benchmark.md", "figures"), _RESULTS)
+    benchmark = Benchmark(config, workdir, command_line.DATA_DIR.value)
+    benchmark.run()
+    with files.staging(workdir, _RESULTS) as stage:
+      benchmark.write(stage)
+      (stage / "figures").mkdir()
+      for name, figure in benchmark_report.pictures(benchmark.results).items():
+        figures.save(figure, stage / "figures" / name)
+      text = benchmark_report.markdown(benchmark.to_json())
+      (stage / "benchmark.md").write_text(text, encoding="utf-8")
   print(report.text_table(benchmark_report.table(benchmark.results)))
   print(f"\nReport: {workdir / 'benchmark.md'}")
 

@@ -1,4 +1,4 @@
-"""What a benchmark writes for people: a table, pictures, a page."""
+"""The report of a benchmark: a table, pictures and a page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,12 +20,12 @@ _CAPTIONS = {
 
 
 def seconds(row: Mapping[str, Any]) -> dict[str, float]:
-  """Returns the times of a row of results, of whatever kind: median, min, max."""
+  """Returns the times of a row of results of any kind: median, min and max."""
   return next(row[kind] for kind in _KINDS if kind in row)
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-  """Returns the results as rows of text, header first."""
+  """Returns the results as rows of cells, header first."""
   rows = [list(_COLUMNS)]
   for row in results:
     summary, ratio = seconds(row), row["ratio_to_best_peer"]
@@ -46,7 +46,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def pictures(results: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
-  """Returns the pictures, file name without suffix -> figure."""
+  """Returns the pictures: file name without suffix -> figure."""
   ours = [r for r in results if r["system"] == "jaxdl" and r["ratio_to_best_peer"] is not None]
   peak = {
     f"{r['workload']}: {r['system']}": np.array([r["fraction_of_matmul_peak"]])
@@ -67,7 +67,7 @@ def pictures(results: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
       y_label="microseconds per example",
     ),
     "matmul_peak": comparison_plots.timings(
-      peak, x_label="share of the measured matmul peak, products with zeros counted"
+      peak, x_label="share of the measured matmul peak, counting products with zeros"
     ),
   }
 
@@ -84,7 +84,8 @@ def _against_members(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str
       panel = panels.setdefault(row["workload"].removeprefix("population of "), {})
       point = (row["num_members"], *_triple(row["seconds_per_member_epoch"]))
       panel.setdefault(row["system"].split(" of ")[0], []).append(point)
-  for panel in panels.values():  # one after the other takes as long for each, however many
+  # Systems that train one network after the other take the same time per member for any number.
+  for panel in panels.values():
     most = max((point[0] for line in panel.values() for point in line), default=1)
     for line in panel.values():
       if len(line) == 1 and line[0][0] < most:
@@ -104,7 +105,7 @@ def _against_batch_size(results: Sequence[Mapping[str, Any]]) -> dict[str, list]
 
 
 def markdown(benchmark: Mapping[str, Any]) -> str:
-  """Returns the page, of what `benchmark.json` holds."""
+  """Returns the page as Markdown, from the content of `benchmark.json`."""
   missing = [f"{name}: {why}" for name, why in benchmark["missing"].items()]
   disagree = [
     f"{row['workload']}: {row['system']}"
@@ -117,13 +118,13 @@ def markdown(benchmark: Mapping[str, Any]) -> str:
     "# Benchmark",
     f"{report.escape(benchmark['machine'])}; {benchmark['threads']} threads; {benchmark['date']}; "
     f"float32 matmul peak {peak:.0f} GFLOP/s; {report.escape(versions)}.",
-    "Medians (min to max) of interleaved rounds, after a first epoch that compiles. `ratio` is how "
-    "many times as fast a system is as the fastest peer, per member, within rounds. `loop by hand` "
-    "is a whole-epoch program written around a peer's layers, which is not what a peer offers and "
-    "is not compared with. `peak` is the share of the measured matmul peak that the arithmetic of "
-    "the network comes to, products with zeros and all, most of which jaxdl leaves out.",
+    "Times are medians (min to max) of interleaved rounds, after a first epoch that compiles. "
+    "`ratio` is the speed per member as a multiple of the fastest peer's, within rounds. `loop by "
+    "hand` is a whole-epoch program written around a peer's layers; a peer does not offer it, so "
+    "nothing is compared with it. `peak` is the arithmetic rate as a share of the measured matmul "
+    "peak, counting products with zeros, most of which jaxdl skips.",
     "Missing: " + ("; ".join(map(report.escape, missing)) if missing else "nothing") + ".",
-    "Training losses outside of the spread between seeds: "
+    "Training losses that do not agree with those of jaxdl: "
     + ("; ".join(map(report.escape, disagree)) if disagree else "none")
     + ".",
     report.markdown_table(table(benchmark["results"])),

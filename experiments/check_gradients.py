@@ -1,13 +1,22 @@
-"""Are the gradients right? Derived by hand, held against `jax.grad`, that against differences.
+"""Are the gradients right, the project's or your own?
 
   python -m experiments.check_gradients [--workdir=DIR]
 
-prints the largest relative error of every model x loss x activation and the leaf where it occurs,
-the same for each rule on its own and for the optimizers' steps, and whether JAX's gradients agree
-with finite differences. Exit status: 0, everything agrees; 1, something does not; 2, bad input.
-With --workdir also `gradients.json` and `report.md`.
+compares the gradients that are derived by hand in `byhand/backprop.py` with `jax.grad`. It prints
+the largest relative error of every model x loss x activation and the leaf where it occurs, the same
+for each rule on its own and for the optimizers' steps, and whether JAX's gradients agree with
+finite differences.
+
+  python -m experiments.check_gradients --module=my_net.py [--workdir=DIR]
+
+checks a backward pass of your own. The file is run as Python. It defines `forward`, `backward`,
+`inputs` and `params` as `jaxdl.byhand.check` describes them.
+
+Exit status: 0 if everything agrees, 1 if something does not, 2 for bad input. With --workdir it
+also writes `gradients.json` and `report.md`.
 """
 
+import importlib.util
 import json
 import math
 import pathlib
@@ -18,41 +27,99 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from jaxdl import report
+from jaxdl import byhand, report
 from jaxdl.byhand import gradient_check
 from jaxdl.byhand.gradient_check import TOLERANCE, Row
-from jaxdl.errors import InputError, one_line
+from jaxdl.errors import InputError, brief, one_line
 from jaxdl.store import files
 
 _TITLES = {
   "models": ("Models", ("model", "loss", "activation")),
-  "rules": ("Rules, each on its own", ("rule", "at")),
+  "rules": ("Single rules", ("rule", "at")),
   "optimizers": ("Optimizers", ("optimizer",)),
   "oracle": ("JAX's own gradients against finite differences", ("function",)),
 }
 _FILES = ("gradients.json", "report.md")
+# What a module of one's own defines.
+_NAMES = ("forward", "backward", "inputs", "params")
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the checks and returns the exit status."""
   try:
-    workdir = _parse(argv)
+    module, workdir = _parse(argv)
     if workdir is not None:
       _claim(workdir)
-    started = time.monotonic()
-    rows = [gradient_check.compare(case) for case in gradient_check.cases()]
-    rows += gradient_check.check_oracle()
-    seconds = time.monotonic() - started
-    for name in _TITLES:
-      print(f"{_TITLES[name][0]}\n\n{report.text_table(_table(name, rows))}\n")
-    print(f"{summary(rows)} ({seconds:.0f} s)")
+    passed, content, text = _check_project() if module is None else _check_module(module)
     if workdir is not None:
-      _write(workdir, rows)
+      _write(workdir, content, text)
       print(f"\nReport: {one_line(workdir / 'report.md')}")
   except InputError as error:
     print(f"error: {one_line(error)}", file=sys.stderr)
     return 2
-  return 0 if all(row.passed for row in rows) else 1
+  return 0 if passed else 1
+
+
+# Whether everything agrees, and the contents of gradients.json and report.md.
+_Outcome = tuple[bool, dict, str]
+
+
+def _check_project() -> _Outcome:
+  """Checks and prints the project's own gradients."""
+  started = time.monotonic()
+  rows = [gradient_check.compare(case) for case in gradient_check.cases()]
+  rows += gradient_check.check_oracle()
+  seconds = time.monotonic() - started
+  for name in _TITLES:
+    print(f"{_TITLES[name][0]}\n\n{report.text_table(_table(name, rows))}\n")
+  print(f"{summary(rows)} ({seconds:.0f} s)")
+  passed = all(row.passed for row in rows)
+  content = {"tolerance": TOLERANCE, "passed": passed, "checks": [_to_json(row) for row in rows]}
+  return passed, content, markdown(rows)
+
+
+def _check_module(file: pathlib.Path) -> _Outcome:
+  """Checks and prints the gradients of somebody's own module."""
+  module = _load(file)
+  checked = byhand.check(*(getattr(module, name) for name in _NAMES))
+  print(checked)
+  gradients = [
+    {
+      "parameter": gradient.name,
+      "shape": gradient.shape,
+      "error": _finite(gradient.error),
+      "passed": gradient.passed,
+      "cause": gradient.cause,
+    }
+    for gradient in checked.gradients
+  ]
+  content = {"passed": checked.passed, "reference": checked.reference, "gradients": gradients}
+  parts = [f"# {report.escape(file.name)}", report.escape(checked.summary())]
+  parts += [report.markdown_table(checked.rows()), *map(report.escape, checked.notes)]
+  return checked.passed, content, "\n\n".join(parts) + "\n"
+
+
+def _load(file: pathlib.Path):
+  """Runs a Python file and returns it as a module.
+
+  Raises:
+    InputError: if it cannot be read, fails, or lacks one of the four names.
+  """
+  if not file.is_file():
+    raise InputError(f"--module: there is no file {str(file)!r}")
+  spec = importlib.util.spec_from_file_location("checked_module", file)
+  if spec is None or spec.loader is None:
+    raise InputError(f"--module: {str(file)!r} is not a Python file, whose name ends in .py")
+  module = importlib.util.module_from_spec(spec)
+  sys.path.insert(0, str(file.resolve().parent))  # for what lies beside it
+  try:
+    spec.loader.exec_module(module)
+  except Exception as error:
+    raise InputError(f"--module: {str(file)!r} failed: {brief(error)}") from error
+  missing = [name for name in _NAMES if not hasattr(module, name)]
+  if missing:
+    raise InputError(f"--module: {str(file)!r} does not define {', '.join(missing)}")
+  return module
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -66,21 +133,22 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-  """Returns the report."""
+  """Returns the report as Markdown."""
   parts = [
     "# Are the gradients right?",
     f"**{report.escape(summary(rows))}**",
-    "Gradients derived by hand (`jaxdl/backprop.py`) against `jax.grad` of the project's own "
+    "Gradients derived by hand (`jaxdl/byhand/backprop.py`) against `jax.grad` of the project's "
     "models and losses, in float64. The error of a leaf is max |by hand - JAX| / max |JAX|; a row "
-    "shows its worst leaf. `loss` is the value itself, `images` the gradient by the input.",
+    "shows its worst leaf. `loss` is the value itself, `images` the gradient with respect to the "
+    "input.",
   ]
   for name, (title, _) in _TITLES.items():
     parts += [f"## {title}", report.markdown_table(_table(name, rows))]
-  return "\n\n".join([*parts, f"JAX {jax.__version__}"]) + "\n"
+  return "\n\n".join(parts) + "\n"
 
 
 def _table(name: str, rows: Sequence[Row]) -> list[list[str]]:
-  """Returns the rows of one table, header first; finite differences have a verdict, no error."""
+  """Returns the rows of one table, header first; rows on finite differences have no error."""
   own = [row for row in rows if row.table == name]
   verdict = {True: "ok", False: "FAILED"}
   if name == "oracle":
@@ -89,9 +157,10 @@ def _table(name: str, rows: Sequence[Row]) -> list[list[str]]:
   return [header, *([*r.of, f"{r.error:.1e}", r.leaf, verdict[r.passed]] for r in own)]
 
 
-def _parse(argv: Sequence[str]) -> pathlib.Path | None:
-  """Returns the workdir, if one is given; flags of its own, as a config is not needed here."""
+def _parse(argv: Sequence[str]) -> tuple[pathlib.Path | None, pathlib.Path | None]:
+  """Returns the module and the workdir, None if not given. No config is needed here."""
   values = flags.FlagValues()
+  flags.DEFINE_string("module", None, "Python file with a backward pass.", flag_values=values)
   flags.DEFINE_string("workdir", None, "Directory for the results.", flag_values=values)
   if {"--help", "-h", "--helpfull"} & set(argv):
     print(__doc__)
@@ -102,37 +171,39 @@ def _parse(argv: Sequence[str]) -> pathlib.Path | None:
     raise InputError(str(error)) from error
   if len(rest) > 1:
     raise InputError(f"unknown argument {rest[1]!r}; settings are given as --name=value")
-  if values.workdir == "":
-    raise InputError("--workdir is empty")
-  return None if values.workdir is None else pathlib.Path(values.workdir)
+  for name in ("module", "workdir"):
+    if values[name].value == "":
+      raise InputError(f"--{name} is empty")
+  paths = (values.module, values.workdir)
+  return tuple(None if path is None else pathlib.Path(path).expanduser() for path in paths)
 
 
 def _claim(workdir: pathlib.Path):
-  """Makes the directory before anything is computed; refuses to replace another run's report."""
-  with files.staging(workdir):
-    pass
-  if (workdir / "report.md").exists() and not (workdir / "gradients.json").exists():
-    raise InputError(f"workdir {str(workdir)!r} holds the report of another run; choose another")
+  """Makes the directory before anything is computed; refuses to replace what no run has made."""
+  with files.Lock(workdir):
+    files.check_replaceable(workdir, _FILES, _FILES[0])
 
 
-def _write(workdir: pathlib.Path, rows: Sequence[Row]):
+def _write(workdir: pathlib.Path, content: dict, text: str):
   """Writes both files, complete or not at all."""
-  content = {
-    "tolerance": TOLERANCE,
-    "passed": all(row.passed for row in rows),
-    "jax": jax.__version__,
-    "checks": [_to_json(row) for row in rows],
-  }
-  texts = (json.dumps(content, indent=2, allow_nan=False) + "\n", markdown(rows))
-  with files.staging(workdir) as stage:
+  content = {"jax": jax.__version__, **content}
+  texts = (
+    json.dumps(content, indent=2, allow_nan=False) + "\n",
+    f"{text}\nJAX {jax.__version__}\n",
+  )
+  with files.Lock(workdir), files.staging(workdir, _FILES[0]) as stage:
     for name, text in zip(_FILES, texts, strict=True):
       (stage / name).write_text(text, encoding="utf-8")
 
 
 def _to_json(row: Row) -> dict:
   names = dict(zip(_TITLES[row.table][1], row.of, strict=True))
-  error = row.error if math.isfinite(row.error) else None  # JSON has no infinity
+  error = _finite(row.error)
   return {"table": row.table, **names, "error": error, "leaf": row.leaf, "passed": row.passed}
+
+
+def _finite(error: float) -> float | None:
+  return error if math.isfinite(error) else None  # JSON has no infinity
 
 
 if __name__ == "__main__":

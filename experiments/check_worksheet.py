@@ -2,13 +2,19 @@
 
   python -m experiments.check_worksheet --worksheet=FILE [--worksheet=FILE ...] [--workdir=DIR]
 
-checks worksheets (docs/worksheets.md says how to write one; two are in experiments/worksheets/).
-One file gets a table of its claims and the first slip in a sentence, several get one summary. In
-DIR there will be `worksheet.json`, `report.md` and the computation graph; for several files,
-`summary.json`, `report.md` and a folder like that for each. Exits with status 0 if all is right, 1
-if there is a slip or a claim that contradicts what was given, 2 if a file is no valid worksheet.
+checks worksheets (docs/worksheets.md says how to write one; examples are in
+experiments/worksheets/). For one file it prints a table of the claims and what is wrong first, for
+several a summary. To DIR it writes `worksheet.json`, `report.md` and the computation graph; for
+several files `summary.json`, `marks.csv`, `report.md` and such a folder for each. In `feedback.md`
+is where the first mistake is, without right values. The exit status is 0 if all is right, 1 if a
+claim is wrong, 2 if a file is not a valid worksheet.
+
+  python -m experiments.check_worksheet --worksheet=FILE --answers
+
+prints the worked solution instead: every step with its formula, its numbers and its value.
 """
 
+import csv
 import json
 import logging
 import pathlib
@@ -25,46 +31,70 @@ from jaxdl.errors import InputError, one_line
 from jaxdl.report import figures, worksheet_plots
 from jaxdl.store import files
 
-# Flags of its own, as a config is not needed here.
+# Separate flags, because there is no config here.
 _FLAGS = flags.FlagValues()
 _WORKSHEET = flags.DEFINE_multi_string(
   "worksheet", None, "File of a worksheet; may be repeated.", flag_values=_FLAGS
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.", flag_values=_FLAGS)
 
-_JSON, _SUMMARY_JSON, _REPORT, _GRAPH = "worksheet.json", "summary.json", "report.md", "graph"
+_ANSWERS = flags.DEFINE_bool("answers", False, "Print worked solutions.", flag_values=_FLAGS)
 
-# File as it was given -> what was found, or what makes it no worksheet.
+_JSON, _SUMMARY_JSON, _REPORT, _GRAPH = "worksheet.json", "summary.json", "report.md", "graph"
+_FEEDBACK, _MARKS = "feedback.md", "marks.csv"
+
+# Each file as it was given, with the checked worksheet or the error in it.
 Results = list[tuple[str, CheckedWorksheet | InputError]]
 
 
 def main(argv: Sequence[str]):
-  """Checks, prints and writes; exits with the status."""
+  """Checks, prints and writes; exits with a status."""
   del argv
-  for stream in (sys.stdout, sys.stderr):  # whatever a title has, in whatever encoding
+  for stream in (sys.stdout, sys.stderr):  # a title may have characters that the terminal lacks
     stream.reconfigure(errors="backslashreplace")
+  if _ANSWERS.value:
+    sys.exit(_print_answers(_WORKSHEET.value))
   results: Results = []
   for file in _WORKSHEET.value:
     try:
-      results.append((file, worksheet.check(pathlib.Path(file))))
+      results.append((file, worksheet.check(pathlib.Path(file).expanduser())))
     except InputError as error:
-      prefix = f"{file}: " if len(_WORKSHEET.value) > 1 or file not in str(error) else ""
-      _complain(f"{prefix}{error}")
+      _complain_about(file, error)
       results.append((file, error))
   try:
     _print_results(results)
     if _WORKDIR.value is not None:
-      _write_results(results, pathlib.Path(_WORKDIR.value))
+      _write_results(results, pathlib.Path(_WORKDIR.value).expanduser())
   except InputError as error:
     _complain(error)
     sys.exit(2)
   sys.exit(max(_status(result) for _, result in results))
 
 
+def _print_answers(worksheets: Sequence[str]) -> int:
+  """Prints the worked solutions; returns the exit status."""
+  status = 0
+  for file in worksheets:
+    try:
+      lines = worksheet.answers(pathlib.Path(file))
+    except InputError as error:
+      _complain_about(file, error)
+      status = 2
+      continue
+    if len(worksheets) > 1:
+      print(one_line(f"{file}\n"))
+    print("\n".join(lines))
+  return status
+
+
 def _status(result: CheckedWorksheet | InputError) -> int:
   if isinstance(result, InputError):
     return 2
   return 0 if result.first_wrong is None else 1
+
+
+def _complain_about(file: str, error: InputError):
+  _complain(error if file in str(error) else f"{file}: {error}")
 
 
 def _complain(error: object):
@@ -76,26 +106,30 @@ def _complain(error: object):
 
 def _print_results(results: Results):
   if len(results) > 1:
-    print(report.text_table(_summary_rows(results)))
+    print(report.text_table(_summary_rows(results)) + "\n")
     for file, result in results:
-      if isinstance(result, CheckedWorksheet) and result.first_wrong is not None:
-        print(one_line(f"\n{file}: {worksheet.first_slip(result)}"))
+      if isinstance(result, CheckedWorksheet):
+        print(one_line(f"{file}: {worksheet.first_slip(result)}"))
+        for remark in _remarks(result):
+          print(one_line(f"  {remark}"))
   elif isinstance(results[0][1], CheckedWorksheet):
     checked = results[0][1]
     print(one_line(checked.title) + "\n")
     print(report.text_table(worksheet.rows(checked)))
     print()
-    for line in (worksheet.first_slip(checked), *_remarks(checked)):
+    for line in (worksheet.first_slip(checked), *_remarks(checked), worksheet.marks(checked)):
       print(one_line(line))
 
 
 def _remarks(checked: CheckedWorksheet) -> list[str]:
-  return [claim.remark for claim in checked.claims if claim.remark]
+  """Returns all remarks but the one that is said of what is wrong first."""
+  first = worksheet.first_slip(checked)
+  return [claim.remark for claim in checked.claims if claim.remark and claim.remark not in first]
 
 
 def _summary_rows(results: Results) -> list[list[str]]:
   """Returns a row per file, header first."""
-  rows = [["file", "title", "claims", *worksheet.STATUSES, "first mistake"]]
+  rows = [["file", "title", "marks", *worksheet.STATUSES, "first mistake"]]
   for file, result in results:
     if isinstance(result, InputError):
       rows.append([file, "", "", *("" for _ in worksheet.STATUSES), "not a valid worksheet"])
@@ -104,7 +138,7 @@ def _summary_rows(results: Results) -> list[list[str]]:
     first = result.first_wrong
     mistake = "none" if first is None else f"{first.of} = {first.claimed}"
     title = result.title if len(result.title) <= 40 else f"{result.title[:37]}..."
-    rows.append([file, title, str(len(result.claims)), *counts, mistake])
+    rows.append([file, title, f"{result.marks:g} of {result.points:g}", *counts, mistake])
   return rows
 
 
@@ -112,21 +146,15 @@ def _summary_rows(results: Results) -> list[list[str]]:
 
 
 def _write_results(results: Results, workdir: pathlib.Path):
-  """Writes everything, complete or not at all.
+  """Writes all results; either all files are complete, or none is written.
 
   Raises:
-    InputError: where that cannot be done, or the directory holds the results of something else.
+    InputError: if the directory cannot be written or holds the results of something else.
   """
   checked = [(file, r) for file, r in results if isinstance(r, CheckedWorksheet)]
   if not checked:
     return
-  is_ours = any((workdir / name).exists() for name in (_JSON, _SUMMARY_JSON))
-  if (workdir / _REPORT).exists() and not is_ours:
-    raise InputError(
-      f"workdir {str(workdir)!r} holds a {_REPORT} of something else; choose another workdir"
-    )
-  # What no longer describes this directory goes.
-  with files.staging(workdir, replaces=(_JSON, _SUMMARY_JSON)) as stage:
+  with files.Lock(workdir), files.staging(workdir) as stage:
     if len(results) == 1:
       _write_worksheet(stage, checked[0][1])
     else:
@@ -137,6 +165,10 @@ def _write_results(results: Results, workdir: pathlib.Path):
 def _write_worksheet(folder: pathlib.Path, checked: CheckedWorksheet):
   figures.save(worksheet_plots.computation_graph(checked), folder / _GRAPH)
   _write_text(folder / _REPORT, markdown(checked))
+  sentence, table = worksheet.feedback(checked)
+  parts = [f"# {report.escape(checked.title)}", report.escape(sentence)]
+  parts += [report.escape(worksheet.marks(checked)), report.markdown_table(table)]
+  _write_text(folder / _FEEDBACK, "\n\n".join(parts) + "\n")
   _write_json(folder / _JSON, worksheet.to_json(checked))
 
 
@@ -153,19 +185,35 @@ def _write_summary(stage: pathlib.Path, results: Results):
     first = worksheet.first_slip(result)
     counts = result.counts
     entries.append(
-      {"file": file, "folder": name, "title": result.title, **counts, "first_slip": first}
+      {
+        "file": file,
+        "folder": name,
+        "title": result.title,
+        "marks": result.marks,
+        "points": result.points,
+        **counts,
+        "first_slip": first,
+        "remarks": _remarks(result),
+      }
     )
     sections.append(f"- [{report.escape(file)}]({name}/{_REPORT}): {report.escape(first)}")
+    sections += [f"  - {report.escape(remark)}" for remark in _remarks(result)]
   text = ["# Worksheets", report.markdown_table(_summary_rows(results)), "\n".join(sections)]
   _write_text(stage / _REPORT, "\n\n".join(text) + "\n")
   _write_json(stage / _SUMMARY_JSON, {"worksheets": entries})
+  checked = {file: result for file, result in results if isinstance(result, CheckedWorksheet)}
+  with open(stage / _MARKS, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    for row in worksheet.marks_table(checked):
+      # A spreadsheet would compute what begins like a formula.
+      csv.writer(file).writerow([f"'{cell}" if cell[:1] in tuple("=+-@") else cell for cell in row])
 
 
-def _folder_names(files: Sequence[str]) -> list[str]:
-  """Returns a folder's name for each file, all different, also where case does not count."""
+def _folder_names(sheets: Sequence[str]) -> list[str]:
+  """Returns a folder's name for each file, distinct even if case is ignored."""
   names: list[str] = []
-  used = {_REPORT, _SUMMARY_JSON, _JSON, f"{_GRAPH}.png", f"{_GRAPH}.svg"}
-  for file in files:
+  used = {_REPORT, _SUMMARY_JSON, _MARKS, _FEEDBACK, _JSON, files.MANIFEST}
+  used |= {f"{_GRAPH}.png", f"{_GRAPH}.svg"}
+  for file in sheets:
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", pathlib.Path(file).stem)[:80].strip(".") or "worksheet"
     name, number = stem, 1
     while name.casefold() in used:
@@ -177,11 +225,12 @@ def _folder_names(files: Sequence[str]) -> list[str]:
 
 
 def markdown(checked: CheckedWorksheet) -> str:
-  """Returns the report of one worksheet."""
+  """Returns the report on one worksheet as Markdown."""
   parts = [
     f"# {report.escape(checked.title)}",
     f"**{report.escape(worksheet.first_slip(checked))}**",
     *(report.escape(remark) for remark in _remarks(checked)),
+    report.escape(worksheet.marks(checked)),
     f"![The computation graph]({_GRAPH}.png)",
     "## Claims",
     report.markdown_table(_marked(checked)),
@@ -201,7 +250,7 @@ def markdown(checked: CheckedWorksheet) -> str:
 
 
 def _marked(checked: CheckedWorksheet) -> list[list[str]]:
-  """Returns the table of claims with slips marked, and the lines of working if there are any."""
+  """Returns the table of claims with marked slips, and a column of workings if there are any."""
   header, *rows = worksheet.rows(checked)
   has_working = any(claim.working for claim in checked.claims)
   marked = [[*header, "working"] if has_working else header]
@@ -215,6 +264,7 @@ _LEGEND = (
   "*exact*: right to half a unit of the last digit. *truncated*: right, but cut off instead of "
   "rounded. *carried*: follows from the claims before it, which were rounded, cut off or wrong. "
   "*slip*: wrong in this line; the last number is what the claims before it lead to. "
+  "*wrong formula*: computed correctly from a line of working that is wrong. "
   "*inconsistent*: contradicts what was given."
 )
 
@@ -228,7 +278,7 @@ def _write_json(file: pathlib.Path, value: object):
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-  """Parses flags; a mistake in them is bad input like any other."""
+  """Parses flags; exits with status 2 on a mistake in them."""
   if {"--help", "-h", "--helpfull"} & set(argv):
     print(__doc__)
     sys.exit(0)
@@ -238,6 +288,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
       raise InputError(f"unknown argument {rest[1]!r}; a file is given as --worksheet=FILE")
     if not _WORKSHEET.value:
       raise InputError("--worksheet is missing")
+    if _WORKDIR.value == "":
+      raise InputError("--workdir is empty")
   except (flags.Error, InputError) as error:
     _complain(error)
     sys.exit(2)
@@ -246,7 +298,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def run(entry: Callable[[Sequence[str]], None] = main):
-  """Runs from the command line."""
+  """Runs `entry` from the command line."""
   entry(_parse_flags(sys.argv))
 
 

@@ -3,7 +3,7 @@
   python -m experiments.cifar_mlp --config=ml_collections_configs/cifar_mlp.py --workdir=DIR
 
 trains an MLP of 1,707,274 parameters on CIFAR-10 as a coursework did, with augmented images and a
-learning rate that is halved every so often, and beside it the same without the one or the other.
+learning rate that is halved every few epochs. Two more arms leave out one of the two.
 """
 
 from ml_collections import ConfigDict
@@ -15,10 +15,10 @@ from jaxdl.errors import unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 
-# Of the coursework after 50 epochs, one seed.
+# Results of the coursework after 50 epochs, one seed.
 COURSEWORK = {"test_accuracy": 0.5452, "test_loss": 1.2769}
 
-# What each arm changes in the setting of the coursework, which is that of the config.
+# What each arm changes in the config, which has the setting of the coursework.
 ARMS = {
   "coursework": {},
   "no_augmentation": {"rotation_range": 0.0, "shift_range": 0.0, "horizontal_flip": False},
@@ -27,10 +27,10 @@ ARMS = {
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
-  """Returns the experiment: the config's setting, and what leaves a part of it out.
+  """Returns the experiment: an arm with the config's setting, and arms that leave a part out.
 
   Raises:
-    InputError: for an unknown key or arm, or a value out of range.
+    InputError: a key or arm is unknown, or a value is out of range.
   """
   arms = {}
   for name in command_line.read_names(config, "arms", "arm"):
@@ -41,16 +41,16 @@ def create_experiment(config: ConfigDict) -> Experiment:
   return command_line.create_experiment(config, question, arms, own_keys=("arms",))
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
-  """Returns the coursework's result beside this one, where the setting is the same."""
-  arm = trained.arms.get("coursework")
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
+  """Returns the coursework's result beside this one, if the setting is the same."""
+  arm = population.arms.get("coursework")
   if arm is None or (experiment.dataset, experiment.num_train) != ("cifar10", None):
     return report.Extra()
   if (arm.num_epochs, arm.batch_size) != (50, 64):
     return report.Extra()
   evidence = [("coursework", metric, value) for metric, value in COURSEWORK.items()]
   return report.Extra(
-    ["## Beside the coursework's own result", report.beside_table(trained, evidence)]
+    ["## Beside the coursework's own result", report.beside_table(population, evidence)]
   )
 
 

@@ -1,10 +1,11 @@
-"""Which of the coursework's and the textbook's claims hold, by how much, with how many seeds?
+"""Which claims of the coursework and its textbook hold, by how much, with how many seeds?
 
   python -m experiments.claims --workdir=DIR [--collect=DIR,DIR,...]
 
-runs what the claims need, experiment by experiment, in `DIR/runs`, and judges every claim by it. A
-run that is finished already, there or in a workdir that `--collect` names, is taken as it is, if it
-has the same config. `CLAIMS.md`, `claims.json` and a picture are written to DIR.
+runs the experiments that the claims need in `DIR/runs` and judges every claim. A finished run with
+the same config, there or in a workdir that `--collect` names, is reused. A run with another config
+that is in the way stays unless `--overwrite` is given. `CLAIMS.md`, `claims.json` and a picture are
+written to DIR.
 """
 
 import contextlib
@@ -34,19 +35,20 @@ from jaxdl.store.store import Store
 _ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG_FILE = str(_ROOT / "ml_collections_configs" / "claims.py")
 _COLLECT = flags.DEFINE_list("collect", [], "Workdirs of finished runs to take results from.")
+_FILES = ("CLAIMS.md", "claims.json", "figures")
 _KEYS = ("runs", "num_seeds", "alpha", "note")
 
 
 class Wanted(NamedTuple):
-  """A run that claims rest on."""
+  """A run that claims depend on."""
 
-  name: str  # of the experiment's script
+  name: str  # name of the experiment's script
   experiment: Experiment
-  arguments: tuple[str, ...]  # of its command, besides the workdir
+  arguments: tuple[str, ...]  # command-line arguments, except for the workdir
 
 
 class Found(NamedTuple):
-  """Where a run's results are, and where they come from."""
+  """The results of a run, and their provenance."""
 
   wanted: Wanted
   run: Run
@@ -55,11 +57,10 @@ class Found(NamedTuple):
 
 
 def judge_all(config: ConfigDict):
-  """Runs or collects what is needed, judges the claims, and writes the ledger."""
-  if not command_line.WORKDIR.value:
-    raise InputError("workdir is empty")
+  """Runs or collects the experiments, judges the claims, and writes the ledger."""
   wanted = [plan(name, variant, config) for name, variant in read_runs(config).items()]
   workdir = pathlib.Path(command_line.WORKDIR.value)
+  files.check_replaceable(workdir, _FILES)
   places = [workdir / "runs" / run.name for run in wanted]
   found = [obtain(run, place) for run, place in zip(wanted, places, strict=True)]
   outcomes = [(run, outcome) for run in found for outcome in _judge_run(run, config)]
@@ -73,7 +74,7 @@ def read_runs(config: ConfigDict) -> dict[str, str]:
   """Returns experiment -> variant of its config.
 
   Raises:
-    InputError: for an unknown key or experiment, or a value out of range.
+    InputError: a key or experiment is unknown, or a value is out of range.
   """
   for key in config:
     if key not in _KEYS:
@@ -90,7 +91,7 @@ def read_runs(config: ConfigDict) -> dict[str, str]:
 
 
 def plan(name: str, variant: str, config: ConfigDict) -> Wanted:
-  """Returns the run of an experiment that the config asks for."""
+  """Returns the run of an experiment that the config describes."""
   module = importlib.import_module(f"experiments.{name}")
   settings = importlib.import_module(f"ml_collections_configs.{name}").get_config(variant)
   arguments = [f"--config=ml_collections_configs/{name}.py:{variant}"]
@@ -101,32 +102,32 @@ def plan(name: str, variant: str, config: ConfigDict) -> Wanted:
 
 
 def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
-  """Returns a finished run of the same config if there is one, or runs it.
+  """Returns a finished run with the same config if there is one, and runs it otherwise.
 
   Raises:
     InputError: the run fails, or its results cannot be read.
   """
-  for path in (place, *map(pathlib.Path, _COLLECT.value)):
+  for path in (place, *(pathlib.Path(path).expanduser() for path in _COLLECT.value)):
     if is_run_of(wanted.experiment, path):
       print(f"{wanted.name}: collected from {path}", file=sys.stderr)
       return _read(wanted, path)
   print(f"{wanted.name}: running", file=sys.stderr)
   arguments = [*wanted.arguments, f"--workdir={place.resolve()}"]
-  if not is_begun(wanted.experiment, place):
+  if command_line.OVERWRITE.value and not is_begun(wanted.experiment, place):
     arguments.append("--overwrite")
   if command_line.DATA_DIR.value is not None:
     arguments.append(f"--data_dir={pathlib.Path(command_line.DATA_DIR.value).resolve()}")
   command = [sys.executable, "-m", f"experiments.{wanted.name}", *arguments]
   status = subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL).returncode
   if status in (2, interrupts.EXIT_STATUS):
-    sys.exit(status)  # the run has said why in its one line
+    sys.exit(status)  # the run has already printed why
   if status:
     raise InputError(f"the run of {wanted.name} failed with exit status {status}; see above")
   return _read(wanted, place)
 
 
 def is_begun(experiment: Experiment, path: pathlib.Path) -> bool:
-  """Whether a workdir holds an unfinished run of this experiment, which then goes on."""
+  """Whether a workdir holds an unfinished run of this experiment, which can be continued."""
   try:
     identity = Store(path / report.RUN).read_identity()
     return identity is not None and Experiment.from_json(identity["config"]) == experiment
@@ -135,7 +136,7 @@ def is_begun(experiment: Experiment, path: pathlib.Path) -> bool:
 
 
 def is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
-  """Whether a workdir holds a finished run of this experiment, by all that decides its result."""
+  """Whether a workdir holds a finished run of this experiment, with the same effective config."""
   try:
     config = json.loads((path / report.CONFIG_FILE).read_text(encoding="utf-8"))
     return type(experiment).from_json(config) == experiment
@@ -154,10 +155,10 @@ def _read(wanted: Wanted, path: pathlib.Path) -> Found:
 
 
 def _judge_run(found: Found, config: ConfigDict) -> list[ledger.Outcome]:
-  """Judges the claims that rest on a run.
+  """Judges the claims that depend on a run.
 
   Raises:
-    InputError: its tables lack something, or have what they should not.
+    InputError: the tables of the run are incomplete or damaged.
   """
   with _damage_in(found.path):
     return [ledger.judge(claim, config.alpha) for claim in CLAIMS[found.wanted.name](found.run)]
@@ -165,7 +166,7 @@ def _judge_run(found: Found, config: ConfigDict) -> list[ledger.Outcome]:
 
 @contextlib.contextmanager
 def _damage_in(path: pathlib.Path) -> Iterator[None]:
-  """Turns what a damaged table or provenance raises, many kinds, into an InputError."""
+  """Turns the various exceptions that damaged results raise into an InputError."""
   try:
     yield
   except InputError:
@@ -181,8 +182,8 @@ def publish(
   outcomes: Sequence[tuple[Found, ledger.Outcome]],
   note: str = "",
 ):
-  """Writes the ledger and its picture, all at once."""
-  with files.staging(workdir, last=("CLAIMS.md",)) as stage:
+  """Writes the ledger and its picture; all files are complete, or none is written."""
+  with files.Lock(workdir), files.staging(workdir, last=("CLAIMS.md",)) as stage:
     rows = [row for _, outcome in outcomes for row in forest_rows(outcome)]
     (stage / "figures").mkdir()
     figures.save(comparison_plots.forest(rows), stage / "figures" / "claims")
@@ -193,7 +194,7 @@ def publish(
 
 
 def forest_rows(outcome: ledger.Outcome) -> list[comparison_plots.ForestRow]:
-  """Returns a row of the picture per part of a claim."""
+  """Returns one row of the picture for each part of a claim."""
   rows = []
   for index, finding in enumerate(outcome.findings):
     part = finding.part
@@ -222,7 +223,7 @@ def _difference(finding: ledger.Finding) -> str:
 def markdown(
   found: Sequence[Found], outcomes: Sequence[tuple[Found, ledger.Outcome]], note: str = ""
 ) -> str:
-  """Returns the ledger as Markdown, a note on the data or the machine among its first lines."""
+  """Returns the ledger as Markdown; `note`, e.g. on the data or the machine, comes near its top."""
   counts = {
     verdict: sum(outcome.verdict == verdict for _, outcome in outcomes)
     for verdict in (ledger.HOLDS, ledger.FAILS, ledger.TOO_SMALL, ledger.UNDECIDED)
@@ -242,7 +243,7 @@ def markdown(
         f"{len(outcomes)} claims. {summary.capitalize()}.",
         report.markdown_table(table),
         "![Every comparison that a claim rests on, in units of its margin](figures/claims.png)",
-        "## What each verdict rests on",
+        "## The evidence for each verdict",
         _HOW_TO_READ,
         *(_claim_text(run, outcome) for run, outcome in outcomes),
         "## The runs",
@@ -255,28 +256,28 @@ def markdown(
 
 _INTRODUCTION = (
   "Claims of a deep-learning coursework and of its textbook, most of them drawn from a single run, "
-  "held against populations of runs. A claim *holds* or *does not hold* where the comparisons that "
-  "it rests on are decided, and is *undecided* where these seeds do not tell. An improvement is "
-  "*too small to count* where it is shown to be less than the margin, if there is one at all. A "
-  "verdict is about the setting of its run, named below, and about no other. Each is wrong with a "
-  "probability of up to 5%, and nothing corrects for the number of claims: of twenty, up to one "
-  "wrong verdict is to be expected. All runs of a dataset use the same test images, so a verdict "
-  "is about training again, not about other images."
+  "tested with populations of runs. A claim *holds* or *does not hold* if its comparisons are "
+  "decided, and is *undecided* if these seeds do not decide them. An improvement is *too small to "
+  "count* if it is shown to be less than the margin, if there is any. A verdict applies only "
+  "to the setting of its run, which is named below. Each verdict is wrong with a probability "
+  "of up to 5%, and nothing corrects for the number of claims: among twenty, expect up to one "
+  "wrong verdict. All runs on a dataset use the same test images, so a verdict is about repeating "
+  "the training, not about other images."
 )
 _HOW_TO_READ = (
-  "A difference is the first named minus the second, paired by seed (for times, by round of "
-  "measurement; for ensembles, by group of networks). In brackets are the two bounds, by "
-  "Student's t, that decide, each with its confidence. *Better* holds if the bound is beyond 0, "
-  "and by more than the margin if it is beyond that; *not worse* holds if the bound is above "
-  "minus the margin; *the same* holds if both bounds are within the margin, with 16 pairs or "
-  "more, and fails if one bound shows that the difference is beyond it. Where a claim needs all "
-  "its parts, each has to hold at 5%, and fails at 5% divided by their number; where any part is "
-  "enough, the reverse. Equal differences have no spread to compute bounds from: n of n show, "
-  "with 95% confidence, that at least 0.05^(1/n) of all seeds give the same, 78% for 12. The "
-  "margin was set before the run. A member that diverged counts as one that never arrives where "
-  "learning rates or initial weights are said to be too large, and is left out elsewhere. Never "
-  "arriving counts as one epoch more than there are, so the real difference from it is at least "
-  "the one given."
+  "A difference is arm a minus arm b, paired by seed (times are paired by round of measurement, "
+  "ensembles by group of networks). The brackets have the two bounds that decide, from Student's "
+  "t, each with its confidence. *Better* holds if the bound is beyond 0, and by more than the "
+  "margin if the bound is beyond the margin. *Not worse* holds if the bound is above minus the "
+  "margin. *The same* holds if both bounds are within the margin, with 16 pairs or more, and fails "
+  "if one bound shows that the difference is beyond it. If a claim needs all of its parts, each "
+  "must hold at 5%, and fails at 5% divided by their number; if any part is enough, it is the "
+  "other way round. Equal differences have no spread to compute bounds from: n of n equal ones "
+  "show, with 95% confidence, that at least 0.05^(1/n) of all seeds give the same, which is 78% "
+  "for 12. The margin was set before the run. In claims that learning rates or initial weights are "
+  "too large, a member that diverged counts as one that never reaches the target; elsewhere it is "
+  "left out. Never reaching the target counts as one epoch more than were trained, so the true "
+  "difference is at least the one given."
 )
 
 
@@ -336,7 +337,7 @@ def _origin_text(found: Found) -> str:
 
 
 def to_json(found: Found, outcome: ledger.Outcome) -> dict[str, Any]:
-  """Returns a claim's outcome, as `json` takes it."""
+  """Returns a claim's outcome for `json.dumps`."""
   return {
     "name": outcome.claim.name,
     "claim": outcome.claim.sentence,

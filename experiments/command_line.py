@@ -1,6 +1,6 @@
-"""What every experiment's command line has in common: flags, config, errors, devices.
+"""What the command lines of all experiments share: flags, config, errors, devices.
 
-A config is read once, here, into the frozen `Experiment`, which rejects what it does not know.
+A config is read only here, into the frozen `Experiment`, which rejects unknown settings.
 """
 
 import dataclasses
@@ -27,49 +27,57 @@ from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
 from jaxdl.store import interrupts
 
+# The command line as the config's flag reads it, once `_parse_flags` has it.
+_ARGUMENTS: list[str] = []
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "File of the config, with a variant after a colon.", lock_config=True
+  "config",
+  None,
+  "Config file, optionally with a variant: FILE:VARIANT.",
+  lock_config=True,
+  sys_argv=_ARGUMENTS,
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.")
 DATA_DIR = flags.DEFINE_string(
-  "data_dir", None, "Where TFDS datasets are (default: $TFDS_DATA_DIR)."
+  "data_dir", None, "Folder of TFDS datasets (default: $TFDS_DATA_DIR)."
 )
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Start anew, whatever run is in the workdir.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Start anew and replace any run in the workdir.")
 _RESUME_ANYWAY = flags.DEFINE_bool(
-  "resume_anyway", False, "Go on with the run in the workdir although something differs."
+  "resume_anyway", False, "Continue the run in the workdir although something differs."
 )
 _PARTIAL = flags.DEFINE_bool(
-  "partial", False, "Train nothing: report what is trained so far, in the folder partial."
+  "partial", False, "Train nothing; report what is trained so far, in the subfolder partial."
 )
 _CHECKPOINT_EVERY = flags.DEFINE_integer(
   "checkpoint_every",
   0,
-  "Epochs from one checkpoint of a chunk to the next; 0: as often as costs little.",
+  "Epochs between checkpoints of a chunk; 0 saves every few seconds.",
   lower_bound=0,
 )
 _EXECUTOR = flags.DEFINE_enum(
   "executor",
   "local",
   list(launch.EXECUTORS),
-  "What trains: this process, workers of Dask, or this and other processes as one.",
+  "What trains: this process, Dask workers, or several processes (multihost).",
 )
 _SCHEDULER = flags.DEFINE_string(
-  "scheduler", None, "Address of the Dask scheduler; default: a cluster on this machine."
+  "scheduler", None, "Address of the Dask scheduler (default: a cluster on this machine)."
 )
 _SCHEDULER_FILE = flags.DEFINE_string(
-  "scheduler_file", None, "File that the Dask scheduler wrote, instead of its address."
+  "scheduler_file", None, "File that the Dask scheduler wrote, in place of its address."
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "HOST:PORT of process 0, with --executor=multihost."
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-  "num_processes", None, "How many processes there are, with --executor=multihost.", lower_bound=1
+  "num_processes", None, "Number of processes, with --executor=multihost.", lower_bound=1
 )
 _PROCESS_ID = flags.DEFINE_integer(
-  "process_id", None, "Which of them this is, from 0; process 0 reports.", lower_bound=0
+  "process_id", None, "Number of this process, from 0; process 0 writes the report.", lower_bound=0
 )
 
-# Keys that are not a setting of an arm but of the whole experiment.
+_PATHS = tuple(flag.name for flag in (_CONFIG, WORKDIR, DATA_DIR, _SCHEDULER_FILE))
+
+# Config keys that are settings of the whole experiment, not of an arm.
 _EXPERIMENT_KEYS = (
   "dataset",
   "classes",
@@ -89,15 +97,15 @@ _ARM_KEYS = tuple(field.name for field in dataclasses.fields(Arm))
 
 
 class Script(NamedTuple):
-  """What one experiment's script has of its own."""
+  """The parts of an experiment's script that differ from other scripts."""
 
   # Turns the config into the experiment.
   create_experiment: Callable[[ConfigDict], Experiment]
-  # What the report shows besides what every report shows.
+  # Returns further sections, pictures and tables for the report.
   analyze: Callable[[Experiment, Dataset, Population], report.Extra] | None = None
-  # The part of the population that is compared and shown; None: all of it.
+  # Selects the part of the population that is compared and shown; None: all of it.
   choose: Callable[[Experiment, Population], Population] | None = None
-  # As `jaxdl.population.train_population` takes them.
+  # Arguments of `jaxdl.population.train_population`.
   observe: Observer | None = None
   keep_logits: bool = False
 
@@ -108,12 +116,12 @@ def run(script: Script):
 
 
 def main(function: Callable[[ConfigDict], None], default_config: str | None = None):
-  """Calls a function with the config that the command line gives, then exits.
+  """Calls a function with the config from the command line, then exits.
 
   Args:
-    function: what to do. An InputError that it raises, like a mistake on the command line, becomes
-      one line on standard error and exit status 2.
-    default_config: the file of the config where none is given; None: one must be given.
+    function: the program. An InputError that it raises becomes one line on standard error and exit
+      status 2, as does a mistake on the command line.
+    default_config: config file to use if none is given; None: one must be given.
   """
 
   def call(_):
@@ -125,17 +133,21 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
       _print_interrupted(signal)
       sys.stdout.flush()
       sys.stderr.flush()
-      # A worker may be in the middle of an epoch, which nothing but the end of its process ends.
+      # A worker may be in the middle of an epoch, which only the end of the process can stop.
       os._exit(interrupts.EXIT_STATUS)
 
-  if default_config is not None and not _config_file(sys.argv):
-    # As if it had been typed, so that mistakes in other flags are explained the same way.
-    sys.argv.insert(1, f"--{_CONFIG.name}={default_config}")
-  app.run(call, flags_parser=_parse_flags)
+  app.run(call, flags_parser=lambda argv: _parse_flags(argv, default_config))
+
+
+def _expand_home(argument: str) -> str:
+  """Expands a leading `~` of `--name=~/path`, which a shell leaves alone."""
+  name, equals, value = argument.partition("=")
+  is_path = name.startswith("-") and name.lstrip("-") in _PATHS
+  return name + equals + os.path.expanduser(value) if is_path else argument
 
 
 def _launch(script: Script, experiment: Experiment):
-  """Runs an experiment in this process, or in several, of which this is one."""
+  """Runs an experiment in this process, or as one of several processes."""
   if _EXECUTOR.value != "multihost":
     run_experiment(script, experiment)
     return
@@ -166,7 +178,7 @@ def _launch(script: Script, experiment: Experiment):
 
 
 def run_experiment(script: Script, experiment: Experiment):
-  """Trains, compares and reports; prints the verdicts and where the report is."""
+  """Trains, compares and writes the report; prints the verdicts and the path of the report."""
   result = launch.run(
     experiment,
     WORKDIR.value,
@@ -192,9 +204,9 @@ def run_experiment(script: Script, experiment: Experiment):
 
 
 def create_arm(config: ConfigDict, **settings: Any) -> Arm:
-  """Returns an arm with the config's settings, but for those given.
+  """Returns an arm with the config's settings, except for those given as arguments.
 
-  In a config -1 stands for None in `patience`, `plateau_patience` and `weight_decay`.
+  In a config, -1 stands for None in `patience`, `plateau_patience` and `weight_decay`.
   """
   values = {key: config[key] for key in _ARM_KEYS if key in config}
   for key in ("patience", "plateau_patience", "weight_decay"):
@@ -204,13 +216,13 @@ def create_arm(config: ConfigDict, **settings: Any) -> Arm:
 
 
 def read_names(config: ConfigDict, key: str, kind: str) -> list[str]:
-  """Returns the names that a config's key lists, each once.
+  """Returns the names that a key of a config lists.
 
   Args:
-    config: as its file and the command line give it.
-    key: of a tuple of names (or numbers). A string with commas counts as several, as flags are
-      easiest typed.
-    kind: what the names are of, for messages.
+    config: the config, from its file and the command line.
+    key: key of a tuple of names or numbers. A string with commas counts as several names, because
+      it is easier to type.
+    kind: what the names stand for, for error messages, e.g. "initializer".
 
   Raises:
     InputError: the config has no such key, or a name occurs twice.
@@ -230,7 +242,7 @@ def _text(spec: Any) -> str:
 
 
 def _split(names: str) -> list[str]:
-  """Splits at the commas outside of brackets, which belong to a name such as `mlp(64,64)`."""
+  """Splits at commas, except in brackets, where they belong to a name such as `mlp(64,64)`."""
   return re.split(r",(?![^(]*\))", names)
 
 
@@ -240,14 +252,14 @@ def create_experiment(
   """Returns the experiment that a config describes.
 
   Args:
-    config: as its file and the command line give it. In `chunk_size` and `slice_size` 0 stands for
-      None, chosen automatically; also in `num_train` and `target_loss`, and "" in `reference`.
-    question: what is asked.
+    config: the config, from its file and the command line. 0 stands for None in `chunk_size`,
+      `slice_size`, `num_train` and `target_loss`, as does "" in `reference`.
+    question: the question in one sentence.
     arms: name -> arm.
-    own_keys: keys that only this experiment has, and has read.
+    own_keys: keys of this experiment only, which its script has read.
 
   Raises:
-    InputError: for an unknown key or a value out of range.
+    InputError: a key is unknown, or a value is out of range.
   """
   known = (*_EXPERIMENT_KEYS, *_ARM_KEYS, *own_keys)
   for key in config:
@@ -262,12 +274,20 @@ def create_experiment(
   return Experiment(question=question, arms=arms, **values)
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
+def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
   """Parses flags; a mistake in them is bad input like any other."""
   if {"--help", "-h", "--helpfull"} & set(argv):
     return app.parse_flags_with_usage(argv)
+  argv = [argv[0], *map(_expand_home, argv[1:])]
+  if default_config is not None and not _config_file(argv):
+    # As if the user had typed it, so that mistakes in other flags are explained the same way.
+    argv.insert(1, f"--{_CONFIG.name}={default_config}")
+  file = _config_file(argv)
+  for path in (file, file.rpartition(":")[0]):
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe might never end
+      _fail(f"cannot read the config file {path!r}: it is not a regular file")
   try:
-    rest = flags.FLAGS(argv)
+    rest = _read_flags(argv)
     _ = _CONFIG.value and _CONFIG.value.keys()  # a config that could not be read fails only now
   except Exception as error:
     _fail(_explain(error, argv))
@@ -278,6 +298,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   for flag in (_CONFIG, WORKDIR):
     if flag.value is None:
       _fail(f"--{flag.name} is missing")
+  if not WORKDIR.value:
+    _fail("--workdir is empty")
   mistake = _multihost_mistake()
   if mistake is not None:
     _fail(mistake)
@@ -285,12 +307,17 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   return rest
 
 
+def _read_flags(argv: list[str]) -> list[str]:
+  _ARGUMENTS[:] = argv
+  return flags.FLAGS(argv)
+
+
 def _multihost_mistake() -> str | None:
   """Returns what is wrong with the flags of `--executor=multihost`, in one line."""
   needed = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
   if _EXECUTOR.value != "multihost":
     given = [flag.name for flag in needed if flag.value is not None]
-    return f"--{given[0]} goes with --executor=multihost only" if given else None
+    return f"--{given[0]} needs --executor=multihost" if given else None
   for flag in needed:
     if flag.value is None:
       return f"--executor=multihost needs --{flag.name}"
@@ -307,15 +334,15 @@ def _multihost_mistake() -> str | None:
 
 
 def _explain(error: Exception, argv: Sequence[str]) -> str:
-  """Says in one line what is wrong with the flags, where ml_collections says it in a traceback."""
+  """Returns in one line what is wrong with the flags; ml_collections has only a traceback."""
   cause = error
-  while cause is not None:  # what a config file raised is wrapped several times
+  while cause is not None:  # exceptions from a config file are wrapped several times
     if isinstance(cause, InputError) and "Traceback" not in str(cause):
       return str(cause)
     cause = cause.__cause__ or cause.__context__
   if isinstance(error, OSError):
     return f"cannot read the config file {_config_file(argv)!r}"
-  # The last two where a key is no name, as in --config.num-seeds.
+  # ValueError and SyntaxError occur if a key is not an identifier, as in --config.num-seeds.
   by_key = isinstance(error, AttributeError | KeyError | ValueError | SyntaxError)
   missing = _missing_key(argv) if by_key else None
   if missing is not None:
@@ -328,7 +355,7 @@ def _explain(error: Exception, argv: Sequence[str]) -> str:
 
 
 def _config_file(argv: Sequence[str]) -> str:
-  """Returns what --config was given; the flag itself does not know when its parsing failed."""
+  """Returns the value of --config, which the flag itself does not have if parsing failed."""
   for argument, following in zip(argv, [*argv[1:], ""], strict=True):
     name, equals, value = argument.lstrip("-").partition("=")
     if name == _CONFIG.name and argument.startswith("-"):
@@ -337,15 +364,14 @@ def _config_file(argv: Sequence[str]) -> str:
 
 
 def _missing_key(argv: Sequence[str]) -> InputError | None:
-  """Returns the error of the first argument `--config.a.b=value` that the config has no key for."""
+  """Returns an error for the first argument `--config.a.b=value` with a key that does not exist."""
   prefix = f"{_CONFIG.name}."
   overrides = [argument.lstrip("-") for argument in argv if argument.lstrip("-").startswith(prefix)]
-  # The failed parse has left no config behind; without the overrides, which ml_collections looks
-  # for in sys.argv, there is one.
-  sys.argv = [argument for argument in argv if not argument.lstrip("-").startswith(prefix)]
+  # The failed parse has left no config behind; without the overrides there is one.
+  plain = [argument for argument in argv if not argument.lstrip("-").startswith(prefix)]
   flags.FLAGS.unparse_flags()
   try:
-    flags.FLAGS(sys.argv)
+    _read_flags(plain)
   except Exception:
     return None  # the config itself is at fault
   for override in overrides:
@@ -360,7 +386,7 @@ def _missing_key(argv: Sequence[str]) -> InputError | None:
 
 
 def _configure_jax():
-  """Gives JAX a cache of programs, and quiet logs."""
+  """Sets up the log, and JAX's cache of compiled programs."""
   logger = logging.getLogger("jaxdl")
   logger.setLevel(logging.INFO)
   logger.addHandler(logging.StreamHandler())  # plain lines, without absl's prefix
@@ -370,13 +396,13 @@ def _configure_jax():
   cache = data.cache_root()
   if cache is not None and _is_writable(cache / "programs"):
     jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    # Every program, also what compiles within a second: there are many of those.
+    # Cache every program, also those that compile within a second: there are many.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _is_writable(folder: pathlib.Path) -> bool:
-  """Whether a folder can be used; JAX would warn of every program that it cannot keep there."""
+  """Whether a folder can be used; otherwise JAX would warn about each program it cannot cache."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError:
@@ -402,4 +428,4 @@ def _print_error(error: object):
 
 
 def _print_interrupted(signal: interrupts.Interrupted):
-  print(f"interrupted by {signal}; the same command goes on from here", file=sys.stderr)
+  print(f"interrupted by {signal}; run the same command again to continue", file=sys.stderr)

@@ -3,9 +3,10 @@
   python -m experiments.compare_batch_sizes \
     --config=ml_collections_configs/compare_batch_sizes.py --workdir=DIR
 
-trains the same network with batches of different sizes, many times each, for equally many epochs,
-and, so that the whole training set as one batch gets its chance, also for about as long as
-mini-batches take. Then it times one run of each arm alone. The config's docstring has the variants.
+trains the same network with batches of different sizes, many times each, for the same number of
+epochs. One more arm takes the whole training set as one batch, for about as long as training with
+mini-batches takes. Then the script times one run of each arm alone. The config's docstring lists
+the variants.
 """
 
 import dataclasses
@@ -28,29 +29,29 @@ from jaxdl.population.timing import MemberTimings
 if TYPE_CHECKING:
   import pandas as pd
 
-# What the coursework that asked the question got, one run each: batch size, test accuracy, training
-# time (s), inference time (s, test set).
+# Results of the coursework, one run each: batch size, test accuracy, training time (s), inference
+# time of the test set (s).
 COURSEWORK = {
   "batch": (60_000, 0.7195, 6.09, 0.633),
   "stochastic": (1, 0.9760, 1042.9, 0.625),
   "mini_batch": (32, 0.9772, 47.7, 0.609),
 }
-# An arm whose batch is larger than the training set takes all of it.
+# A batch size above the size of the training set means all of it.
 WHOLE_SET = 2**31 - 1
 _EQUAL_TIME = "batch_equal_time"
 _TIMING_KEYS = ("timing_rounds", "inference_rounds", "timing_margin")
-# What a verdict on times, over rounds, is called.
+# The words for verdicts on times over rounds.
 _WORDS = {stats.BETTER: "faster", stats.WORSE: "slower", stats.TOO_FEW_SEEDS: "too few rounds"}
 _OWN_KEYS = ("batch_sizes", "equal_time_epochs", *_TIMING_KEYS)
 
 
 @dataclasses.dataclass(frozen=True)
 class TimedExperiment(Experiment):
-  """An experiment with what it takes to time its arms.
+  """An experiment that also times its arms.
 
   Attributes:
-    timing_rounds: how often one epoch of each arm is timed.
-    inference_rounds: how often the predictions of the test set are.
+    timing_rounds: number of times that one epoch of each arm is timed.
+    inference_rounds: number of times that predicting the test set is timed.
     timing_margin: the largest difference between inference times that counts as none, as a share of
       their median.
   """
@@ -68,10 +69,10 @@ class TimedExperiment(Experiment):
 
 
 def create_experiment(config: ConfigDict) -> TimedExperiment:
-  """Returns the experiment: an arm per batch size, and the whole set once more for longer.
+  """Returns the experiment: an arm per batch size, and one more that trains the whole set longer.
 
   Raises:
-    InputError: for a missing or unknown key, or a value out of range.
+    InputError: a key is missing or unknown, or a value is out of range.
   """
   for key in _OWN_KEYS:
     if key not in config:
@@ -90,12 +91,13 @@ def create_experiment(config: ConfigDict) -> TimedExperiment:
 
 
 def name_batch_sizes(sizes: Sequence[int]) -> dict[str, int]:
-  """Returns the arms' names and batch sizes: batch (0, the whole set), stochastic (1), mini_batch.
+  """Returns name of the arm -> batch size.
 
-  Where there are several sizes of mini-batches, each has its size in its name.
+  Size 0 is "batch", the whole set, and size 1 is "stochastic". All others are "mini_batch"; if
+  there are several of these, their names end with the size.
 
   Raises:
-    InputError: for a size that is no integer >= 0, or is there twice.
+    InputError: a size is not an integer >= 0, or occurs twice.
   """
   for size in sizes:
     check_integer("a batch size", size, 0)
@@ -110,19 +112,19 @@ def name_batch_sizes(sizes: Sequence[int]) -> dict[str, int]:
 
 
 def observe(recipe, params, hyper, train_set, validation, test) -> dict:
-  """Counts correct test predictions. These curves are only looked at: nothing is chosen by them."""
+  """Counts correct test predictions, for curves that are only shown: nothing is chosen by them."""
   _, correct = forward.evaluate(recipe, params, test, hyper)
   return {"test_correct": correct}
 
 
-def analyze(timed: TimedExperiment, dataset: Dataset, trained: Population) -> report.Extra:
-  """Times one run of each arm alone, and shows accuracy against what it took."""
+def analyze(timed: TimedExperiment, dataset: Dataset, population: Population) -> report.Extra:
+  """Times one run of each arm alone, and shows accuracy against time and examples."""
   import pandas as pd
 
-  # The weights that are timed have nothing to do with the results, so one seed will do.
+  # Times do not depend on the values of the weights, so one seed is enough.
   measured = timing.time_members(
     dataset,
-    trained.arms,
+    population.arms,
     train_rounds=timed.timing_rounds,
     inference_rounds=timed.inference_rounds,
     root_seed=timed.seed,
@@ -135,36 +137,35 @@ def analyze(timed: TimedExperiment, dataset: Dataset, trained: Population) -> re
   tables = {
     "timings": pd.DataFrame(timing.columns(kinds)),
     "inference_verdicts": pd.DataFrame(_inference_records(verdicts)),
-    "test_curves": curves_table(dataset, trained, measured.train_epoch),
+    "test_curves": curves_table(dataset, population, measured.train_epoch),
   }
   sections = [
     "## Accuracy, size and time",
-    report.markdown_table(summary_rows(timed, dataset, trained, measured)),
-    _summary_note(timed, trained, measured),
+    report.markdown_table(summary_rows(timed, dataset, population, measured)),
+    _summary_note(timed, population, measured),
     "## Does the inference time depend on how a network was trained?",
     *_inference_sections(verdicts),
   ]
-  return report.Extra(sections, _pictures(dataset, trained, measured), tables)
+  return report.Extra(sections, _pictures(dataset, population, measured), tables)
 
 
 def summary_rows(
-  timed: TimedExperiment, dataset: Dataset, trained: Population, measured: MemberTimings
+  timed: TimedExperiment, dataset: Dataset, population: Population, measured: MemberTimings
 ) -> list[list[str]]:
-  """Returns the table of accuracy, size and time, header first, a row per arm.
+  """Returns the table of accuracy, size and time, header first, with a row per arm.
 
-  Times are medians with their range; the coursework's numbers are there where the setting is its
-  own.
+  Times are medians with their range. Arms with the coursework's setting also show its numbers.
   """
   header = ["arm", "batch size", "epochs", "test accuracy, mean [95% interval]", "parameters"]
   header += ["bytes", "training of one run (s)", "inference of the test set (s)"]
-  known = {name: COURSEWORK[name] for name in trained.arms if is_coursework(timed, name)}
+  known = {name: COURSEWORK[name] for name in population.arms if is_coursework(timed, name)}
   if known:
     header += ["coursework, one run: accuracy", "training (s)", "inference (s)"]
   rows = [header]
-  summaries = stats.summarize(trained.scores("test_accuracy"), limits=(0, 1))
+  summaries = stats.summarize(population.scores("test_accuracy"), limits=(0, 1))
   for index, summary in enumerate(summaries):
-    arm = trained.arms[summary.arm]
-    num_params = int(trained.num_params[0, index])
+    arm = population.arms[summary.arm]
+    num_params = int(population.num_params[0, index])
     mean, low, high = (f"{100 * x:.2f}" for x in (summary.mean, summary.ci_low, summary.ci_high))
     row = [
       summary.arm,
@@ -186,11 +187,11 @@ def summary_rows(
 
 
 def is_coursework(timed: Experiment, name: str) -> bool:
-  """Whether an arm and its data are as in the coursework."""
+  """Whether an arm and its data are the coursework's."""
   if name not in COURSEWORK:
     return False
   size = WHOLE_SET if name == "batch" else COURSEWORK[name][0]
-  setting = Arm(  # all else as it is by default
+  setting = Arm(  # all other settings have their defaults
     model="mlp",
     loss="categorical_cross_entropy",
     dropout_rate=0.0,
@@ -202,31 +203,31 @@ def is_coursework(timed: Experiment, name: str) -> bool:
   return timed.arms[name] == setting and data == ("mnist", (), None, 0.0)
 
 
-def _summary_note(timed: TimedExperiment, trained: Population, measured: MemberTimings) -> str:
-  """Says how times were measured, and whether equal time was equal."""
+def _summary_note(timed: TimedExperiment, population: Population, measured: MemberTimings) -> str:
+  """Says how times were measured, and how long the arm of equal time really took."""
   text = (
     "Accuracies are means over seeds. Times are medians [least, most] of one member alone on one "
-    f"device: the training time is that of one epoch, measured in {timed.timing_rounds} rounds in "
-    f"which the arms take turns, times the number of epochs; inference likewise in "
-    f"{timed.inference_rounds} rounds. Compiling, which takes {_range(measured)} s per arm, is not "
-    "in them. Every repetition is in `tables/timings.csv`."
+    f"device. The training time is the time of one epoch, measured in {timed.timing_rounds} rounds "
+    "in which the arms take turns, multiplied by the number of epochs. Inference is measured in "
+    f"{timed.inference_rounds} such rounds. Compilation, which takes {_range(measured)} s per arm, "
+    "is not included. Every repetition is in `tables/timings.csv`."
   )
-  minis = [name for name in trained.arms if name.startswith("mini_batch")]
-  if _EQUAL_TIME in trained.arms and minis:
+  minis = [name for name in population.arms if name.startswith("mini_batch")]
+  if _EQUAL_TIME in population.arms and minis:
     seconds = {
-      name: trained.arms[name].num_epochs * measured.train_epoch.of(name)
+      name: population.arms[name].num_epochs * measured.train_epoch.of(name)
       for name in (_EQUAL_TIME, minis[0])
     }
     ratio = seconds[_EQUAL_TIME] / seconds[minis[0]]  # [R]
     text += (
-      f"\n\nThe number of epochs of {_EQUAL_TIME} is fixed beforehand, so that a run can be "
+      f"\n\nThe number of epochs of {_EQUAL_TIME} is set in the config, so that a run can be "
       f"repeated. Its training time was {_median_and_range(ratio)} times that of {minis[0]}."
     )
   return text
 
 
 def _inference_sections(verdicts: Sequence[stats.Verdict]) -> list[str]:
-  """Returns answer and verdicts on inference times, rounds in the place of seeds."""
+  """Returns the answer and the verdicts on inference times, with rounds in place of seeds."""
   if not verdicts:
     return ["There is one arm only."]
   rows = [["a", "b", "rounds", "a - b (ms)", "95% interval", "p (Holm)", "margin (ms)", "verdict"]]
@@ -243,17 +244,17 @@ def _inference_sections(verdicts: Sequence[stats.Verdict]) -> list[str]:
   elif all(v.verdict == stats.EQUIVALENT for v in verdicts):
     answer = "No: all arms are equivalent within the margin."
   else:
-    answer = "Undecided: no pair of arms differs for certain, and not all are shown to be alike."
+    answer = "Undecided: no arms are shown to differ, and not all are shown to be equivalent."
   note = (
-    "The arms are one and the same network with different weights. Differences are taken within a "
-    "round. The verdicts are about this machine during this run, so they are not among those of "
-    "`verdicts.json`, which do not change from run to run."
+    "The arms are the same network with different weights. Differences are taken within rounds. "
+    "The verdicts are about this machine during this run, so they are not in `verdicts.json`, "
+    "whose verdicts do not change from run to run."
   )
   return [f"**{answer}**", report.markdown_table(rows), note]
 
 
 def _inference_records(verdicts: Sequence[stats.Verdict]) -> list[dict]:
-  """Returns the rows of the table of verdicts on inference times (s), in words for rounds."""
+  """Returns the rows of the table of verdicts on inference times (s); replications are rounds."""
   renamed = {"num_pairs": "num_rounds", "seeds_needed": "rounds_needed"}
   left_out = ("num_seeds", "num_diverged_a", "num_diverged_b")
   return [
@@ -266,12 +267,12 @@ def _inference_records(verdicts: Sequence[stats.Verdict]) -> list[dict]:
   ]
 
 
-def _pictures(dataset: Dataset, trained: Population, measured: MemberTimings) -> list[tuple]:
-  """Returns accuracy against wall time and examples seen, and the times themselves."""
+def _pictures(dataset: Dataset, population: Population, measured: MemberTimings) -> list[tuple]:
+  """Returns pictures of accuracy against time and against examples, and of the times."""
   from jaxdl.report import comparison_plots
 
-  by_time, by_examples = accuracy_curves(dataset, trained, measured.train_epoch)
-  note = "Nothing was chosen by these curves."
+  by_time, by_examples = accuracy_curves(dataset, population, measured.train_epoch)
+  note = "Nothing was chosen with these curves."
   return [
     (
       "accuracy_against_time",
@@ -280,11 +281,11 @@ def _pictures(dataset: Dataset, trained: Population, measured: MemberTimings) ->
     ),
     (
       "accuracy_against_examples",
-      f"The same against the number of examples seen. {note}",
+      f"Test accuracy after every epoch against the number of examples seen. {note}",
       comparison_plots.accuracy_against(by_examples, x_label="training examples seen"),
     ),
     *(
-      (f"{kind}_times", f"Time of {text}, one member alone: every repetition, median.", figure)
+      (f"{kind}_times", f"Time of {text}, one member alone: all repetitions, and median.", figure)
       for kind, text, figure in (
         ("train_epoch", "one epoch of training", _draw(measured.train_epoch, "epoch")),
         ("inference", "predicting the test set", _draw(measured.inference, "test set")),
@@ -304,23 +305,23 @@ Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # arm -> (x [E], test accurac
 
 
 def accuracy_curves(
-  dataset: Dataset, trained: Population, epoch_timings: timing.Timings
+  dataset: Dataset, population: Population, epoch_timings: timing.Timings
 ) -> tuple[Curves, Curves]:
   """Returns test accuracy after every epoch, against time and against examples seen.
 
   Args:
-    dataset: N training examples are seen in an epoch.
-    trained: observed by `observe`.
-    epoch_timings: of one epoch; its median stands for all of them.
+    dataset: the dataset of the population.
+    population: the trained members, with the observations of `observe`.
+    epoch_timings: times of one epoch of each arm; an arm's median stands for each of its epochs.
 
   Returns:
-    arm -> (seconds `[E]`, accuracy `[S, E]`), and the same with examples; E is the arm's own, and a
-    member that diverged is NaN.
+    Two mappings: arm -> (seconds `[E]`, accuracy `[S, E]`) and arm -> (examples `[E]`, accuracy
+    `[S, E]`), with E epochs of that arm. Members that diverged are NaN.
   """
   by_time, by_examples = {}, {}
-  for index, name in enumerate(trained.arms):
-    correct = trained.observations["test_correct"][name][:, 1:].astype(float)  # [S, E]
-    correct[trained.status[:, index] == "diverged"] = np.nan
+  for index, name in enumerate(population.arms):
+    correct = population.observations["test_correct"][name][:, 1:].astype(float)  # [S, E]
+    correct[population.status[:, index] == "diverged"] = np.nan
     accuracy = correct / len(dataset.test)
     epochs = np.arange(1, accuracy.shape[1] + 1)
     by_time[name] = (epochs * np.median(epoch_timings.of(name)), accuracy)
@@ -329,17 +330,17 @@ def accuracy_curves(
 
 
 def curves_table(
-  dataset: Dataset, trained: Population, epoch_timings: timing.Timings
+  dataset: Dataset, population: Population, epoch_timings: timing.Timings
 ) -> "pd.DataFrame":
-  """Returns a row per member and epoch: what `accuracy_curves` returns, as a table."""
+  """Returns the curves of `accuracy_curves` as a table with a row per member and epoch."""
   import pandas as pd
 
-  by_time, by_examples = accuracy_curves(dataset, trained, epoch_timings)
+  by_time, by_examples = accuracy_curves(dataset, population, epoch_timings)
   parts = []
   for name, (seconds, accuracy) in by_time.items():
     num_seeds, num_epochs = accuracy.shape
     columns = {
-      "seed": np.repeat(trained.seeds, num_epochs),
+      "seed": np.repeat(population.seeds, num_epochs),
       "arm": name,
       "epoch": np.tile(np.arange(1, num_epochs + 1), num_seeds),
       "examples_seen": np.tile(by_examples[name][0], num_seeds),

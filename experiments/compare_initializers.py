@@ -3,8 +3,8 @@
   python -m experiments.compare_initializers \
     --config=ml_collections_configs/compare_initializers.py --workdir=DIR
 
-trains the same CNN from several initializers, many times each, and says which of the differences
-are real. The config's docstring has the variants, how long they take and what they give.
+trains the same CNN from several initializers, many times each, and says which differences are real.
+The config's docstring lists the variants, their durations and their results.
 """
 
 import dataclasses
@@ -20,8 +20,7 @@ from jaxdl.errors import show
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 
-# Test confusion matrices ([[tn, fp], [fn, tp]], threshold 0.9) of the coursework that asked the
-# question, one seed each.
+# Test confusion matrices ([[tn, fp], [fn, tp]], threshold 0.9) of the coursework, one seed each.
 COURSEWORK = {
   "glorot_uniform": [[1007, 3], [34, 994]],
   "random_uniform": [[1008, 2], [28, 1000]],
@@ -30,10 +29,10 @@ COURSEWORK = {
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
-  """Returns the experiment: an arm per initializer, `KERNEL` for both or `KERNEL/BIAS`.
+  """Returns the experiment: an arm per initializer, which is `KERNEL` (for both) or `KERNEL/BIAS`.
 
   Raises:
-    InputError: for an unknown key or initializer, or a value out of range.
+    InputError: a key or initializer is unknown, or a value is out of range.
   """
   arms = {}
   for spec in command_line.read_names(config, "initializers", "initializer"):
@@ -49,12 +48,12 @@ def create_experiment(config: ConfigDict) -> Experiment:
   return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
-  """Returns the coursework's own result beside this one, where the setting is the same."""
-  setting = Arm(threshold=0.9)  # all else as it is by default
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
+  """Returns the coursework's result beside this one, if the setting is the same."""
+  setting = Arm(threshold=0.9)  # all other settings have their defaults
   arms = [
     name
-    for name, arm in trained.arms.items()
+    for name, arm in population.arms.items()
     if name in COURSEWORK
     and arm == dataclasses.replace(setting, kernel_initializer=name, bias_initializer=name)
   ]
@@ -63,8 +62,8 @@ def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.E
     return report.Extra()
   rows = [["arm", "cell", "coursework (one seed)", "here, mean", "std", "range"]]
   for name in arms:
-    index = list(trained.arms).index(name)
-    counts = trained.confusion[trained.status[:, index] != "diverged", index]  # [S, 2, 2]
+    index = list(population.arms).index(name)
+    counts = population.confusion[population.status[:, index] != "diverged", index]  # [S, 2, 2]
     for cell, (row, column) in {"tn": (0, 0), "fp": (0, 1), "fn": (1, 0), "tp": (1, 1)}.items():
       here = counts[:, row, column]
       spread = f"{here.std(ddof=1):.1f}" if len(here) > 1 else "-"

@@ -4,8 +4,8 @@
     --workdir=DIR
 
 trains the same MLP with each loss, all of them in one compiled program. The coursework compiled its
-model three times, so that only the last loss, hinge on the softmax outputs, took effect; here that
-one is `softmax_hinge`, and `hinge` is on the scores before the softmax.
+model three times, so only the last loss took effect, which was hinge on the softmax outputs. Here
+that loss is `softmax_hinge`, and `hinge` is on the logits.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   """Returns the experiment: an arm per loss.
 
   Raises:
-    InputError: for an unknown key or loss, or a value out of range.
+    InputError: a key or loss is unknown, or a value is out of range.
   """
   arms = {
     name: command_line.create_arm(config, loss=name)

@@ -4,10 +4,10 @@
     --config=ml_collections_configs/compare_optimizers.py --workdir=DIR
 
 trains the same network with several optimizers, each with learning rates from far too small to far
-too large. Each optimizer's best rate is chosen on the validation set: the best mean accuracy over
-seeds, among the rates at which the fewest seeds diverged (none, where there is such a rate). The
-optimizers are then compared on the test set, each at its best rate: how accurate it gets, and after
-how many epochs it reaches a training loss. The config's docstring has the variants.
+too large. Each optimizer's best rate is chosen on the validation set: it has the best mean accuracy
+over seeds, among the rates at which the fewest seeds diverged. The optimizers are then compared at
+their best rates, by test accuracy and by the number of epochs to a target training loss. The
+config's docstring lists the variants.
 """
 
 import math
@@ -33,7 +33,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   """Returns the experiment: an arm `OPTIMIZER RATE` for every optimizer and learning rate.
 
   Raises:
-    InputError: for an unknown key or optimizer, or a value out of range.
+    InputError: a key or optimizer is unknown, or a value is out of range.
   """
   optimizers = command_line.read_names(config, "optimizers", "optimizer")
   rates = _read_rates(config)
@@ -70,22 +70,22 @@ def _read_rates(config: ConfigDict) -> list[float]:
   return sorted(rates)
 
 
-def choose(experiment: Experiment, trained: Population) -> Population:
-  """Returns the population with each optimizer at its best learning rate only."""
-  return trained.select([best.arm for best in _best_arms(experiment, trained).values()])
+def choose(experiment: Experiment, population: Population) -> Population:
+  """Returns the part of the population that has each optimizer at its best learning rate."""
+  return population.select([best.arm for best in _best_arms(experiment, population).values()])
 
 
 def _families(experiment: Experiment) -> dict[str, list[str]]:
-  """Returns optimizer -> its arms, learning rates ascending."""
+  """Returns optimizer -> its arms, in the order of their learning rates."""
   families = {}
   for name, arm in experiment.arms.items():
     families.setdefault(arm.optimizer, []).append(name)
   return families
 
 
-def _best_arms(experiment: Experiment, trained: Population) -> dict[str, sweeps.BestArm]:
-  """Returns optimizer -> its best arm; of one that diverged at every rate, the smallest rate."""
-  scores = trained.scores(_CHOSEN_ON)
+def _best_arms(experiment: Experiment, population: Population) -> dict[str, sweeps.BestArm]:
+  """Returns optimizer -> its best arm; the smallest rate if it diverged at every rate."""
+  scores = population.scores(_CHOSEN_ON)
   best = {}
   for optimizer, arms in _families(experiment).items():
     nothing = sweeps.BestArm(arms[0], None, None, dict.fromkeys(arms, math.nan), True)
@@ -93,26 +93,26 @@ def _best_arms(experiment: Experiment, trained: Population) -> dict[str, sweeps.
   return best
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
   """Returns tables and pictures of all learning rates."""
-  best = _best_arms(experiment, trained)
+  best = _best_arms(experiment, population)
   return report.Extra(
-    [_best_rates_section(experiment, trained, best)],
-    _pictures(experiment, trained, best),
+    [_best_rates_section(experiment, population, best)],
+    _pictures(experiment, population, best),
     {
-      "best_rates": _best_rates_table(experiment, trained, best),
-      "rates": _rates_table(experiment, trained),
+      "best_rates": _best_rates_table(experiment, population, best),
+      "rates": _rates_table(experiment, population),
     },
   )
 
 
 def _best_rates_section(
-  experiment: Experiment, trained: Population, best: dict[str, sweeps.BestArm]
+  experiment: Experiment, population: Population, best: dict[str, sweeps.BestArm]
 ) -> str:
   rows = [["optimizer", "best learning rate [95% interval]", "chosen in", "diverged, all rates"]]
   for optimizer, arms in _families(experiment).items():
     found = best[optimizer]
-    status = trained.select(arms).status
+    status = population.select(arms).status
     rate, low, high = (_rate_text(experiment, arm) for arm in (found.arm, found.low, found.high))
     share = found.shares[found.arm]
     diverged = int((status == "diverged").sum())
@@ -125,10 +125,11 @@ def _best_rates_section(
     rows.append([optimizer, f"{rate}{interval}{end}", chosen, f"{diverged} of {status.size}"])
   return (
     "## Best learning rates\n\n" + report.markdown_table(rows) + "\n\n"
-    "Chosen on the validation accuracy: the best mean over seeds, among the rates at which the "
-    "fewest seeds diverged. Interval and share: bootstrap over seeds of this choice. Verdicts and "
-    "tables above compare the optimizers at these rates, on the test set; all rates are in "
-    "`tables/rates.csv` and `members.csv`. At the end of the grid a better rate may lie beyond."
+    "Rates are chosen by validation accuracy: the best mean over seeds, among the rates at which "
+    "the fewest seeds diverged. Interval and share are from a bootstrap of this choice over seeds. "
+    "The verdicts and tables above compare the optimizers at these rates, on the test set; all "
+    "rates are in `tables/rates.csv` and `members.csv`. If the best rate is at the end of the "
+    "grid, a better one may lie beyond it."
   )
 
 
@@ -136,7 +137,7 @@ def _rate_text(experiment: Experiment, arm: str | None) -> str:
   return "" if arm is None else f"{experiment.arms[arm].learning_rate:g}"
 
 
-def _pictures(experiment: Experiment, trained: Population, best: dict[str, sweeps.BestArm]):
+def _pictures(experiment: Experiment, population: Population, best: dict[str, sweeps.BestArm]):
   from jaxdl.report import comparison_plots, plots
 
   pictures = [
@@ -145,20 +146,20 @@ def _pictures(experiment: Experiment, trained: Population, best: dict[str, sweep
       "Test accuracy after the last epoch against the learning rate. The ring is the best mean on "
       "the test set; the rates that are compared are chosen on the validation set.",
       comparison_plots.metric_against(
-        _lines(experiment, trained, "test_accuracy"),
+        _lines(experiment, population, "test_accuracy"),
         x_label="learning rate",
         y_label="test accuracy (%)",
       ),
     )
   ]
-  if EPOCHS_TO_TARGET in trained.metrics:
+  if EPOCHS_TO_TARGET in population.metrics:
     pictures.append(
       (
         "rates_epochs_to_target",
         f"Epochs until the training loss is at most {experiment.target_loss:g}; one more than were "
-        "trained where it never is.",
+        "trained if it never is.",
         comparison_plots.metric_against(
-          _lines(experiment, trained, EPOCHS_TO_TARGET),
+          _lines(experiment, population, EPOCHS_TO_TARGET),
           x_label="learning rate",
           y_label=f"epochs to a training loss of {experiment.target_loss:g}",
           percent=False,
@@ -172,15 +173,15 @@ def _pictures(experiment: Experiment, trained: Population, best: dict[str, sweep
       (
         f"learning_curves_{optimizer}",
         f"Learning curves of {optimizer}: smallest, best and largest learning rate.",
-        plots.learning_curves(trained.select(shown)),
+        plots.learning_curves(population.select(shown)),
       )
     )
   return pictures
 
 
-def _lines(experiment: Experiment, trained: Population, metric: str):
+def _lines(experiment: Experiment, population: Population, metric: str):
   """Returns optimizer -> (learning rates `[n]`, the metric `[n, S]`)."""
-  scores = trained.scores(metric)
+  scores = population.scores(metric)
   return {
     optimizer: (
       [experiment.arms[arm].learning_rate for arm in arms],
@@ -191,12 +192,12 @@ def _lines(experiment: Experiment, trained: Population, metric: str):
 
 
 def _best_rates_table(
-  experiment: Experiment, trained: Population, best: dict[str, sweeps.BestArm]
+  experiment: Experiment, population: Population, best: dict[str, sweeps.BestArm]
 ) -> "pd.DataFrame":
-  """Returns a row per optimizer: its best rate, how sure that is, and what it gives."""
+  """Returns a row per optimizer: its best rate, how certain that is, and the results at it."""
   import pandas as pd
 
-  rates = _rates_table(experiment, trained).set_index("arm")
+  rates = _rates_table(experiment, population).set_index("arm")
   rows = [
     {
       "optimizer": optimizer,
@@ -212,15 +213,15 @@ def _best_rates_table(
   return pd.DataFrame(rows)
 
 
-def _rates_table(experiment: Experiment, trained: Population) -> "pd.DataFrame":
-  """Returns a row per arm: n, divergence, means over seeds and their 95% intervals."""
+def _rates_table(experiment: Experiment, population: Population) -> "pd.DataFrame":
+  """Returns a row per arm: n, diverged seeds, means over seeds and their 95% intervals."""
   import pandas as pd
 
   metrics = ["test_accuracy", _CHOSEN_ON]
-  metrics += [EPOCHS_TO_TARGET] if EPOCHS_TO_TARGET in trained.metrics else []
+  metrics += [EPOCHS_TO_TARGET] if EPOCHS_TO_TARGET in population.metrics else []
   limits = {EPOCHS_TO_TARGET: (0, math.inf)}
   summaries = {
-    metric: stats.summarize(trained.scores(metric), limits=limits.get(metric, (0, 1)))
+    metric: stats.summarize(population.scores(metric), limits=limits.get(metric, (0, 1)))
     for metric in metrics
   }
   rows = []

@@ -3,9 +3,9 @@
   python -m experiments.compare_strategies \
     --config=ml_collections_configs/compare_strategies.py --workdir=DIR
 
-trains a base network and, each with one change, the same network again; every change is compared
-with the base. Members of one arm are then averaged into ensembles, which are compared with their
-own members. The config's docstring has the variants.
+trains a base network, and the same network with one change at a time; every change is compared with
+the base. The members of each arm are also averaged into ensembles, which are compared with their
+own members. The config's docstring lists the variants.
 """
 
 import dataclasses
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
   import pandas as pd
 
 BASE = "base"
-# Where the experiment has no margin for accuracies.
+# Margin for ensembles if the experiment has none for test accuracy.
 _ENSEMBLE_MARGIN = 0.005
 _SETTINGS = tuple(field.name for field in dataclasses.fields(Arm))
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
-  """Returns the experiment: the base, and an arm for every strategy that is asked for.
+  """Returns the experiment: the base, and an arm for each strategy in `config.strategies`.
 
-  `config.strategies` names them; what `config.changes` has under a name is what this strategy
-  changes of the base, settings of `jaxdl.arm.Arm`.
+  `config.changes` maps each strategy to the settings of `jaxdl.arm.Arm` that it changes in the
+  base.
 
   Raises:
-    InputError: for an unknown key, strategy or setting, or a value out of range.
+    InputError: a key, strategy or setting is unknown, or a value is out of range.
   """
   names = command_line.read_names(config, "strategies", "strategy")
   if "changes" not in config:
@@ -57,15 +57,15 @@ def create_experiment(config: ConfigDict) -> Experiment:
   return command_line.create_experiment(config, question, arms, ("strategies", "changes"))
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
-  """Returns what each strategy changes, and the ensembles of every arm."""
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
+  """Returns a section on the strategies, and sections and tables on the ensembles of every arm."""
   from jaxdl.report import comparison_plots
 
-  of_arms = {name: _ensembles(trained, name) for name in trained.arms}
+  of_arms = {name: _ensembles(population, name) for name in population.arms}
   pictures = [
     (
       "ensemble_accuracy",
-      "Test accuracy of disjoint ensembles against how many networks' probabilities they average.",
+      "Test accuracy of disjoint ensembles against the number of networks that they average.",
       comparison_plots.ensemble_accuracy(
         {
           name: (
@@ -78,48 +78,48 @@ def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.E
     )
   ]
   return report.Extra(
-    [_strategies_section(trained), _ensembles_section(experiment, of_arms)],
+    [_strategies_section(population), _ensembles_section(experiment, of_arms)],
     pictures,
     {"ensembles": _ensembles_table(of_arms)},
   )
 
 
-def _ensembles(trained: Population, arm: str) -> list[ensembles.Ensembles]:
+def _ensembles(population: Population, arm: str) -> list[ensembles.Ensembles]:
   """Returns the ensembles of 1, 2, 4, ... of an arm's members that did not diverge."""
-  valid = trained.select([arm]).status[:, 0] != "diverged"
-  logits = trained.logits[arm][valid]  # [S, N, C]
-  threshold = trained.arms[arm].threshold
+  valid = population.select([arm]).status[:, 0] != "diverged"
+  logits = population.logits[arm][valid]  # [S, N, C]
+  threshold = population.arms[arm].threshold
   return [
-    ensembles.disjoint_ensembles(logits, trained.test_labels, size, threshold)
+    ensembles.disjoint_ensembles(logits, population.test_labels, size, threshold)
     for size in ensembles.power_of_two_sizes(len(logits))
   ]
 
 
-def _strategies_section(trained: Population) -> str:
-  """Says what each strategy changes, and what that costs."""
+def _strategies_section(population: Population) -> str:
+  """Returns the section on what each strategy changes, and what it costs."""
   rows = [["arm", "changes", "parameters", "program shared with", "training, s per seed"]]
-  base = trained.arms[BASE]
-  for place, (name, arm) in enumerate(trained.arms.items()):
+  base = population.arms[BASE]
+  for place, (name, arm) in enumerate(population.arms.items()):
     changes = [
       f"{field}={getattr(arm, field)}"
       for field in _SETTINGS
       if getattr(arm, field) != getattr(base, field)
     ]
-    (plan,) = (plan for plan in trained.chunks if name in plan.arms)
+    (plan,) = (plan for plan in population.chunks if name in plan.arms)
     rows.append(
       [
         name,
         ", ".join(changes) or "-",
-        f"{trained.num_params[0, place]:,}",
+        f"{population.num_params[0, place]:,}",
         f"{len(plan.arms) - 1} others",
-        f"{trained.train_seconds[:, place].mean():.1f}",
+        f"{population.train_seconds[:, place].mean():.1f}",
       ]
     )
   return (
     "## Strategies\n\n" + report.markdown_table(rows) + "\n\n"
-    "Arms of one program train side by side, until the last of them has stopped, and share its "
-    "time. Test losses are those that an arm is trained on, so with label smoothing they are not "
-    "comparable."
+    "Arms of one program train side by side until the last of them has stopped, and share its "
+    "time. Test losses are computed with each arm's own loss, so those with label smoothing are "
+    "not comparable."
   )
 
 
@@ -137,12 +137,12 @@ def _ensembles_section(
   return (
     "## Ensembles\n\n"
     + (report.markdown_table(rows) if len(rows) > 1 else "No arm has two members.")
-    + "\n\nAn ensemble is the mean of the probabilities of k members. Members are cut into "
-    "disjoint groups of k; each group gives one pair, the accuracy of the ensemble and the mean "
-    "accuracy of its own members, with the 95% interval of the difference over groups. Verdicts "
-    f"are on the ensemble, with a margin of {100 * margin:g} points; p, of the sign-flip "
-    "permutation test, is not corrected for the number of arms and sizes. Members that diverged "
-    "are left out. All ensembles are in `tables/ensembles.csv`."
+    + "\n\nAn ensemble averages the probabilities of k members. The members of an arm are split "
+    "into disjoint groups of k. Each group gives one pair: the accuracy of the ensemble and the "
+    "mean accuracy of its members. The table has the 95% interval of the difference over groups. "
+    f"Verdicts are on the ensemble, with a margin of {100 * margin:g} points; p is from the "
+    "sign-flip permutation test and is not corrected for the number of arms and sizes. Members "
+    "that diverged are left out. All ensembles are in `tables/ensembles.csv`."
   )
 
 
@@ -157,7 +157,7 @@ def _ensemble_cells(ensemble: ensembles.Ensembles, verdict: stats.Verdict) -> li
     f"{100 * ensemble.mean_member_accuracy.mean():.2f}%",
     f"{100 * verdict.mean_difference:+.2f}{interval}",
     report.number(verdict.p_value, ".3g"),
-    # What replicates here is a group.
+    # Here the replications are groups.
     verdict.verdict.replace("seeds", "groups"),
   ]
 

@@ -1,7 +1,7 @@
-"""What the coursework and its textbook claim, each put as comparisons that a run can decide.
+"""The claims of the coursework and its textbook, each as comparisons that a run can decide.
 
-Every function takes the finished runs, by experiment, and returns claims. A margin is the largest
-difference that counts as none; it is stated here, before any run.
+Every function takes the finished run of one experiment and returns claims. A margin is the largest
+difference that counts as none; it is set here, before any run.
 """
 
 import dataclasses
@@ -19,15 +19,15 @@ from jaxdl.stats import ledger
 from jaxdl.stats.ledger import Claim, Part
 
 _STATED = "Stated without a figure."
-# In percentage points and in shares.
+# A margin of one percentage point, as a share; and how shares are shown.
 _POINT = 0.01
 _POINTS = {"unit": "points", "scale": 100.0}
 
 
 class Run(NamedTuple):
-  """One finished run, as its workdir has it."""
+  """The results of one finished run, from its workdir."""
 
-  name: str  # of the experiment's script
+  name: str  # name of the experiment's script
   experiment: Experiment
   members: pd.DataFrame
   tables: Mapping[str, pd.DataFrame]
@@ -37,8 +37,8 @@ class Run(NamedTuple):
 
     Args:
       metric: a column of members.csv.
-      arms: in the order in which they are compared.
-      diverged: what a member that diverged counts as; NaN leaves its seed out.
+      *arms: names of the arms, in the order in which they are compared.
+      diverged: the score of a member that diverged; NaN leaves its seed out.
 
     Raises:
       InputError: the run has no such arm or metric.
@@ -57,7 +57,7 @@ class Run(NamedTuple):
   def table_scores(
     self, table: str, index: str, columns: str, values: str, *arms: str, higher_is_better: bool
   ) -> stats.Scores:
-    """Returns scores from one of the run's own tables, `index` taking the place of the seed."""
+    """Returns scores from one of the run's tables, with the column `index` in place of the seed."""
     if table not in self.tables:
       raise InputError(f"the run of {self.name} has no table {table!r}, which a claim needs")
     pivoted = self.tables[table].pivot(index=index, columns=columns, values=values)
@@ -162,7 +162,7 @@ def batch_sizes(run: Run) -> list[Claim]:
       "stochastic takes longest",
       "Stochastic descent takes the longest time to train.",
       "6.09 s (batch), 1042.9 s (stochastic), 47.7 s (mini-batch), one run each.",
-      # An epoch of each; the three train equally many epochs. Longer is worse.
+      # The time of one epoch; all three train the same number of epochs. Longer is worse.
       [times("train_epoch", other, stochastic, ledger.BETTER, 0.1) for other in (batch, mini)],
     ),
     Claim(
@@ -179,9 +179,9 @@ def batch_sizes(run: Run) -> list[Claim]:
 
 
 def _at_equal_time(run: Run, *arms: str) -> stats.Scores:
-  """Returns the test accuracy of arms when the first of them has finished its training.
+  """Returns the test accuracy of arms at the time when the first of them finishes its training.
 
-  Each after the last epoch that it completes in that time, one run alone.
+  Each arm is tested after the last epoch that it completes by then. Times are of one run alone.
   """
   curves = run.tables["test_curves"]
   curves = curves[curves.arm.isin(arms)]
@@ -346,13 +346,13 @@ def gradient_flow(run: Run) -> list[Claim]:
 
 
 def _initial_scales(run: Run) -> tuple[str, str, str]:
-  """Returns the initializers of right, too small and too large weights: He, and multiples of it."""
+  """Returns the initializers with the right, a too small and a too large scale: multiples of He."""
   table = run.tables["vanishing"]
   parsed = {name: initializers_lib.parse(name, min_ndim=2) for name in set(table.initializer)}
   multiples = {value: name for name, (family, value) in parsed.items() if family == "he_normal"}
   if 1.0 not in multiples or not min(multiples) < 1 < max(multiples):
     raise InputError(
-      f"a claim needs he_normal in the run of {run.name}, and it with a smaller and a larger factor"
+      f"a claim needs he_normal in the run of {run.name}, also with a smaller and a larger factor"
     )
   return multiples[1.0], multiples[min(multiples)], multiples[max(multiples)]
 

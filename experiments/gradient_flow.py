@@ -1,14 +1,14 @@
-"""Where do gradients vanish and explode, and what does that do to the speed of learning?
+"""Where do gradients vanish and explode, and how does that change the speed of learning?
 
   python -m experiments.gradient_flow \
     --config=ml_collections_configs/gradient_flow.py --workdir=DIR
 
-trains MLPs of every activation x initializer x depth and measures, at initialisation and after
-every epoch, each layer's gradient and its share of saturated and dead units. The config's docstring
-has the variants, how long they take and what they give.
+trains MLPs of every activation x initializer x depth. At initialisation and after every epoch it
+measures the gradient of each layer and its shares of saturated and dead units. The config's
+docstring lists the variants, their durations and their results.
 
-The answer compares the reference arm with those that differ from it in one of the three; the tables
-`vanishing_verdicts.csv` and `speed_verdicts.csv` have all others.
+The answer compares the reference arm with the arms that differ from it in one of the three
+settings. The tables `vanishing_verdicts.csv` and `speed_verdicts.csv` have all other comparisons.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,14 +18,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command_line
-from jaxdl import population, report, stats
+from jaxdl import report, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show
 from jaxdl.experiment import Experiment
 from jaxdl.nn import models
 from jaxdl.population import diagnostics
-from jaxdl.population.results import Population
+from jaxdl.population.results import EPOCHS_TO_TARGET, Population
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 _OWN_KEYS = ("activations", "initializers", "depths", "width")
 _RATIO = "log10_gradient_ratio"
-# Of log10 ratios: that far apart, one is twice the other.
+# Margin for log10 ratios: a factor of two.
 _RATIO_MARGIN = float(np.log10(2))
 
 
 class Cell(NamedTuple):
-  """What tells one arm from another."""
+  """The settings in which the arms differ."""
 
   activation: str
   initializer: str
@@ -55,7 +55,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   """Returns the experiment: an arm per activation, initializer and depth.
 
   Raises:
-    InputError: for a key that is unknown or missing, or a value out of range.
+    InputError: a key is unknown or missing, or a value is out of range.
   """
   for key in _OWN_KEYS:
     if key not in config:
@@ -63,7 +63,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   check_integer("width", config.width, 1)
   depths = _values("depths", config.depths)
   for depth in depths:
-    # The first hidden layer is held against the last.
+    # The first hidden layer is compared with the last.
     check_integer("each of the depths", depth, 2, models.MAX_LAYERS)
   arms = {}
   for depth in depths:
@@ -83,7 +83,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
 
 
 def _values(key: str, given: Iterable) -> list:
-  """Returns the values of a key, each once; text with commas counts as several values."""
+  """Returns the values of a config key; text with commas counts as several values."""
   values = []
   for value in given:
     texts = value.split(",") if isinstance(value, str) else [value]
@@ -97,97 +97,97 @@ def _values(key: str, given: Iterable) -> list:
 
 
 def read_cell(arm: Arm) -> Cell:
-  """Returns what tells an arm from the others."""
+  """Returns the settings in which an arm differs from others."""
   _, hidden = models.parse(arm.model)
   return Cell(arm.activation, arm.kernel_initializer, len(hidden))
 
 
-def choose(experiment: Experiment, trained: Population) -> Population:
-  """Returns the reference arm and those that differ from it in one thing; all without one."""
+def choose(experiment: Experiment, population: Population) -> Population:
+  """Returns the reference arm and the arms one setting away from it; all if there is none."""
   if experiment.reference is None:
-    return trained
+    return population
   centre = read_cell(experiment.arms[experiment.reference])
 
   def num_changes(arm: Arm) -> int:
     return sum(a != b for a, b in zip(read_cell(arm), centre, strict=True))
 
-  return trained.select([name for name, arm in trained.arms.items() if num_changes(arm) <= 1])
+  return population.select([name for name, arm in population.arms.items() if num_changes(arm) <= 1])
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
-  """Returns what the layers say: sections, pictures and tables."""
-  cells = {name: read_cell(arm) for name, arm in trained.arms.items()}
-  vanishing = vanishing_verdicts(experiment, trained, cells)
-  speed = speed_verdicts(experiment, trained, cells)
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
+  """Returns sections, pictures and tables on the layers."""
+  cells = {name: read_cell(arm) for name, arm in population.arms.items()}
+  vanishing = vanishing_verdicts(experiment, population, cells)
+  speed = speed_verdicts(experiment, population, cells)
   return report.Extra(
-    sections=_sections(experiment, trained, cells, vanishing, speed),
-    pictures=_pictures(trained, cells),
+    sections=_sections(experiment, population, cells, vanishing, speed),
+    pictures=_pictures(population, cells),
     tables={
-      "layers": layers_table(trained, cells),
-      "vanishing": vanishing_table(trained, cells),
+      "layers": layers_table(population, cells),
+      "vanishing": vanishing_table(population, cells),
       "vanishing_verdicts": _verdicts_frame(vanishing),
       "speed_verdicts": _verdicts_frame(speed),
     },
   )
 
 
-# A verdict, and what the two arms that it is about have in common.
+# The settings that two arms share, and the verdict on them.
 _Comparison = tuple[dict[str, Any], stats.Verdict]
 
 
 # Tables.
 
 
-def layers_table(trained: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
-  """Returns a row per member, epoch (0: at initialisation) and layer, from 1; the last is output.
+def layers_table(population: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
+  """Returns a row per member, epoch (0: at initialisation) and layer (from 1, the output last).
 
-  The output has no activation, so its shares of saturated and dead units are empty. What is
-  observed of a member after it diverged is left out.
+  The output layer has no activation, so its shares of saturated and dead units are empty. Epochs
+  after a member has diverged are left out.
   """
   import pandas as pd
 
   parts = []
   for name, cell in cells.items():
-    observed = {s: _along(trained, s, name) for s in diagnostics.STATISTICS}
+    observed = {s: _along(population, s, name) for s in diagnostics.STATISTICS}
     shape = observed["gradient_norm"].shape  # [S, E + 1, L]
     seed, epoch, layer = (axis.ravel() for axis in np.indices(shape))
-    padding = [(0, 0), (0, 0), (0, 1)]  # of what the output layer does not have
-    columns = {"seed": np.array(trained.seeds)[seed], "arm": name, **cell._asdict()}
+    padding = [(0, 0), (0, 0), (0, 1)]  # for statistics that the output layer does not have
+    columns = {"seed": np.array(population.seeds)[seed], "arm": name, **cell._asdict()}
     columns |= {"epoch": epoch, "layer": layer + 1}
     for statistic, values in observed.items():
       if values.shape != shape:
         values = np.pad(values, padding, constant_values=np.nan)
       columns[statistic] = values.ravel()
-    kept = epoch <= _last_epochs(trained, name)[seed]
+    kept = epoch <= _last_epochs(population, name)[seed]
     parts.append(pd.DataFrame(columns)[kept])
   return pd.concat(parts, ignore_index=True)
 
 
-def _along(trained: Population, statistic: str, name: str) -> np.ndarray:
+def _along(population: Population, statistic: str, name: str) -> np.ndarray:
   """Returns a statistic of an arm, `[S, E + 1, ...]`; NaN after a member's last whole epoch."""
-  values = trained.observations[statistic][name]
-  ended = np.arange(values.shape[1]) > _last_epochs(trained, name)[:, None]  # [S, E + 1]
+  values = population.observations[statistic][name]
+  ended = np.arange(values.shape[1]) > _last_epochs(population, name)[:, None]  # [S, E + 1]
   return np.where(ended[..., None], np.nan, values)
 
 
-def _last_epochs(trained: Population, name: str) -> np.ndarray:
-  """Returns the last epoch that each seed of an arm finished, `[S]`; 0 for none."""
-  index = list(trained.arms).index(name)
-  return trained.epochs[:, index] - (trained.status[:, index] == "diverged")
+def _last_epochs(population: Population, name: str) -> np.ndarray:
+  """Returns the last epoch that each seed of an arm finished, `[S]`; 0 if there is none."""
+  index = list(population.arms).index(name)
+  return population.epochs[:, index] - (population.status[:, index] == "diverged")
 
 
-def vanishing_table(trained: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
-  """Returns a row per member: log10 of the first over the last hidden layer, at initialisation."""
+def vanishing_table(population: Population, cells: Mapping[str, Cell]) -> "pd.DataFrame":
+  """Returns a row per member: log10 ratios, first to last hidden layer, at initialisation."""
   import pandas as pd
 
   parts = [
     pd.DataFrame(
       {
-        "seed": trained.seeds,
+        "seed": population.seeds,
         "arm": name,
         **cell._asdict(),
-        _RATIO: diagnostics.log10_ratio(_at_start(trained, "gradient_norm", name)),
-        "log10_error_ratio": diagnostics.log10_ratio(_at_start(trained, "error_norm", name)),
+        _RATIO: diagnostics.log10_ratio(_at_start(population, "gradient_norm", name)),
+        "log10_error_ratio": diagnostics.log10_ratio(_at_start(population, "error_norm", name)),
       }
     )
     for name, cell in cells.items()
@@ -195,54 +195,54 @@ def vanishing_table(trained: Population, cells: Mapping[str, Cell]) -> "pd.DataF
   return pd.concat(parts, ignore_index=True)
 
 
-def _at_start(trained: Population, statistic: str, name: str) -> np.ndarray:
+def _at_start(population: Population, statistic: str, name: str) -> np.ndarray:
   """Returns a statistic of an arm at initialisation, `[S, L]`."""
-  return trained.observations[statistic][name][:, 0]
+  return population.observations[statistic][name][:, 0]
 
 
 def vanishing_verdicts(
-  experiment: Experiment, trained: Population, cells: Mapping[str, Cell]
+  experiment: Experiment, population: Population, cells: Mapping[str, Cell]
 ) -> list[_Comparison]:
   """Compares each activation's gradient ratio at initialisation with that of the first activation.
 
-  Among arms of one initializer and one depth; better means that less of the gradient is lost on the
-  way to the first layer.
+  It compares arms with the same initializer and depth. "Better" means that less of the gradient is
+  lost on the way to the first layer.
   """
   ratios = {
-    name: diagnostics.log10_ratio(_at_start(trained, "gradient_norm", name)) for name in cells
+    name: diagnostics.log10_ratio(_at_start(population, "gradient_norm", name)) for name in cells
   }
-  return _verdicts(experiment, trained, cells, "activation", _RATIO, ratios, _RATIO_MARGIN, True)
+  return _verdicts(experiment, population, cells, "activation", _RATIO, ratios, _RATIO_MARGIN, True)
 
 
 def speed_verdicts(
-  experiment: Experiment, trained: Population, cells: Mapping[str, Cell]
+  experiment: Experiment, population: Population, cells: Mapping[str, Cell]
 ) -> list[_Comparison]:
   """Compares each initializer's epochs to the target loss with those of the first initializer.
 
-  Among arms of one activation and one depth. A member that diverged never got there and counts as
-  such, with one epoch more than there are; in the report's own verdicts it has no score. Nothing
-  without a target loss.
+  It compares arms with the same activation and depth. A member that diverged counts as one that
+  never reached the target, with `num_epochs` + 1; in the report's other verdicts it has no score.
+  The list is empty without a target loss.
   """
-  metric = population.EPOCHS_TO_TARGET
-  if metric not in trained.metrics:
+  metric = EPOCHS_TO_TARGET
+  if metric not in population.metrics:
     return []
-  never = np.array([arm.num_epochs + 1.0 for arm in trained.arms.values()])
-  values = np.where(trained.status == "diverged", never, trained.metrics[metric])  # [S, A]
-  epochs = dict(zip(trained.arms, values.T, strict=True))
+  never = np.array([arm.num_epochs + 1.0 for arm in population.arms.values()])
+  values = np.where(population.status == "diverged", never, population.metrics[metric])  # [S, A]
+  epochs = dict(zip(population.arms, values.T, strict=True))
   margin = experiment.margins.get(metric, 1.0)
-  return _verdicts(experiment, trained, cells, "initializer", metric, epochs, margin, False)
+  return _verdicts(experiment, population, cells, "initializer", metric, epochs, margin, False)
 
 
 def _verdicts(
-  experiment, trained, cells, varied, metric, values, margin, higher_is_better
+  experiment, population, cells, varied, metric, values, margin, higher_is_better
 ) -> list[_Comparison]:
-  """Compares arms that differ in nothing but `varied` with the first of them, group by group."""
+  """Compares the arms that differ only in `varied` with the first of them, group by group."""
   comparisons = []
   for shared, names in _groups(cells, varied):
     scores = stats.Scores(
       metric=metric,
       values=np.stack([values[name] for name in names], axis=1),  # [S, a]
-      seeds=trained.seeds,
+      seeds=population.seeds,
       arms=tuple(names),
       axes=stats.AXES,
       higher_is_better=higher_is_better,
@@ -266,7 +266,7 @@ def _verdicts_frame(comparisons: list[_Comparison]) -> "pd.DataFrame":
 
 
 def _groups(cells: Mapping[str, Cell], varied: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
-  """Yields what a group of arms has in common, and their names, where there are two or more."""
+  """Yields the shared settings and the names of each group of two or more arms."""
   groups: dict[tuple, list[str]] = {}
   for name, cell in cells.items():
     shared = {key: value for key, value in cell._asdict().items() if key != varied}
@@ -279,26 +279,26 @@ def _groups(cells: Mapping[str, Cell], varied: str) -> Iterator[tuple[dict[str, 
 # The report.
 
 
-def _sections(experiment, trained, cells, vanishing, speed) -> list[str]:
+def _sections(experiment, population, cells, vanishing, speed) -> list[str]:
   parts = ["## Layers at initialisation, and the speed of learning", _explanation(experiment)]
   for depth in dict.fromkeys(cell.depth for cell in cells.values()):
-    rows = [_header(trained)]
-    rows += [_row(trained, name, cell) for name, cell in cells.items() if cell.depth == depth]
+    rows = [_header(population)]
+    rows += [_row(population, name, cell) for name, cell in cells.items() if cell.depth == depth]
     parts += [f"### Depth {depth}", report.markdown_table(rows)]
   first, deepest = next(iter(cells.values())), max(cell.depth for cell in cells.values())
   if vanishing:
     parts += [
       f"### Is less of the gradient lost on the way back than with {first.activation}?",
-      f"Depth {deepest}: log10 of the gradient of the first hidden layer over that of the last, at "
-      "initialisation; the margin is a factor of two. `tables/vanishing_verdicts.csv` has the "
-      "other depths.",
+      f"Depth {deepest}: log10 of the gradient norm of the first hidden layer over that of the "
+      "last, at initialisation; the margin is a factor of two. `tables/vanishing_verdicts.csv` has "
+      "the other depths.",
       _verdict_table(vanishing, deepest),
     ]
   if speed:
     parts += [
       f"### Is the target loss reached earlier than from {report.escape(first.initializer)}?",
-      f"Depth {deepest}: epochs to the target. A member that did not get there, or diverged, "
-      "counts with one epoch more than there are, so arms that never get there are equal. "
+      f"Depth {deepest}: epochs to the target. A member that did not reach it, or diverged, counts "
+      "as one epoch more than the number of epochs, so arms that never reach it are equal. "
       "`tables/speed_verdicts.csv` has the other depths.",
       _verdict_table(speed, deepest),
     ]
@@ -307,54 +307,54 @@ def _sections(experiment, trained, cells, vanishing, speed) -> list[str]:
 
 def _explanation(experiment: Experiment) -> str:
   text = (
-    f"On the first {diagnostics.PROBE_SIZE} training images, before training. *Errors* are the "
-    "gradient by the pre-activations, *gradients* that by the kernels, as Frobenius norms; the "
-    "factor per layer is the geometric mean of the ratios of neighbouring hidden layers, from the "
-    "last back to the first: below 1 they vanish towards the input, above 1 they explode. A "
-    "gradient is the product of a layer's input and its error. With an activation that scales with "
-    "its input, as ReLU does, and tanh where it is small, the one changes from layer to layer as "
-    "much as the other, in the other direction, and all gradients are of one size: it is their "
-    "size that tells then, not their ratio. *Saturated* is "
-    "the share of pairs of a hidden unit and an image where the slope of the activation is below "
-    f"{diagnostics.SATURATION:.0%} of its largest (for ReLU: where its input is not above zero); "
-    "*dead* the share of units where that is so on every image. Means over seeds, those of norms "
-    "geometric."
+    f"Measured on the first {diagnostics.PROBE_SIZE} training images, before training. *Errors* "
+    "are the gradients with respect to the pre-activations, *gradients* those with respect to the "
+    "kernels, both as Frobenius norms. The factor per layer is the geometric mean of the ratios of "
+    "neighbouring hidden layers, from the last back to the first: below 1 they vanish towards the "
+    "input, above 1 they explode. A gradient is the product of a layer's input and its error. If "
+    "an activation scales with its input, as ReLU does and tanh does near zero, inputs and errors "
+    "change by the same factor from layer to layer, in opposite directions. All gradients then "
+    "have the same size, and it is that size that matters, not their ratio. *Saturated* is the "
+    "share of pairs of a hidden unit and an image for which the slope of the activation is below "
+    f"{diagnostics.SATURATION:.0%} of its largest slope (for ReLU: for which its input is at most "
+    "zero); *dead* is the share of units that are saturated on every image. Values are means over "
+    "seeds; those of norms are geometric."
   )
   if experiment.target_loss is not None:
     text += f" The target is a training loss of {experiment.target_loss:g}."
   return text
 
 
-def _header(trained: Population) -> list[str]:
+def _header(population: Population) -> list[str]:
   header = ["activation", "initializer", "errors, factor per layer", "gradients, factor per layer"]
   header += ["gradient of the first layer", "saturated", "dead", "diverged"]
-  if population.EPOCHS_TO_TARGET in trained.metrics:
+  if EPOCHS_TO_TARGET in population.metrics:
     header += ["reached the target", "after epochs"]
   return header
 
 
-def _row(trained: Population, name: str, cell: Cell) -> list[str]:
+def _row(population: Population, name: str, cell: Cell) -> list[str]:
   """Returns the row of an arm in the table of its depth."""
-  index = list(trained.arms).index(name)
-  gradients = _at_start(trained, "gradient_norm", name)
+  index = list(population.arms).index(name)
+  gradients = _at_start(population, "gradient_norm", name)
   row = [cell.activation, cell.initializer]
   row += [
-    _geometric_mean(diagnostics.attenuation(_at_start(trained, statistic, name)))
+    _geometric_mean(diagnostics.attenuation(_at_start(population, statistic, name)))
     for statistic in ("error_norm", "gradient_norm")
   ]
   row.append(_geometric_mean(gradients[:, 0]))
-  row += [f"{_at_start(trained, share, name).mean():.1%}" for share in ("saturated", "dead")]
-  num_seeds = len(trained.seeds)
-  row.append(f"{(trained.status[:, index] == 'diverged').sum()} of {num_seeds}")
-  if population.EPOCHS_TO_TARGET in trained.metrics:
-    epochs = trained.metrics[population.EPOCHS_TO_TARGET][:, index]
-    reached = epochs[epochs <= trained.arms[name].num_epochs]  # NaN, diverged, is not
+  row += [f"{_at_start(population, share, name).mean():.1%}" for share in ("saturated", "dead")]
+  num_seeds = len(population.seeds)
+  row.append(f"{(population.status[:, index] == 'diverged').sum()} of {num_seeds}")
+  if EPOCHS_TO_TARGET in population.metrics:
+    epochs = population.metrics[EPOCHS_TO_TARGET][:, index]
+    reached = epochs[epochs <= population.arms[name].num_epochs]  # NaN, diverged, is not
     row += [f"{len(reached)} of {num_seeds}", f"{reached.mean():.1f}" if len(reached) else "-"]
   return row
 
 
 def _geometric_mean(values: np.ndarray) -> str:
-  """Returns the geometric mean of values `[S]`, zeros counting as float32's smallest number."""
+  """Returns the geometric mean of values `[S]`; zeros count as the smallest normal float32."""
   tiny = float(np.finfo(np.float32).tiny)
   return f"{np.exp(np.log(np.maximum(values.astype(float), tiny)).mean()):.2g}"
 
@@ -368,7 +368,7 @@ def _verdict_table(comparisons: list[_Comparison], depth: int) -> str:
 # Pictures.
 
 
-def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str, str, "Figure"]]:
+def _pictures(population: Population, cells: Mapping[str, Cell]) -> list[tuple[str, str, "Figure"]]:
   from jaxdl.report import comparison_plots
 
   labels = {
@@ -377,19 +377,19 @@ def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str,
     "saturated": "saturated share",
   }
   captions = {
-    "gradient_norm": "Norm of the gradient of each layer's kernel at initialisation, the last "
-    "layer being the output: where a line rises, the gradient vanishes towards the input.",
-    "error_norm": "Norm of the gradient of each layer's pre-activations at initialisation: what "
-    "backpropagation brings to the layer, whatever signal it meets there.",
-    "saturated": "Share of pairs of a hidden unit and an image whose activation is flat, at "
-    "initialisation; for ReLU that is the half which is zero.",
+    "gradient_norm": "Norm of the gradient of each layer's kernel at initialisation; the last "
+    "layer is the output. Where a line rises, the gradient vanishes towards the input.",
+    "error_norm": "Norm of the gradient with respect to each layer's pre-activations at "
+    "initialisation, which is the error that backpropagation delivers to the layer.",
+    "saturated": "Share of pairs of a hidden unit and an image for which the activation is flat, "
+    "at initialisation; for ReLU these are the zeros, about half of all pairs.",
   }
   pictures = [
     (
       f"{statistic}_at_initialisation",
       captions[statistic],
       comparison_plots.layer_profile(
-        _profiles(trained, cells, statistic), y_label=label, log_y=statistic != "saturated"
+        _profiles(population, cells, statistic), y_label=label, log_y=statistic != "saturated"
       ),
     )
     for statistic, label in labels.items()
@@ -397,15 +397,15 @@ def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str,
   deepest = max(cell.depth for cell in cells.values())
   for statistic in ("gradient_norm", "saturated"):
     along = {
-      (cell.initializer, cell.activation): _hidden(_along(trained, statistic, name), cell)
+      (cell.initializer, cell.activation): _hidden(_along(population, statistic, name), cell)
       for name, cell in cells.items()
       if cell.depth == deepest
     }
     pictures.append(
       (
         f"{statistic}_along_training",
-        f"{labels[statistic].capitalize()} of the first and the last hidden layer along the "
-        f"training, depth {deepest}. A line ends where its members diverged.",
+        f"{labels[statistic].capitalize()} of the first and the last hidden layer over "
+        f"epochs, depth {deepest}. A line ends where its members diverged.",
         comparison_plots.layer_training(
           along, y_label=labels[statistic], log_y=statistic != "saturated"
         ),
@@ -415,18 +415,18 @@ def _pictures(trained: Population, cells: Mapping[str, Cell]) -> list[tuple[str,
 
 
 def _profiles(
-  trained: Population, cells: Mapping[str, Cell], statistic: str
+  population: Population, cells: Mapping[str, Cell], statistic: str
 ) -> dict[tuple[str, str], dict[str, np.ndarray]]:
-  """Returns a statistic at initialisation: a row per depth, a column per activation."""
+  """Returns a statistic at initialisation, (depth, activation) -> initializer -> `[S, L]`."""
   profiles: dict[tuple[str, str], dict[str, np.ndarray]] = {}
   for name, cell in cells.items():
     panel = profiles.setdefault((f"depth {cell.depth}", cell.activation), {})
-    panel[cell.initializer] = _at_start(trained, statistic, name)
+    panel[cell.initializer] = _at_start(population, statistic, name)
   return profiles
 
 
 def _hidden(values: np.ndarray, cell: Cell) -> np.ndarray:
-  """Returns what there is of the hidden layers, `[..., L - 1]` of `[..., L]` or `[..., L - 1]`."""
+  """Returns the hidden layers of a statistic, `[..., L - 1]`."""
   return values[..., : cell.depth]
 
 

@@ -1,12 +1,12 @@
-"""Trains a population with jaxdl, for the benchmark; the caller times it as it times the peers.
+"""Trains a population with jaxdl for the benchmark, which times it like the peers.
 
   python -m experiments.jaxdl_worker SPEC.json
 
-`experiments.peers.protocol` says what the spec holds and what is said on standard input and output.
-The variant names the model: `{"name": ..., "model": ..., "activation": ...}`, and may set
-`chunk_size` and `slice_size` as `jaxdl.population` takes them, and `cpu_layers` to false, for XLA
-alone, which is refused where XLA is alone anyway. Members train as they do in any
-experiment: in chunks, which as many workers as the spec has threads take off one list.
+`experiments.peers.protocol` describes the spec and the messages on standard input and output. The
+variant names the model: `{"name": ..., "model": ..., "activation": ...}`. It may set `chunk_size`
+and `slice_size` as in `jaxdl.population`. It may set `cpu_layers` to false, for XLA alone, which is
+an error if there are no layers in C++ anyway. Members train as in any experiment: in chunks, which
+are taken from one list by as many workers as the spec has threads.
 """
 
 import os
@@ -29,10 +29,10 @@ from jaxdl.population import devices, local, plan, programs, tuning
 
 
 class JaxdlWorker:
-  """Members in training; see `protocol.Worker`."""
+  """A population in training; see `protocol.Worker`."""
 
   def __init__(self, spec: Spec, data: Data):
-    """Plans, compiles and creates the members."""
+    """Plans the population and puts the data on the device."""
     device = jax.local_devices()[0]
     if device.platform != spec.device:
       raise PeerError(f"JAX runs on {device.platform} here, not on {spec.device}")
@@ -44,7 +44,7 @@ class JaxdlWorker:
     seeds = tuple(range(spec.num_members))
     if not spec.variant.get("cpu_layers", True):
       if matmul.why_unavailable() is not None:
-        raise PeerError("the population is one by XLA alone")
+        raise PeerError("there are no layers in C++ to switch off")
       os.environ[matmul.SWITCH] = "0"
       matmul.why_unavailable.cache_clear()
     kind = devices.kind_of(device)
@@ -83,7 +83,7 @@ class JaxdlWorker:
     self._chunks = [(bound, bound.create()) for bound in bounds]
 
   def predictor(self, batch_size: int, num_images: int) -> Callable[[], np.ndarray]:
-    """See `protocol.Worker`; the first member predicts, a batch in one call."""
+    """See `protocol.Worker`. The first member predicts, one batch per call."""
     if self._chunks is None:
       self._create()
     params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][1].params)
@@ -97,7 +97,7 @@ class JaxdlWorker:
 
     def compute() -> np.ndarray:
       logits = [predict(params, batch) for batch in batches]
-      return np.concatenate(jax.device_get(logits))  # only now, or the device would wait
+      return np.concatenate(jax.device_get(logits))  # after all calls, so the device never waits
 
     return compute
 

@@ -1,10 +1,10 @@
-"""Measures what checkpoints cost, and how a run spreads over workers; fits a model of its cost.
+"""Measures the cost of checkpoints and the speed-up from workers, and fits a cost model.
 
   python -m experiments.measure_scaling \
     --config=ml_collections_configs/measure_scaling.py --workdir=DIR
 
-leaves scaling.json and scaling.md. Workers are those of a local Dask cluster, each with a core of
-its own and one thread. What is compared takes turns, and every repetition is kept.
+writes scaling.json and scaling.md. The workers are those of a local Dask cluster, each with its own
+core and one thread. Runs that are compared take turns, and every repetition is kept.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from experiments import command_line
 from jaxdl import experiment as experiment_lib
-from jaxdl import population, report
+from jaxdl import report
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
@@ -30,6 +30,7 @@ from jaxdl.population import dask as dask_lib
 from jaxdl.population import devices, plan, timing
 from jaxdl.population.dask import Cluster
 from jaxdl.population.progress import Progress
+from jaxdl.population.results import Population
 from jaxdl.population.timing import Name
 from jaxdl.store import files, store
 
@@ -39,18 +40,18 @@ _FILES = ("scaling.json", "scaling.md")
 
 
 class Size(NamedTuple):
-  """How large a run is."""
+  """The size of a run."""
 
   members: int
   epochs: int
-  examples: int  # to train and to validate on
+  examples: int  # for training and validation together
 
 
 class CostModel(NamedTuple):
-  """What the seconds of a run are made of.
+  """A model of the duration of a run, in seconds.
 
-  start + members / devices * (member + epochs * (epoch + examples * example)), each term 0 or
-  more, fitted by least squares of relative errors.
+  The duration is start + members / devices * (member + epochs * (epoch + examples * example)). The
+  coefficients are at least 0 and minimize the squared relative errors.
   """
 
   start: float
@@ -59,14 +60,14 @@ class CostModel(NamedTuple):
   example: float
 
   def seconds(self, size: Size, num_devices: int) -> float:
-    """Returns how long a run takes."""
+    """Returns the predicted duration of a run, in seconds."""
     return float(np.dot(_terms(size, num_devices), self))
 
 
 def padded(size: Size, batch_size: int) -> Size:
-  """Returns a size with as many examples as are computed: the last batch is filled up.
+  """Returns a size whose examples include the padding of the last batch, which is computed too.
 
-  Those that validate, which are not, are among the examples.
+  Validation examples are included; they need no padding.
   """
   num_train = math.floor(size.examples * (1 - _VALIDATION_FRACTION))
   batch_size = min(batch_size, num_train)
@@ -75,7 +76,7 @@ def padded(size: Size, batch_size: int) -> Size:
 
 
 def fit(sizes: Sequence[Size], num_devices: int, seconds: Sequence[float]) -> CostModel:
-  """Returns the model of runs on some devices that took so many seconds."""
+  """Fits the model to runs of these sizes that took `seconds` on `num_devices` devices."""
   weights = 1 / np.asarray(seconds)
   terms = np.array([_terms(size, num_devices) for size in sizes])
   found, _ = scipy.optimize.nnls(terms * weights[:, None], np.ones(len(sizes)))
@@ -89,21 +90,22 @@ def _terms(size: Size, num_devices: int) -> list[float]:
 
 
 def main(config: ConfigDict):
-  """Measures, writes, and prints what was found."""
+  """Measures, and writes and prints the results."""
   workdir = pathlib.Path(command_line.WORKDIR.value)
   if not command_line.OVERWRITE.value and any((workdir / name).exists() for name in _FILES):
     raise InputError(f"workdir {str(workdir)!r} holds measurements; replace them with --overwrite")
   with files.Lock(workdir):
+    files.check_replaceable(workdir, _FILES, _FILES[0])
     found = measure(config, command_line.DATA_DIR.value)
     text = markdown(found)
-    with files.staging(workdir) as stage:
+    with files.staging(workdir, _FILES[0]) as stage:
       (stage / "scaling.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
       (stage / "scaling.md").write_text(text, encoding="utf-8")
   print(text)
 
 
 def measure(config: ConfigDict, data_dir: str | None) -> dict[str, Any]:
-  """Returns everything that is measured, as `json` takes it."""
+  """Returns all measurements, for `json.dumps`."""
   found = {"device": devices.workers()[0].device_kind, "num_cores": devices.num_cores()}
   found["checkpoints"] = _measure_checkpoints(config, data_dir)
   with dask_lib.connect(num_workers=1) as one, dask_lib.connect(num_workers=2) as two:
@@ -146,7 +148,7 @@ def _stored() -> Iterator[store.Store]:
 def _take_turns(
   names: Sequence[Name], measure: Callable[[Name], float], config: ConfigDict
 ) -> dict[Name, list[float]]:
-  """Returns what is measured of each in every round, in which every one comes once."""
+  """Measures every name once per round; returns name -> measurements, one per round."""
   found: dict[Name, list[float]] = {name: [] for name in names}
   for order in timing.draw_orders(names, config.rounds, config.seed):
     for name in order:
@@ -155,7 +157,7 @@ def _take_turns(
 
 
 def _measure_checkpoints(config: ConfigDict, data_dir: str | None) -> dict[str, Any]:
-  """Times the same population with a store, as experiments have one, and without."""
+  """Times the same population with a store, as in experiments, and without one."""
   size = Size(config.checkpoint_members, config.checkpoint_epochs, 0)
   experiment = _experiment(config, size, train_all=True)
   dataset = experiment_lib.load_dataset(experiment, data_dir)
@@ -167,7 +169,7 @@ def _measure_checkpoints(config: ConfigDict, data_dir: str | None) -> dict[str, 
       experiment_lib.train_arms(experiment, dataset, store=one, progress=Progress(quiet=True))
       return time.perf_counter() - start
 
-  train(True)  # what is compiled and imported once does not count
+  train(True)  # compiles and imports, which must not count
   seconds = _take_turns(["with", "without"], lambda name: train(name == "with"), config)
   ratios = np.array(seconds["with"]) / seconds["without"]
   return {**seconds, "cost": _spread(ratios - 1), "members": size.members, "epochs": size.epochs}
@@ -175,13 +177,13 @@ def _measure_checkpoints(config: ConfigDict, data_dir: str | None) -> dict[str, 
 
 def _train_on(
   where: Cluster, experiment: Experiment, data_dir: str | None, dataset: Any
-) -> tuple[float, population.Population]:
-  """Trains on a cluster; returns the seconds, and the population."""
+) -> tuple[float, Population]:
+  """Trains on a cluster; returns the time in seconds, and the population."""
   with _stored() as one:
     source = experiment_lib.Source(experiment.dumps(), data_dir, dataset.checksum)
     job = dask_lib.Job(source, where.device, str(one.folder), pinned=True)
     start = time.perf_counter()
-    trained = experiment_lib.train_arms(
+    population = experiment_lib.train_arms(
       experiment,
       dataset,
       groups=experiment_lib.plan_groups(experiment, dataset, where.device),
@@ -189,7 +191,7 @@ def _train_on(
       execute=lambda *arguments: where.train(job, *arguments),
       progress=Progress(quiet=True),
     )
-    return time.perf_counter() - start, trained
+    return time.perf_counter() - start, population
 
 
 def _measure_scaling(config, data_dir, clusters: dict[str, Cluster]) -> dict[str, Any]:
@@ -208,7 +210,7 @@ def _measure_scaling(config, data_dir, clusters: dict[str, Cluster]) -> dict[str
 
 
 def _nothing(_: plan.Chunk) -> None:
-  """What a worker does of an empty chunk."""
+  """Does nothing, as the task of an empty chunk."""
 
 
 def _measure_empty_chunks(num_chunks: int, where: Cluster) -> dict[str, Any]:
@@ -220,7 +222,7 @@ def _measure_empty_chunks(num_chunks: int, where: Cluster) -> dict[str, Any]:
 
 
 def _measure_cost(config, data_dir, where: Cluster) -> dict[str, Any]:
-  """Fits the cost model to some runs on two workers, and has it predict another."""
+  """Fits the cost model to some runs on two workers, and checks its prediction of another."""
   sizes = [Size(*map(int, size)) for size in (*config.fitted, config.predicted)]
   runs = {}
   for size in sizes:
@@ -251,7 +253,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 
 
 def markdown(found: dict[str, Any]) -> str:
-  """Returns what was measured, for people."""
+  """Returns the measurements as Markdown."""
   cost, scaling = found["checkpoints"]["cost"], found["scaling"]["speedup"]
   empty, model = found["empty_chunks"], found["cost_model"]
   rows = [
@@ -278,7 +280,7 @@ def markdown(found: dict[str, Any]) -> str:
       report.markdown_table(rows),
       f"Cost model: {terms}. Checked on {members} members, {epochs} epochs, {examples:,} images: "
       f"{model['predicted_seconds']:.1f} s predicted, {seconds:.1f} s measured. "
-      "The last batch of an epoch counts as a whole one.",
+      "The last batch of an epoch counts as a full one.",
       "A million members, 20 epochs of 12,396 images:",
       report.markdown_table(hours),
     ]

@@ -2,8 +2,8 @@
 
   python -m experiments.mnist_cnn --config=ml_collections_configs/mnist_cnn.py --workdir=DIR
 
-trains a CNN of 515,146 parameters on all ten digits. The coursework states He initialization in its
-table while its code has Keras's default, Glorot: here both are arms.
+trains a CNN of 515,146 parameters on all ten digits. The coursework's table says He initialization,
+but its code uses Keras's default, Glorot; here both are arms.
 """
 
 from ml_collections import ConfigDict
@@ -19,10 +19,10 @@ COURSEWORK_ACCURACY = 0.9907
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
-  """Returns the experiment: an arm per initializer of the kernels, all biases zero.
+  """Returns the experiment: an arm per initializer of the kernels; all biases start at zero.
 
   Raises:
-    InputError: for an unknown key or initializer, or a value out of range.
+    InputError: a key or initializer is unknown, or a value is out of range.
   """
   arms = {
     name: command_line.create_arm(config, kernel_initializer=name, bias_initializer="zeros")
@@ -32,13 +32,13 @@ def create_experiment(config: ConfigDict) -> Experiment:
   return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
 
 
-def analyze(experiment: Experiment, _: Dataset, trained: Population) -> report.Extra:
-  """Returns the coursework's accuracy beside this one, where the data are the coursework's."""
+def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
+  """Returns the coursework's accuracy beside this one, if the data are the same."""
   if (experiment.dataset, experiment.num_train) != ("mnist", None):
     return report.Extra()
-  evidence = [(arm, "test_accuracy", COURSEWORK_ACCURACY) for arm in trained.arms]
+  evidence = [(arm, "test_accuracy", COURSEWORK_ACCURACY) for arm in population.arms]
   return report.Extra(
-    ["## Beside the coursework's own result", report.beside_table(trained, evidence)]
+    ["## Beside the coursework's own result", report.beside_table(population, evidence)]
   )
 
 

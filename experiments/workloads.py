@@ -1,4 +1,4 @@
-"""What the benchmark trains: a network, its data, and the arithmetic that it takes."""
+"""The workloads of the benchmark: networks, their data, and the arithmetic of training them."""
 
 import dataclasses
 import pathlib
@@ -22,9 +22,9 @@ class Workload:
   """One workload of a benchmark's config, with its data.
 
   Attributes:
-    config: its part of the config.
-    dataset: in memory.
-    path: of the npz file that workers read the same data from.
+    config: the workload's part of the config.
+    dataset: the data, in memory.
+    path: npz file from which workers read the same data.
   """
 
   config: ConfigDict
@@ -33,22 +33,22 @@ class Workload:
 
   @property
   def layers(self) -> list[dict[str, Any]]:
-    """The network, as `layers` returns it."""
+    """The network, layer by layer, as `layers` returns it."""
     return layers(self.config, self.dataset.num_classes)
 
   @property
   def flops(self) -> int:
-    """Floating-point operations of one example in training, as `training_flops` counts them."""
+    """Floating-point operations per training example, as `training_flops` counts them."""
     return training_flops(self.layers, self.dataset.train.images.shape[1:])
 
   @property
   def batch_size(self) -> int:
-    """Of the config, but never more than there are examples."""
+    """The batch size of the config, but at most the number of training examples."""
     return min(self.config.batch_size, len(self.dataset.train))
 
   @property
   def spec(self) -> dict[str, Any]:
-    """What `experiments.peers.protocol.Spec` has of it."""
+    """The fields of `experiments.peers.protocol.Spec` that describe the workload."""
     augmentation = {key: self.config[key] for key in _AUGMENTATION}
     return {
       "data": str(self.path),
@@ -78,7 +78,7 @@ def load(name: str, config: ConfigDict, data_dir: str | None, folder: pathlib.Pa
 
 
 def layers(workload: ConfigDict, num_classes: int) -> list[dict[str, Any]]:
-  """Returns the network of a workload layer by layer, as `experiments.peers.protocol.Layer`."""
+  """Returns the network of a workload as fields of `experiments.peers.protocol.Layer`."""
   outputs = losses.num_outputs(workload.loss, num_classes)
   settings = {"kernel_init": None, "bias_init": None, "dropout_rate": workload.dropout_rate}
   model = models.create(workload.model, workload.activation, num_outputs=outputs, **settings)
@@ -102,18 +102,18 @@ def layers(workload: ConfigDict, num_classes: int) -> list[dict[str, Any]]:
 
 
 def training_flops(network: Sequence[Mapping[str, Any]], image_shape: Sequence[int]) -> int:
-  """Returns the floating-point operations of matrix products that one example takes in training.
+  """Returns the floating-point operations of the matrix products per training example.
 
-  Two for each weight and place it is used at: forward, for the weights' gradient, and for that of
-  the input, which the first layer needs not. Outputs that pooling drops are not counted, nor is
-  anything but products.
+  A weight takes two operations at each position where it is used, three times: in the forward pass,
+  for its gradient, and for the gradient of the layer's input, which the first layer does not need.
+  Outputs that pooling drops are not counted, and neither are operations other than products.
   """
   first, *others = _products(network, image_shape)
   return 2 * (2 * first + 3 * sum(others))
 
 
 def _products(network: Sequence[Mapping[str, Any]], image_shape: Sequence[int]) -> Iterator[int]:
-  """Yields the number of products that each layer with weights takes forward."""
+  """Yields the number of multiplications in the forward pass of each layer with weights."""
   built = [protocol.build(protocol.Layer, layer, "layer") for layer in network]
   for layer, shape in protocol.input_shapes(built, tuple(image_shape)):
     if layer.kind == "dense":

@@ -1,121 +1,46 @@
 """One arm: its settings, each declared once, and what a compiled program makes of them.
 
-A setting is static, traced, or a choice. What is static is compiled in, and arms that differ in
-nothing else share one program. What is traced is an array, so that changing a value compiles
-nothing. A choice compiles in every kind that some arm of the program has, and a traced index
-chooses among them. `Recipe` (static) and `Hyperparams` (traced) follow from the declarations.
+A static setting is compiled in; arms with the same static settings share one program. A traced
+setting is an array, so that changing its value compiles nothing. A choice compiles in every kind
+that some arm of the program has, and a traced index chooses among them. `Recipe` (static) and
+`Hyperparams` (traced) follow from the declarations.
 """
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxdl.errors import InputError, check_integer, show, unknown_name
+from jaxdl.errors import InputError
 from jaxdl.nn import initializers, models
 from jaxdl.nn.augment import Augmentation
 from jaxdl.optim import losses, optimizers, schedules
+from jaxdl.settings import (
+  call,
+  checked_together,
+  choice,
+  derived,
+  flag,
+  integer,
+  number,
+  one_of,
+  part,
+  static,
+  traced,
+)
 
 # Stands for "never" in a traced number of epochs.
 _NEVER = np.iinfo(np.int32).max
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Every member has a curve that long.
 _MAX_EPOCHS = 10**6
 
 
-def _static(default: Any, check: Callable[[str, Any], None]) -> Any:
-  """Declares a static setting; `check(name, value)` raises InputError for a value out of range."""
-  return dataclasses.field(default=default, metadata={"kind": "static", "check": check})
-
-
-def _traced(
-  default: Any,
-  check: Callable[[str, Any], None],
-  trace: Callable[[Any], Any] = np.float32,
-  *,
-  optional: bool = False,
-) -> Any:
-  """Declares a traced setting.
-
-  Args:
-    default: of the arm.
-    check: as of a static setting.
-    trace: value -> what is traced, `[]`.
-    optional: compile it in only if it is not zero in some arm of the program.
-  """
-  metadata = {"kind": "traced", "check": check, "trace": trace, "optional": optional}
-  return dataclasses.field(default=default, metadata=metadata)
-
-
-def _derived(
-  default: Any,
-  check: Callable[[str, Any], None],
-  trace: Callable[["Arm", int], Any],
-  *,
-  optional: bool = False,
-) -> Any:
-  """Declares a traced setting whose array, `trace(arm, steps of an epoch)`, depends on others."""
-  return dataclasses.field(
-    default=default,
-    metadata={"kind": "derived", "check": check, "trace": trace, "optional": optional},
-  )
-
-
-def _part(default: Any, check: Callable[[str, Any], None]) -> Any:
-  """Declares a setting that is traced as part of another one."""
-  return dataclasses.field(default=default, metadata={"kind": "part", "check": check})
-
-
-def _choice(default: str, parse: Callable[[str], tuple[str, float]]) -> Any:
-  """Declares a choice; `parse(value)` returns its kind and a number, which is traced."""
-  metadata = {"kind": "choice", "check": lambda _, value: parse(value), "parse": parse}
-  return dataclasses.field(default=default, metadata=metadata)
-
-
-def _number(
-  range_text: str, in_range: Callable[[float], bool], optional: bool = False
-) -> Callable[[str, Any], None]:
-  """Returns the check of a finite number in a range; `optional`: or None."""
-
-  def check(name, value):
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    # As the float32 that it becomes: 1e-60 is no learning rate, it is zero.
-    if number and abs(value) < _FLOAT32_MAX and in_range(float(np.float32(value))):
-      return
-    if not (optional and value is None):
-      raise InputError(f"{name} must be a finite number {range_text}, not {show(value)}")
-
-  return check
-
-
-def _integer(least: int, most: int = 2**31 - 1, optional: bool = False) -> Callable:
-  """Returns the check of an integer in a range; `optional`: or None."""
-
-  def check(name, value):
-    if not (optional and value is None):
-      check_integer(name, value, least, most)
-
-  return check
-
-
-def _one_of(known: Sequence[str]) -> Callable[[str, Any], None]:
-  def check(name, value):
-    if value not in known:
-      raise unknown_name(name, value, known)
-
-  return check
-
-
-def _flag(name: str, value: Any):
-  if not isinstance(value, bool):
-    raise InputError(f"{name} must be True or False, not {show(value)}")
-
-
 def _parse_loss(name: str) -> tuple[str, float]:
-  _one_of(losses.NAMES)("loss", name)
+  one_of(losses.NAMES)("loss", name)
   return name, 0.0
 
 
@@ -123,18 +48,14 @@ def _parse_kernel(spec: str) -> tuple[str, float]:
   return initializers.parse(spec, min_ndim=2)
 
 
-def _checked_elsewhere(name: str, value: Any):
-  """Checks nothing: the value is checked together with others."""
-
-
 def _patience(epochs: int | None) -> np.int32:
   return np.int32(_NEVER if epochs is None else epochs)
 
 
-_POSITIVE = _number("> 0", lambda value: value > 0)
-_NOT_NEGATIVE = _number(">= 0", lambda value: value >= 0)
-_SHARE = _number("in [0, 1)", lambda value: 0 <= value < 1)
-_BETWEEN = _number("in (0, 1)", lambda value: 0 < value < 1)
+_POSITIVE = number("> 0", lambda value: value > 0)
+_NOT_NEGATIVE = number(">= 0", lambda value: value >= 0)
+_SHARE = number("in [0, 1)", lambda value: 0 <= value < 1)
+_BETWEEN = number("in (0, 1)", lambda value: 0 < value < 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,14 +67,14 @@ class Arm:
   Attributes:
     model: as `jaxdl.nn.models.parse` reads it.
     loss: one of `jaxdl.optim.losses.NAMES`.
-    optimizer: one of `jaxdl.optim.optimizers.NAMES`.
+    optimizer: as `jaxdl.optim.optimizers.parse` reads it, e.g. `adam` or `adam(b1=0.8)`.
     learning_rate: > 0; the schedule starts from it.
     kernel_initializer: of kernels, as `jaxdl.nn.initializers.parse` reads it.
-    bias_initializer: of biases, likewise.
-    dropout_rate: share of activations that dropout sets to zero, in [0, 1).
-    batch_size: examples per step; the last batch of an epoch holds what is left. More than there
-      are means all of them.
-    num_epochs: the most epochs that are trained.
+    bias_initializer: of biases, in the same form.
+    dropout_rate: the share of activations that dropout sets to zero, in [0, 1).
+    batch_size: examples per step; the last batch of an epoch is smaller if they do not divide
+      evenly. A batch size above the number of examples means all of them.
+    num_epochs: the largest number of epochs.
     patience: stop after this many epochs in a row without a better validation loss; None: never.
     min_delta: a validation loss is better when it is lower than the best by more than this.
     restore_best: report the weights of the best epoch instead of the last one.
@@ -163,57 +84,58 @@ class Arm:
     plateau_patience: multiply the learning rate by `plateau_factor` after this many epochs in a row
       without a better validation loss, as Keras's ReduceLROnPlateau does; None: never.
     plateau_factor: in (0, 1).
-    plateau_min_delta: here a validation loss is better when it is lower by more than this.
-    plateau_cooldown: epochs after a reduction that are not counted.
-    min_learning_rate: a plateau reduces the learning rate no further.
-    label_smoothing: share of a target that is spread over all classes, in [0, 1); for the
-      cross-entropies. It is part of the losses that are reported.
+    plateau_min_delta: for a plateau, a validation loss is better when it is lower by more than
+      this.
+    plateau_cooldown: epochs after a reduction that do not count towards the next one.
+    min_learning_rate: the lowest learning rate that a plateau may reach.
+    label_smoothing: the share of a target that is spread over all classes, in [0, 1); for the
+      cross-entropies only. The reported losses include it.
     l2: the gradient is that of the loss plus l2 * sum(kernel^2), as with Keras's L2 regularizer.
-      The losses that are reported are without it.
-    weight_decay: decoupled from the gradient (Loshchilov & Hutter 2019): a step also takes
-      learning_rate * weight_decay * parameter away. None: 0.004 for adamw, else 0.
-    rotation_range: training images are rotated by up to so many degrees either way.
-    shift_range: and shifted by up to this share of their height and width either way.
-    horizontal_flip: and flipped, every other one.
+      The reported losses do not include it.
+    weight_decay: decoupled from the gradient (Loshchilov & Hutter 2019): a step also subtracts
+      learning_rate * weight_decay * parameter. None: 0.004 for adamw, else 0.
+    rotation_range: training images are rotated by up to this many degrees in either direction.
+    shift_range: training images are shifted by up to this share of their height and width.
+    horizontal_flip: whether each training image is mirrored with probability 1/2.
   """
 
-  model: str = _static("cnn_binary", lambda _, spec: models.parse(spec))
-  loss: str = _choice("binary_cross_entropy", _parse_loss)
-  optimizer: str = _static("adam", _one_of(optimizers.NAMES))
+  model: str = static("cnn_binary", lambda _, spec: models.parse(spec))
+  loss: str = choice("binary_cross_entropy", _parse_loss)
+  optimizer: str = call("adam", optimizers.parse)
   # Traced as the rates of all steps, [E, T].
-  learning_rate: float = _derived(
+  learning_rate: float = derived(
     0.001, _POSITIVE, lambda arm, num_steps: arm.learning_rates(num_steps)
   )
-  kernel_initializer: str = _choice("glorot_uniform", _parse_kernel)
-  bias_initializer: str = _choice("zeros", initializers.parse)
-  dropout_rate: float = _static(0.5, _SHARE)
-  batch_size: int = _static(512, _integer(1))
-  num_epochs: int = _static(20, _integer(1, _MAX_EPOCHS))
-  patience: int | None = _traced(4, _integer(0, optional=True), _patience)
-  min_delta: float = _traced(0.0, _NOT_NEGATIVE)
-  restore_best: bool = _static(False, _flag)
-  threshold: float = _traced(0.5, _BETWEEN)
-  activation: str = _static("relu", _one_of(models.ACTIVATIONS))
-  schedule: str = _part("constant", _checked_elsewhere)
-  plateau_patience: int | None = _traced(None, _integer(0, optional=True), _patience)
-  plateau_factor: float = _traced(0.1, _BETWEEN)
-  plateau_min_delta: float = _traced(1e-4, _NOT_NEGATIVE)
-  plateau_cooldown: int = _traced(0, _integer(0), np.int32)
+  kernel_initializer: str = choice("glorot_uniform", _parse_kernel)
+  bias_initializer: str = choice("zeros", initializers.parse)
+  dropout_rate: float = static(0.5, _SHARE)
+  batch_size: int = static(512, integer(1))
+  num_epochs: int = static(20, integer(1, _MAX_EPOCHS))
+  patience: int | None = traced(4, integer(0, optional=True), _patience)
+  min_delta: float = traced(0.0, _NOT_NEGATIVE)
+  restore_best: bool = static(False, flag)
+  threshold: float = traced(0.5, _BETWEEN)
+  activation: str = static("relu", one_of(models.ACTIVATIONS))
+  schedule: str = part("constant", checked_together)
+  plateau_patience: int | None = traced(None, integer(0, optional=True), _patience)
+  plateau_factor: float = traced(0.1, _BETWEEN)
+  plateau_min_delta: float = traced(1e-4, _NOT_NEGATIVE)
+  plateau_cooldown: int = traced(0, integer(0), np.int32)
   # Traced as a share of the learning rate, the lowest scale that a plateau may reach.
-  min_learning_rate: float = _derived(
+  min_learning_rate: float = derived(
     0.0, _NOT_NEGATIVE, lambda arm, _: np.float32(arm.min_learning_rate / arm.learning_rate)
   )
-  label_smoothing: float = _traced(0.0, _SHARE, optional=True)
-  l2: float = _traced(0.0, _NOT_NEGATIVE, optional=True)
-  weight_decay: float | None = _derived(
+  label_smoothing: float = traced(0.0, _SHARE, optional=True)
+  l2: float = traced(0.0, _NOT_NEGATIVE, optional=True)
+  weight_decay: float | None = derived(
     None,
-    _number(">= 0", lambda value: value >= 0, optional=True),
+    number(">= 0", lambda value: value >= 0, optional=True),
     lambda arm, _: np.float32(arm.effective_weight_decay),
     optional=True,
   )
-  rotation_range: float = _static(0.0, _checked_elsewhere)
-  shift_range: float = _static(0.0, _checked_elsewhere)
-  horizontal_flip: bool = _static(False, _checked_elsewhere)
+  rotation_range: float = static(0.0, checked_together)
+  shift_range: float = static(0.0, checked_together)
+  horizontal_flip: bool = static(False, checked_together)
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -243,7 +165,7 @@ class Arm:
   def effective_weight_decay(self) -> float:
     """The weight decay, the optimizer's default where none is set."""
     if self.weight_decay is None:
-      return optimizers.default_weight_decay(self.optimizer)
+      return optimizers.default_weight_decay(optimizers.parse(self.optimizer)[0])
     return self.weight_decay
 
   def learning_rates(self, num_steps: int) -> np.ndarray:
@@ -256,8 +178,8 @@ def _settings(*kinds: str) -> dict[str, dataclasses.Field]:
   return {field.name: field for field in fields if field.metadata["kind"] in kinds}
 
 
-_STATIC, _TRACED, _CHOICES = (
-  _settings(*kinds) for kinds in (("static",), ("traced", "derived"), ("choice",))
+_STATIC, _TRACED, _CHOICES, _CALLS = (
+  _settings(*kinds) for kinds in (("static",), ("traced", "derived"), ("choice",), ("call",))
 )
 
 
@@ -268,12 +190,16 @@ class Choice(NamedTuple):
   value: jax.Array  # [] float32, the number that goes with it
 
 
-# The traced settings of one arm: arrays `[]`, but for `learning_rate [E, T]`, and a `Choice` for
-# each choice. With a leading axis `[A]` everywhere, those of all arms of one program.
-Hyperparams: Any = collections.namedtuple("Hyperparams", [*_TRACED, *_CHOICES])
-
-# The names of the kinds that the arms of one program choose from, sorted, for each choice.
-Choices: Any = collections.namedtuple("Choices", list(_CHOICES))
+if TYPE_CHECKING:
+  Hyperparams = Any
+  Choices = Any
+else:
+  # The traced settings of one arm: arrays `[]`, except `learning_rate [E, T]`, a `Choice` for each
+  # choice, and `optimizer`, its numbers, each `[]`. With a leading axis `[A]` everywhere, those of
+  # all arms of one program.
+  Hyperparams = collections.namedtuple("Hyperparams", [*_TRACED, *_CHOICES, *_CALLS])
+  # The names of the kinds that the arms of one program choose from, sorted, for each choice.
+  Choices = collections.namedtuple("Choices", list(_CHOICES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,6 +245,9 @@ def group_by_recipe(
   groups = collections.defaultdict(list)
   for name, arm in arms.items():
     static = {setting: getattr(arm, setting) for setting in _STATIC}
+    static |= {
+      name: field.metadata["parse"](getattr(arm, name))[0] for name, field in _CALLS.items()
+    }
     static["batch_size"] = min(arm.batch_size, num_examples)
     groups[Arm(**static), losses.num_outputs(arm.loss, num_classes)].append(name)
   return {
@@ -351,7 +280,16 @@ def hyperparams(arm: Arm, recipe: Recipe, num_steps: int) -> Hyperparams:
     kind, value = field.metadata["parse"](getattr(arm, name))
     index = getattr(recipe.choices, name).index(kind)
     traced[name] = Choice(np.int32(index), np.float32(value))
+  for name, field in _CALLS.items():
+    numbers = field.metadata["parse"](getattr(arm, name))[1]
+    traced[name] = _numbers(*numbers)(*map(np.float32, numbers.values()))
   return Hyperparams(**traced)
+
+
+@functools.cache
+def _numbers(*names: str) -> type:
+  """Returns one and the same type of named tuples for the same names: a tree that is hashable."""
+  return collections.namedtuple("Numbers", names)
 
 
 def _trace(arm: Arm, name: str, num_steps: int) -> Any:

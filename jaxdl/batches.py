@@ -1,8 +1,8 @@
-"""Which examples a step of training sees, in which order, and with which random numbers.
+"""Which examples each step of training sees, and the random numbers that it uses.
 
-Everything random is a function of the member's key, which belongs to the seed alone. So the arms of
-one seed share the order of the data, the batches gathered from it and their augmentation, and the
-dropout masks: they are paired, and under `vmap` what they share is computed once.
+Everything random is a function of the member's key, which depends on the seed and not on the arm.
+So the arms of one seed share the order of the data, the batches, their augmentation and the dropout
+masks. This pairs the arms, and under `vmap` whatever they share is computed once.
 """
 
 from collections.abc import Callable
@@ -14,50 +14,51 @@ from jax import lax
 
 from jaxdl.arm import Recipe
 
-# Streams of random numbers of one member.
+# The streams of random numbers of a member.
 INITIALIZATION, _DATA_ORDER, _DROPOUT, _AUGMENTATION = range(4)
 
 
 class Examples(NamedTuple):
-  """A split on the device."""
+  """The examples of one split, on a device."""
 
   images: jax.Array  # [N, H, W, D] uint8
   labels: jax.Array  # [N] int32
 
 
 class Slice(NamedTuple):
-  """Some examples of one batch: as many as pass through the model at once (`b`)."""
+  """A part of a batch: the `b` examples that pass through the model at once."""
 
   indices: jax.Array  # [b] int32, into the training set
-  weights: jax.Array  # [b] float32, 0 where the slice is padded
-  dropout_keys: jax.Array | None  # [b] keys; None where nothing is dropped
-  augmentation_keys: jax.Array | None  # [b] keys; None where images stay as they are
+  weights: jax.Array  # [b] float32; 1, or 0 for padding
+  dropout_keys: jax.Array | None  # [b] keys; None without dropout
+  augmentation_keys: jax.Array | None  # [b] keys; None without augmentation
 
 
 def seed_key(root_seed: int, seed: int) -> jax.Array:
   """Returns the key of one seed (one replication) of an experiment.
 
-  Threefry, whatever JAX's default: other generators do not give the same numbers under `vmap`.
+  It is a threefry key whatever JAX's default is, because other generators give different numbers
+  under `vmap`.
   """
   return jax.random.fold_in(jax.random.key(root_seed, impl="threefry2x32"), seed)
 
 
 def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples: int) -> Slice:
-  """Cuts an epoch into T batches of K slices: a new order of all N examples, none left out.
+  """Shuffles all N examples and cuts them into T batches of K slices each.
 
-  The order depends on the key and the epoch alone. The dropout and augmentation keys of an example
-  depend on the key, the epoch, the step and its place in the batch. So nothing depends on how a
-  batch is cut.
+  The order depends only on the key and the epoch. The dropout and augmentation keys of an example
+  depend only on the key, the epoch, the step and the example's place in the batch. So results do
+  not depend on how a batch is cut into slices, except for rounding.
 
   Args:
     recipe: the static settings.
-    key: of the member's seed, from `seed_key`.
-    epoch: `[]` int32, counted from 0.
-    num_examples: N.
+    key: the key of the member's seed, from `seed_key`.
+    epoch: number of the epoch, `[]` int32, counted from 0.
+    num_examples: N, the size of the training set.
 
   Returns:
-    Slices with leading axes `[T, K, b]`; T = ceil(N / B), and the last batch is partial. Padding
-    has weight 0.
+    Slices with leading axes `[T, K, b]`, where T = ceil(N / B) for batches of size B. If B does not
+    divide N, the last batch is padded. Padding has weight 0.
   """
   batch_size = recipe.arm.batch_size
   num_steps = -(-num_examples // batch_size)
@@ -84,7 +85,7 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
 
 
 def slice_shape(recipe: Recipe) -> tuple[int, int]:
-  """Returns K, the slices of a batch, and b, the examples in each."""
+  """Returns K, the number of slices of a batch, and b, the number of examples in each."""
   num_slices = -(-recipe.arm.batch_size // recipe.slice_size)
   return num_slices, -(-recipe.arm.batch_size // num_slices)
 
@@ -92,8 +93,9 @@ def slice_shape(recipe: Recipe) -> tuple[int, int]:
 def sum_over_slices(function: Callable[[Slice], Any], batch: Slice) -> Any:
   """Returns the sum of a function over the slices `[K, b]` of a batch.
 
-  Of one slice, the usual number except for convolutions, nothing is added up: where the parameters
-  outgrow the cache, passing over sums of gradients takes as long as computing them.
+  A single slice, which is the usual case except for convolutions, is returned without adding it to
+  zeros: if the parameters are larger than the cache, adding gradients takes as long as computing
+  them.
   """
   first = jax.tree.map(lambda x: x[0], batch)
   if len(batch.weights) == 1:

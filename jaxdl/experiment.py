@@ -1,4 +1,4 @@
-"""An experiment: a question put to data by a population, answered by verdicts."""
+"""An experiment: a question, the population that is trained to answer it, and the answer."""
 
 import dataclasses
 import json
@@ -10,42 +10,51 @@ from typing import Any
 
 import numpy as np
 
-from jaxdl import data, population, stats
+from jaxdl import data, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show, unknown_name
-from jaxdl.population import plan
+from jaxdl.population import (
+  EPOCHS_TO_TARGET,
+  RATES,
+  Population,
+  check_seeds,
+  metric_names,
+  plan,
+  train_population,
+)
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
-from jaxdl.population.results import Population
 
-# Every member has a place in several tables.
+# Every member has a row in several tables.
 _MAX_SEEDS = 10**6
 _FLOAT64_MAX = sys.float_info.max
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """Everything that a result depends on, besides the versions of what computes it.
+  """Everything that the results depend on, except the versions of software and hardware.
 
   Attributes:
-    question: what is asked, in one sentence, such that "no" means that the arms are equivalent.
+    question: the question in one sentence; "no" must mean that the arms are equivalent.
     arms: name -> arm, A of them.
-    dataset: a name that `jaxdl.data.load` knows.
-    classes: the classes to tell apart, in the order of their new labels; empty: all.
-    num_train: how many of the training examples, from the first, there are to be, before the
-      validation set is taken from them; None: all.
-    validation_fraction: the last part of the training set that is kept for validation, in [0, 1).
-    num_seeds: S, replications of every arm.
-    seed: root of all randomness.
-    chunk_size: seeds that train at a time on a worker; None: chosen by model and memory.
-    slice_size: examples that pass through a model at once; None: chosen by model and backend.
-    margins: metric -> largest difference that counts as none. These are the metrics that are
-      compared; the first is what the answer is about.
-    alpha: level of the tests, after correction.
-    num_resamples: sign flips drawn where there are too many seeds to try them all.
-    reference: the arm that all others are compared with; None: every pair is compared.
-    target_loss: a training loss; "epochs_to_target" is then a metric, see `epochs_to`.
+    dataset: the name of a dataset, for `jaxdl.data.load`.
+    classes: the classes to tell apart, in the order of their new labels; empty: all classes.
+    num_train: number of training examples to use, from the first, including those that become the
+      validation set; None: all.
+    validation_fraction: share of the training set, in [0, 1), that becomes the validation set; it
+      is taken from the end.
+    num_seeds: S, the number of replications of each arm.
+    seed: root seed of all randomness.
+    chunk_size: seeds that a worker trains at a time; None chooses by model, backend and memory.
+    slice_size: examples that pass through a model at once; None chooses by model and backend.
+    margins: metric -> the largest difference that counts as none. These metrics are compared; the
+      answer is about the first.
+    alpha: level of the tests, after correction for multiple tests.
+    num_resamples: random sign flips of a permutation test, if there are too many seeds to try all
+      of them.
+    reference: the arm that all others are compared with; None compares every pair.
+    target_loss: a training loss. If set, "epochs_to_target" is a metric; see `epochs_to`.
   """
 
   question: str
@@ -65,7 +74,7 @@ class Experiment:
   target_loss: float | None = None
 
   def __post_init__(self):
-    # All that would be refused later is refused before anything is loaded or trained.
+    # Reject bad settings before anything is loaded or trained.
     self._check_names()
     if not self.margins:
       raise InputError("margins name no metric to compare")
@@ -88,7 +97,7 @@ class Experiment:
     if not self.arms:
       raise InputError("there is no arm to train")
     for name in self.arms:
-      # Tables and pictures that name it are files, and a line of a report is one line.
+      # Names of arms become names of files, and must not break a line of the report.
       if not isinstance(name, str) or not name.isprintable():
         raise InputError(f"the name of an arm must be printable text, not {show(name)}")
     for key in ("question", "dataset"):
@@ -101,20 +110,20 @@ class Experiment:
     data.check_fraction(self.validation_fraction)
 
   def to_json(self) -> dict[str, Any]:
-    """Returns the effective config: every setting of every arm, as `json` takes it."""
+    """Returns the effective config, with every setting of every arm, for `json.dumps`."""
     config = dataclasses.asdict(self)
     return {**config, "classes": list(self.classes), "margins": dict(self.margins)}
 
   def dumps(self) -> str:
-    """Returns the effective config as text, which `from_json` reads once `json` has."""
+    """Returns the effective config as JSON text; `from_json(json.loads(text))` restores it."""
     return json.dumps(self.to_json())
 
   @classmethod
   def from_json(cls, config: Mapping[str, Any]) -> "Experiment":
-    """Returns the experiment whose effective config this is; what it lacks has its default.
+    """Returns the experiment with this effective config; missing settings have their defaults.
 
     Raises:
-      InputError: for an unknown setting, or a value out of range.
+      InputError: a setting is unknown, or a value is out of range.
     """
     try:
       arms = {name: Arm(**settings) for name, settings in config["arms"].items()}
@@ -126,7 +135,7 @@ class Experiment:
 
 def _check_positive(name: str, value: Any):
   number = isinstance(value, int | float) and not isinstance(value, bool)
-  if not number or not 0 < value <= _FLOAT64_MAX:  # of an int, infinity is no bound
+  if not number or not 0 < value <= _FLOAT64_MAX:  # any int is less than infinity
     raise InputError(f"{name} must be a finite number > 0, not {show(value)}")
 
 
@@ -134,7 +143,7 @@ def load_dataset(experiment: Experiment, data_dir: str | None = None) -> Dataset
   """Loads the dataset, chooses the classes and splits off the validation set.
 
   Raises:
-    InputError: where the dataset, a class or the fraction is not to be had.
+    InputError: the dataset or a class is unknown, or a number is out of range.
   """
   dataset = data.load(experiment.dataset, data_dir=data_dir)
   if experiment.classes:
@@ -146,12 +155,12 @@ def load_dataset(experiment: Experiment, data_dir: str | None = None) -> Dataset
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """How another process gets the data and the plan of an experiment, to be sent to it.
+  """Loads the data and plans the chunks of an experiment in another process; pickle sends it there.
 
   Attributes:
     config: the experiment, as JSON.
-    data_dir: where TFDS datasets are, there.
-    dataset_checksum: of the data here.
+    data_dir: folder of TFDS datasets on the other machine.
+    dataset_checksum: checksum of the data in this process.
   """
 
   config: str
@@ -159,29 +168,29 @@ class Source:
   dataset_checksum: str
 
   def __call__(self, device: DeviceKind) -> tuple[Dataset, list[Group]]:
-    """Returns the data, and how the population is cut into chunks for a kind of device.
+    """Returns the data, and the groups of the population as planned for a kind of device.
 
     Raises:
-      InputError: the data there are others.
+      InputError: the data differ from those of the process that sent this.
     """
     experiment = Experiment.from_json(json.loads(self.config))
     dataset = load_dataset(experiment, self.data_dir)
     if dataset.checksum != self.dataset_checksum:
-      raise InputError(f"a worker has another copy of the data set {dataset.name}")
+      raise InputError(f"a worker has a different copy of the dataset {dataset.name}")
     return dataset, plan_groups(experiment, dataset, device)
 
 
 def plan_groups(experiment: Experiment, dataset: Dataset, device: DeviceKind) -> list[Group]:
-  """Returns how the population of an experiment is cut into chunks for a kind of device.
+  """Returns the groups of an experiment's population, cut into chunks for a kind of device.
 
   Raises:
-    InputError: for settings that do not fit.
+    InputError: a setting is out of range or does not fit the dataset.
   """
   _check_margins(experiment, dataset)
   return plan.plan_groups(
     dataset,
     experiment.arms,
-    population.check_seeds(experiment.num_seeds, experiment.seed),
+    check_seeds(experiment.num_seeds, experiment.seed),
     experiment.seed,
     device,
     experiment.chunk_size,
@@ -193,16 +202,16 @@ def train_arms(experiment: Experiment, dataset: Dataset, **options: Any) -> Popu
   """Trains the population of an experiment.
 
   Args:
-    experiment: what to train.
-    dataset: of `load_dataset`.
-    **options: those of `jaxdl.population.train_population` that no result depends on, and what else
-      to record: groups, progress, observe, keep_logits, store, execute, ...
+    experiment: the experiment.
+    dataset: its dataset, from `load_dataset`.
+    **options: other arguments of `jaxdl.population.train_population`, which do not change results:
+      groups, progress, observe, keep_logits, store, execute, ...
 
   Raises:
-    InputError: for settings that do not fit.
+    InputError: a setting is out of range or does not fit the dataset.
   """
   _check_margins(experiment, dataset)
-  trained = population.train_population(
+  population = train_population(
     dataset,
     experiment.arms,
     seeds=experiment.num_seeds,
@@ -212,47 +221,45 @@ def train_arms(experiment: Experiment, dataset: Dataset, **options: Any) -> Popu
     **options,
   )
   if experiment.target_loss is None:
-    return trained
-  epochs = epochs_to(trained, experiment.target_loss)
-  return dataclasses.replace(
-    trained, metrics={**trained.metrics, population.EPOCHS_TO_TARGET: epochs}
-  )
+    return population
+  epochs = epochs_to(population, experiment.target_loss)
+  return dataclasses.replace(population, metrics={**population.metrics, EPOCHS_TO_TARGET: epochs})
 
 
 def _check_margins(experiment: Experiment, dataset: Dataset):
-  known = population.metric_names(experiment.arms, dataset)
+  known = metric_names(experiment.arms, dataset)
   if experiment.target_loss is not None:
-    known = (*known, population.EPOCHS_TO_TARGET)
+    known = (*known, EPOCHS_TO_TARGET)
   for metric in experiment.margins:
     if metric not in known:
       raise unknown_name("metric in margins", metric, known)
 
 
-def epochs_to(trained: Population, target_loss: float) -> np.ndarray:
+def epochs_to(population: Population, target_loss: float) -> np.ndarray:
   """Returns how many epochs each member took until its training loss was at most a target.
 
   Args:
-    trained: curves `[S, A, E]`.
-    target_loss: in the unit of the loss.
+    population: the trained members.
+    target_loss: the target, in the unit of the loss.
 
   Returns:
-    `[S, A]` float, counted from 1; one more than the arm's `num_epochs` where a member never got
-    there, which it would have done no earlier; NaN where it diverged.
+    `[S, A]` float, counted from 1. A member that never reached the target has the arm's
+    `num_epochs` + 1, a lower bound; a member that diverged has NaN.
   """
-  reached = trained.curves["train_loss"] <= target_loss  # [S, A, E]
+  reached = population.curves["train_loss"] <= target_loss  # [S, A, E]
   first = reached.argmax(axis=-1) + 1.0
-  never = np.array([arm.num_epochs + 1.0 for arm in trained.arms.values()])
+  never = np.array([arm.num_epochs + 1.0 for arm in population.arms.values()])
   epochs = np.where(reached.any(axis=-1), first, never)
-  return np.where(trained.status == "diverged", np.nan, epochs)
+  return np.where(population.status == "diverged", np.nan, epochs)
 
 
-def compare(experiment: Experiment, trained: Population) -> list[stats.Verdict]:
-  """Returns the verdicts on every metric that has a margin, pairs of arms within each."""
+def compare(experiment: Experiment, population: Population) -> list[stats.Verdict]:
+  """Returns the verdicts on all metrics that have a margin, metric by metric."""
   return [
     verdict
     for metric, margin in experiment.margins.items()
     for verdict in stats.compare(
-      trained.scores(metric),
+      population.scores(metric),
       margin=margin,
       alpha=experiment.alpha,
       num_resamples=experiment.num_resamples,
@@ -263,24 +270,24 @@ def compare(experiment: Experiment, trained: Population) -> list[stats.Verdict]:
 
 
 def sentence(verdict: stats.Verdict) -> str:
-  """Says a verdict in a sentence, rates in percentage points."""
-  if verdict.metric in population.RATES:
+  """Returns a verdict as a sentence, with rates in percentage points."""
+  if verdict.metric in RATES:
     return stats.sentence(verdict, unit="points", scale=100)
   return stats.sentence(verdict)
 
 
-def answer(verdicts: Sequence[stats.Verdict], metric: str, trained: Population) -> str:
-  """Says in a few sentences what the verdicts on one metric amount to.
+def answer(verdicts: Sequence[stats.Verdict], metric: str, population: Population) -> str:
+  """Returns the answer to a question in a few sentences, from the verdicts on one metric.
 
-  Arms that learned nothing are named first, divergence last.
+  It begins with arms that learned nothing, and ends with arms that diverged.
 
   Args:
-    verdicts: of `compare`.
-    metric: the one to speak of.
-    trained: the population that was compared.
+    verdicts: the result of `compare`.
+    metric: the metric of the answer.
+    population: the population that was compared.
   """
   about = [verdict for verdict in verdicts if verdict.metric == metric]
-  sentences = [_chance_text(trained)]
+  sentences = [_chance_text(population)]
   if about:
     sentences.append(f"{_outcome(about)} ({_pairs_text(about)}).")
   else:
@@ -291,20 +298,21 @@ def answer(verdicts: Sequence[stats.Verdict], metric: str, trained: Population) 
   return " ".join(text for text in sentences if text)
 
 
-def _chance_text(trained: Population) -> str:
-  """Says which arms learned nothing that shows in their test accuracy; empty where all did.
+def _chance_text(population: Population) -> str:
+  """Names the arms whose test accuracy is at chance level; empty if there are none.
 
-  These are the arms whose mean accuracy is not above the share of the most frequent class by two
-  standard errors of an accuracy measured on so many images.
+  An arm is at chance level if its mean accuracy exceeds the share of the most frequent class by at
+  most two standard errors of an accuracy on that many test images.
   """
-  num_images = len(trained.test_labels)
-  share = np.bincount(trained.test_labels).max() / num_images
+  num_images = len(population.test_labels)
+  share = np.bincount(population.test_labels).max() / num_images
   limit = share + 2 * math.sqrt(share * (1 - share) / num_images)
-  means = [summary.mean for summary in stats.summarize(trained.scores("test_accuracy"))]
-  arms = [arm for arm, mean in zip(trained.arms, means, strict=True) if mean <= limit]
+  means = [summary.mean for summary in stats.summarize(population.scores("test_accuracy"))]
+  arms = [arm for arm, mean in zip(population.arms, means, strict=True) if mean <= limit]
   if not arms:
     return ""
-  who = "no arm is" if len(arms) == len(means) else f"{' and '.join(arms)} are not"
+  verb = "is not" if len(arms) == 1 else "are not"
+  who = "no arm is" if len(arms) == len(means) else f"{' and '.join(arms)} {verb}"
   answer = f"always answering the most frequent class ({100 * share:.1f}%)"
   return f"Caution: in test accuracy, {who} better than {answer}."
 
@@ -326,7 +334,7 @@ def _outcome(about: list[stats.Verdict]) -> str:
 
 
 def _decided_text(decided: list[stats.Verdict], margin: str) -> str:
-  """Says which arms differ, and which of these differences are shown to exceed the margin."""
+  """Names the arms that differ, and the differences that are shown to exceed the margin."""
   large = [v for v in decided if v.beyond_margin]
   parts = [
     f"{v.arm_a} is {v.verdict} than {v.arm_b}{' by more than the margin' if v in large else ''}"
@@ -339,7 +347,7 @@ def _decided_text(decided: list[stats.Verdict], margin: str) -> str:
 
 
 def _margin_text(verdict: stats.Verdict) -> str:
-  scale, unit = (100, " points") if verdict.metric in population.RATES else (1, "")
+  scale, unit = (100, " points") if verdict.metric in RATES else (1, "")
   margin = scale * verdict.margin
   return f"{margin:g}{unit.removesuffix('s') if margin == 1 else unit}"
 
@@ -350,8 +358,8 @@ def _pairs_text(about: list[stats.Verdict]) -> str:
 
 
 def _divergence(about: list[stats.Verdict]) -> str:
-  """Says which arms diverged how often; empty where none did."""
-  counts = {}
+  """Says how often each arm diverged; empty if none did."""
+  counts: dict[str, int] = {}
   for v in about:
     counts |= {v.arm_a: v.num_diverged_a, v.arm_b: v.num_diverged_b}
   seeds = about[0].num_seeds

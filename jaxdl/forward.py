@@ -1,6 +1,6 @@
 """The forward pass of one member: its model, its loss, its predictions.
 
-Pure functions of arrays, as in `train.py`, which takes the gradient of what is here.
+Pure functions of arrays. `train.py` differentiates them.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def create_model(
   kernel_init: Callable = nn.initializers.zeros,
   bias_init: Callable = nn.initializers.zeros,
 ) -> nn.Module:
-  """Returns the model of a recipe; its initializers matter to `create_member` alone."""
+  """Returns the model of a recipe. Only `create_member` needs other initializers than zeros."""
   return models.create(
     recipe.arm.model,
     num_outputs=recipe.num_outputs,
@@ -53,7 +53,7 @@ def scale(images: jax.Array) -> jax.Array:
 def evaluate(
   recipe: Recipe, params: Params, examples: Examples, hyper: Hyperparams
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns mean loss and number of correct predictions, each `[]`; NaN without examples."""
+  """Returns the mean loss and the number of correct predictions, each `[]`; NaN if N is 0."""
   if len(examples.labels) == 0:
     return jnp.float32(jnp.nan), jnp.float32(jnp.nan)
   logits = predict(recipe, params, examples.images)  # [N, C]
@@ -79,7 +79,7 @@ def predict(recipe: Recipe, params: Params, images: jax.Array) -> jax.Array:
   def predict_slice(piece):  # [b] -> [b, C]
     pixels = scale(images[piece])
     if recipe.native_conv:
-      # Or else XLA fuses the scaling into its convolution, which takes a fifth longer.
+      # Without this, XLA fuses the scaling into its convolution, which takes a fifth longer.
       pixels = lax.optimization_barrier(pixels)
     return model.apply({"params": params}, pixels)
 

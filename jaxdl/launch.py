@@ -1,15 +1,15 @@
 """A whole run with a report: claim the folder, load, plan, train, compare, commit.
 
-The command line of every experiment is flags and a call of `run`; from Python the same call gives
-the same files, with the same guarantees: a run that is cut short goes on where it was when it is
-called again, and a folder that holds another run is refused.
+The command line of every experiment parses flags and calls `run`. The same call from Python gives
+the same files with the same guarantees: a run that was interrupted continues when `run` is called
+again, and a folder that holds a different run is refused.
 """
 
 import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -32,13 +32,13 @@ EXECUTORS = ("local", "dask", "multihost")
 
 
 class RunResult(NamedTuple):
-  """What `run` gives.
+  """The result of `run`.
 
   Attributes:
-    population: all members, trained.
-    verdicts: on every metric that has a margin.
-    answer: to the experiment's question, in a sentence.
-    workdir: where the report is.
+    population: the trained members.
+    verdicts: the verdicts on every metric that has a margin.
+    answer: the answer to the experiment's question, in a few sentences.
+    workdir: the folder that has the report.
   """
 
   population: Population
@@ -67,34 +67,38 @@ def run(
   """Trains the population of an experiment, compares its arms and writes the report.
 
   Args:
-    experiment: what to do.
-    workdir: the folder of the run. If it holds the same run, begun before, that goes on.
-    data_dir: where TFDS datasets are; None: $TFDS_DATA_DIR, then TFDS's own.
-    overwrite: start anew, whatever run is in the workdir.
-    resume_anyway: go on with the run in the workdir although something differs.
-    partial: train nothing; report what is trained so far, in the folder `partial`.
-    executor: one of `EXECUTORS`: this process, workers of Dask, or several processes as one, in
-      which case `jaxdl.population.hosts.join` comes first and the other processes call `follow`.
+    experiment: the experiment.
+    workdir: the folder of the run. If it holds an earlier part of the same run, that is continued.
+    data_dir: folder of TFDS datasets; None: $TFDS_DATA_DIR, then TFDS's default.
+    overwrite: start anew, and replace any run in the workdir.
+    resume_anyway: continue the run in the workdir although something differs.
+    partial: train nothing; report what is trained so far, in the subfolder `partial`.
+    executor: what trains, one of `EXECUTORS`: "local" (this process), "dask" (Dask workers) or
+      "multihost" (several processes; each calls `jaxdl.population.hosts.join` first, then process 0
+      calls `run` and the others `follow`).
     scheduler: address of the Dask scheduler; None: a cluster on this machine.
-    scheduler_file: file that the Dask scheduler wrote, instead of its address.
-    checkpoint_every: epochs from one checkpoint of a chunk to the next; None: as often as costs
-      little.
-    observe: what else to record of every member along its training.
-    keep_logits: keep every member's logits of the test set.
-    choose: the part of the population that is compared and shown; None: all of it.
-    analyze: what the report shows besides what every report shows.
+    scheduler_file: file that the Dask scheduler wrote, in place of its address.
+    checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
+    observe: records more about every member; see `jaxdl.population.programs.Observer`.
+    keep_logits: keep every member's logits on the test set.
+    choose: selects the part of the population that is compared and shown; None: all of it.
+    analyze: returns further sections, pictures and tables for the report.
 
   Raises:
-    InputError: for settings that do not fit; the workdir cannot be written, is in use, or holds
-      another run.
-    jaxdl.store.interrupts.Interrupted: a signal asked the process to stop; the same call goes on.
+    InputError: a setting is out of range or does not fit the dataset; the workdir cannot be
+      written, is in use, or holds a different run.
+    jaxdl.store.interrupts.Interrupted: a signal asked the process to stop; the same call continues.
   """
   if executor not in EXECUTORS:
     raise InputError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
   options = {"observe": observe, "keep_logits": keep_logits, "checkpoint_every": checkpoint_every}
   with (
     report.Workdir(
-      workdir, experiment, overwrite=overwrite, resume_anyway=resume_anyway, partial=partial
+      os.path.expanduser(workdir),
+      experiment,
+      overwrite=overwrite,
+      resume_anyway=resume_anyway,
+      partial=partial,
     ) as directory,
     interrupts.interruptible(),
   ):
@@ -108,7 +112,7 @@ def run(
       options,
     ) as (kind, execute):
       groups = experiment_lib.plan_groups(experiment, dataset, kind)
-      directory.claim(dataset, groups, kind)
+      directory.claim(dataset, groups, kind, observe, keep_logits)
       population = experiment_lib.train_arms(
         experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
       )
@@ -128,24 +132,24 @@ def follow(
   observe: Observer | None = None,
   keep_logits: bool = False,
 ):
-  """Trains this process's part of a run over several processes, the first of which calls `run`.
+  """Trains this process's part of a run over several processes; process 0 calls `run` instead.
 
   Args:
-    experiment: as of `run`, like all that follow.
-    workdir: which all processes see.
-    data_dir: where TFDS datasets are.
-    observe: what else to record.
-    keep_logits: keep logits of the test set.
+    experiment: the same experiment as in process 0. The other arguments must also be the same.
+    workdir: the folder of the run, which all processes must see.
+    data_dir: folder of TFDS datasets; None: $TFDS_DATA_DIR, then TFDS's default.
+    observe: records more about every member; see `jaxdl.population.programs.Observer`.
+    keep_logits: keep every member's logits on the test set.
 
   Raises:
-    InputError: the processes are not about the same run.
+    InputError: the processes have different runs.
     jaxdl.population.hosts.LostError: another process has ended.
   """
   with interrupts.interruptible():
     dataset = experiment_lib.load_dataset(experiment, data_dir)
     kind = devices.kind_of(jax.local_devices()[0])
     groups = experiment_lib.plan_groups(experiment, dataset, kind)
-    store = Store(pathlib.Path(workdir) / report.RUN)
+    store = Store(pathlib.Path(workdir).expanduser() / report.RUN)
     settings = {"observe": observe, "keep_logits": keep_logits}
     chunks = plan.all_chunks(groups)
     hosts.train_across_hosts(dataset, store, settings, groups, chunks, Progress())
@@ -157,14 +161,15 @@ def _executing(
   store: Store,
   dataset: Dataset,
   source: experiment_lib.Source,
-  scheduler: Sequence[str | None],
+  scheduler: tuple[str | None, str | None],
   options: dict[str, Any],
 ) -> Iterator[tuple[DeviceKind, Execute | None]]:
-  """Yields what chunks are planned for, and what trains them; None: workers of this process."""
+  """Yields the kind of device to plan for, and the executor; None: workers of this process."""
   if executor == "dask":
     from jaxdl.population import dask  # imported here because Dask is optional
 
-    with dask.connect(*scheduler) as cluster:
+    address, file = scheduler
+    with dask.connect(address, file) as cluster:
       folder = str(store.folder.absolute())
       job = dask.Job(source, cluster.device, folder, pinned=cluster.is_own, **options)
       yield cluster.device, functools.partial(cluster.train, job)
@@ -179,4 +184,4 @@ def _executing(
 
 
 def _absolute(path: str | None) -> str | None:
-  return None if path is None else os.path.abspath(path)
+  return None if path is None else os.path.abspath(os.path.expanduser(path))

@@ -286,4 +286,4 @@ def _optimizer(
   recipe: Recipe, hyper: Hyperparams, learning_rate: jax.Array | float
 ) -> optax.GradientTransformation:
   decay = hyper.weight_decay if "weight_decay" in recipe.optional else None
-  return optimizers.create(recipe.arm.optimizer, learning_rate, decay)
+  return optimizers.create(recipe.arm.optimizer, learning_rate, hyper.optimizer._asdict(), decay)

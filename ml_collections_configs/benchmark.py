@@ -1,18 +1,17 @@
-"""How fast is jaxdl beside Keras and PyTorch, on the same work and the same machine?
+"""How fast is jaxdl compared with Keras and PyTorch, on the same work and the same machine?
 
 make install-peers
 python -m experiments.benchmark --config=ml_collections_configs/benchmark.py[:VARIANT] --workdir=DIR
 
   VARIANT  what
-  full     every workload as the coursework has it: forty minutes
+  full     every workload as in the coursework: forty minutes
   quick    the CNNs and CIFAR-10 with a tenth to a half of the examples: twenty minutes
-  smoke    two tiny workloads on the digits of scikit-learn, no peer needed: seconds
-  gpu      64 members and more on a GPU (none was measured)
+  smoke    two tiny workloads on the digits of scikit-learn, without peers: seconds
+  gpu      64 and more members on a GPU: not run
 
-On two CPU cores (AMD EPYC, Zen 5), JAX 0.12.0, five rounds, `full`: in training jaxdl is 1.9
-(cifar_mlp) to 14 (mlp_stochastic) times as fast as the fastest peer, and without its layers in C++
-1.4 to 10 times; the README has the table. From one hour to another such ratios differ by a
-quarter. `gpu` was not run.
+On two CPU cores (AMD EPYC, Zen 5), JAX 0.12.0, five rounds, `full`: jaxdl trains 1.9 (cifar_mlp) to
+14 (mlp_stochastic) times as fast as the fastest peer, and 1.4 to 10 times without its layers in
+C++. The README has the table. Such ratios vary by a quarter from one hour to another.
 """
 
 from ml_collections import ConfigDict
@@ -21,12 +20,12 @@ from jaxdl.errors import unknown_name
 
 VARIANTS = ("full", "quick", "smoke", "gpu")
 
-# What every workload has; those below say where they differ.
+# The settings of every workload, unless it says otherwise below.
 _DEFAULTS = {
   "dataset": "mnist",
   "classes": (),  # empty: all
-  "num_train": 0,  # of the training images, after classes are chosen; 0: all
-  "model": "mlp",  # as `jaxdl.nn.models.parse` reads it
+  "num_train": 0,  # training images, after the classes are selected; 0: all
+  "model": "mlp",  # see `jaxdl.nn.models.parse`
   "activation": "relu",
   "dropout_rate": 0.0,
   "loss": "categorical_cross_entropy",
@@ -62,15 +61,15 @@ _WORKLOADS = {
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-  """Returns the config of a variant; see above."""
+  """Returns the config of a variant; the module's docstring lists the variants."""
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
   config = ConfigDict()
   config.workloads = ConfigDict(
     {name: ConfigDict({**_DEFAULTS, **own}) for name, own in _WORKLOADS.items()}, sort_keys=False
   )
-  # What is measured: training of every workload; inference, with the models of some; populations of
-  # some; and the start, with a full and an empty cache of programs.
+  # The workloads for which training, inference, populations of several sizes, and the cold start
+  # (with a full and an empty cache of programs) are measured.
   config.train = tuple(_WORKLOADS)
   config.inference = ("cnn_binary", "cnn_mnist", "mlp_minibatch", "cifar_mlp")
   config.population = ("cnn_binary", "mlp_minibatch", "cifar_mlp")
@@ -78,13 +77,13 @@ def get_config(variant: str = "full") -> ConfigDict:
   config.population_sizes = (1, 2, 4)
 
   config.rounds = 5
-  config.num_members = 4  # of jaxdl in training; their spread is that between seeds
+  config.num_members = 4  # members of jaxdl in training; they show the spread between seeds
   config.seed = 0
   config.device = "cpu"
-  config.threads = 0  # of every peer, and workers of jaxdl; 0: as many as there are cores
+  config.threads = 0  # threads of every peer, and workers of jaxdl; 0: one per core
   config.peers = ("keras-tensorflow", "keras-jax", "torch")
   config.peers_python = ".venv-peers/bin/python"
-  # Variants of each peer that a short trial chooses from; empty: all there are, which takes long.
+  # Variants of each peer from which a short trial chooses; empty: all, which takes long.
   augmented = ("fit_generator", "fit_tf_data")
   config.variants = ConfigDict(
     {
@@ -94,10 +93,10 @@ def get_config(variant: str = "full") -> ConfigDict:
     },
     sort_keys=False,
   )
-  # Also the fastest whole-epoch program written by hand around a peer's layers, in a row of its own
-  # that is not compared with: nobody gets it from the peer.
+  # Whether to time the fastest whole-epoch program written by hand around a peer's layers. It gets
+  # a separate row, and nothing is compared with it, because the peer does not offer it.
   config.loops_by_hand = True
-  # Also jaxdl without what it has in C++, where it has that (see `jaxdl.cpu.cpu_layers`).
+  # Whether to time jaxdl without its layers in C++ too (see `jaxdl.cpu`).
   config.xla_alone = True
 
   if variant == "quick":
@@ -120,7 +119,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     config.peers = ()
   if variant == "gpu":
     config.device = "gpu"
-    for peer in config.variants:  # there is no knowing which win there
+    for peer in config.variants:  # it is unknown which is fastest there
       config.variants[peer] = ()
     config.train = config.inference = config.population = ("cnn_binary", "mlp_minibatch")
     config.cold_start = ()

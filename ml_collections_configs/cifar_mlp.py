@@ -3,21 +3,21 @@
 python -m experiments.cifar_mlp \
     --config=ml_collections_configs/cifar_mlp.py[:VARIANT] --workdir=DIR
 
-The coursework's network, 1,707,274 parameters, on CIFAR-10. After 50 epochs its accuracy was
-54.52 %, its loss 1.2769.
+The coursework's network with 1,707,274 parameters on CIFAR-10. After 50 epochs the coursework had
+54.52 % accuracy and a loss of 1.2769.
 
-On two CPU cores beside other work (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose
+On two CPU cores with other load (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose
 images were compressed again as JPEG:
 
   VARIANT   seeds  time     test accuracy: coursework, no_augmentation, constant_rate
   quick     7      5.5 min  33.9, 35.4, 33.0 %; both undecided at a margin of 1 point
-  notebook  10     25 min   coursework alone, on all training images as there
+  notebook  10     25 min   only the arm coursework, on all training images as in the coursework
                             (--config.arms=coursework --config.reference=
                             --config.validation_fraction=0 --config.num_seeds=10): 54.36 % (53.99
-                            to 54.79), loss 1.285 (1.273 to 1.296): the coursework's results are
-                            in both ranges
-  notebook  4      29 min   the same with a tenth kept for validation: 53.85 % (53.68 to 54.09),
-                            loss 1.297 (1.293 to 1.302)
+                            to 54.79), loss 1.285 (1.273 to 1.296); the coursework's results are
+                            within both ranges
+  notebook  4      29 min   the same with a tenth for validation: 53.85 % (53.68 to 54.09), loss
+                            1.297 (1.293 to 1.302)
   smoke     2      seconds  digits; too few seeds: no claim
 """
 
@@ -36,14 +36,14 @@ def get_config(variant: str = "quick") -> ConfigDict:
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
   config = ConfigDict()
-  # `coursework` is the setting below; the others leave one part of it out.
+  # `coursework` has the settings below; the others leave out one part of them.
   config.arms = ("coursework", "no_augmentation", "constant_rate")
   config.reference = "coursework"
   config.num_seeds = 4
   config.seed = 0
 
   config.dataset = "cifar10"
-  config.num_train = 0  # of the training images; 0: all
+  config.num_train = 0  # number of training images; 0: all
   config.validation_fraction = 0.1
 
   config.model = "cifar_mlp"

@@ -1,9 +1,9 @@
-"""Which claims of the coursework and its textbook hold? The runs that the ledger rests on.
+"""Which claims of the coursework and its textbook hold? The runs that decide it.
 
 python -m experiments.claims --config=ml_collections_configs/claims.py[:VARIANT] --workdir=DIR
 
 On two CPU cores (AMD Zen 5; no GPU was measured) `quick` takes about half an hour, most of it for
-compare_initializers, and gave docs/CLAIMS.md. `smoke` has the smallest run of each.
+compare_initializers; docs/CLAIMS.md is its result. `smoke` has the smallest run of each experiment.
 """
 
 from ml_collections import ConfigDict
@@ -14,11 +14,11 @@ VARIANTS = ("quick", "smoke")
 
 
 def get_config(variant: str = "quick") -> ConfigDict:
-  """Returns the config of a variant; `smoke` has the smallest run of each and decides nothing."""
+  """Returns the config of a variant; `smoke` has the smallest runs and decides nothing."""
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
   config = ConfigDict()
-  # Experiment -> variant of its config; an empty one leaves its claims out.
+  # Experiment -> variant of its config; an empty variant leaves out the experiment's claims.
   config.runs = ConfigDict(
     {
       "compare_initializers": "mnist",
@@ -29,7 +29,7 @@ def get_config(variant: str = "quick") -> ConfigDict:
       "gradient_flow": "mnist",
     }
   )
-  config.num_seeds = 0  # of every run; 0: as its config has it
+  config.num_seeds = 0  # seeds of every run; 0: as in its own config
   config.alpha = 0.05
   config.note = ""  # on the data or the machine, shown in the ledger
 

@@ -8,15 +8,16 @@ On two CPU cores (no GPU was measured), JAX 0.12.0:
   VARIANT   seeds  time     setting and result
   mnist     8      2 min    the coursework's: all 60,000 training images of MNIST, 10 epochs, Adam
                             0.001. Batch 70.6 % in 1.2 s, stochastic 96.7 % in 16 s, mini-batch
-                            97.8 % in 3.5 s, 28 epochs of batch 87.8 % in 2.9 s (one run alone)
+                            97.8 % in 3.5 s, 28 epochs of batch 87.8 % in 2.9 s (times of one run
+                            alone)
   sgd       8      not run  the same with SGD 0.01
   digits    8      not run  the digits of scikit-learn, 10 epochs, Adam 0.001
-  smoke     2      seconds  300 of them, 2 epochs, fewer rounds of timing
+  smoke     2      seconds  300 digits, 2 epochs, fewer rounds of timing
 
 The coursework's accuracies of batch (71.95 %) and mini-batch descent (97.72 %) are within the range
-of these seeds, that of stochastic descent is not: 97.60 %, where 24 seeds gave 95.72 to 97.20 %.
-Keras does not reach it either: with the same setting and 12 seeds 96.44 to 97.15 %, at a training
-loss of 0.102 to 0.126, here 0.094 to 0.120.
+of these seeds. That of stochastic descent, 97.60 %, is not: 24 seeds gave 95.72 to 97.20 %. Keras
+does not reach it either: with the same setting, 12 seeds gave 96.44 to 97.15 %, with a training
+loss of 0.102 to 0.126 (here 0.094 to 0.120).
 """
 
 from ml_collections import ConfigDict
@@ -31,17 +32,18 @@ def get_config(variant: str = "mnist") -> ConfigDict:
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
   config = ConfigDict()
-  # One arm each; 0: the whole training set.
+  # One arm per batch size; 0: the whole training set.
   config.batch_sizes = (0, 1, 32)
-  # The whole set is trained once more for so many epochs, about as many as fit in the training time
-  # of mini-batches. Not measured at run time, so that a run can be repeated. 0: no such arm.
+  # One more arm trains the whole set for this many epochs, about as many as fit in the training
+  # time of mini-batches. The number is fixed, not measured, so that a run can be repeated. 0: no
+  # such arm.
   config.equal_time_epochs = 28
   config.num_seeds = 8
   config.seed = 0
 
   config.dataset = "mnist"
   config.classes = ()  # all
-  config.num_train = 0  # of the training images; 0: all
+  config.num_train = 0  # number of training images; 0: all
   config.validation_fraction = 0.0
 
   config.model = "mlp"
@@ -61,9 +63,9 @@ def get_config(variant: str = "mnist") -> ConfigDict:
   config.alpha = 0.05
   config.num_resamples = 99_999
 
-  # One member of each arm alone: how often an epoch and the predictions of the test set are timed,
-  # and the largest difference between inference times that counts as none, as a share of their
-  # median.
+  # Timing of one member of each arm alone: how often an epoch and the prediction of the test set
+  # are timed, and the largest difference between inference times that counts as none, as a share of
+  # their median.
   config.timing_rounds = 8
   config.inference_rounds = 20
   config.timing_margin = 0.05
@@ -76,7 +78,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     config.learning_rate = 0.01
   if variant in ("digits", "smoke"):
     config.dataset = "digits"
-    # 445 test images, so that one of them is 0.2 points.
+    # With 445 test images, one image is 0.2 points.
     config.margins = ConfigDict({"test_accuracy": 0.01, "test_loss": 0.05})
   if variant == "smoke":
     config.num_seeds = 2

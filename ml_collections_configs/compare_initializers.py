@@ -7,7 +7,7 @@ On two CPU cores, JAX 0.12.0:
 
   VARIANT   seeds  time    test accuracy: glorot_uniform, random_uniform, random_normal; verdict
   mnist     16     20 min  98.52, 98.60, 98.79 %; random_normal is better than both others (margin
-                           0.2 points; the time is beside other work on the same cores)
+                           0.2 points; other work ran on the same cores)
   digits    16     14 s    all three equivalent within 2 points
   smoke     2      seconds too few seeds: no claim
 """
@@ -24,7 +24,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
   config = ConfigDict()
-  # One arm each: KERNEL for kernels and biases alike, or KERNEL/BIAS.
+  # One arm per initializer: KERNEL, for both kernels and biases, or KERNEL/BIAS.
   config.initializers = ("glorot_uniform", "random_uniform", "random_normal")
   config.num_seeds = 16
   config.seed = 0
@@ -44,7 +44,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
   config.patience = 4  # on the validation loss; -1: never stop early
   config.min_delta = 0.0
   config.restore_best = False
-  config.threshold = 0.9  # class 1 where its probability is above; results at 0.5 stand beside
+  config.threshold = 0.9  # class 1 if its probability is above this; results at 0.5 are shown too
 
   # Metrics to compare and the largest difference in each that counts as none; the first one is what
   # the answer is about.
@@ -62,7 +62,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     config.num_seeds = 16
     config.num_epochs = 12
     config.batch_size = 32
-    # 89 test images, so that one of them is 1.1 points.
+    # With 89 test images, one image is 1.1 points.
     config.margins = ConfigDict(
       {"test_accuracy": 0.02, "test_accuracy_at_half": 0.02, "test_loss": 0.05}
     )

@@ -23,19 +23,19 @@ VARIANTS = ("quick", "notebook", "smoke")
 def get_config(variant: str = "quick") -> ConfigDict:
   """Returns the config of a variant: `notebook` is the coursework's setting, `smoke` takes seconds.
 
-  `quick` has a quarter of the parameters, a fifth of the training images and of the epochs.
+  `quick` has a quarter of the parameters and a fifth of the training images and epochs.
   """
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
   config = ConfigDict()
-  # Cross-entropy and squared error of the softmax outputs; hinge on the scores before the softmax,
-  # and on its outputs, as the coursework had it.
+  # Cross-entropy and squared error of the softmax outputs; hinge on the logits, and hinge on the
+  # softmax outputs, as in the coursework.
   config.losses = ("categorical_cross_entropy", "mean_squared_error", "hinge", "softmax_hinge")
   config.num_seeds = 4
   config.seed = 0
 
   config.dataset = "cifar10"
-  config.num_train = 0  # of the training images; 0: all
+  config.num_train = 0  # number of training images; 0: all
   config.validation_fraction = 0.1
 
   config.model = "cifar_mlp"
@@ -51,8 +51,8 @@ def get_config(variant: str = "quick") -> ConfigDict:
   config.shift_range = 0.1  # of height and width
   config.horizontal_flip = True
 
-  # Metrics to compare and the largest difference in each that counts as none. Losses are in units
-  # of their own and are not compared.
+  # Metrics to compare and the largest difference in each that counts as none. Losses are not
+  # compared, because their units differ.
   config.margins = ConfigDict({"test_accuracy": 0.01, "f1": 0.01}, sort_keys=False)
   config.alpha = 0.05
   config.num_resamples = 99_999
@@ -61,7 +61,7 @@ def get_config(variant: str = "quick") -> ConfigDict:
   config.slice_size = 0  # images that pass through the model at once; 0: automatic
 
   if variant == "quick":
-    # A quarter of the parameters, 402,250: the state of Adam is what two cores are busy with.
+    # A quarter of the parameters, 402,250, because two cores spend most time on the state of Adam.
     config.model = "mlp(128,64)"
     config.num_seeds = 10
     config.num_train = 10_000

@@ -6,9 +6,9 @@ python -m experiments.compare_optimizers \
 On two CPU cores (no GPU was measured), JAX 0.12.0:
 
   VARIANT   seeds  time    setting and result
-  mnist     12     2 min   6,000 images of MNIST, 8 epochs; best rates sgd 0.3, momentum 0.1,
-                           nesterov 0.03, rmsprop 0.003, adagrad 0.1, adam and adamw 0.003, at
-                           which accuracies differ by less than a point
+  mnist     12     2 min   6,000 images of MNIST, 8 epochs. Best rates: sgd 0.3, momentum 0.1,
+                           nesterov 0.03, rmsprop 0.003, adagrad 0.1, adam and adamw 0.003; at
+                           these, accuracies differ by less than a point
   full      12     not run all of MNIST, 10 epochs
   smoke     2      seconds digits, 2 epochs, two optimizers with four rates: no claim
 """
@@ -25,20 +25,20 @@ def get_config(variant: str = "mnist") -> ConfigDict:
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
   config = ConfigDict()
-  # One arm for each pair of them.
+  # One arm for each pair of an optimizer and a learning rate.
   config.optimizers = ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adam", "adamw")
   config.learning_rates = (
     *(1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01),
     *(0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
   )
-  # 21 pairs of optimizers: with fewer than 10 seeds nothing could be significant, with 12 a
-  # difference may fail to show in a seed or two.
+  # There are 21 pairs of optimizers, so with fewer than 10 seeds nothing could be significant. With
+  # 12, a difference may be absent in a seed or two.
   config.num_seeds = 12
   config.seed = 0
 
   config.dataset = "mnist"
-  config.num_train = 6_000  # from the first; 0: all
-  config.validation_fraction = 0.2  # the best rates are chosen on these
+  config.num_train = 6_000  # the first training images; 0: all
+  config.validation_fraction = 0.2  # the best learning rates are chosen on these images
 
   config.model = "mlp"
   config.activation = "relu"
@@ -73,6 +73,6 @@ def get_config(variant: str = "mnist") -> ConfigDict:
     config.learning_rates = (1e-4, 0.01, 0.1, 10.0)
     config.num_seeds = 2
     config.num_epochs = 2
-    # 447 test images, so that one of them is 0.2 points.
+    # With 447 test images, one image is 0.2 points.
     config.margins = ConfigDict({"test_accuracy": 0.02, "epochs_to_target": 0.5}, sort_keys=False)
   return config

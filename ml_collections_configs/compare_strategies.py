@@ -8,8 +8,8 @@ compressed again as JPEG:
 
   VARIANT   seeds  time    setting and result
   cifar10   12     2.5 min 5,000 images, 12 epochs, 402,250 parameters: base 36.4 %, cnn 51.9 %,
-                           one_cycle 39.0 %, dropout 31.9 %, two networks together 1.5 to 2.2
-                           points above their members
+                           one_cycle 39.0 %, dropout 31.9 %; ensembles of two networks are 1.5 to
+                           2.2 points above their members
   notebook  12     not run all images, 50 epochs, the coursework's 1,707,274 parameters
   smoke     2      seconds digits, 2 epochs, base and four strategies: no claim
 """
@@ -26,22 +26,22 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
   config = ConfigDict()
-  # The base, which is always trained, and any of `changes`.
+  # Any keys of `changes`; the base is always trained.
   config.strategies = (
     *("base", "early_stopping", "step_decay", "cosine", "reduce_on_plateau", "warmup"),
     *("one_cycle", "dropout", "l2", "label_smoothing", "augmentation", "cnn"),
   )
-  # 11 comparisons with the base: with fewer than 9 seeds nothing could be significant; 12 make 6
-  # ensembles of two, the fewest that can be.
+  # There are 11 comparisons with the base, so with fewer than 9 seeds nothing could be significant.
+  # 12 seeds give 6 ensembles of two, the fewest that can be significant.
   config.num_seeds = 12
   config.seed = 0
 
   config.dataset = "cifar10"
-  config.num_train = 5_000  # from the first; 0: all
+  config.num_train = 5_000  # the first training images; 0: all
   config.validation_fraction = 0.1
 
-  # The base: 3,072 inputs, 128 and 64 ReLU, 10 outputs; 402,250 parameters, a quarter of those of
-  # the coursework's network, since the state of Adam is what two cores are busy with.
+  # The base has 3,072 inputs, 128 and 64 ReLU units and 10 outputs. Its 402,250 parameters are a
+  # quarter of the coursework's, because two cores spend most time on the state of Adam.
   config.model = "mlp(128,64)"
   config.activation = "relu"
   config.kernel_initializer = "glorot_uniform"
@@ -56,7 +56,7 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
   config.patience = -1  # never stop early
   config.reference = "base"
 
-  # Strategy -> settings in which it differs from the base.
+  # Strategy -> the settings in which it differs from the base.
   config.changes = ConfigDict(
     {
       # Reports the weights of the best epoch, not those of `patience` epochs later.
@@ -70,8 +70,8 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
       "l2": {"l2": 1e-4},
       "label_smoothing": {"label_smoothing": 0.1},
       "augmentation": {"rotation_range": 15.0, "shift_range": 0.1, "horizontal_flip": True},
-      # 42,442 parameters with ten outputs on 32 x 32 x 3 images: two blocks of convolution and
-      # pooling, then the output.
+      # Two blocks of convolution and pooling, then the output: 42,442 parameters for ten classes of
+      # 32 x 32 x 3 images.
       "cnn": {"model": "cnn_binary"},
     }
   )
@@ -86,7 +86,7 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
   config.slice_size = 0  # images that pass through the model at once; 0: automatic
 
   if variant == "notebook":
-    # 512 ReLU, 256 tanh; 1,707,274 parameters.
+    # 512 ReLU and 256 tanh units; 1,707,274 parameters.
     config.model = "cifar_mlp"
     config.num_train = 0
     config.num_epochs = 50
@@ -101,6 +101,6 @@ def get_config(variant: str = "cifar10") -> ConfigDict:
     config.num_seeds = 2
     config.num_epochs = 2
     config.changes.warmup.schedule = "warmup(1)"
-    # 447 test images, so that one of them is 0.2 points.
+    # With 447 test images, one image is 0.2 points.
     config.margins.test_accuracy = 0.02
   return config

@@ -10,12 +10,13 @@ On two CPU cores (no GPU was measured), JAX 0.12.0:
   full     not run  mnist, all              12      20  5 x 6 x (2, 5, 10, 20, 40)
   smoke    seconds  digits                   2       2  2 x 2 x (2, 3)
 
-Of `mnist`: through ten layers of sigmoid a gradient loses four powers of ten, through ten of ReLU
-none; a ReLU network with a third of He's initial weights never learns, with three times them it
-diverges.
+Results of `mnist`: a gradient loses four powers of ten on the way through ten layers of sigmoid,
+and none through ten layers of ReLU. A ReLU network never learns if its initial weights are a third
+of He's, and diverges if they are three times He's.
 
-The optimizer is plain SGD at one learning rate for all: its step is the gradient itself, so what
-has vanished moves nothing. Adam divides each gradient by its size, and hides the difference.
+The optimizer is plain SGD with the same learning rate for all arms. Its step is proportional to the
+gradient, so a vanished gradient changes nothing. Adam would divide each gradient by its size and
+hide the difference.
 """
 
 from ml_collections import ConfigDict
@@ -30,16 +31,16 @@ def get_config(variant: str = "mnist") -> ConfigDict:
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
   config = ConfigDict()
-  # One arm for each combination. The gradients of the others are compared with those of the first
-  # activation, and their speed with that of the first initializer.
+  # One arm for each combination. Gradients are compared with those of the first activation, and the
+  # speed of learning with that of the first initializer.
   config.activations = ("sigmoid", "tanh", "relu", "leaky_relu", "gelu")
-  # The variance that keeps a ReLU's signal at its size, that which keeps a linear unit's; then a
-  # standard deviation too small and one too large. All are multiples of the same numbers, which
-  # leaves the scale as the only difference within a seed, and is the quickest to compile.
+  # The variance that preserves the signal of a ReLU, that of a linear unit, and a standard
+  # deviation that is too small or too large. All are multiples of the same random numbers, so
+  # within a seed only the scale differs. This also compiles fastest.
   config.initializers = ("he_normal", "glorot_normal", "he_normal(0.3)", "he_normal(3)")
   config.depths = (2, 5, 10)  # hidden layers
-  config.width = 64  # units of each
-  # The verdicts are about this arm and those that differ from it in one of the three.
+  config.width = 64  # units per hidden layer
+  # The verdicts are about this arm and those that differ from it in one of the three settings.
   config.reference = "relu/he_normal/depth 10"
   config.num_seeds = 10
   config.seed = 0
@@ -56,7 +57,7 @@ def get_config(variant: str = "mnist") -> ConfigDict:
   config.batch_size = 32
   config.num_epochs = 8
   config.patience = -1  # never stop early
-  config.target_loss = 0.5  # of training
+  config.target_loss = 0.5  # training loss
 
   # Metrics to compare and the largest difference in each that counts as none; the first one is what
   # the answer is about.

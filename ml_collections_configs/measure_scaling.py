@@ -3,8 +3,8 @@
 python -m experiments.measure_scaling \
     --config=ml_collections_configs/measure_scaling.py[:VARIANT] --workdir=DIR
 
-The network and the data of the comparison of initializers. `full` takes eleven minutes on two
-CPU cores (AMD Zen 5) that do nothing else; its results are in docs/scaling.md.
+The network and the data are those of compare_initializers. `full` takes eleven minutes on two idle
+CPU cores (AMD Zen 5); its results are in docs/scaling.md.
 """
 
 from ml_collections import ConfigDict
@@ -24,19 +24,19 @@ def get_config(variant: str = "full") -> ConfigDict:
   config.model = "cnn_binary"
   config.batch_size = 512
   config.seed = 0
-  config.rounds = 5  # of what is compared, in turns
+  config.rounds = 5  # rounds in which runs that are compared take turns
 
-  # Checkpoints: members on all cores, each for so many epochs.
+  # The cost of checkpoints: members, on all cores, and epochs of each.
   config.checkpoint_members = 4
   config.checkpoint_epochs = 10
-  # Strong scaling: one worker against two, each with a core of its own.
+  # Strong scaling: one worker against two, each with its own core.
   config.scaling_members = 8
   config.scaling_epochs = 3
   config.scaling_train = 4_000
-  # Chunks without content.
+  # Chunks that train nothing, to measure the overhead per chunk.
   config.num_empty_chunks = 10_000
-  # The cost model: (members, epochs, images to train and to validate on) of the runs that it is
-  # fitted to, and of the one that it has to predict.
+  # The cost model: (members, epochs, training and validation images) of the runs to which it is
+  # fitted, and of the run that it must predict.
   config.fitted = ((4, 2, 1_000), (4, 6, 1_000), (4, 2, 4_000), (4, 6, 4_000), (12, 2, 1_000))
   config.predicted = (8, 5, 8_000)
 

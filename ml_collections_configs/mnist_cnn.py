@@ -3,16 +3,16 @@
 python -m experiments.mnist_cnn \
     --config=ml_collections_configs/mnist_cnn.py[:VARIANT] --workdir=DIR
 
-The coursework's network, 515,146 parameters, on ten classes: its table says He initialization, its
-code has Glorot. Its test accuracy was 99.07 %.
+The coursework's network with 515,146 parameters on ten classes. The coursework's table says He
+initialization, but its code uses Glorot. Its test accuracy was 99.07 %.
 
 On two CPU cores (no GPU was measured), JAX 0.12.0:
 
   VARIANT   seeds  time     result
   quick     6      not run
-  notebook  4      19 min   Glorot 98.54 % (97.34 to 99.11), He 98.75 % (98.68 to 98.80), beside
-                            other work: the coursework's one run lies in the range of its code's
-                            Glorot; too few seeds for a claim about the two
+  notebook  4      19 min   Glorot 98.54 % (97.34 to 99.11), He 98.75 % (98.68 to 98.80), with
+                            other load; the coursework's run is within the range of Glorot; too few
+                            seeds for a claim about the two
   digits    6      2.5 min  97.6 and 98.1 %: undecided from six seeds
   smoke     2      seconds  too few seeds: no claim
 """
@@ -32,12 +32,12 @@ def get_config(variant: str = "quick") -> ConfigDict:
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
   config = ConfigDict()
-  config.initializers = ("glorot_uniform", "he_normal")  # of the kernels; biases are zero
+  config.initializers = ("glorot_uniform", "he_normal")  # of the kernels; biases start at zero
   config.num_seeds = 4
   config.seed = 0
 
   config.dataset = "mnist"
-  config.num_train = 0  # of the training images; 0: all
+  config.num_train = 0  # number of training images; 0: all
   config.validation_fraction = 0.1
 
   config.model = "cnn_mnist"

@@ -450,8 +450,8 @@ def test_large_worksheets_are_refused_in_time(text):
 @fuzz(200)
 @given(FORMULAS | TEXT)
 def test_formulas(text):
-  for names in (None, {"x", "w", "L", "a"}):
-    formula = outcome(expressions.parse, text, names)
+  for working in (False, True):
+    formula = outcome(expressions.parse, text, {"x", "w", "L", "a"}, working)
     assert formula is None or all(math.isfinite(getattr(item, "value", 0)) for item in formula)
 
 

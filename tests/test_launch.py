@@ -45,7 +45,7 @@ def test_the_files_are_those_of_the_command_line(experiment, finished, tmp_path)
 
 # Signals arrive in the main thread of a process, which may not be the one that tests run in.
 _STOPPED = """
-import os, signal
+import os, signal, time
 from conftest import *
 from jaxdl import launch
 from jaxdl.experiment import Experiment
@@ -60,6 +60,7 @@ def run(config, workdir):
   def commit_and_ask_to_stop(self, *arguments):
     commit(self, *arguments)
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)  # or this worker may train all that is left before the signal is noticed
 
   store.Store.commit_chunk = commit_and_ask_to_stop
   try:
@@ -70,7 +71,7 @@ def run(config, workdir):
   files = {file: file.stat().st_mtime_ns for file in pathlib.Path(workdir).glob("run/chunks/*")}
   assert 1 <= len(files) < 3
   launch.run(experiment, workdir)
-  assert all(file.stat().st_mtime_ns == time for file, time in files.items())
+  assert all(file.stat().st_mtime_ns == then for file, then in files.items())
 """
 
 

@@ -143,7 +143,31 @@ def test_damage_is_trained_again(arguments, undisturbed, tmp_path, how, caplog):
     file.write_bytes(content)
   with caplog.at_level(logging.WARNING, "jaxdl"):
     _same(_train(tmp_path, arguments), undisturbed)
-  assert sum("is damaged" in record.getMessage() for record in caplog.records) == len(damaged)
+  assert sum("it is damaged" in record.getMessage() for record in caplog.records) == len(damaged)
+
+
+@pytest.mark.usefixtures("compacting")
+def test_chunks_that_were_exchanged_are_trained_again(arguments, undisturbed, tmp_path, caplog):
+  """Two of one program, with as many members each."""
+  _train(tmp_path, arguments)
+  one, other = sorted((tmp_path / "chunks").glob("g0-*"))
+  one.rename(tmp_path / "aside")
+  other.rename(one)
+  (tmp_path / "aside").rename(other)
+  with caplog.at_level(logging.WARNING, "jaxdl"):
+    _same(_train(tmp_path, arguments), undisturbed)
+  assert caplog.text.count("it is of chunk") == 2
+
+
+@pytest.mark.usefixtures("compacting")
+def test_a_checkpoint_of_another_chunk_is_not_used(arguments, undisturbed, tmp_path, caplog):
+  with pytest.raises(_Killed):
+    _train(tmp_path, arguments, when=3)
+  (there,) = (tmp_path / "checkpoints").iterdir()
+  there.rename(there.with_name(there.name.replace("s0", "s3")))
+  with caplog.at_level(logging.WARNING, "jaxdl"):
+    _same(_train(tmp_path, arguments), undisturbed)
+  assert "it is of chunk" in caplog.text
 
 
 def test_checkpoints_of_another_run_are_not_taken(arguments, tmp_path, blobs, mlp_arm):
@@ -278,7 +302,7 @@ def test_asked_to_stop_it_saves_and_says_so(finished, tmp_path, number, run_modu
   _, error = run.communicate(timeout=60)
   assert run.returncode == 75, error
   assert error.splitlines()[-1] == (
-    f"interrupted by {number.name}; the same command goes on from here"
+    f"interrupted by {number.name}; run the same command again to continue"
   )
   assert "Traceback" not in error
   assert not (workdir / "report.md").exists()
@@ -374,6 +398,7 @@ def test_permission_denied_is_one_line_and_nothing_is_lost(finished, tmp_path, r
   workdir = tmp_path / "run"
   shutil.copytree(finished, workdir)
   here = store.Store(workdir / "run")
+  here.join()
   removed = sorted((here.folder / "chunks").iterdir())[-1]
   removed.unlink()
   here.save_checkpoint(removed.stem, 7, {"epoch": np.int32(7)})

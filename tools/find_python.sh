@@ -1,12 +1,12 @@
 #!/bin/sh
-# Prints the path of the newest supported Python that really runs, or fails with a message.
+# Prints the path of the newest supported Python that works, or fails with a message.
 #   tools/find_python.sh [VERSION ...]     (default: 3.13 3.12 3.11)
-# A version manager's shim may exist for a Python that is not there, and a distribution's Python may
-# come without venv, so each candidate has to show that it works. PYTHON=... overrides the search.
+# A version manager may have a shim for a Python that is not installed, and a distribution's Python
+# may lack venv, so each candidate is tried. PYTHON=... overrides the search.
 set -u
 [ $# -gt 0 ] || set -- 3.13 3.12 3.11
 
-# runs CANDIDATE [VERSION]: whether it is a Python of that version (any from 3.11 on without) with venv.
+# runs CANDIDATE [VERSION]: whether it is a Python with venv and that version (default: >= 3.11).
 runs() {
   "$1" -c "
 import ensurepip, ssl, sys, venv
@@ -14,7 +14,7 @@ version = '%d.%d' % sys.version_info[:2]
 sys.exit(version != '${2:-}' if '${2:-}' else sys.version_info < (3, 11))" >/dev/null 2>&1
 }
 
-# The real interpreter, not the shim: a shim's meaning depends on the folder that it is called from.
+# Prints the path of the real interpreter; a shim may start another one in another folder.
 resolve() { "$1" -c 'import sys; print(sys.executable)'; }
 
 if [ -n "${PYTHON:-}" ]; then
@@ -22,7 +22,7 @@ if [ -n "${PYTHON:-}" ]; then
     resolve "$PYTHON"
     exit 0
   fi
-  echo "error: PYTHON=$PYTHON is no Python >= 3.11 that runs and has the module venv" >&2
+  echo "error: PYTHON=$PYTHON is not a working Python >= 3.11 with the module venv" >&2
   exit 2
 fi
 
@@ -37,5 +37,5 @@ for version in "$@"; do
     fi
   done
 done
-echo "error: found no Python $* that runs and has the module venv; install one or set PYTHON=..." >&2
+echo "error: found no working Python $* with the module venv; install one or set PYTHON=..." >&2
 exit 2

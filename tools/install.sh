@@ -1,14 +1,15 @@
 #!/bin/sh
-# Brings a virtual environment up to date with a lock file; does nothing where it already is.
+# Brings a virtual environment up to date with a lock file; does nothing if it is up to date.
 #   tools/install.sh VENV LOCK [no-project]
-# The environment is made anew when PYTHON=... asks for another Python than it has, or when it is broken.
+# The environment is created again if the lock, the build or PYTHON=... has changed, or it is broken.
 set -eu
 venv=$1
 lock=$2
 tools=$(dirname "$0")
 stamp="$venv/installed-from"
 
-# What is installed: of the project, which is editable, only what is compiled, and by what.
+# The part of the project that installation depends on (it is editable): what is compiled, and the
+# compiler.
 project() {
   [ "${1:-}" = no-project ] || { cat setup.py jaxdl/cpu/ops.cc; command -v "${CXX:-c++}" || :; }
 }
@@ -26,8 +27,8 @@ python=$("$tools/find_python.sh")
 echo "installing into $venv with $("$python" --version) (a minute or two)" >&2
 "$python" -m venv --clear "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check -q -q "$@"; }
-# setuptools first, from the lock: it builds what comes without a wheel, and this project, with no
-# isolated build environment that would fetch unpinned tools.
+# First setuptools, from the lock. It builds this project and the dependency that has no wheel,
+# without an isolated build environment, which would fetch unpinned tools.
 awk '/^setuptools==/ {on = 1} on {print} on && !/\\$/ {exit}' "$lock" >"$venv/build.lock"
 pip install --require-hashes -r "$venv/build.lock"
 pip install --require-hashes --no-build-isolation -r "$lock"
@@ -35,6 +36,6 @@ if [ "$no_project" != no-project ]; then
   pip install --no-deps --no-build-isolation --editable .
   "$venv/bin/python" -c 'from jaxdl.cpu import matmul
 why = matmul.why_unavailable()
-if why: print(f"note: no layers in C++, so training on CPU is slower, by up to 1.7 times: {why}")' >&2
+if why: print(f"note: no layers in C++, so training on CPU is slower by a factor of up to 1.7: {why}")' >&2
 fi
 wanted >"$stamp"

@@ -2,26 +2,26 @@
 
   python -m experiments.peers.keras_peer SPEC.json
 
-`protocol` says what the spec holds and what is said on standard input and output. The variants:
+`protocol` describes the spec and the messages on standard input and output. The variants are
 
-  fit                     Model.fit of arrays in memory
-  fit_tf_data             Model.fit of a tf.data pipeline that gathers batches from memory and
+  fit                     Model.fit on arrays in memory
+  fit_tf_data             Model.fit on a tf.data pipeline that gathers batches from memory and
                           prefetches them
-  epoch_function          a train loop by hand: one program runs over all batches of an epoch and
-                          gathers them itself; Keras's layers, loss and optimizer
-  step_function           on JAX: one program for each batch, called from a Python loop
+  epoch_function          a training loop by hand, with Keras's layers, loss and optimizer: one
+                          program runs over all batches of an epoch and gathers them itself
+  step_function           on JAX: one program per batch, called from a Python loop
 
-and after them, where they apply: `_steps`, many steps per execution of `fit`; `_jit`, compiled with
-XLA (on JAX all are); `_jit_step`, XLA for each step in a loop of TensorFlow's. With augmentation:
+with these suffixes where they apply: `_steps`, many steps per execution of `fit`; `_jit`, compiled
+with XLA (on JAX all are); `_jit_step`, each step compiled with XLA in a loop of TensorFlow. With
+augmentation:
 
-  fit_generator           ImageDataGenerator, where Keras keeps it now, that feeds Model.fit
+  fit_generator           Model.fit on Keras's ImageDataGenerator
   fit_tf_data             RandomRotation, RandomTranslation and RandomFlip in the pipeline
-  fit_layers              the same layers as the model's first
-  epoch_function          the same map as ImageDataGenerator's, in the program, through
+  fit_layers              the same layers at the start of the model
+  epoch_function          the map of ImageDataGenerator in the program, with
                           keras.ops.image.affine_transform
 
-The layers interpolate once for the rotation and once more for the shift; the others do both at
-once.
+The layers interpolate twice, for the rotation and for the shift; the others interpolate once.
 """
 
 import dataclasses
@@ -37,20 +37,20 @@ import numpy as np
 from experiments.peers import protocol
 from experiments.peers.protocol import Data, PeerError, Spec
 
-# On TensorFlow; 1024 were as fast, with batches of a single example.
+# On TensorFlow. 1024 were no faster, with batches of a single example.
 _STEPS = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """The switches of a variant.
+  """The settings of a variant.
 
   Attributes:
-    name: what to call it.
-    mode: "fit", or "epoch" or "step" for a train loop by hand, whose program is an epoch or a step.
-    jit: "none", "all", or in mode "epoch" on TensorFlow "step": what XLA compiles. JAX has "all".
-    steps_per_execution: of `fit`.
-    pipeline: of `fit`: "array", "tf_data", "generator" or "layers"; see above.
+    name: name of the variant.
+    mode: "fit", or a training loop by hand, whose program is an "epoch" or a "step".
+    jit: what XLA compiles: "none", "all" or, in mode "epoch" on TensorFlow, "step". JAX has "all".
+    steps_per_execution: argument of `Model.compile`, in mode "fit".
+    pipeline: source of the data in mode "fit": "array", "tf_data", "generator" or "layers".
   """
 
   name: str
@@ -61,7 +61,7 @@ class Variant:
 
 
 def variants(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Returns the variants that fit a spec, a parsed SPEC.json; Keras is not needed for it."""
+  """Returns the variants that fit a spec, a parsed SPEC.json; needs no Keras."""
   augmented = spec.get("augmentation") is not None
   if spec.get("backend", "tensorflow") == "jax":
     found = [
@@ -75,8 +75,8 @@ def variants(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
       for suffix, pipeline in _pipelines(augmented).items()
       for many, steps in {"": 1, "_steps": _STEPS}.items()
       for jit in ("", "_jit")
-      # XLA knows none of the operations that the layers transform images with, and a generator is
-      # not waited for any less if the steps are joined.
+      # XLA cannot compile the operations with which the layers transform images, and joining steps
+      # does not make a generator faster.
       if not (jit and pipeline == "layers") and not (many and pipeline == "generator")
     ]
     suffixes = {"": "none", "_jit_step": "step"} | ({} if augmented else {"_jit": "all"})
@@ -122,7 +122,7 @@ class _Worker:
 
     def predict() -> np.ndarray:
       logits = [forward(batch) for forward, batch in calls]
-      logits = [np.asarray(batch) for batch in logits]  # only now, or the device would wait
+      logits = [np.asarray(batch) for batch in logits]  # after all calls, so the device never waits
       return logits[0] if len(logits) == 1 else np.concatenate(logits)
 
     return predict
@@ -130,8 +130,8 @@ class _Worker:
   def _make_forward(self, shape: tuple[int, ...]) -> Callable[[Any], Any]:
     """Returns a compiled function from images of this shape to logits `[B, C]`.
 
-    The overhead of Model.predict, and even of predict_on_batch, is many times the time that a
-    single image takes.
+    Model.predict, and even predict_on_batch, have an overhead of many times the prediction of a
+    single image.
     """
     model, backend = self._model, self._backend
     if self._spec.backend == "jax":
@@ -144,11 +144,11 @@ class _Worker:
     program = backend.function(
       lambda images: model(images, training=False), jit_compile=self._variant.jit != "none"
     )
-    # To call this one takes half as long as to have it looked up by the arguments.
+    # Calling this takes half as long as a lookup by the arguments.
     return program.get_concrete_function(backend.TensorSpec(shape, backend.float32))
 
   def _variables(self) -> tuple[list, list]:
-    """Returns the values of the variables, on JAX: those that train, and the others."""
+    """Returns the values of the trainable and of the other variables, on JAX."""
     model = self._model
     return (
       [variable.value for variable in model.trainable_variables],
@@ -178,7 +178,7 @@ class FitWorker(_Worker):
     return [float(history.history["loss"][-1])]
 
   def _feed(self, num_examples: int) -> dict[str, Any]:
-    """Returns the arguments of `fit` that give it the data."""
+    """Returns the arguments of `fit` that provide the data."""
     spec = self._spec
     images, labels = self._data.train_images[:num_examples], self._labels[:num_examples]
     if self._variant.pipeline == "tf_data":
@@ -190,7 +190,7 @@ class FitWorker(_Worker):
     augmentation = spec.augmentation
     generator = ImageDataGenerator(
       rotation_range=augmentation.rotation_range,
-      # It takes 1 and more as pixels.
+      # Values of 1 and above mean pixels.
       width_shift_range=augmentation.shift_range,
       height_shift_range=augmentation.shift_range,
       horizontal_flip=augmentation.horizontal_flip,
@@ -199,7 +199,7 @@ class FitWorker(_Worker):
     return {"x": generator.flow(images, labels, batch_size=spec.batch_size, shuffle=True)}
 
   def _pipeline(self, num_examples: int) -> Any:
-    """Returns the batches of one epoch, reshuffled each time, as a tf.data.Dataset."""
+    """Returns the batches of one epoch as a tf.data.Dataset, which reshuffles every time."""
     import tensorflow as tf
 
     spec = self._spec
@@ -212,13 +212,13 @@ class FitWorker(_Worker):
         batch = layer(batch, training=True)
       return batch, tf.gather(labels, rows)
 
-    # Only numbers are shuffled, which is cheap and lets the buffer hold all of them.
+    # Only indices are shuffled, which is cheap and lets the buffer hold all of them.
     order = tf.data.Dataset.range(num_examples).shuffle(num_examples).batch(spec.batch_size)
     return order.map(gather, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
   @functools.cached_property
   def _on_device(self) -> tuple[Any, Any]:
-    """Images and labels as tensors of TensorFlow."""
+    """Images and labels as TensorFlow tensors."""
     import tensorflow as tf
 
     return tf.constant(self._data.train_images), tf.constant(self._labels)
@@ -243,7 +243,7 @@ class TensorflowWorker(_Worker):
     num_steps = num_examples // size
     for _ in range(num_epochs):
       order = self._rng.permutation(num_examples).astype(np.int32)
-      # As long as all examples are, however many there are: one program does for any number.
+      # Padded to the number of all examples, so that one program serves any number.
       padded = np.zeros(len(self._data.train_images), np.int32)
       padded[:num_examples] = order
       total = self._epoch(self._images, self._targets, tf.constant(padded), tf.constant(num_steps))
@@ -264,13 +264,13 @@ class TensorflowWorker(_Worker):
       lambda step, _: step < num_steps,
       body,
       (tf.constant(0), tf.constant(0.0)),
-      # Steps follow each other, and several at once would only hold more memory.
+      # Steps depend on each other; running several at once would only take more memory.
       parallel_iterations=1,
     )
     return total
 
   def _run_batch(self, images: Any, labels: Any, rows: Any) -> Any:
-    """Trains on the examples with these numbers, `[B]`, and returns the sum of their losses."""
+    """Trains on the examples with these indices, `[B]`, and returns the sum of their losses."""
     tf = self._backend
     batch = tf.gather(images, rows)
     if self._spec.augmentation is not None:
@@ -291,7 +291,7 @@ class TensorflowWorker(_Worker):
 
 
 class JaxWorker(_Worker):
-  """Trains with a loop over the batches by hand, in one program or in Python."""
+  """Trains on JAX with a loop over the batches by hand, in one program or in Python."""
 
   def __init__(self, spec: Spec, data: Data, variant: Variant):
     """Puts data and state on the device."""
@@ -301,7 +301,7 @@ class JaxWorker(_Worker):
     trained, others = self._variables()
     optimizer = [variable.value for variable in self._optimizer.variables]
     self._key = jax.random.key(spec.seed)
-    # Copies, since the programs donate them and Keras goes on to refer to its own.
+    # Copies, because the programs donate them and Keras still refers to its own.
     self._state = jax.tree.map(lambda x: x.copy(), (trained, others, optimizer))
     self._images, self._targets = jax.device_put((data.train_images, self._labels))
     self._epoch = jax.jit(self._run_epoch, donate_argnums=0)
@@ -317,7 +317,7 @@ class JaxWorker(_Worker):
       rest = order[num_steps * size :]
       carry = self._state, np.float32(0)
       if self._variant.mode == "epoch":
-        # As long as all examples are, however many there are: one program does for any number.
+        # Padded to the number of all examples, so that one program serves any number.
         padded = np.zeros(len(self._data.train_images), np.int32)
         padded[:num_examples] = order
         carry = self._epoch(carry, self._images, self._targets, key, padded, np.int32(num_steps))
@@ -331,7 +331,7 @@ class JaxWorker(_Worker):
     return [float(total) / num_examples]
 
   def _variables(self) -> tuple[list, list]:
-    """Returns the values in training, once there are any."""
+    """Returns the current values of the variables, if training has begun."""
     return self._state[:2] if hasattr(self, "_state") else super()._variables()
 
   def _run_epoch(self, carry, images, labels, key, order, num_steps):
@@ -345,14 +345,14 @@ class JaxWorker(_Worker):
     return lax.fori_loop(0, num_steps, body, carry)
 
   def _run_batch(self, carry, images, labels, key, rows, step):
-    """Trains on the examples with these numbers, `[B]`."""
+    """Trains on the examples with these indices, `[B]`."""
     jax = self._backend
     (trained, others, optimizer), total = carry
     batch, targets = images[rows], labels[rows]
     if self._spec.augmentation is not None:
       uniform = jax.random.uniform(jax.random.fold_in(key, step), (4, len(rows)))
       batch = _random_affine(self._keras.ops, batch, uniform, self._spec.augmentation)
-      # Or else XLA may gather each pixel once for every place of a kernel.
+      # Without this, XLA may gather each pixel once for every position of a kernel.
       batch = jax.lax.optimization_barrier(batch)
 
     def mean_loss(trained):
@@ -365,14 +365,14 @@ class JaxWorker(_Worker):
 
 
 def _pipelines(augmented: bool) -> dict[str, str]:
-  """Returns what follows the name of `fit` -> pipeline."""
+  """Returns suffix of `fit` -> pipeline."""
   if augmented:
     return {"_generator": "generator", "_tf_data": "tf_data", "_layers": "layers"}
   return {"": "array", "_tf_data": "tf_data"}
 
 
 def _check(variant: Variant, spec: Spec):
-  """Raises PeerError for switches that do not go together, or not with the spec."""
+  """Raises PeerError for settings that do not fit each other or the spec."""
   if spec.num_members > 1:
     raise PeerError(f"Keras trains one member at a time, not {spec.num_members}")
   jax = spec.backend == "jax"
@@ -457,7 +457,7 @@ def _optimizer(keras: Any, spec: Spec) -> Any:
 
 
 def _augmentation_layers(keras: Any, spec: Spec) -> list:
-  """Returns Keras's layers for the augmentation of the spec; none if there is none."""
+  """Returns Keras's layers for the augmentation of the spec; empty without augmentation."""
   augmentation = spec.augmentation
   if augmentation is None:
     return []
@@ -470,15 +470,15 @@ def _augmentation_layers(keras: Any, spec: Spec) -> list:
 
 
 def _random_affine(ops: Any, images: Any, uniform: Any, augmentation: protocol.Augmentation) -> Any:
-  """Rotates and shifts each image, then mirrors half of them, in one map.
+  """Rotates and shifts each image and mirrors half of them, all in one map.
 
-  With places measured from the centre, the pixel at (row, col) of the result is what the image has
-  at R (row + shift_rows, col + shift_cols), R = [[cos, -sin], [sin, cos]].
+  In coordinates from the centre, the pixel (row, col) of the result comes from the position
+  R (row + shift_rows, col + shift_cols) in the image, with R = [[cos, -sin], [sin, cos]].
 
   Args:
-    ops: keras.ops.
+    ops: the module keras.ops.
     images: `[B, H, W, D]` floats.
-    uniform: `[4, B]` in [0, 1): what is drawn.
+    uniform: random numbers `[4, B]` in [0, 1).
     augmentation: the ranges.
   """
   height, width = images.shape[1:3]

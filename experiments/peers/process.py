@@ -1,4 +1,4 @@
-"""The caller's side of `protocol`: workers as processes that take their orders line by line."""
+"""The caller's side of `protocol`: workers are processes that take commands line by line."""
 
 import contextlib
 import json
@@ -11,23 +11,23 @@ from typing import Any
 
 
 class WorkerError(RuntimeError):
-  """A worker that said what is wrong, or ended without a word. The message is one line."""
+  """A worker has failed or ended. The message is one line."""
 
 
 class Worker:
-  """One process that has a network in training."""
+  """One process that trains a network, or several."""
 
   def __init__(self, python: str, module: str, spec: Mapping[str, Any], root: pathlib.Path):
     """Starts the process and waits until it is ready.
 
     Args:
       python: interpreter of the environment that has the framework.
-      module: of the worker, e.g. "experiments.peers.torch_peer".
-      spec: fields of `protocol.Spec`.
-      root: folder that `module` is found in.
+      module: module of the worker, e.g. "experiments.peers.torch_peer".
+      spec: the fields of `protocol.Spec`.
+      root: folder from which `module` can be imported.
 
     Raises:
-      WorkerError: what it asks for cannot be had.
+      WorkerError: the worker does not start, or rejects the spec.
     """
     self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
     path = pathlib.Path(self._folder.name)
@@ -50,7 +50,7 @@ class Worker:
     self.start_seconds = time.perf_counter() - start
 
   def send(self, command: str, **fields: Any):
-    """Sends an order without waiting for its answer. Raises WorkerError."""
+    """Sends a command without waiting for the answer. Raises WorkerError."""
     try:
       self._process.stdin.write(json.dumps({"command": command, **fields}) + "\n")
       self._process.stdin.flush()
@@ -58,7 +58,7 @@ class Worker:
       raise WorkerError(f"the worker has ended: {self._last_words()}") from error
 
   def read(self) -> dict[str, Any]:
-    """Waits for the answer to an order. Raises WorkerError."""
+    """Waits for the answer to a command. Raises WorkerError."""
     line = self._process.stdout.readline()
     if not line:
       raise WorkerError(f"the worker has ended: {self._last_words()}")
@@ -68,7 +68,7 @@ class Worker:
     return answer
 
   def close(self):
-    """Ends the process, whatever it is doing."""
+    """Kills the process."""
     self._process.kill()
     self._process.wait()
     for stream in (self._process.stdin, self._process.stdout, self._log):
@@ -83,10 +83,10 @@ class Worker:
 
 
 class Team:
-  """Workers that do the same at the same time, such as one on each core."""
+  """Workers that run the same commands concurrently, e.g. one on each core."""
 
   def __init__(self, python: str, module: str, specs: Sequence[Mapping[str, Any]], root):
-    """Starts a worker for each spec; see `Worker`."""
+    """Starts one worker per spec; see `Worker`."""
     with contextlib.ExitStack() as stack:
       self.workers = []
       for spec in specs:
@@ -96,9 +96,9 @@ class Team:
       self._stack = stack.pop_all()
 
   def ask(self, command: str, **fields: Any) -> tuple[float, list[dict[str, Any]]]:
-    """Has all workers carry out an order; returns seconds until the last is done, and all answers.
+    """Sends a command to all workers; returns the time until all are done (s), and their answers.
 
-    The time is the worker's own if there is one, without the talk.
+    A single worker's own measurement is returned if it has one, because it excludes communication.
     """
     start = time.perf_counter()
     for worker in self.workers:

@@ -1,25 +1,25 @@
-"""What the workers that train with a peer share: the spec, the data, and the talk with the caller.
+"""What the workers of the benchmark share: spec, data, and messages to and from the caller.
 
-A peer is another framework. Its worker runs in an environment of its own, without jaxdl, so this
-needs nothing but the standard library and NumPy. It is started from the repository root as
+A peer is another framework. Its worker runs in a separate environment without jaxdl, so this module
+needs only the standard library and NumPy. A worker is started from the repository root as
 
   python -m experiments.peers.PEER_peer SPEC.json
 
-prints `{"ready": true, "versions": {...}, "num_params": n, "device": "..."}`, and then answers each
-line on standard input with one on standard output:
+It prints `{"ready": true, "versions": {...}, "num_params": n, "device": "..."}`, and then answers
+each line on standard input with one line on standard output:
 
   {"command": "train", "num_epochs": k, "num_examples": null}
-    -> {"seconds": s, "train_loss": [of each member, of the last epoch], "peak_memory_mb": m}
+    -> {"seconds": s, "train_loss": [of each member, in the last epoch], "peak_memory_mb": m}
   {"command": "predict", "batch_size": b, "num_images": n, "repeats": r}
     -> {"seconds": [s, ...], "peak_memory_mb": m}
   {"command": "exit"}
 
-Training goes on where the last command left it. With `num_examples`, a multiple of the batch size,
-an epoch is of the first examples only. Programs compile when they are first needed, and that time
-counts: the first `train` compiles, and so does the first whose last batch is a partial one.
-Prediction is warmed up by one pass that does not count.
+Training continues where the last command left it. `num_examples`, a multiple of the batch size,
+restricts an epoch to the first examples. Programs are compiled when they are first needed, and that
+time counts: the first `train` compiles, and so does the first one whose last batch is smaller.
+Prediction is warmed up by one pass that is not timed.
 
-Whatever goes wrong is one line, `{"error": "..."}`, and exit status 1.
+Any error is reported as one line, `{"error": "..."}`, with exit status 1.
 """
 
 import dataclasses
@@ -42,11 +42,11 @@ LOSSES = ("binary_cross_entropy", "categorical_cross_entropy")
 OPTIMIZERS = ("adam", "sgd", "momentum")
 LEAKY_SLOPE = 0.2
 MOMENTUM = 0.9
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # of Adam; Keras's
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7  # of Adam, Keras's defaults
 
 
 class PeerError(ValueError):
-  """Bad input, or a machine that lacks what is asked for. The message is one line."""
+  """Bad input, or something that this machine does not have. The message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Layer:
 
   Attributes:
     kind: "conv" (no padding, stride 1, with bias), "flatten", "dense" (with bias) or "dropout".
-    features: of conv and dense: how many it has.
-    size: of conv: its kernel is size x size.
-    pool: of conv: whether 2 x 2 max pooling follows the activation.
-    activation: of conv and dense: one of ACTIVATIONS, or None.
-    rate: of dropout: the share that is dropped.
+    features: number of features of a conv or dense layer.
+    size: side of the kernel of a conv layer.
+    pool: whether 2 x 2 max pooling follows the activation of a conv layer.
+    activation: activation of a conv or dense layer, one of ACTIVATIONS, or None.
+    rate: share of values that a dropout layer drops.
   """
 
   kind: str
@@ -72,12 +72,12 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-  """How training images change at random, with the semantics of Keras's ImageDataGenerator.
+  """Random changes of training images, with the semantics of Keras's ImageDataGenerator.
 
   Attributes:
-    rotation_range: the most degrees either way.
-    shift_range: the most either way, as a share of the height and of the width.
-    horizontal_flip: whether every other image is mirrored left to right.
+    rotation_range: largest rotation in either direction, in degrees.
+    shift_range: largest shift in either direction, as a share of the height and of the width.
+    horizontal_flip: whether an image is mirrored left to right with probability 1/2.
   """
 
   rotation_range: float = 0.0
@@ -87,22 +87,22 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """What to train, and how. The fields are those of SPEC.json.
+  """What to train and how; the content of SPEC.json.
 
   Attributes:
     data: path of the npz file that `load_data` reads.
-    layers: the network, whose last layer gives the logits.
+    layers: the layers of the network; the last one gives the logits.
     loss: one of LOSSES.
     optimizer: one of OPTIMIZERS.
-    learning_rate: constant.
-    batch_size: B.
-    augmentation: None for none.
-    seed: of the weights and of everything drawn in training.
-    threads: how many CPU threads to use.
-    num_members: M, how many networks train at once.
-    backend: of Keras: "tensorflow" or "jax".
+    learning_rate: the learning rate, which is constant.
+    batch_size: B, examples per step.
+    augmentation: the augmentation of training images; None: no augmentation.
+    seed: seed of the weights and of all randomness in training.
+    threads: number of CPU threads to use.
+    num_members: M, number of networks that train at once.
+    backend: backend of Keras, "tensorflow" or "jax".
     device: "cpu" or "gpu".
-    variant: the peer's own switches; None takes the first of its `variants`.
+    variant: the peer's own settings; None takes the first of its `variants`.
   """
 
   data: str
@@ -131,12 +131,12 @@ class Data:
 
 
 class Worker(Protocol):
-  """What a peer provides.
+  """A worker of the benchmark: networks in training.
 
   Attributes:
     versions: package -> version.
-    num_params: of one network.
-    device: what it runs on.
+    num_params: number of parameters of one network.
+    device: name of the device that it runs on.
   """
 
   versions: Mapping[str, str]
@@ -146,7 +146,7 @@ class Worker(Protocol):
   def train(self, num_epochs: int, num_examples: int) -> list[float]:
     """Trains on the first examples and returns the mean loss of the last epoch, `[M]`.
 
-    Returns when the device has finished.
+    It must wait until the device has finished.
     """
     ...
 
@@ -159,8 +159,8 @@ def main(argv: Sequence[str], create: Callable[[Spec, Data], Worker]) -> int:
   """Runs a worker from its command line and returns the exit status.
 
   Args:
-    argv: of the command line, with the program first.
-    create: makes the worker.
+    argv: the command line, starting with the program.
+    create: creates the worker.
   """
   channel = _take_stdout()
   try:
@@ -193,7 +193,7 @@ def read_spec(path: str) -> Spec:
 
 
 def parse_spec(fields: Mapping[str, Any]) -> Spec:
-  """Checks what SPEC.json holds. Raises PeerError."""
+  """Checks the content of SPEC.json. Raises PeerError."""
   spec = build(Spec, fields, "spec")
   if not isinstance(spec.layers, list) or not spec.layers:
     raise PeerError(f"layers must be a list of layers, not {spec.layers!r}")
@@ -233,7 +233,7 @@ def load_data(spec: Spec) -> Data:
       arrays = {field.name: file[field.name] for field in dataclasses.fields(Data)}
   except (OSError, KeyError) as error:
     raise PeerError(f"data {spec.data}: {error}") from error
-  # NumPy takes whatever it does not know for a pickle, and says so; a lone array is no context.
+  # NumPy reports unknown content as a pickle, and an .npy file is not a context manager.
   except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
     raise PeerError(f"data {spec.data}: not an npz file of plain arrays") from error
   num_classes = max(2, spec.layers[-1].features)
@@ -248,7 +248,7 @@ def load_data(spec: Spec) -> Data:
     arrays[f"{split}_images"] = images.astype(np.float32) / 255
     arrays[f"{split}_labels"] = labels.astype(np.int32)
   data = Data(**arrays)
-  input_shapes(spec.layers, data.train_images.shape[1:])  # raises where a layer does not fit
+  input_shapes(spec.layers, data.train_images.shape[1:])  # raises PeerError if a layer does not fit
   if data.test_images.shape[1:] != data.train_images.shape[1:]:
     raise PeerError("train_images and test_images differ in shape")
   return data
@@ -257,9 +257,9 @@ def load_data(spec: Spec) -> Data:
 def input_shapes(
   layers: Sequence[Layer], image_shape: tuple[int, ...]
 ) -> Iterator[tuple[Layer, tuple[int, ...]]]:
-  """Returns each layer with the shape of one example that reaches it: `(H, W, D)` or `(F,)`.
+  """Returns each layer with the shape of its input for one example: `(H, W, D)` or `(F,)`.
 
-  Raises PeerError where a layer does not fit what reaches it.
+  Raises PeerError if a layer does not fit its input.
   """
   pairs, shape = [], tuple(image_shape)
   for layer in layers:
@@ -280,7 +280,7 @@ def input_shapes(
 
 
 def build(cls: type, fields: Any, what: str) -> Any:
-  """Returns the dataclass made of the fields. Raises PeerError for unknown or missing ones."""
+  """Builds a dataclass from its fields. Raises PeerError for unknown or missing fields."""
   if not isinstance(fields, Mapping):
     raise PeerError(f"{what} must be an object, not {fields!r}")
   known = {field.name: field for field in dataclasses.fields(cls)}
@@ -299,7 +299,7 @@ def choose_variant(cls: type, spec: Spec, known: Sequence[Mapping[str, Any]]) ->
 
 
 def check_choice(name: str, value: Any, known: Sequence[Any]):
-  """Raises PeerError unless the value is one of those known."""
+  """Raises PeerError unless the value is one of the known ones."""
   if value not in known:
     raise PeerError(f"{name} must be one of {', '.join(map(str, known))}, not {value!r}")
 
@@ -311,19 +311,19 @@ def check_integer(name: str, value: Any, least: int, most: int = 2**31 - 1):
 
 
 def limit_threads(threads: int):
-  """Tells the libraries below a framework how many threads to use; before it is imported."""
+  """Limits the threads of the libraries below a framework; call it before importing that."""
   os.environ["OMP_NUM_THREADS"] = str(threads)
   os.environ["NPROC"] = str(threads)  # XLA's name for it
 
 
 def peak_memory_mb() -> float:
-  """Returns the most memory that this process has had resident, in MB (10^6 bytes)."""
+  """Returns the peak resident memory of this process, in MB (10^6 bytes)."""
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def _answer(worker: Worker, command: Mapping[str, Any], spec: Spec, data: Data) -> dict[str, Any]:
-  """Does what one command says and returns the answer."""
+  """Executes one command and returns the answer."""
   fields = {name: value for name, value in command.items() if name != "command"}
   if command["command"] == "train":
     train = build(_Train, fields, "train")
@@ -388,9 +388,9 @@ def _commands(lines: TextIO) -> Iterator[Mapping[str, Any]]:
 
 
 def _take_stdout() -> TextIO:
-  """Returns the real standard output; what anyone else prints goes to standard error from now on.
+  """Returns the real standard output, and sends everything else that is printed to standard error.
 
-  Also what C++ code writes to file descriptor 1, which would be mistaken for an answer.
+  That includes what C++ code writes to file descriptor 1, which would be mistaken for an answer.
   """
   channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
   sys.stdout.flush()

@@ -2,22 +2,21 @@
 
   python -m experiments.peers.torch_peer SPEC.json
 
-`protocol` says what the spec holds and what is said on standard input and output. The data stay in
-memory, on the device, as float32; a batch is a view of a reshuffled chunk of them, and no
-DataLoader is involved. The variants:
+`protocol` describes the spec and the messages on standard input and output. The data are in the
+memory of the device, as float32. A batch is a view of a reshuffled chunk of them; there is no
+DataLoader. The variants are
 
   eager                  autograd and a fused optimizer
-  compile                torch.compile of the model with its loss, backward too; fused optimizer
-  compile_step           torch.compile of the whole step, made of torch.func's gradient and an
-                         update by hand: one call per batch
-  *_channels_last        each of them with images and kernels as [H, W, D] in memory; with
-                         convolutions only
+  compile                torch.compile of the model with its loss and gradient; fused optimizer
+  compile_step           torch.compile of the whole step, with torch.func's gradient and an update
+                         by hand: one call per batch
+  *_channels_last        the same with images and kernels as [H, W, D] in memory; with convolutions
+                         only
 
-With more than one member, networks of the same kind train at once through torch.func.vmap, each in
-its own order of the data:
+Several members train at once through torch.func.vmap, each with its own order of the data:
 
-  func                   vmap of the gradient, a fused optimizer on the stacked parameters
-  func_compile           torch.compile of the vmapped gradient, and that optimizer
+  func                   vmap of the gradient; a fused optimizer on the stacked parameters
+  func_compile           torch.compile of the vmapped gradient; the same optimizer
   func_compile_step      torch.compile of the whole step
 """
 
@@ -32,20 +31,21 @@ import numpy as np
 from experiments.peers import protocol
 from experiments.peers.protocol import Data, PeerError, Spec
 
-# Examples that are gathered, and augmented, at once: few calls when batches are small, and little
-# memory.
+# Examples that are gathered and augmented at once. This needs few calls when batches are small, and
+# little memory.
 _CHUNK = 4096
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """The switches of a variant.
+  """The settings of a variant.
 
   Attributes:
-    name: what to call it.
-    mode: "module", autograd and torch.optim, or "func", torch.func.
-    compile: "none"; "loss", the loss and its gradient; or "step", in mode "func", also the update.
-    channels_last: of a single member: whether images are [H, W, D] in memory.
+    name: name of the variant.
+    mode: "module" (autograd and torch.optim) or "func" (torch.func).
+    compile: what is compiled: "none", "loss" (the loss and its gradient) or, in mode "func", "step"
+      (also the update).
+    channels_last: whether images are [H, W, D] in memory; for a single member only.
   """
 
   name: str
@@ -55,7 +55,7 @@ class Variant:
 
 
 def variants(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Returns the variants that fit a spec, a parsed SPEC.json; PyTorch is not needed for it."""
+  """Returns the variants that fit a spec, a parsed SPEC.json; needs no PyTorch."""
   if spec.get("num_members", 1) > 1:
     names = {"func": "none", "func_compile": "loss", "func_compile_step": "step"}
     return [
@@ -116,7 +116,7 @@ class TorchWorker:
       for images, labels in self._batches(num_examples):
         losses.append(self._step(images, labels))
         sizes.append(labels.shape[-1])
-    # Only now: to read a loss in the loop would make the device wait for the host.
+    # After the loop: reading a loss in the loop would make the device wait for the host.
     losses = torch.stack(losses).double().reshape(len(sizes), -1).cpu()  # [steps, M]
     shares = torch.tensor(sizes, dtype=torch.float64) / num_examples
     self._wait()
@@ -141,20 +141,21 @@ class TorchWorker:
     return tensor if self._variant.channels_last else tensor.movedim(-1, -3).contiguous()
 
   def _image_view(self, images):
-    """Returns stored images as `[..., D, H, W]`; the bytes stay in their order."""
+    """Returns stored images as `[..., D, H, W]`, without moving bytes."""
     return images.movedim(-1, -3) if self._variant.channels_last else images
 
   def _batches(self, num_examples: int) -> Iterator[tuple[Any, Any]]:
-    """Yields an epoch of images `[..., B, D, H, W]` and labels `[..., B]`; `[M, ...]` of members.
+    """Yields the batches of an epoch: images `[..., B, D, H, W]` and labels `[..., B]`.
 
-    Each member has its own order. The last batch has what is left.
+    With several members there is a leading axis M, and each has its own order. The last batch may
+    be smaller.
     """
     torch, spec = self._torch, self._spec
     orders = [torch.randperm(num_examples) for _ in range(spec.num_members)]
     order = orders[0] if spec.num_members == 1 else torch.stack(orders)
     order = order.to(self.device)
     num_steps, size = num_examples // spec.batch_size, spec.batch_size
-    # Steps come first, so that each batch is contiguous and all look alike to the compiler.
+    # The axis of steps is first, so that each batch is contiguous and the compiler sees one layout.
     steps = order[..., : num_steps * size].unflatten(-1, (num_steps, size)).movedim(-2, 0)
     rest = order[None, ..., num_steps * size :]
     for rows in (*steps.split(max(1, _CHUNK // size)), rest):  # [k, ..., B]
@@ -170,7 +171,7 @@ class TorchWorker:
       yield from zip(images.unflatten(0, rows.shape).unbind(), labels.unbind(), strict=True)
 
   def _make_step(self) -> Callable[[Any, Any], Any]:
-    """Returns a step: images, labels -> losses `[]` or `[M]`; it changes the parameters."""
+    """Returns a step: images, labels -> losses `[]` or `[M]`; it updates the parameters."""
     torch, spec, variant = self._torch, self._spec, self._variant
     loss = _loss(torch, spec)
     model = self._model
@@ -209,7 +210,7 @@ class TorchWorker:
     return func_step
 
   def _make_whole_step(self, gradient: Callable) -> Callable[[Any, Any], Any]:
-    """Returns a step that is one compiled program, the update included."""
+    """Returns a step that is one compiled program, including the update."""
     torch, spec, params = self._torch, self._spec, self._params
     zeros = [{name: torch.zeros_like(p) for name, p in params.items()} for _ in range(2)]
     first, second = zeros
@@ -228,7 +229,7 @@ class TorchWorker:
   def _make_forward(self) -> Callable[[Any], Any]:
     """Returns images `[B, D, H, W]` -> logits `[B, C]`, or `[M, B, C]`."""
     torch, model = self._torch, self._model
-    if self._spec.num_members == 1:  # the model's own parameters are those that train
+    if self._spec.num_members == 1:  # the parameters in training are the model's own
       return _compiled(torch, model, self._variant)
 
     def member(params, images):
@@ -239,7 +240,7 @@ class TorchWorker:
     return lambda images: program(self._params, images)
 
   def _wait(self):
-    """Returns when the device has finished."""
+    """Waits until the device has finished."""
     if self.device.startswith("cuda"):
       self._torch.cuda.synchronize()
     elif self.device == "mps":
@@ -258,24 +259,24 @@ def random_affine(torch: Any, images: Any, augmentation: protocol.Augmentation) 
 
 
 def affine(torch: Any, images: Any, angle: Any, shift_rows: Any, shift_cols: Any, flip: Any) -> Any:
-  """Rotates and shifts each image, then mirrors it left to right where `flip` says so.
+  """Rotates and shifts each image, and mirrors those left to right for which `flip` is True.
 
-  With places measured from the centre, the pixel at (row, col) of the result is what the image has
-  at R (row + shift_rows, col + shift_cols), R = [[cos, -sin], [sin, cos]], between the four nearest
-  pixels; outside is the nearest pixel of the edge.
+  In coordinates from the centre, the pixel (row, col) of the result comes from the position
+  R (row + shift_rows, col + shift_cols) in the image, with R = [[cos, -sin], [sin, cos]]. It is
+  interpolated between the four nearest pixels; outside the image, the nearest edge pixel counts.
 
   Args:
-    torch: the module.
+    torch: the module torch.
     images: `[B, D, H, W]` floats.
-    angle: `[B]` in radians.
-    shift_rows: `[B]` in pixels.
-    shift_cols: `[B]` in pixels.
-    flip: `[B]` bool.
+    angle: rotation of each image `[B]`, in radians.
+    shift_rows: vertical shift of each image `[B]`, in pixels.
+    shift_cols: horizontal shift of each image `[B]`, in pixels.
+    flip: whether each image is mirrored, `[B]` bool.
   """
   height, width = images.shape[-2:]
   cos, sin = torch.cos(angle), torch.sin(angle)
   sign = 1 - 2 * flip.float()
-  # grid_sample counts from -1 to 1 between the outer edges of the pixels: x = 2 col / width.
+  # grid_sample has coordinates from -1 to 1 between the outer edges: x = 2 col / width.
   x = torch.stack(
     [cos * sign, sin * height / width, 2 / width * (cos * shift_cols + sin * shift_rows)], -1
   )
@@ -288,7 +289,7 @@ def affine(torch: Any, images: Any, angle: Any, shift_rows: Any, shift_cols: Any
 
 
 def _check(variant: Variant, spec: Spec):
-  """Raises PeerError for switches that do not go together."""
+  """Raises PeerError for settings that do not fit each other."""
   protocol.check_choice("mode", variant.mode, ("module", "func"))
   stages = ("none", "loss", *(["step"] if variant.mode == "func" else []))
   protocol.check_choice("compile", variant.compile, stages)
@@ -306,19 +307,19 @@ def _torch(spec: Spec, variant: Variant) -> Any:
     raise PeerError(f"PyTorch cannot be imported: {error}") from error
   torch.manual_seed(spec.seed)
   torch.set_num_threads(spec.threads)
-  # As XLA does. Moments of weights without a gradient decay to denormal numbers, which the CPU
-  # computes with slowly: steps of one example took up to 1.5 times as long. Before the first
-  # parallel loop, so that all threads inherit it.
+  # Flush denormal numbers to zero, as XLA does. Moments of weights without a gradient decay to
+  # denormal numbers, which are slow on CPU: steps of one example took up to 1.5 times as long. This
+  # comes before the first parallel loop, so that all threads inherit the setting.
   torch.set_flush_denormal(True)
   if variant.compile != "none":  # loading the compiler takes seconds
-    # With more programs than this it would go back to eager, without a word. Every batch size, in
-    # training and in prediction, is one.
+    # With more programs than this, PyTorch would silently fall back to eager mode. Each batch size
+    # in training and in prediction needs a program.
     torch._dynamo.config.recompile_limit = 64
   return torch
 
 
 def _device(torch: Any, spec: Spec) -> str:
-  """Returns the device that the spec asks for. Raises PeerError."""
+  """Returns the device of the spec. Raises PeerError if there is none."""
   if spec.device == "cpu":
     return "cpu"
   if torch.cuda.is_available():
@@ -360,7 +361,7 @@ def _network(torch: Any, spec: Spec, image_shape: tuple[int, ...]) -> Any:
 
 
 def _stack(torch: Any, models: list) -> dict[str, Any]:
-  """Returns name -> parameters of all models, `[M, ...]`; of a single one, its own."""
+  """Returns name -> parameters of all models, `[M, ...]`; for a single model, its own."""
   if len(models) == 1:
     return {name: param.detach() for name, param in models[0].named_parameters()}
   params, _ = torch.func.stack_module_state(models)
@@ -368,7 +369,7 @@ def _stack(torch: Any, models: list) -> dict[str, Any]:
 
 
 def _loss(torch: Any, spec: Spec) -> Callable[[Any, Any], Any]:
-  """Returns logits `[B, C]`, labels `[B]` -> mean loss `[]`."""
+  """Returns the loss function: logits `[B, C]`, labels `[B]` -> mean loss `[]`."""
   functional = torch.nn.functional
   if spec.loss == "categorical_cross_entropy":
     return functional.cross_entropy
@@ -376,7 +377,7 @@ def _loss(torch: Any, spec: Spec) -> Callable[[Any, Any], Any]:
 
 
 def _optimizer(torch: Any, spec: Spec, params: list) -> Any:
-  """Returns the optimizer of the parameters, in its fused implementation."""
+  """Returns the optimizer for the parameters, in its fused implementation."""
   if spec.optimizer == "adam":
     betas = (protocol.BETA_1, protocol.BETA_2)
     return torch.optim.Adam(
@@ -390,12 +391,12 @@ def _update(spec: Spec, param: Any, grad: Any, first: Any, second: Any, count: A
   """Updates a parameter and its two moments in place, as torch.optim does.
 
   Args:
-    spec: names the optimizer.
-    param: of any shape; the moments and the gradient have the same.
-    grad: its gradient.
-    first: moment; of SGD with momentum, the velocity.
-    second: moment.
-    count: `[]`, of steps, with this one.
+    spec: the spec, which has the optimizer and the learning rate.
+    param: the parameter, of any shape; the gradient and the moments have the same shape.
+    grad: the gradient.
+    first: the first moment; for SGD with momentum, the velocity.
+    second: the second moment.
+    count: `[]`, the number of steps, including this one.
   """
   if spec.optimizer == "sgd":
     param.sub_(spec.learning_rate * grad)
@@ -411,7 +412,7 @@ def _update(spec: Spec, param: Any, grad: Any, first: Any, second: Any, count: A
 
 
 def _compiled(torch: Any, function: Callable, variant: Variant) -> Callable:
-  """Returns the function, compiled if the variant says so: one program per shape."""
+  """Returns the function, compiled once per shape if the variant says so."""
   return function if variant.compile == "none" else torch.compile(function, dynamic=False)
 
 

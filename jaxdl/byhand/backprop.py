@@ -1,13 +1,13 @@
-"""Gradients derived by hand, in NumPy: no automatic differentiation anywhere.
+"""Gradients derived by hand, in NumPy, without automatic differentiation.
 
-A second implementation of every gradient that the project trains with, to be held against
-`jax.grad` (`gradient_check.py` does so), and the chain rule spelled out for learners.
+A second implementation of every gradient that the project trains with, which `gradient_check.py`
+compares with `jax.grad`, and the chain rule spelled out for learners.
 
 Each rule is a pair of functions. `forward(x, *arguments)` returns the output and a cache: what the
-way back needs. `backward(cache, dy)` takes dL/dy, of the output's shape, and returns dL/dx, of the
-input's shape, and a dict with the gradient of each parameter (empty where there is none). L is a
-number, and `dy`, `dx`, ... stand for its derivative by `y`, `x`, ...; a sum over an index that does
-not appear on the left is meant where it is written as a sum.
+backward pass needs. `backward(cache, dy)` takes dL/dy, of the output's shape, and returns dL/dx, of
+the input's shape, and a dict with the gradient of each parameter (empty if there is none). L is a
+number, and `dy`, `dx`, ... stand for its derivatives with respect to `y`, `x`, ... Sums over an
+index are always written out.
 
 Letters: `B` batch, `H W` image, `D` input features or channels, `F` output features or channels,
 `C` classes. Where a function has a kink, the derivative is the one that JAX takes.
@@ -22,11 +22,11 @@ import numpy as np
 
 from jaxdl.errors import InputError
 
-Gradients = tuple[np.ndarray, dict[str, np.ndarray]]  # by the input, by each parameter
+Gradients = tuple[np.ndarray, dict[str, np.ndarray]]  # with respect to input and parameters
 
 
 class NoDerivationError(InputError):
-  """A model, loss, activation or optimizer whose gradient nobody has derived here yet."""
+  """A model, loss, activation or optimizer whose gradient has not been derived here yet."""
 
 
 class Rule(NamedTuple):
@@ -58,7 +58,7 @@ def dense_backward(cache: Any, dy: np.ndarray) -> Gradients:
 
 
 def conv(x: np.ndarray, params: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Any]:
-  """Convolution without padding, stride 1: the sum over the kernel's places of shifted images.
+  """Convolution without padding, stride 1: a sum of shifted images over the kernel's positions.
 
   y[b, i, j, f] = sum_uvd x[b, i + u, j + v, d] K[u, v, d, f] + b[f]
 
@@ -80,14 +80,14 @@ def conv(x: np.ndarray, params: Mapping[str, np.ndarray]) -> tuple[np.ndarray, A
 def conv_backward(cache: Any, dy: np.ndarray) -> Gradients:
   """Convolution without padding, stride 1, from `dy [B, H', W', F]`, H' = H - S + 1, W' likewise.
 
-  x[b, i + u, j + v, d] meets K[u, v, d, f] in y[b, i, j, f] and nowhere else, therefore
+  x[b, i + u, j + v, d] is multiplied by K[u, v, d, f] in y[b, i, j, f] only, therefore
 
     dx[b, m, n, d]  = sum_uvf dy[b, m - u, n - v, f] K[u, v, d, f]      [B, H, W, D]
     dK[u, v, d, f]  = sum_bij x[b, i + u, j + v, d] dy[b, i, j, f]      [S, S, D, F]
     db[f]           = sum_bij dy[b, i, j, f]                            [F]
 
-  with dy = 0 outside its H' x W' places: every output sends its gradient back through the kernel to
-  the window that it came from.
+  with dy = 0 outside its H' x W' positions: every output sends its gradient back through the kernel
+  to the window that it came from.
   """
   x, kernel = cache
   height, width = dy.shape[1:3]
@@ -100,7 +100,7 @@ def conv_backward(cache: Any, dy: np.ndarray) -> Gradients:
 
 
 def max_pool(x: np.ndarray) -> tuple[np.ndarray, Any]:
-  """Maximum over 2 x 2 windows, stride 2: first of each pair of rows, then of each pair of columns.
+  """Maximum over 2 x 2 windows, stride 2: first over pairs of rows, then over pairs of columns.
 
   An odd last row or column is dropped.
 
@@ -120,9 +120,9 @@ def max_pool(x: np.ndarray) -> tuple[np.ndarray, Any]:
 def max_pool_backward(cache: Any, dy: np.ndarray) -> Gradients:
   """2 x 2 max pooling, from `dy [B, H // 2, W // 2, D]`.
 
-  For m = max(p, q): dp = dm where p > q, dm / 2 where p = q, else 0; and dq = dm - dp. (At a tie
-  every split is a subgradient; halves are JAX's choice.) First back through the maximum of columns,
-  then through that of rows. What was dropped has gradient 0. dx: `[B, H, W, D]`.
+  For m = max(p, q): dp = dm if p > q, dm / 2 if p = q, else 0; and dq = dm - dp. (At a tie every
+  split is a subgradient; JAX takes halves.) The gradient goes back through the maximum over columns
+  first, then through that over rows. What was dropped has gradient 0. dx: `[B, H, W, D]`.
   """
   shape, top, bottom, left, right = cache
   height, width = shape[1] // 2 * 2, shape[2] // 2 * 2
@@ -136,7 +136,7 @@ def max_pool_backward(cache: Any, dy: np.ndarray) -> Gradients:
 
 
 def _share_of_first(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-  """Returns d max(p, q) / dp: 1 where p > q, 1/2 where they are equal, else 0."""
+  """Returns d max(p, q) / dp: 1 if p > q, 1/2 if they are equal, else 0."""
   return np.where(p > q, 1.0, np.where(p == q, 0.5, 0.0))
 
 
@@ -167,11 +167,11 @@ def dropout_backward(cache: Any, dy: np.ndarray) -> Gradients:
   return np.where(mask, dy / (1 - rate), 0.0), {}
 
 
-# Activations: all elementwise, of any shape, but for softmax.
+# Activations: elementwise, for any shape, except softmax.
 
 
 def sigmoid(x: np.ndarray) -> tuple[np.ndarray, Any]:
-  """Returns `y = 1 / (1 + exp(-x))`, by way of exp(-|x|), which cannot overflow."""
+  """Returns `y = 1 / (1 + exp(-x))`, computed from exp(-|x|), which cannot overflow."""
   small = np.exp(-np.abs(x))
   y = np.where(x >= 0, 1.0, small) / (1 + small)
   return y, y
@@ -201,18 +201,18 @@ def relu(x: np.ndarray) -> tuple[np.ndarray, Any]:
 
 
 def relu_backward(cache: Any, dy: np.ndarray) -> Gradients:
-  """ReLU: dx = dy where x > 0, else 0; at the kink x = 0 the derivative is 0."""
+  """ReLU: dx = dy if x > 0, else 0; at the kink x = 0 the derivative is 0."""
   x = cache
   return np.where(x > 0, dy, 0.0), {}
 
 
 def leaky_relu(x: np.ndarray) -> tuple[np.ndarray, Any]:
-  """Returns `y = x` where x >= 0, else `0.2 x`."""
+  """Returns `y = x` if x >= 0, else `0.2 x`."""
   return np.where(x >= 0, x, 0.2 * x), x
 
 
 def leaky_relu_backward(cache: Any, dy: np.ndarray) -> Gradients:
-  """Leaky ReLU: dx = dy where x >= 0, else 0.2 dy; at the kink x = 0 the derivative is 1."""
+  """Leaky ReLU: dx = dy if x >= 0, else 0.2 dy; at the kink x = 0 the derivative is 1."""
   x = cache
   return np.where(x >= 0, dy, 0.2 * dy), {}
 
@@ -244,7 +244,7 @@ def softmax(z: np.ndarray) -> tuple[np.ndarray, Any]:
 
 
 def softmax_backward(cache: Any, dp: np.ndarray) -> Gradients:
-  """Softmax, from `dp [B, C]`; its Jacobian is symmetric and not diagonal.
+  """Softmax, from `dp [B, C]`. Its Jacobian is symmetric but not diagonal.
 
   d p[k] / d z[c] = p[k] (1[k = c] - p[c]), therefore
 
@@ -263,7 +263,7 @@ def binary_cross_entropy(
 ) -> tuple[np.ndarray, Any]:
   """Returns `-y log p - (1 - y) log(1 - p)`, `[B]`, p = sigmoid(z), for the logits `z [B, 1]`.
 
-  Written as max(z, 0) - z y + log(1 + exp(-|z|)), which is the same and stays finite.
+  Computed as max(z, 0) - z y + log(1 + exp(-|z|)), which is the same and stays finite.
 
   Args:
     z: `[B, 1]`.
@@ -308,7 +308,8 @@ def categorical_cross_entropy(
 def categorical_cross_entropy_backward(cache: Any, dloss: np.ndarray) -> Gradients:
   """Categorical cross-entropy of logits, from `dloss [B]`.
 
-  The derivative of log sum_k exp(z[k]) by z[c] is p[c], that of sum_k y[k] z[k] is y[c], therefore
+  With respect to z[c], log sum_k exp(z[k]) has the derivative p[c] and sum_k y[k] z[k] has y[c],
+  therefore
 
     dz[b, c] = dloss[b] (p[b, c] - y[b, c])      [B, C]
   """
@@ -337,7 +338,7 @@ def hinge(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Any]:
   """Returns `1/C sum_c max(0, 1 - t[b, c] z[b, c])`, `[B]`, t = 1 for the label, else -1.
 
   Args:
-    z: `[B, C]`, logits, or probabilities, which never reach the kink but at t z = 1 itself.
+    z: `[B, C]`, logits or probabilities.
     labels: `[B]`, 0 to C - 1.
   """
   target = 2 * one_hot(labels, z.shape[1]) - 1  # [B, C]
@@ -348,7 +349,7 @@ def hinge(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Any]:
 def hinge_backward(cache: Any, dloss: np.ndarray) -> Gradients:
   """Hinge loss, from `dloss [B]`; at the kink t z = 1 the derivative is 0.
 
-  dz[b, c] = -dloss[b] t[b, c] / C where 1 - t[b, c] z[b, c] > 0, else 0      [B, C]
+  dz[b, c] = -dloss[b] t[b, c] / C if 1 - t[b, c] z[b, c] > 0, else 0      [B, C]
   """
   target, lack = cache
   return dloss[:, None] * np.where(lack > 0, -target, 0.0) / target.shape[1], {}
@@ -359,7 +360,7 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
   return (labels[:, None] == np.arange(num_classes)[None]).astype(float)
 
 
-# Rule `name` is the functions `name` and `name_backward`.
+# Rule `name` consists of the functions `name` and `name_backward`.
 RULES = (
   "dense",
   "conv",
@@ -382,8 +383,7 @@ RULES = (
 def get_rule(name: str) -> Rule:
   """Returns one of `RULES`.
 
-  Looked up at every use, not once in a table, so that a test can plant a wrong function in the
-  place of a right one.
+  The functions are looked up at every use, so that a test can replace a right one by a wrong one.
   """
   return Rule(globals()[name], globals()[f"{name}_backward"])
 
@@ -400,20 +400,20 @@ class Layer(NamedTuple):
 
 
 class Pass(NamedTuple):
-  """What a pass forward and back gives."""
+  """The result of a forward and a backward pass."""
 
   loss: float  # mean over the batch
-  images: np.ndarray  # [B, H, W, D], gradient of that mean by the images
-  params: dict[str, dict[str, np.ndarray]]  # and by the parameters, in their own tree
+  images: np.ndarray  # [B, H, W, D], gradient of that mean with respect to the images
+  params: dict[str, dict[str, np.ndarray]]  # and with respect to the parameters, in their own tree
 
 
 def _cnn_layers(
   params: Mapping, activation: str, dropout_layer: list[Layer], num_pooled: int
 ) -> list[Layer]:
-  """The layers of `jaxdl.nn.models.CNN`, of whose convolutions the first `num_pooled` are pooled.
+  """The layers of `jaxdl.nn.models.CNN`, whose first `num_pooled` convolutions are pooled.
 
-  GELU, which is not monotone, comes before the pooling, the other activations after it: there both
-  orders give the same.
+  GELU, which is not monotone, comes before the pooling. The other activations come after it, which
+  gives the same result.
   """
   layers, activate = [], Layer(activation)
   for block, name in enumerate(_numbered(params, "Conv")):
@@ -444,11 +444,12 @@ def _dense_layers(params: Mapping) -> list[Layer]:
 
 
 def _numbered(params: Mapping, kind: str) -> list[str]:
-  """Returns the names `kind_0`, `kind_1`, ... that there are, in the order of the layers."""
+  """Returns those of the names `kind_0`, `kind_1`, ... that exist, in the order of the layers."""
   return [f"{kind}_{i}" for i in range(sum(name.startswith(f"{kind}_") for name in params))]
 
 
-MODELS = {
+# Name -> (parameters, activation, the dropout layer if there is one) -> layers.
+MODELS: dict[str, Callable[[Mapping, str, list[Layer]], list[Layer]]] = {
   "cifar_mlp": functools.partial(_mlp_layers, last="tanh"),
   "cnn_binary": functools.partial(_cnn_layers, num_pooled=2),
   "cnn_mnist": functools.partial(_cnn_layers, num_pooled=1),
@@ -477,7 +478,7 @@ def loss_and_gradients(
   dropout_rate: float = 0.0,
   label_smoothing: float = 0.0,
 ) -> Pass:
-  """Returns the mean loss of a batch and its gradients, by the chain rule from the end.
+  """Returns the mean loss of a batch and its gradients, by the chain rule, last layer first.
 
   Args:
     model: one of `MODELS`.
@@ -486,12 +487,13 @@ def loss_and_gradients(
     params: of the model, float64, as its `init` lays them out.
     images: `[B, H, W, D]` float64.
     labels: `[B]`.
-    mask: `[B, D]` of the dropout before the last layer, true where a value is kept; None: without.
-    dropout_rate: of that layer.
+    mask: `[B, D]` of the dropout before the last layer, true where a value is kept; None for no
+      dropout.
+    dropout_rate: of that dropout.
     label_smoothing: of the losses that are `SMOOTHABLE`; the others ignore it.
 
   Raises:
-    NoDerivationError: for a model, activation or loss that is not known here.
+    NoDerivationError: if the model, activation or loss is not known here.
   """
   check_derived(model, activation, loss)
   dropout_layer = [] if mask is None else [Layer("dropout", (mask, dropout_rate))]
@@ -516,7 +518,7 @@ def loss_and_gradients(
 
 
 def check_derived(model: str, activation: str, loss: str):
-  """Raises NoDerivationError for a model, activation or loss that is not known here."""
+  """Raises NoDerivationError if a model, activation or loss is not known here."""
   known = {
     "model": (model, MODELS),
     "activation": (activation, ACTIVATIONS),
@@ -547,7 +549,7 @@ def momentum_step(params, gradient, moments, learning_rate, t):
 
 
 def nesterov_step(params, gradient, moments, learning_rate, t):
-  """Nesterov momentum (Sutskever et al. 2013): the step looks ahead by one more 0.9 v.
+  """Nesterov momentum (Sutskever et al. 2013): the step looks ahead by another 0.9 v.
 
   v <- 0.9 v + g, p <- p - learning_rate (g + 0.9 v)
   """
@@ -583,7 +585,7 @@ def adam_step(params, gradient, moments, learning_rate, t):
     m' = m / (1 - 0.9^t)          v' = v / (1 - 0.999^t)
     p <- p - learning_rate m' / (sqrt(v') + 1e-7)
 
-  Epsilon is Keras's, added to the root of the corrected moment, which is where optax adds it.
+  Epsilon is Keras's. As in optax, it is added to the root of the corrected moment.
   """
   m, v = moments
   m = 0.9 * m + (1 - 0.9) * gradient
@@ -593,15 +595,15 @@ def adam_step(params, gradient, moments, learning_rate, t):
 
 
 def adamw_step(params, gradient, moments, learning_rate, t):
-  """AdamW (Loshchilov & Hutter 2019): Adam's step, and p <- p - learning_rate 0.004 p beside it.
+  """AdamW (Loshchilov & Hutter 2019): Adam's step, and also p <- p - learning_rate 0.004 p.
 
-  The decay is of the parameters before the step, and no moment sees it.
+  The decay uses the parameters before the step and does not enter the moments.
   """
   after, moments = adam_step(params, gradient, moments, learning_rate, t)
   return after - learning_rate * 0.004 * params, moments
 
 
-# Optimizer `name` is the function `name_step`; with the number of its moments.
+# Optimizer `name` is the function `name_step`. Name -> number of its moments.
 OPTIMIZERS = {
   "adagrad": 1,
   "adam": 2,
@@ -620,12 +622,12 @@ def descend(
 
   Args:
     name: one of `OPTIMIZERS`.
-    params: where to start, `[...]`.
-    gradients: of each step, `[T, ...]`.
+    params: the starting point, `[...]`.
+    gradients: of every step, `[T, ...]`.
     learning_rate: of every step.
 
   Raises:
-    NoDerivationError: for an optimizer that is not known here.
+    NoDerivationError: if the optimizer is not known here.
   """
   if name not in OPTIMIZERS:
     raise NoDerivationError(f"no derivation by hand of optimizer {name!r}")

@@ -1,13 +1,14 @@
-"""Gradients of `backprop` against `jax.grad` of what trains, and that against differences.
+"""Compares the gradients of `backprop` with `jax.grad`, and `jax.grad` with finite differences.
 
-Everything is float64. `cases()` asks JAX, once; `compare()` asks `backprop`, as often as needed.
-Whatever the project registers and `backprop` does not know becomes a row that fails: nothing is
-skipped.
+Everything is float64. `cases()` computes what JAX says, once; `compare()` computes what `backprop`
+says, as often as needed. Whatever the project registers and `backprop` does not know becomes a row
+that fails: nothing is skipped.
 
-Compiling takes nearly all of the time, so nothing is compiled as a whole: the operations are few,
-and one that was compiled for one model, loss and activation serves the others.
+Compiling takes nearly all of the time, so the models are not compiled as a whole: they share few
+operations, and one that was compiled for one model, loss and activation serves the others.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ class Row(NamedTuple):
 
   table: str
   of: tuple[str, ...]
-  error: float  # the largest of all leaves; infinite where there is nothing to compare
+  error: float  # the largest of all leaves; infinite if there is nothing to compare
   leaf: str  # where, or what is missing
 
   @property
@@ -60,31 +61,36 @@ class Row(NamedTuple):
 
 
 def cases() -> list[Case]:
-  """Returns every comparison: model x loss x activation, each rule on its own, each optimizer."""
+  """Returns every comparison: model x loss x activation, every rule on its own, every optimizer."""
   with jax.enable_x64(True):
-    return [*_model_cases(), *_rule_cases(), *_optimizer_cases()]
+    combinations = itertools.product(models.NAMES, losses.NAMES, models.ACTIVATIONS)
+    return [
+      *itertools.starmap(_model_case, combinations),
+      *_rule_cases(),
+      *map(_optimizer_case, optimizers.NAMES),
+    ]
 
 
 def compare(case: Case) -> Row:
-  """Compares leaf by leaf what is derived by hand with what JAX says."""
+  """Compares, leaf by leaf, what is derived by hand with what JAX says."""
   try:
     derived = case.derive()
   except backprop.NoDerivationError as error:
     return Row(case.table, case.of, math.inf, str(error))
-  # Every leaf of either, so that none goes missing.
+  # The leaves of both, so that a missing one is found.
   errors = {
     leaf: relative_error(derived.get(leaf), case.expected.get(leaf))
     for leaf in dict.fromkeys([*case.expected, *derived])
   }
-  worst = max(errors, key=errors.get)
+  worst = max(errors, key=errors.__getitem__)
   return Row(case.table, case.of, errors[worst], worst)
 
 
 def relative_error(derived: np.ndarray | None, expected: np.ndarray | None) -> float:
   """Returns max |derived - expected| / max |expected| over one leaf.
 
-  Infinite where either is missing, is not float64, is not finite or has another shape, and where
-  only the expected one is all zeros.
+  Infinite if either is missing, is not float64, is not finite or has another shape, or if only the
+  expected one is all zeros.
   """
   if derived is None or expected is None or derived.shape != expected.shape:
     return math.inf
@@ -97,13 +103,6 @@ def relative_error(derived: np.ndarray | None, expected: np.ndarray | None) -> f
 
 
 # Whole models.
-
-
-def _model_cases() -> Iterable[Case]:
-  for model in models.NAMES:
-    for loss in losses.NAMES:
-      for activation in models.ACTIVATIONS:
-        yield _model_case(model, loss, activation)
 
 
 def _model_case(model_name: str, loss_name: str, activation: str) -> Case:
@@ -149,12 +148,12 @@ def _model_case(model_name: str, loss_name: str, activation: str) -> Case:
 
 
 def _random_parameter(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-  """Returns float64 numbers that keep activations of order 1; biases are not zero either."""
+  """Returns random float64 numbers, scaled to keep activations of order 1, for biases too."""
   return rng.normal(size=shape) * math.sqrt(2 / math.prod(shape[:-1]))
 
 
 def dropout_mask(keys: jax.Array, num_features: int, rate: float = _DROPOUT_RATE) -> np.ndarray:
-  """Returns what the project's dropout keeps, `[B, D]`, for keys `[B]`."""
+  """Returns which values the project's dropout keeps, `[B, D]`, for keys `[B]`."""
   ones = jnp.ones((len(keys), num_features))
   return np.asarray(layers.Dropout(rate).apply({}, ones, keys)) != 0
 
@@ -167,7 +166,7 @@ def _missing(table: str, of: tuple[str, ...], error: backprop.NoDerivationError)
 
 
 def _leaves(tree: Any) -> Leaves:
-  """Returns the leaves of a tree by their paths, `Dense_0/kernel`."""
+  """Returns the leaves of a tree by path, such as `Dense_0/kernel`."""
   flat, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {"/".join(str(key.key) for key in path): np.asarray(leaf) for path, leaf in flat}
 
@@ -176,7 +175,7 @@ def _leaves(tree: Any) -> Leaves:
 
 
 class Reference(NamedTuple):
-  """A rule's function as JAX has it: the project's own wherever there is one."""
+  """A rule's function in JAX: the project's own if there is one."""
 
   function: Callable  # (x, params) -> y
   x: np.ndarray
@@ -187,13 +186,13 @@ class Reference(NamedTuple):
 def references(
   seed: int = 1, batch: int = 6, image: tuple[int, int, int] = (7, 6, 2), num_features: int = 5
 ) -> dict[str, Reference]:
-  """Returns the reference of each rule, by name; call it inside `jax.enable_x64(True)`.
+  """Returns the reference of every rule by name; call it inside `jax.enable_x64(True)`.
 
   Args:
     seed: of the random numbers.
     batch: B.
-    image: `(H, W, D)` of what convolution, pooling and flattening get.
-    num_features: D or C of what the others get.
+    image: `(H, W, D)` of the inputs of convolution, pooling and flattening.
+    num_features: D or C of the inputs of the others.
   """
   rng = np.random.default_rng(seed)
   zeros = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
@@ -243,19 +242,19 @@ def _rule_cases() -> Iterable[Case]:
   known = references()
   for name in dict.fromkeys([*known, *backprop.RULES]):
     if name not in known:
-      error = backprop.NoDerivationError(f"rule {name!r} has no reference to hold it against")
+      error = backprop.NoDerivationError(f"rule {name!r} has no reference to compare it with")
       yield _missing("rules", (name, ""), error)
       continue
     reference = known[name]
     yield rule_case(name, reference)
-    # Whole numbers: at the kinks of ReLU and hinge, and at the ties of pooling.
+    # Whole numbers lie on the kinks of ReLU and hinge and make ties in pooling.
     yield rule_case(name, reference._replace(x=np.round(reference.x)), at="kinks and ties")
     if name in losses.SMOOTHABLE:
       yield rule_case(name, _smoothed(name, reference), at=f"label smoothing {_LABEL_SMOOTHING}")
 
 
 def _smoothed(name: str, reference: Reference) -> Reference:
-  """Returns a loss with label smoothing, traced as it is where arms train."""
+  """Returns a loss with label smoothing, which is traced as in training."""
   (labels,) = reference.arguments
 
   def function(z, _):
@@ -265,7 +264,7 @@ def _smoothed(name: str, reference: Reference) -> Reference:
 
 
 def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Case:
-  """Returns the case of one rule: its output and its gradients for a random output gradient."""
+  """Returns the case of one rule: its output, and its gradients for a random output gradient."""
   y, pull_back = jax.vjp(reference.function, jnp.asarray(reference.x), reference.params)
   dy = np.random.default_rng(2).normal(size=y.shape)
   dx, dparams = pull_back(jnp.asarray(dy))
@@ -283,20 +282,15 @@ def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Ca
 # Optimizers.
 
 
-def _optimizer_cases() -> Iterable[Case]:
-  for name in optimizers.NAMES:
-    yield _optimizer_case(name)
-
-
-def _optimizer_case(name: str, learning_rate: float = 0.01) -> Case:
-  """Returns the case of some steps as training makes them; some gradients near epsilon."""
-  rng = np.random.default_rng(3)
+def _optimizer_case(name: str) -> Case:
+  """Returns the case of some steps as in training; some gradients are near epsilon."""
+  rng, learning_rate = np.random.default_rng(3), 0.01
   start = rng.normal(size=(4, 3))
   gradients = rng.normal(size=(_NUM_STEPS, 4, 3)) * 10.0 ** np.array([-8, -7, 0])[None, None]
   decay = optimizers.default_weight_decay(name) or None
 
   params, expected = jnp.asarray(start), {}
-  optimizer = optimizers.create(name, learning_rate, decay)
+  optimizer = optimizers.create(name, learning_rate, None, decay)
   state = optimizer.init(params)
   for t, gradient in enumerate(gradients, start=1):
     gradient = jnp.asarray(gradient)
@@ -318,8 +312,7 @@ def check_oracle() -> list[Row]:
   """Checks JAX's gradients of the project's losses and layers against finite differences.
 
   Returns:
-    A row for each, with error 0 where `jax.test_util.check_grads` agrees and an infinite one where
-    it does not.
+    A row for each, with error 0 if `jax.test_util.check_grads` agrees, else infinity.
   """
   rng = np.random.default_rng(4)
   logits, labels = rng.normal(size=(6, _NUM_CLASSES)), rng.integers(0, 2, 6)

@@ -71,7 +71,7 @@ def why_unavailable() -> str | None:
 def library_file() -> pathlib.Path | None:
   """Returns the compiled library, or None if there is none."""
   found = importlib.util.find_spec("jaxdl.cpu._ops")
-  return found and pathlib.Path(found.origin)
+  return None if found is None or found.origin is None else pathlib.Path(found.origin)
 
 
 @contextlib.contextmanager

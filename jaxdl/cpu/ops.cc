@@ -1,13 +1,13 @@
-// The products of layers on a CPU core, and Adam's step; jaxdl/cpu/matmul.py and step.py say what for.
+// The products of layers and Adam's step on a CPU core. jaxdl/cpu/matmul.py and step.py say why.
 //
 // A layer multiplies inputs [B, D] by its kernel [D, F]. The gradient of the kernel is the product
-// of two factors, inputs^T @ cotangents. A few rows of it are computed at a time, and for Adam's
-// step used while a core's own cache still has them, so that parameters and moments are read and
-// written once and the gradient never.
+// of two factors, inputs^T @ cotangents. A few rows of it are computed at a time. Adam's step uses
+// them while they are still in the core's own cache, so that parameters and moments are read and
+// written once, and the gradient is never written to memory.
 //
-// A factor of which many numbers are zero is first searched for the others, whose bits are set.
-// Then a line of the result is summed up in registers, for every bit a number of the factor times a
-// line of the other one, in the order of the plain sum.
+// If many numbers of a factor are zero, a first pass sets a bit for each nonzero number. Then each
+// row of the result is summed in registers: for every bit, a number of the factor times a row of
+// the other factor, in the order of the plain sum.
 
 #include <algorithm>
 #include <cmath>
@@ -22,7 +22,7 @@
 namespace ffi = xla::ffi;
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
-// Of the loop that follows: no iteration needs what another one writes.
+// Tells the compiler that no iteration of the next loop reads what another one writes.
 #ifdef __clang__
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
@@ -36,7 +36,7 @@ struct Shape {
 };
 
 struct Adam {
-  // First and second moment: how much of it is kept and how much of the gradient comes in.
+  // For the first and the second moment: the shares of the old value and of the gradient.
   float keep_m, add_m, keep_v, add_v;
   float rate, epsilon;  // the learning rate and epsilon, both with the moments' bias corrected
   float keep;           // of the parameters, 1 without weight decay
@@ -46,19 +46,19 @@ struct State {
   float *params, *m, *v;
 };
 
-// Bits in one number, set where inputs are not zero, and how many numbers `count` of them take.
+// The bits that mark nonzero inputs, and how many words hold `count` of them.
 constexpr size_t kGroup = 32;
 
 constexpr size_t NumGroups(size_t count) { return (count + kGroup - 1) / kGroup; }
 
-// Read and written at any place, of which no template argument would know.
+// A vector type for unaligned access; a template argument would lose its attributes.
 template <int kLanes>
 struct VectorOf {
   typedef float Type
       __attribute__((vector_size(kLanes * sizeof(float)), aligned(alignof(float)), may_alias));
 };
 
-// The step of `count` neighbouring parameters from `at` on, with gradients `scale` times these.
+// Adam's step on `count` adjacent parameters from `at` on; the gradients are multiplied by `scale`.
 ALWAYS_INLINE void Step(Adam adam, float scale, const float* gradient, size_t count, State state,
                         size_t at) {
   INDEPENDENT
@@ -73,7 +73,7 @@ ALWAYS_INLINE void Step(Adam adam, float scale, const float* gradient, size_t co
   }
 }
 
-// The steps of rows of which each has the same gradient but for its own factor.
+// Adam's step on rows whose gradients are the same row, each times a factor of its own.
 ALWAYS_INLINE void StepRows(Adam adam, Shape shape, const float* factors, const float* gradient,
                             State state) {
   for (size_t row = 0; row < shape.rows; ++row) {
@@ -81,7 +81,7 @@ ALWAYS_INLINE void StepRows(Adam adam, Shape shape, const float* factors, const 
   }
 }
 
-// The step of a bias, whose gradient [F] is the sum of the cotangents.
+// Adam's step on a bias, whose gradient [F] is the sum of the cotangents over the batch.
 ALWAYS_INLINE void StepSum(Adam adam, Shape shape, const float* cotangents, float* gradient,
                            State state) {
   std::copy_n(cotangents, shape.columns, gradient);
@@ -120,7 +120,7 @@ ALWAYS_INLINE void DenseGradient(size_t batch, size_t rows, const float* inputs,
   }
 }
 
-// Sets the bits of inputs that are not zero, those of 32 examples in one number: [B / 32, D].
+// Marks nonzero inputs with bits, 32 examples to a word: [B / 32, D].
 ALWAYS_INLINE void FindNonzeroExamples(Shape shape, const float* inputs, uint32_t* bits) {
   for (size_t first = 0; first < shape.batch; first += kGroup, bits += shape.rows) {
     std::fill_n(bits, shape.rows, 0);
@@ -169,7 +169,7 @@ ALWAYS_INLINE void SparseGradient(Shape shape, size_t rows, const float* inputs,
   }
 }
 
-// Sets the bits of inputs that are not zero, those of 32 rows in one number: [B, D / 32].
+// Marks nonzero inputs with bits, 32 columns to a word: [B, D / 32].
 ALWAYS_INLINE void FindNonzeroRows(Shape shape, const float* inputs, uint32_t* bits) {
   for (size_t b = 0; b < shape.batch; ++b, inputs += shape.rows) {
     size_t row = 0;
@@ -257,7 +257,7 @@ ALWAYS_INLINE void SparseProduct(Shape shape, size_t rows, const float* inputs,
   };
 #define FUNCTION(kInstructions) __attribute__((noinline, target(kInstructions))) static void
 
-// With 32 registers, and with 16.
+// For 32 vector registers, and for 16.
 PROCESSOR(Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", 16, 4, 4)
 PROCESSOR(Avx2, "avx2,fma", 8, 6, 2)
 #undef FUNCTION
@@ -301,9 +301,9 @@ ALWAYS_INLINE void Pack(const float* lines, size_t stride, size_t batch, size_t 
   }
 }
 
-// Memory of this thread for `count` numbers, kept, as much of it is slow to come by.
+// Memory of this thread for `count` numbers. It is kept, because allocating much of it is slow.
 float* Workspace(size_t count) {
-  // A vector that crosses the border between two cache lines takes twice as long to load.
+  // Loading a vector that crosses the border between two cache lines takes twice as long.
   struct alignas(64) CacheLine {
     float numbers[16];
   };
@@ -314,11 +314,11 @@ float* Workspace(size_t count) {
 
 size_t RoundUp(size_t number, size_t unit) { return (number + unit - 1) / unit * unit; }
 
-// Below this share of numbers that are not zero a factor is sparse: one of them takes two to three
-// times as long to add by itself as in a tile.
+// A factor with a smaller share of nonzero numbers counts as sparse: adding a number on its own
+// takes two to three times as long as adding it in a tile.
 constexpr float kSparse = 0.42f;
 
-// The share of numbers [lines, count] that are not zero, estimated from some of the lines.
+// The share of nonzero numbers among [lines, count], estimated from some of the lines.
 float Density(const float* numbers, size_t lines, size_t count) {
   const size_t step = std::max<size_t>(1, lines / std::max<size_t>(2, 4096 / count));
   size_t nonzero = 0, counted = 0;
@@ -328,11 +328,11 @@ float Density(const float* numbers, size_t lines, size_t count) {
   return static_cast<float>(nonzero) / counted;
 }
 
-// The product of two factors, inputs^T @ cotangents, of which some rows are computed at a time.
+// The product of two factors, inputs^T @ cotangents, computed a few rows at a time.
 template <typename Processor>
 class Gradient {
  public:
-  // `density` is that of the inputs.
+  // `density` is the share of nonzero inputs.
   Gradient(Shape shape, const float* inputs, const float* cotangents, float density)
       : shape_(shape), inputs_(inputs), cotangents_(cotangents), is_sparse_(density < kSparse) {
     const size_t bits_size = RoundUp(NumGroups(shape.batch) * shape.rows, 16);
@@ -415,7 +415,7 @@ class Gradient {
   float *packed_cotangents_, *rows_, *packed_inputs_;
 };
 
-// Asks for state that outgrows a core's own cache while its gradient is computed.
+// Prefetches state that does not fit the core's own cache while its gradient is computed.
 void Prefetch(State state, size_t first, size_t end) {
   for (size_t i = first; i < end; i += 16) {
     __builtin_prefetch(state.m + i, 1);
@@ -427,7 +427,7 @@ void Prefetch(State state, size_t first, size_t end) {
 template <typename Processor>
 void StepKernel(Adam adam, Shape shape, const float* inputs, const float* cotangents, State state) {
   if (shape.batch == 1 && shape.columns % 16 == 0) {
-    // The gradient is no sum, and its rows have no remainders.
+    // With one example the gradient is a single product, so its rows need no sums.
     Processor::StepOuter(adam, shape, inputs, cotangents, state);
     return;
   }
@@ -443,8 +443,8 @@ void StepKernel(Adam adam, Shape shape, const float* inputs, const float* cotang
   }
 }
 
-// Writes inputs^T @ cotangents [D, F]. Where it is rather the cotangents that are zero, as those of
-// what a maximum is taken of, it is computed as the transpose of cotangents^T @ inputs.
+// Writes inputs^T @ cotangents [D, F]. If it is the cotangents that are sparse, as in front of max
+// pooling, it is computed as the transpose of cotangents^T @ inputs.
 template <typename Processor>
 void Outer(Shape shape, const float* inputs, const float* cotangents, float* outputs) {
   if (shape.rows * shape.columns == 0) return;
@@ -522,7 +522,7 @@ bool IsOf(const Matrix& matrix, size_t rows, size_t columns) {
   return static_cast<size_t>(found[0]) == rows && static_cast<size_t>(found[1]) == columns;
 }
 
-// The memory of a result that starts as what is there before, most often the same memory.
+// The memory of a result that starts with the values of an argument; usually it is the same memory.
 template <typename Buffer>
 float* From(const Buffer& before, Buffer after) {
   if (after.typed_data() != before.typed_data()) {
@@ -532,17 +532,17 @@ float* From(const Buffer& before, Buffer after) {
 }
 
 // Args: params, m, v of a kernel [D, F], and of its bias [F]; inputs [B, D]; cotangents [B, F];
-// rate, epsilon, keep [3].
+// rate, epsilon, keep, b1, b2 [5].
 template <typename Processor>
 ffi::Error StepLayer(Matrix params, Matrix m, Matrix v, Vector bias, Vector bias_m, Vector bias_v,
-                     Matrix inputs, Matrix cotangents, Vector scalars, double b1, double b2,
+                     Matrix inputs, Matrix cotangents, Vector scalars,
                      ffi::Result<Matrix> new_params, ffi::Result<Matrix> new_m,
                      ffi::Result<Matrix> new_v, ffi::Result<Vector> new_bias,
                      ffi::Result<Vector> new_bias_m, ffi::Result<Vector> new_bias_v) {
   const Shape shape{static_cast<size_t>(inputs.dimensions()[0]),
                     static_cast<size_t>(inputs.dimensions()[1]),
                     static_cast<size_t>(cotangents.dimensions()[1])};
-  bool fits = IsOf(cotangents, shape.batch, shape.columns) && scalars.element_count() == 3;
+  bool fits = IsOf(cotangents, shape.batch, shape.columns) && scalars.element_count() == 5;
   for (const Matrix& matrix : {params, m, v, *new_params, *new_m, *new_v}) {
     fits &= IsOf(matrix, shape.rows, shape.columns);
   }
@@ -553,13 +553,8 @@ ffi::Error StepLayer(Matrix params, Matrix m, Matrix v, Vector bias, Vector bias
     return ffi::Error::InvalidArgument("adam_step: shapes that do not belong together");
   }
   const float* scalar = scalars.typed_data();
-  const Adam adam{static_cast<float>(b1),
-                  static_cast<float>(1 - b1),
-                  static_cast<float>(b2),
-                  static_cast<float>(1 - b2),
-                  scalar[0],
-                  scalar[1],
-                  scalar[2]};
+  const float b1 = scalar[3], b2 = scalar[4];
+  const Adam adam{b1, 1 - b1, b2, 1 - b2, scalar[0], scalar[1], scalar[2]};
   const State kernel{From(params, *new_params), From(m, *new_m), From(v, *new_v)};
   StepKernel<Processor>(adam, shape, inputs.typed_data(), cotangents.typed_data(), kernel);
   const State of_bias{From(bias, *new_bias), From(bias_m, *new_bias_m), From(bias_v, *new_bias_v)};
@@ -578,8 +573,6 @@ auto StepBinding() {
       .Arg<Matrix>()
       .Arg<Matrix>()
       .Arg<Vector>()
-      .Attr<double>("b1")
-      .Attr<double>("b2")
       .Ret<Matrix>()
       .Ret<Matrix>()
       .Ret<Matrix>()
@@ -615,7 +608,7 @@ ffi::Error MultiplySparse(Matrix inputs, Matrix kernel, ffi::Result<Matrix> outp
   return ffi::Error::Success();
 }
 
-// Of both products.
+// The binding of both products.
 auto ProductBinding() { return ffi::Ffi::Bind().Arg<Matrix>().Arg<Matrix>().Ret<Matrix>(); }
 
 }  // namespace
@@ -627,7 +620,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(outer_product_avx2, MultiplyOuter<Avx2>, ProductBi
 XLA_FFI_DEFINE_HANDLER_SYMBOL(sparse_product_avx512, MultiplySparse<Avx512>, ProductBinding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(sparse_product_avx2, MultiplySparse<Avx2>, ProductBinding());
 
-// Whether this processor has the instructions of either, those in the `target`s above.
+// Whether this processor has the instructions of the `target`s above.
 extern "C" int runs_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }

@@ -17,7 +17,6 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
@@ -73,7 +72,7 @@ def train_step(
   cotangents = [of.cotangents for of in factors.values()]
   learning_rate, _ = lax.optimization_barrier((learning_rate, (cotangents, biases)))
   decay = hyper.weight_decay if "weight_decay" in recipe.optional else None
-  return _step(recipe, params, opt_state, grads, factors, learning_rate, decay), counts
+  return _step(recipe, hyper, params, opt_state, grads, factors, learning_rate, decay), counts
 
 
 def layers_in_factors(
@@ -160,21 +159,28 @@ def _gradient(recipe, hyper, examples, params, batch, paths):
   return grads, factors, counts
 
 
-def _step(recipe, params, opt_state, grads, factors, learning_rate, weight_decay):
+def _step(recipe, hyper, params, opt_state, grads, factors, learning_rate, weight_decay):
   """Makes Adam's step: in C++ on the layers in factors, by optax on the rest."""
   adam, *others = opt_state
   flat = [_flatten(tree) for tree in (params, adam.mu, adam.nu)]
   rest = [{path: tree[path] for path in grads} for tree in flat]
-  optimizer = optimizers.create(recipe.arm.optimizer, learning_rate, weight_decay)
+  settings = hyper.optimizer._asdict()
+  optimizer = optimizers.create(recipe.arm.optimizer, learning_rate, settings, weight_decay)
   state = adam._replace(mu=rest[1], nu=rest[2]), *others
   updates, (state, *others) = optimizer.update(grads, state, rest[0])
   after = [optax.apply_updates(rest[0], updates), state.mu, state.nu]
 
-  factor, epsilon = optimizers.adam_factors(state.count)
-  keep = 1 if weight_decay is None else 1 - learning_rate * weight_decay
+  factor, epsilon = optimizers.adam_factors(state.count, **settings)
+  scalars = {
+    "rate": learning_rate * factor,
+    "epsilon": epsilon,
+    "keep": 1 if weight_decay is None else 1 - learning_rate * weight_decay,
+    "b1": hyper.optimizer.b1,
+    "b2": hyper.optimizer.b2,
+  }
   for path, gradient in factors.items():
-    layer = [{name: tree[*path, name] for name in ("kernel", "bias")} for tree in flat]
-    made = adam_step(*layer, gradient, rate=learning_rate * factor, epsilon=epsilon, keep=keep)
+    p, m, v = ({name: tree[*path, name] for name in ("kernel", "bias")} for tree in flat)
+    made = adam_step(p, m, v, gradient, **scalars)
     for tree, of in zip(after, made, strict=True):
       tree |= {(*path, name): array for name, array in of.items()}
   params, mu, nu = map(flax.traverse_util.unflatten_dict, after)
@@ -190,6 +196,8 @@ def adam_step(
   rate: jax.Array,
   epsilon: jax.Array,
   keep: jax.Array,
+  b1: jax.Array,
+  b2: jax.Array,
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array], dict[str, jax.Array]]:
   """Makes Adam's step on a dense layer, `keep p - rate m / (sqrt(v) + epsilon)`.
 
@@ -201,18 +209,20 @@ def adam_step(
     rate: `[]`, the learning rate with the moments' bias corrected.
     epsilon: `[]`, likewise.
     keep: `[]`, 1 without weight decay.
+    b1: `[]`, share of the first moment that is kept.
+    b2: `[]`, share of the second moment that is kept.
 
   Returns:
     Parameters and moments after the step, in the memory of those before it where nothing else needs
     them.
   """
   before = [of[name] for name in ("kernel", "bias") for of in (params, mu, nu)]
-  scalars = jnp.stack([rate, epsilon, keep]).astype(jnp.float32)
-  settings = {"b1": np.float64(optimizers.ADAM_B1), "b2": np.float64(optimizers.ADAM_B2)}
-  after = matmul.call("adam_step", before, *gradient, scalars, in_place=before, **settings)
-  return tuple(
+  scalars = jnp.stack([rate, epsilon, keep, b1, b2]).astype(jnp.float32)
+  after = matmul.call("adam_step", before, *gradient, scalars, in_place=before)
+  p, m, v = (
     {"kernel": kernel, "bias": bias} for kernel, bias in zip(after[:3], after[3:], strict=True)
   )
+  return p, m, v
 
 
 def _flatten(tree: Any) -> dict[Path, Any]:

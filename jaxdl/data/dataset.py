@@ -13,6 +13,7 @@ Axes, as written in docstrings and shape comments:
 
 import dataclasses
 import hashlib
+import logging
 import math
 import numbers
 import operator
@@ -21,6 +22,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxdl import errors
+
+_LOGGER = logging.getLogger("jaxdl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +140,8 @@ def split_validation(dataset: Dataset, fraction: float) -> Dataset:
   """Moves the last examples of the training set to the validation set, as Keras does.
 
   Of N training examples the first floor(N * (1 - fraction)) stay, computed in double precision as
-  `validation_split` of `keras.Model.fit` does.
+  `validation_split` of `keras.Model.fit` does. Where the rest is of one class only, as in data that
+  are sorted by class, a warning says so.
 
   Args:
     dataset: a dataset whose validation set is empty.
@@ -160,6 +164,12 @@ def split_validation(dataset: Dataset, fraction: float) -> Dataset:
       "for training; both parts need at least one"
     )
   images, labels = dataset.train.images, dataset.train.labels
+  num_validation, kept = len(labels) - split_at, np.unique(labels[split_at:])
+  if num_validation > len(kept) == 1 and np.any(labels[:split_at] != kept[0]):
+    _LOGGER.warning(
+      "all %d validation examples of %s are of class %r: is its training set sorted by class?",
+      *(num_validation, dataset.name, dataset.class_names[kept[0]]),
+    )
   return dataclasses.replace(
     dataset,
     train=Split(images[:split_at], labels[:split_at]),

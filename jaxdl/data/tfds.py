@@ -118,9 +118,11 @@ def _prepare(
 
   _check_tfds_name(tfds, builder_name, config)
   name = builder_name + (f"/{config}" if config else "") + (f":{version}" if version else "")
+  other = _find_prepared(root, builder_name, config, None)
+  where = f"{root}, which has version {other.name}" if other else f"{root}"
   if importlib.util.find_spec("tensorflow") is None:
     raise errors.InputError(
-      f"{name} is not prepared in {root}: put a copy that TFDS prepared as array_record there, or "
+      f"{name} is not prepared in {where}: put a copy that TFDS prepared as array_record there, or "
       "install TensorFlow to prepare it (pip install 'jaxdl[prepare]' or make install-prepare)"
     )
   try:
@@ -137,7 +139,7 @@ def _prepare(
     raise
   except Exception as error:  # The network, the disk, a checksum, a manual download, ...
     raise errors.InputError(
-      f"TFDS cannot prepare {name} in {root}: {errors.brief(error)}"
+      f"TFDS cannot prepare {name} in {where}: {errors.brief(error)}"
     ) from error
   return pathlib.Path(builder.data_dir)
 
@@ -295,6 +297,8 @@ def _read_split(
         label = example[label_key].int64_list.value[0]
         if image.shape != shape or image.dtype != np.uint8:
           raise ValueError(f"an image is {image.dtype} {image.shape}, not uint8 {shape}")
+        if label == -1:  # as TFDS has it where the labels are kept secret
+          raise errors.InputError(f"{info.full_name} has examples without a label in {split!r}")
         if not 0 <= label < num_classes:
           raise ValueError(f"a label is {label}, not from 0 to {num_classes - 1}")
         images[i], labels[i] = image, label

@@ -2,5 +2,5 @@
 
 Read `models.py` first.
 
-Imports: errors, cpu.matmul.
+Imports: calls, errors, cpu.matmul.
 """

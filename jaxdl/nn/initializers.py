@@ -12,7 +12,6 @@ paired.
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Sequence
 
 import jax
@@ -20,7 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdl.errors import InputError, unknown_name
+from jaxdl import calls
+from jaxdl.calls import Argument
+from jaxdl.errors import InputError
 
 # Standard deviation of N(0, 1) truncated to [-2, 2]; dividing by it restores a variance of 1.
 _TRUNCATED_STDDEV = 0.87962566103423978
@@ -92,7 +93,6 @@ _FAMILIES = {
   "zeros": _Family(lambda key, shape, _: jnp.zeros(shape), None),
 }
 NAMES = tuple(_FAMILIES)
-_SPEC = re.compile(r"(\w+)\s*(?:\(\s*([^()\s]+)\s*\))?")
 
 
 def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
@@ -112,28 +112,22 @@ def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
     InputError: for an unknown name, a parameter that is not a finite number, a negative spread, or
       an initializer that needs more dimensions.
   """
-  match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
-  if match is None or match[1] not in _FAMILIES:
-    raise unknown_name("initializer", match[1] if match else spec, NAMES)
-  name, written = match[1], match[2]
-  family = _FAMILIES[name]
-  if family.min_ndim > min_ndim:
+  known = {
+    name: () if family.default is None else (_argument(name, family.default),)
+    for name, family in _FAMILIES.items()
+  }
+  name, values = calls.parse("initializer", spec, known)
+  if _FAMILIES[name].min_ndim > min_ndim:
     raise InputError(
-      f"initializer {name!r} needs at least {family.min_ndim} dimensions; a bias has one"
+      f"initializer {name!r} needs at least {_FAMILIES[name].min_ndim} dimensions; a bias has one"
     )
-  if written is None:
-    return name, 0.0 if family.default is None else family.default
-  if family.default is None:
-    raise InputError(f"initializer {name!r} takes no parameter, but {spec!r} gives one")
-  try:
-    value = float(written)
-  except ValueError:
-    value = math.nan
-  if not abs(value) < float(np.finfo(np.float32).max):
-    raise InputError(f"the parameter of initializer {spec!r} is not a finite number")
-  if value < 0 and name != "constant":
-    raise InputError(f"the parameter of initializer {spec!r} is a spread, which cannot be negative")
-  return name, value
+  return name, values.get("value", 0.0)
+
+
+def _argument(name: str, default: float) -> Argument:
+  if name == "constant":
+    return Argument("value", lambda _: True, "a finite number", default)
+  return Argument("value", lambda value: value >= 0, "a spread, a finite number >= 0,", default)
 
 
 def select(names: Sequence[str], index: jax.Array, value: jax.Array) -> Callable:

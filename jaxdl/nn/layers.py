@@ -1,10 +1,10 @@
 """Linen layers that stay fast inside a loop and under `vmap`.
 
 The gradient of `lax.conv` is slow inside `lax.scan` on CPU, and `vmap` over kernels turns it into a
-grouped convolution, which is slow everywhere. As shifted slices and one matrix product a
-convolution is fast in both places and gives the same numbers. Pooling by `reduce_window` has a slow
-gradient; the maximum of four strided slices has a fast one. Where there is neither a gradient nor
-`vmap`, XLA's own convolution and pooling are the faster ones.
+grouped convolution, which is slow everywhere. Computed from shifted slices and one matrix product,
+a convolution is fast in both cases and gives the same numbers up to rounding. Pooling with
+`reduce_window` has a slow gradient; the maximum of four strided slices has a fast one. Without
+gradients and without `vmap`, XLA's own convolution and pooling are faster.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ from jaxdl.cpu.matmul import matmul
 
 
 def patches(images: jax.Array, size: int) -> jax.Array:
-  """Returns every `size` x `size` window of the images, flattened (what is known as im2col).
+  """Returns every `size` x `size` window of the images, flattened (im2col).
 
   Args:
     images: `[B, H, W, D]`.
-    size: of a window's sides.
+    size: side of a window, in pixels.
 
   Returns:
-    `[B, H - size + 1, W - size + 1, size * size * D]`, a window's rows first, then its columns,
-    then channels: the order of a kernel `[size, size, D, F]` flattened to `[size * size * D, F]`.
+    `[B, H - size + 1, W - size + 1, size * size * D]`. The last axis is ordered by row, column and
+    channel, like a kernel `[size, size, D, F]` that is flattened to `[size * size * D, F]`.
   """
   height, width = images.shape[1] - size + 1, images.shape[2] - size + 1
   shifted = [images[:, i : i + height, j : j + width] for i in range(size) for j in range(size)]
@@ -36,11 +36,13 @@ def patches(images: jax.Array, size: int) -> jax.Array:
 
 
 def max_pool_2x2(x: jax.Array, native: bool = False) -> jax.Array:
-  """Maximum over 2 x 2 windows with stride 2; an odd last row or column is dropped, as in Keras.
+  """Returns the maximum over 2 x 2 windows with stride 2.
+
+  An odd last row or column is dropped, as in Keras.
 
   Args:
     x: `[B, H, W, D]`.
-    native: by `reduce_window`.
+    native: use `lax.reduce_window`, which is faster without gradients and without `vmap`.
 
   Returns:
     `[B, H // 2, W // 2, D]`.
@@ -54,16 +56,17 @@ def max_pool_2x2(x: jax.Array, native: bool = False) -> jax.Array:
 
 @contextlib.contextmanager
 def adding_to_outputs(added: Mapping[str, jax.Array]) -> Iterator[dict[str, jax.Array]]:
-  """Has dense layers add something to their outputs, wherever a model is applied within.
+  """Makes dense layers add arrays to their outputs while a model is applied in this context.
 
-  The derivative with respect to what is added, zeros for instance, is that with respect to the
-  outputs themselves.
+  The derivative with respect to an added array, e.g. of zeros, is the derivative with respect to
+  the layer's outputs.
 
   Args:
-    added: path of an `nn.Dense`, its names joined by "/" -> `[B, F]`; others are left alone.
+    added: path of an `nn.Dense` (names joined by "/") -> array `[B, F]` to add. Other layers are
+      unchanged.
 
   Yields:
-    path -> the inputs `[B, D]` of those layers, once the model was applied.
+    path -> inputs `[B, D]` of the layer; filled when the model is applied.
   """
   inputs = {}
 
@@ -83,8 +86,8 @@ def adding_to_outputs(added: Mapping[str, jax.Array]) -> Iterator[dict[str, jax.
 class Conv(nn.Module):
   """Convolution without padding, stride 1, optionally followed by 2 x 2 max pooling.
 
-  Pooling is part of the layer so that outputs which it would drop are never computed; XLA's own
-  convolution (`native`) computes them, since cutting its input to size takes longer.
+  Pooling is part of the layer, so that outputs that it would drop are never computed. With XLA's
+  own convolution (`native`) they are computed, because cropping its input takes longer.
   """
 
   features: int
@@ -108,8 +111,8 @@ class Conv(nn.Module):
         even = [(n - self.size + 1) // 2 * 2 + self.size - 1 for n in x.shape[1:3]]
         x = x[:, : even[0], : even[1]]
       x = patches(x, self.size)
-      # Of matrices: for the gradient of a product with more axes XLA copies one of its factors, and
-      # multiplies more slowly. Measured on CPU, training is 1.1 times as fast.
+      # Multiply matrices: in the gradient of a product with more axes, XLA copies one of the
+      # factors and multiplies more slowly. Measured on CPU, training is 1.1 times as fast this way.
       products = matmul(x.reshape(-1, x.shape[-1]), kernel.reshape(-1, self.features))
       x = products.reshape(*x.shape[:-1], self.features)
     x = x + bias.reshape(1, 1, 1, -1)
@@ -117,7 +120,7 @@ class Conv(nn.Module):
 
 
 def dot_general(inputs: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:
-  """The product of `nn.Dense`, by `matmul` for matrices.
+  """Returns the product of `nn.Dense`; matrices are multiplied by `matmul`.
 
   Flax passes dimension numbers and a precision as well; both are always its defaults here.
   """
@@ -129,8 +132,8 @@ def dot_general(inputs: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax
 class Dropout(nn.Module):
   """Inverted dropout (Srivastava et al. 2014) with one key per example.
 
-  A mask that depends on an example's own key, not on the shape of the batch it travels in, is the
-  same however the batch is cut into slices.
+  An example's mask depends on its own key and not on the shape of the batch, so it is the same
+  however the batch is cut into slices.
   """
 
   rate: float

@@ -9,10 +9,11 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
+from jaxdl import calls
 from jaxdl.errors import InputError, show, unknown_name
 from jaxdl.nn.layers import Conv, Dropout, dot_general, max_pool_2x2
 
-# Keras's definitions: leaky ReLU with slope 0.2, GELU with the error function itself.
+# As Keras defines them: leaky ReLU with slope 0.2, and GELU with the exact error function.
 _ACTIVATIONS = {
   "gelu": functools.partial(nn.gelu, approximate=False),
   "leaky_relu": functools.partial(nn.leaky_relu, negative_slope=0.2),
@@ -21,20 +22,20 @@ _ACTIVATIONS = {
   "tanh": nn.tanh,
 }
 ACTIVATIONS = tuple(_ACTIVATIONS)
-# Those that never decrease commute with a maximum, which lets a CNN pool first: an activation of a
-# quarter of the values is cheaper.
+# Activations that never decrease commute with a maximum. So a CNN can pool first and apply the
+# activation to a quarter of the values.
 MONOTONE = ("leaky_relu", "relu", "sigmoid", "tanh")
 
-# What `MLP` sows: the inputs of every hidden layer's activation, for whoever asks for them.
+# The name under which `MLP` sows the inputs of the hidden layers' activations.
 PREACTIVATIONS = "preactivations"
 
 
 class CNN(nn.Module):
   """Blocks of 3 x 3 convolution, 2 x 2 max pooling and activation, then dense layers.
 
-  As `cnn_binary`, with features (32, 64) both pooled, 28 x 28 x 1 images and one output, it has
-  320 + 18,496 + 1,601 = 20,417 parameters. As `cnn_mnist`, where the second block does not pool and
-  a hidden layer of 64 follows, with ten outputs it has 320 + 18,496 + 495,680 + 650 = 515,146.
+  `cnn_binary` has features (32, 64) and pools in both blocks; for 28 x 28 x 1 images and one output
+  it has 320 + 18,496 + 1,601 = 20,417 parameters. `cnn_mnist` does not pool in the second block and
+  has a hidden layer of 64 units; with ten outputs it has 320 + 18,496 + 495,680 + 650 = 515,146.
   """
 
   num_outputs: int
@@ -42,10 +43,10 @@ class CNN(nn.Module):
   bias_init: Callable
   dropout_rate: float
   features: tuple[int, ...] = (32, 64)
-  num_pooled: int = 2  # the first blocks, which pool
+  num_pooled: int = 2  # number of blocks that pool, from the first
   hidden: tuple[int, ...] = ()
   activation: str = "relu"
-  native_conv: bool = False  # XLA's own, fastest where no gradient is taken
+  native_conv: bool = False  # use XLA's own convolution; fastest without a gradient
 
   @nn.compact
   def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
@@ -67,10 +68,11 @@ class CNN(nn.Module):
 
 
 class MLP(nn.Module):
-  """Dense layers with activation on a flattened image, then dropout and a dense output.
+  """Dense layers with activations on a flattened image, then dropout and a dense output layer.
 
-  As `mlp`, with hidden (128, 64), 28 x 28 x 1 images and ten outputs, it has 109,386 parameters. As
-  `cifar_mlp`, with hidden (512, 256), tanh after the second, and 32 x 32 x 3 images, 1,707,274.
+  `mlp` has hidden layers (128, 64); for 28 x 28 x 1 images and ten outputs it has 109,386
+  parameters. `cifar_mlp` has hidden layers (512, 256) with tanh after the second; for 32 x 32 x 3
+  images and ten outputs it has 1,707,274.
   """
 
   num_outputs: int
@@ -79,7 +81,7 @@ class MLP(nn.Module):
   dropout_rate: float
   hidden: tuple[int, ...] = (128, 64)
   activation: str = "relu"
-  last_activation: str | None = None  # of the last hidden layer; None: that of the others
+  last_activation: str | None = None  # of the last hidden layer; None: `activation`
 
   @nn.compact
   def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
@@ -101,16 +103,16 @@ class MLP(nn.Module):
     return dense(self.num_outputs)(x)
 
 
-_MODELS = {
+_MODELS: dict[str, Callable[..., nn.Module]] = {
   "cifar_mlp": functools.partial(MLP, hidden=(512, 256), last_activation="tanh"),
   "cnn_binary": CNN,
   "cnn_mnist": functools.partial(CNN, num_pooled=1, hidden=(64,)),
   "mlp": MLP,
 }
 NAMES = tuple(_MODELS)
-_SPEC = re.compile(r"(\w+)\s*(?:\(([\d,\s]*)\))?")
 MAX_LAYERS, _MAX_UNITS = 200, 2**16
-# Between hidden layers, in all: a gigabyte. More is a slip, to be told before it is allocated.
+# Maximum number of weights between hidden layers, a gigabyte. More is probably a typing error, and
+# is reported before the memory is allocated.
 _MAX_WEIGHTS = 2**28
 
 
@@ -118,26 +120,23 @@ def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
   """Reads a model from a setting.
 
   Args:
-    spec: one of `NAMES`; `mlp` also with the sizes of its hidden layers, `"mlp(64, 64, 64)"`.
+    spec: one of `NAMES`. `mlp` may have the sizes of its hidden layers in brackets, e.g.
+      `"mlp(64, 64, 64)"`.
 
   Returns:
-    `(name, sizes of the hidden layers)`, None for those that the model has by itself.
+    `(name, sizes of the hidden layers)`; the sizes are None if the model's defaults apply.
 
   Raises:
-    InputError: for an unknown name, or sizes that are none.
+    InputError: the name is unknown, or the sizes are invalid.
   """
-  match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
-  if match is None or match[1] not in _MODELS:
-    raise unknown_name("model", match[1] if match else spec, _MODELS)
-  name, written = match[1], match[2]
-  if written is None:
+  name, texts = calls.split("model", spec, list(_MODELS))
+  if texts is None:
     return name, None
   if name != "mlp":
     raise InputError(f"model {name!r} takes no layer sizes, but {show(spec)} gives some")
-  texts = [text.strip() for text in written.split(",")]
   # Not `int` of whatever there is: of thousands of digits it raises, and so it does of "1 2".
   sizes = [int(text) if re.fullmatch(r"\d{1,9}", text) else 0 for text in texts]
-  if len(sizes) > MAX_LAYERS or not all(0 < size <= _MAX_UNITS for size in sizes):
+  if not 0 < len(sizes) <= MAX_LAYERS or not all(0 < size <= _MAX_UNITS for size in sizes):
     raise InputError(
       f"model {show(spec)} needs 1 to {MAX_LAYERS} sizes of hidden layers, each 1 to {_MAX_UNITS:,}"
     )
@@ -149,17 +148,17 @@ def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
 
 
 def create(spec: str, activation: str = "relu", native_conv: bool = False, **settings) -> nn.Module:
-  """Returns the model that a setting asks for.
+  """Returns the model that a setting describes.
 
   Args:
-    spec: as `parse` reads it.
-    activation: one of `ACTIVATIONS`, of the hidden layers (of `cifar_mlp`, the first).
-    native_conv: convolve as XLA does; for CNNs only.
-    **settings: `num_outputs`, `kernel_init`, `bias_init`, `dropout_rate`, as the
-      classes above have them.
+    spec: the setting, e.g. `"mlp(64, 64)"`; see `parse`.
+    activation: one of `ACTIVATIONS`, for the hidden layers (only the first one of `cifar_mlp`).
+    native_conv: use XLA's own convolution; for CNNs only.
+    **settings: the other fields of `CNN` and `MLP`: `num_outputs`, `kernel_init`, `bias_init` and
+      `dropout_rate`.
 
   Raises:
-    InputError: for an unknown name.
+    InputError: the model or the activation is unknown.
   """
   name, hidden = parse(spec)
   get_activation(activation)
@@ -171,14 +170,14 @@ def create(spec: str, activation: str = "relu", native_conv: bool = False, **set
 
 
 def get_activation(name: str) -> Callable[[jax.Array], jax.Array]:
-  """Returns the activation of that name. Raises InputError when there is none."""
+  """Returns the activation with this name. Raises InputError if there is none."""
   if name not in _ACTIVATIONS:
     raise unknown_name("activation", name, _ACTIVATIONS)
   return _ACTIVATIONS[name]
 
 
 def hidden_activations(spec: str, activation: str) -> tuple[str, ...]:
-  """Returns the names of the activations after the hidden dense layers, first layer first."""
+  """Returns the name of the activation of each hidden dense layer, starting at the input."""
   model = create(
     spec, activation, num_outputs=1, kernel_init=None, bias_init=None, dropout_rate=0.0
   )
@@ -189,5 +188,5 @@ def hidden_activations(spec: str, activation: str) -> tuple[str, ...]:
 
 
 def is_convolutional(spec: str) -> bool:
-  """Whether a model has convolutions, whose patches outgrow the cache."""
+  """Whether a model has convolutions, whose patches need more memory than dense layers do."""
   return parse(spec)[0].startswith("cnn")

@@ -2,5 +2,5 @@
 
 The modules are independent of each other; read `losses.py` first.
 
-Imports: errors.
+Imports: calls, errors.
 """

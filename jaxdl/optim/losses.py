@@ -133,7 +133,7 @@ NAMES = tuple(_LOSSES)
 SMOOTHABLE = ("binary_cross_entropy", "categorical_cross_entropy")
 
 
-def get(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def get(name: str) -> Callable[..., jax.Array]:
   """Returns the loss with this name. Raises InputError for an unknown name."""
   if name not in _LOSSES:
     raise unknown_name("loss", name, _LOSSES)

@@ -1,20 +1,25 @@
 """Optimizers: name -> optax transformation. Constants are Keras's defaults.
 
-They are made where they are used, inside the traced function, so that the learning rate and the
-weight decay are arrays that may differ between arms and steps.
+They are made where they are used, inside the traced function, so that the learning rate, the weight
+decay and every setting are arrays that may differ between arms of one program.
 """
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxdl.errors import unknown_name
+from jaxdl import calls
+from jaxdl.calls import Argument
 
-ADAM_B1, ADAM_B2, ADAM_EPSILON = 0.9, 0.999, 1e-7
+Setting: TypeAlias = jax.Array | float
 
 
-def _adam() -> optax.GradientTransformation:
+def _adam(b1: Setting, b2: Setting, epsilon: Setting) -> optax.GradientTransformation:
   """Adam's direction (Kingma & Ba 2015), `optax.scale_by_adam` in the order that is cheapest.
 
   m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon), with both corrections of the bias taken out of
@@ -31,41 +36,85 @@ def _adam() -> optax.GradientTransformation:
   def update(grads, state, params=None):
     del params
     count = optax.safe_increment(state.count)
-    mu = jax.tree.map(lambda g, m: (1 - ADAM_B1) * g + ADAM_B1 * m, grads, state.mu)
-    nu = jax.tree.map(lambda g, v: (1 - ADAM_B2) * (g * g) + ADAM_B2 * v, grads, state.nu)
-    factor, epsilon = adam_factors(count)
-    updates = jax.tree.map(lambda m, v: factor * (m / (jnp.sqrt(v) + epsilon)), mu, nu)
+    mu = jax.tree.map(lambda g, m: (1 - b1) * g + b1 * m, grads, state.mu)
+    nu = jax.tree.map(lambda g, v: (1 - b2) * (g * g) + b2 * v, grads, state.nu)
+    factor, scaled_epsilon = adam_factors(count, b1, b2, epsilon)
+    updates = jax.tree.map(lambda m, v: factor * (m / (jnp.sqrt(v) + scaled_epsilon)), mu, nu)
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
   return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
-def adam_factors(count: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns what the direction is multiplied by, and epsilon, at step `count`, from 1."""
-  root = jnp.sqrt(1 - ADAM_B2**count)
-  return root / (1 - ADAM_B1**count), ADAM_EPSILON * root
+def adam_factors(
+  count: jax.Array, b1: Setting, b2: Setting, epsilon: Setting
+) -> tuple[jax.Array, jax.Array]:
+  """Returns what Adam's direction is multiplied by, and its epsilon, at step `count`, from 1."""
+  root = jnp.sqrt(1 - b2**count)
+  return root / (1 - b1**count), epsilon * root
 
 
-_OPTIMIZERS = {
-  # Duchi et al. (2011); the sum of squares starts at 0.1, epsilon is inside the root.
-  "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.1, eps=1e-7),
-  "adam": _adam,
+def _share(name: str, default: float) -> Argument:
+  return Argument(name, lambda value: 0 <= value < 1, "in [0, 1)", default)
+
+
+_EPSILON = Argument("epsilon", lambda value: value > 0, "> 0", 1e-7)
+_START = Argument("initial_accumulator_value", lambda value: value >= 0, ">= 0", 0.1)
+_ADAM_SETTINGS = (_share("b1", 0.9), _share("b2", 0.999), _EPSILON)
+
+# Name -> its direction, made from its settings, and what they are. optax's names, but `epsilon`.
+_OPTIMIZERS: dict[str, tuple[Callable[..., optax.GradientTransformation], tuple]] = {
+  # Duchi et al. (2011); epsilon is inside the root.
+  "adagrad": (
+    lambda initial_accumulator_value, epsilon: optax.scale_by_rss(
+      initial_accumulator_value, eps=epsilon
+    ),
+    (_START, _EPSILON),
+  ),
+  "adam": (_adam, _ADAM_SETTINGS),
   # Adam; what makes it AdamW is its weight decay.
-  "adamw": _adam,
-  "momentum": lambda: optax.trace(decay=0.9),
+  "adamw": (_adam, _ADAM_SETTINGS),
+  "momentum": (optax.trace, (_share("decay", 0.9),)),
   # Keras puts the learning rate inside the velocity: the same as long as the rate is constant.
-  "nesterov": lambda: optax.trace(decay=0.9, nesterov=True),
+  "nesterov": (functools.partial(optax.trace, nesterov=True), (_share("decay", 0.9),)),
   # Tieleman & Hinton (2012); epsilon is inside the root.
-  "rmsprop": lambda: optax.scale_by_rms(decay=0.9, eps=1e-7, eps_in_sqrt=True),
-  "sgd": optax.identity,
+  "rmsprop": (
+    lambda decay, epsilon: optax.scale_by_rms(decay, eps=epsilon, eps_in_sqrt=True),
+    (_share("decay", 0.9), _EPSILON),
+  ),
+  "sgd": (optax.identity, ()),
 }
 NAMES = tuple(_OPTIMIZERS)
 # Adam, with and without weight decay by default.
 ADAMS = ("adam", "adamw")
 
 
+def parse(spec: str) -> tuple[str, dict[str, float]]:
+  """Reads an optimizer from a setting.
+
+  Args:
+    spec: one of `NAMES`, with settings if they are not to have their defaults, which are Keras's:
+
+      - `sgd`;
+      - `momentum(decay)`, `nesterov(decay)`: 0.9;
+      - `adagrad(initial_accumulator_value, epsilon)`: 0.1, 1e-7;
+      - `rmsprop(decay, epsilon)`: 0.9, 1e-7;
+      - `adam(b1, b2, epsilon)`, `adamw(b1, b2, epsilon)`: 0.9, 0.999, 1e-7.
+
+  Returns:
+    `(name, settings)`, with defaults filled in.
+
+  Raises:
+    InputError: for an unknown name or setting, or one that is out of range.
+  """
+  known = {name: arguments for name, (_, arguments) in _OPTIMIZERS.items()}
+  return calls.parse("optimizer", spec, known)
+
+
 def create(
-  name: str, learning_rate: jax.Array | float, weight_decay: jax.Array | float | None = None
+  name: str,
+  learning_rate: Setting,
+  settings: Mapping[str, Setting] | None = None,
+  weight_decay: Setting | None = None,
 ) -> optax.GradientTransformation:
   """Returns an optimizer, whose updates are `-learning_rate (direction + weight_decay p)`.
 
@@ -75,15 +124,15 @@ def create(
   Args:
     name: one of `NAMES`.
     learning_rate: `[]`.
+    settings: of `parse`, each `[]`; None: the defaults.
     weight_decay: `[]`, of any optimizer; None: no decay is compiled in.
 
   Raises:
     InputError: there is no optimizer of that name.
   """
-  if name not in _OPTIMIZERS:
-    raise unknown_name("optimizer", name, _OPTIMIZERS)
+  settings = parse(name)[1] if settings is None else settings
   decay = () if weight_decay is None else (optax.add_decayed_weights(weight_decay),)
-  direction = optax.chain(_OPTIMIZERS[name](), *decay)
+  direction = optax.chain(_OPTIMIZERS[name][0](**settings), *decay)
 
   def update(grads, state, params=None):
     rate = _after_backward(learning_rate, grads)

@@ -5,9 +5,6 @@ arms with different schedules share one program. `plateau.py` has the reduction 
 training goes; it scales these rates.
 """
 
-import dataclasses
-import math
-import re
 from collections.abc import Callable
 
 import jax
@@ -15,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdl.errors import InputError, unknown_name
+from jaxdl import calls
+from jaxdl.calls import Argument
+from jaxdl.errors import InputError
 
 # Each of the following maps (num_epochs, num_steps, *arguments) to factors on the learning rate,
 # `[num_epochs * num_steps]` float64.
@@ -82,22 +81,17 @@ def _check_warmup(epochs, num_epochs):
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Argument:
-  name: str
-  valid: Callable[[float], bool]
-  meaning: str
-  default: float | None = None  # None: required
-
-
-_FACTOR = _Argument("factor", lambda value: value > 0, "> 0")
-_EPOCHS = _Argument(
-  "epochs", lambda value: 1 <= value < 2**31 and value.is_integer(), "a whole number >= 1"
+_FACTOR = Argument("factor", lambda value: value > 0, "> 0")
+_EPOCHS = Argument(
+  "epochs",
+  lambda value: 1 <= value < 2**31 and value.is_integer(),
+  "a whole number >= 1",
+  is_integer=True,
 )
-_FINAL = _Argument("final", lambda value: 0 <= value <= 1, "from 0 to 1", 0.0)
-_SHARE = _Argument("share", lambda value: 0 < value < 1, "between 0 and 1", 0.3)
+_FINAL = Argument("final", lambda value: 0 <= value <= 1, "from 0 to 1", 0.0)
+_SHARE = Argument("share", lambda value: 0 < value < 1, "between 0 and 1", 0.3)
 
-_SCHEDULES = {
+_SCHEDULES: dict[str, tuple[Callable[..., np.ndarray], tuple[Argument, ...]]] = {
   "constant": (_constant, ()),
   "cosine": (_cosine, (_FINAL,)),
   "exponential": (_exponential, (_FACTOR,)),
@@ -107,7 +101,6 @@ _SCHEDULES = {
   "warmup_cosine": (_warmup_cosine, (_EPOCHS, _FINAL)),
 }
 NAMES = tuple(_SCHEDULES)
-_SPEC = re.compile(r"(\w+)\s*(?:\(([^()]*)\))?")
 # More would not fit in memory.
 _MAX_STEPS = 10**8
 
@@ -133,22 +126,9 @@ def parse(spec: str) -> tuple[str, tuple[float, ...]]:
   Raises:
     InputError: for an unknown name, too few or too many arguments, or one that is out of range.
   """
-  match = _SPEC.fullmatch(spec.strip()) if isinstance(spec, str) else None
-  if match is None or match[1] not in _SCHEDULES:
-    raise unknown_name("schedule", match[1] if match else spec, NAMES)
-  name, written = match[1], match[2]
-  _, arguments = _SCHEDULES[name]
-  given = written.split(",") if written is not None and written.strip() else []
-  least = sum(argument.default is None for argument in arguments)
-  if not least <= len(given) <= len(arguments):
-    usage = f"{name}({', '.join(a.name for a in arguments)})" if arguments else name
-    optional = ", where the last argument is optional" if least < len(arguments) else ""
-    raise InputError(
-      f"schedule {spec!r} has the wrong number of arguments; write {usage!r}{optional}"
-    )
-  values = [_number(spec, *pair) for pair in zip(arguments, given, strict=False)]
-  values += [argument.default for argument in arguments[len(given) :]]
-  return name, tuple(values)
+  known = {name: arguments for name, (_, arguments) in _SCHEDULES.items()}
+  name, values = calls.parse("schedule", spec, known)
+  return name, tuple(values.values())
 
 
 def check(spec: str, num_epochs: int):
@@ -160,19 +140,6 @@ def check(spec: str, num_epochs: int):
   name, arguments = parse(spec)
   if name.startswith("warmup"):
     _check_warmup(arguments[0], num_epochs)
-
-
-def _number(spec: str, argument: _Argument, written: str) -> float:
-  """Returns one argument of a spec, as an int if it counts epochs."""
-  try:
-    value = float(written)
-  except ValueError:
-    value = math.nan
-  if not (math.isfinite(value) and argument.valid(value)):
-    raise InputError(
-      f"{argument.name} of schedule {spec!r} must be {argument.meaning}, not {written.strip()!r}"
-    )
-  return int(value) if argument is _EPOCHS else value
 
 
 def learning_rates(spec: str, learning_rate: float, num_epochs: int, num_steps: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Populations: the functions of `jaxdl.train` mapped over seeds and arms, on any devices.
 
-Arms are grouped by recipe, one compiled program each, and the members of a group, axes `[S, A]`,
-are cut into chunks that train at the same time. Workers take chunks off one list, and none of them
-ever waits for another. Read `chunk.py` first: how one chunk is trained.
+Arms are grouped by recipe, and each group has one compiled program. The members of a group, axes
+`[S, A]`, are cut into chunks; the members of a chunk train at the same time. Workers take chunks
+from one list and never wait for each other. Read `chunk.py` first: it trains one chunk.
 
 Imports: errors, arm, batches, cpu, data, forward, nn, optim, stats, store, train.
 """

@@ -1,9 +1,9 @@
-"""The epoch loop, and a chunk between two epochs. Read `jaxdl/train.py` first, then this file.
+"""The epoch loop, and the state of a chunk between epochs. Read `jaxdl/train.py` first.
 
-`train_epochs` is the only loop over epochs of the project: workers of this process, workers of Dask
-and the devices of several hosts all run it. They differ in what is passed in: which compiled
-programs, how results come to the host, who counts the members that still train, and what happens
-between two epochs.
+`train_epochs` is the project's only loop over epochs of populations: workers of this process, Dask
+workers and the devices of several hosts all run it. They differ in the arguments: the compiled
+programs, how results reach the host, who counts the members that are still training, and what
+happens between two epochs.
 """
 
 import dataclasses
@@ -16,74 +16,73 @@ import jax
 import numpy as np
 
 from jaxdl.arm import Hyperparams, Recipe
-from jaxdl.batches import Examples
 from jaxdl.population import programs
 from jaxdl.population.chunk_result import as_float
 from jaxdl.population.plan import Chunk, Group
-from jaxdl.population.programs import Observer, Programs, TestResult
+from jaxdl.population.programs import Observer, Programs, Splits, TestResult
 from jaxdl.train import RUNNING, EpochMetrics, MemberState
 
-# Brings arrays to the host, as one tree for each chunk that trains in this process.
+# Copies a tree of arrays to the host; returns one tree per chunk that trains in this process.
 Fetch = Callable[[Any], Sequence[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class BoundPrograms:
-  """Compiled programs with all that they are called with, except for the members' state."""
+  """Compiled programs together with all their arguments except the state of the members."""
 
   recipe: Recipe
   programs: Programs
   keys: jax.Array  # [s]
   hyper: Hyperparams  # [a, ...]
-  splits: tuple[Examples, Examples, Examples]
-  put: Callable[[np.ndarray], jax.Array]  # a number, to where the members are
+  splits: Splits
+  put: Callable[[np.ndarray], jax.Array]  # puts a number where the members are
 
   def create(self) -> MemberState:
-    """Returns the members before their first epoch, `[s, a, ...]`."""
+    """Returns the state of the members before their first epoch, `[s, a, ...]`."""
     return self.programs.create(self.keys, self.hyper)
 
   def train_epoch(self, members: MemberState, epoch: int) -> tuple[MemberState, EpochMetrics]:
-    """Returns the members after an epoch, in the memory of those before it, and its metrics."""
+    """Trains one epoch; returns the new state, which reuses the old one's memory, and metrics."""
     train, validation, _ = self.splits
     index = self.put(np.int32(epoch))
     return self.programs.train_epoch(members, self.keys, self.hyper, train, validation, index)
 
   def observe(self, members: MemberState) -> dict[str, jax.Array]:
-    """Returns what the observer sees, `[s, a, ...]`; nothing without one."""
+    """Returns the observer's arrays, each `[s, a, ...]`; empty without an observer."""
     return self.programs.observe(members.params, self.hyper, *self.splits)
 
   def test(self, members: MemberState) -> TestResult:
-    """Tests the members."""
+    """Returns the results of all members on the test set."""
     return self.programs.test(members, self.hyper, self.splits[2])
 
 
 class Record(NamedTuple):
-  """What is known on the host of one chunk in training; S and A are its own, without padding."""
+  """The host's record of a chunk in training; S and A count the chunk's members without padding."""
 
   running: np.ndarray  # [S, A] bool
-  rows: tuple[EpochMetrics, ...]  # of each epoch, [s, a]
+  rows: tuple[EpochMetrics, ...]  # one per epoch, [s, a]
   observed: tuple[dict[str, np.ndarray], ...]  # at initialisation and after each epoch
 
 
 class ChunkState(NamedTuple):
-  """A chunk between two epochs: all that changes. Its arrays are its checkpoint.
+  """Everything that training changes in a chunk, between two epochs. A checkpoint holds its arrays.
 
-  Several chunks on as many devices, which train in step, are one value with a record for each.
-  Once some seeds of a chunk have stopped, it may train on with the others (`places`), while
-  `everyone` holds all of them as they were then.
+  Chunks that train in lockstep on several devices share one state, with one record per chunk.
+  Once some seeds of a chunk have stopped, training may continue with the others alone (`places`);
+  `everyone` then holds all seeds as they were when the chunk was narrowed.
   """
 
   epoch: int  # epochs trained
-  seconds: float  # of training, testing apart
-  members: MemberState  # [w, a, ...], on the device; the next epoch takes its memory
+  seconds: float  # spent on training, without testing
+  members: MemberState  # [w, a, ...], on the device; the next epoch reuses its memory
   records: tuple[Record, ...]
   num_seeds: int  # s
-  places: np.ndarray  # [w] int, of the seeds that train on
-  everyone: MemberState | None = None  # [s, a, ...]; None: all train on
+  places: np.ndarray  # [w] int, indices of the seeds that still train
+  everyone: MemberState | None = None  # [s, a, ...]; None: `members` has all seeds
 
   @property
   def num_running(self) -> int:
-    """The members that train on in this process."""
+    """The number of members that are still training in this process."""
     return sum(int(record.running.sum()) for record in self.records)
 
   def whole(self) -> MemberState:
@@ -95,13 +94,13 @@ class ChunkState(NamedTuple):
     )
 
   def narrow(self, places: np.ndarray) -> "ChunkState":
-    """Returns the state with some seeds only in training."""
+    """Returns the state in which only the seeds at `places` keep training."""
     everyone = self.whole()
     members = jax.tree.map(lambda leaf: leaf[places], everyone)
     return self._replace(members=members, places=places, everyone=everyone)
 
   def to_arrays(self) -> dict[str, np.ndarray]:
-    """Returns a chunk as arrays by name, copied to the host."""
+    """Returns the state of a single chunk as name -> array, copied to the host."""
     (record,) = self.records
     arrays = {
       "epoch": np.int64(self.epoch),
@@ -125,18 +124,18 @@ def from_arrays(
   bound_for: Callable[[np.ndarray], BoundPrograms],
   device: jax.Device,
 ) -> ChunkState:
-  """Returns the state that `ChunkState.to_arrays` was called on, on a device.
+  """Rebuilds the state that `ChunkState.to_arrays` was called on, on a device.
 
   Args:
-    arrays: by name.
-    chunk: whose state it should be.
-    num_real: its seeds that are not padding.
-    bound_for: places of seeds -> programs that train them.
-    device: where.
+    arrays: the result of `ChunkState.to_arrays`.
+    chunk: the chunk that the state should belong to.
+    num_real: number of the chunk's seeds that are not padding.
+    bound_for: indices of seeds -> programs that train them.
+    device: where the chunk trains.
 
   Raises:
-    KeyError: something is missing.
-    ValueError: something is not of this chunk.
+    KeyError: an array is missing.
+    ValueError: an array does not fit the chunk.
   """
   places, running, epoch = arrays["places"], arrays["running"], int(arrays["epoch"])
   if running.shape != (num_real, chunk.num_arms) or not running.any():
@@ -166,13 +165,13 @@ def from_arrays(
 def begin(
   bound: BoundPrograms, num_seeds: int, sizes: Sequence[tuple[int, int]], fetch: Fetch
 ) -> ChunkState:
-  """Draws the initial weights of a chunk, or of several that train in step.
+  """Draws the initial weights of a chunk, or of several chunks that train in lockstep.
 
   Args:
     bound: the programs, for all seeds.
-    num_seeds: s, of each chunk.
-    sizes: `(S, A)` of each chunk that is fetched, without padding.
-    fetch: brings arrays to the host.
+    num_seeds: s, the seeds of each chunk, padding included.
+    sizes: `(S, A)` without padding, for each chunk that `fetch` returns.
+    fetch: copies arrays to the host.
   """
   start = time.perf_counter()
   members = bound.create()
@@ -191,7 +190,7 @@ def begin(
 
 
 def next_epoch(bound: BoundPrograms, state: ChunkState, fetch: Fetch) -> ChunkState:
-  """Trains one epoch; arguments as of `begin`. The members of `state` are gone afterwards."""
+  """Trains one epoch; it reuses the memory of `state.members`, which are invalid afterwards."""
   start = time.perf_counter()
   members, row = bound.train_epoch(state.members, state.epoch)
   seen = fetch((row, bound.observe(members), members.status))
@@ -206,7 +205,7 @@ def next_epoch(bound: BoundPrograms, state: ChunkState, fetch: Fetch) -> ChunkSt
 
 
 def _extend(state: ChunkState, record: Record, row, observed, status) -> Record:
-  """Adds an epoch to what is known of a chunk, unless it has stopped before others."""
+  """Adds an epoch to a chunk's record, unless all members of the chunk had stopped before it."""
   if not record.running.any():
     return record
   row, observed = (_spread_seeds(x, state.places, state.num_seeds) for x in (row, observed))
@@ -228,16 +227,16 @@ def train_epochs(
   report: Callable[[int, int, int], None],
   between: Callable[[ChunkState], ChunkState],
 ) -> ChunkState:
-  """Trains until no member runs any more. This is the epoch loop.
+  """Trains until every member has stopped. This is the epoch loop.
 
   Args:
-    state: before its first epoch, or from a checkpoint.
-    bound_for: places of seeds -> programs that train them.
-    fetch: brings arrays to the host.
-    count: the members that train on, in all processes.
-    report: called after every epoch with its number, from 1, the members that trained in it, and
-      those of them that have stopped.
-    between: called between two epochs; returns the state to go on with.
+    state: a chunk before its first epoch, or from a checkpoint.
+    bound_for: indices of seeds -> programs that train them.
+    fetch: copies arrays to the host.
+    count: returns how many members are still training, in all processes together.
+    report: called after every epoch with the epoch's number, from 1, the number of members that
+      trained in it, and how many of them have stopped.
+    between: called between two epochs; returns the state to continue with.
 
   Returns:
     The state after the last epoch.
@@ -254,24 +253,24 @@ def train_epochs(
 
 def compile_chunk(
   group: Group,
-  splits: Sequence[Examples],
+  splits: Splits,
   device: jax.Device,
   observe: Observer | None = None,
   num_seeds: int | None = None,
   num_arms: int | None = None,
 ) -> Programs:
-  """Returns the programs that train chunks of a group on a device.
+  """Compiles the programs that train chunks of a group on a device.
 
   Args:
-    group: of `jaxdl.population.plan.plan_groups`.
+    group: one of the groups of `jaxdl.population.plan.plan_groups`.
     splits: training, validation and test examples, on the device.
-    device: where.
-    observe: as `jaxdl.population.train_population` takes it.
-    num_seeds: in a chunk; None: as many as planned.
-    num_arms: likewise.
+    device: where the chunks train.
+    observe: the observer; see `jaxdl.population.programs.Observer`.
+    num_seeds: seeds per chunk; None: as planned.
+    num_arms: arms per chunk; None: as planned.
   """
   size = num_seeds or group.layout.chunk_size, num_arms or group.layout.chunk_arms
-  arguments = jax.device_put(group.arguments(Chunk(group.index, 0, 0, *size)), device)
+  arguments = jax.device_put(group.arguments(Chunk(group.number, 0, 0, *size)), device)
   shapes = map(programs.abstract, (*arguments, *splits))
   return programs.compile_programs(group.recipe, group.layout.kernels, observe, *shapes)
 
@@ -280,17 +279,17 @@ def bind(
   compiled: Programs,
   group: Group,
   chunk: Chunk,
-  splits: tuple[Examples, Examples, Examples],
+  splits: Splits,
   device: jax.Device,
 ) -> BoundPrograms:
-  """Returns programs of `compile_chunk` with the keys and settings of a chunk, on its device."""
+  """Binds the programs of `compile_chunk` to the keys and settings of a chunk, on its device."""
   keys, hyper = jax.device_put(group.arguments(chunk), device)
   put = functools.partial(jax.device_put, device=device)
   return BoundPrograms(group.recipe, compiled, keys, hyper, splits, put)
 
 
 def _put_leaves(arrays, name: str, shapes: Any, device: jax.Device) -> Any:
-  """Returns the arrays `name/0`, `name/1`, ... as a tree of these shapes, on a device."""
+  """Returns the arrays `name/0`, `name/1`, ... as a tree like `shapes`, on a device."""
   leaves, structure = jax.tree.flatten(shapes)
   found = [arrays[f"{name}/{place}"] for place in range(len(leaves))]
   for leaf, array in zip(leaves, found, strict=True):
@@ -300,7 +299,7 @@ def _put_leaves(arrays, name: str, shapes: Any, device: jax.Device) -> Any:
 
 
 def _spread_seeds(tree: Any, places: np.ndarray, size: int) -> Any:
-  """Returns arrays `[s, ...]` of some seeds as those of all, `[size, ...]`, NaN elsewhere."""
+  """Scatters arrays `[w, ...]` of some seeds into arrays of all, `[size, ...]`; the rest is NaN."""
   if len(places) == size:
     return tree
 

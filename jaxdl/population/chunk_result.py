@@ -1,4 +1,4 @@
-"""What the training of one chunk gives, on the host, and how results of several are joined."""
+"""The results of one trained chunk, on the host, and how the results of several are joined."""
 
 import collections
 import logging
@@ -19,7 +19,7 @@ _LOGGER = logging.getLogger("jaxdl")
 
 
 class ChunkResult(NamedTuple):
-  """What the training of one chunk gives, on the host."""
+  """The results of one trained chunk, on the host; without padding."""
 
   status: np.ndarray  # [S, A] int, as in jaxdl.train
   num_epochs: np.ndarray  # [S, A] int
@@ -28,23 +28,23 @@ class ChunkResult(NamedTuple):
   test_loss: np.ndarray  # [S, A]
   confusion: np.ndarray  # [S, A, C, C] int, at the arm's threshold
   confusion_at_half: np.ndarray  # [S, A, C, C] int, at threshold 0.5
-  sum_probabilities: np.ndarray  # [A, N, C], over the seeds that did not diverge
+  sum_probabilities: np.ndarray  # [A, N, C], summed over the seeds that did not diverge
   observations: dict[str, np.ndarray]  # [S, A, E + 1, ...]
   logits: np.ndarray | None  # [S, A, N, C]
   train_seconds: np.ndarray  # [S, A]
 
   def to_arrays(self) -> dict[str, np.ndarray]:
-    """Returns it as arrays by name, for a file."""
+    """Returns the results as name -> array, for a file."""
     nested = {"curves": self.curves._asdict(), "observations": self.observations}
     flat = {k: v for k, v in self._asdict().items() if k not in nested and v is not None}
     return flat | {f"{k}/{name}": v for k, of in nested.items() for name, v in of.items()}
 
   @classmethod
   def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "ChunkResult":
-    """Returns what `to_arrays` was called on.
+    """Rebuilds the results that `to_arrays` was called on.
 
     Raises:
-      ValueError: some of it is missing, or there is more.
+      ValueError: an array is missing or unexpected.
     """
     parts: dict[str, Any] = collections.defaultdict(dict)
     for name, array in arrays.items():
@@ -65,7 +65,7 @@ class ChunkResult(NamedTuple):
 
 
 def join(results: Sequence[ChunkResult], axis: int) -> ChunkResult:
-  """Returns the results of several chunks as those of one, along the seeds (0) or the arms (1)."""
+  """Joins the results of several chunks along the seeds (axis 0) or the arms (axis 1)."""
 
   def along(*leaves):
     return np.concatenate(leaves, axis)
@@ -76,7 +76,7 @@ def join(results: Sequence[ChunkResult], axis: int) -> ChunkResult:
 
 
 def read_chunk(store: Store, group: Group, chunk: Chunk) -> ChunkResult | None:
-  """Returns the results of a chunk that are stored; None where there are none that are sound."""
+  """Returns the stored results of a chunk, or None if there are none or they are damaged."""
   arrays = store.read_chunk(chunk.name)
   if arrays is None:
     return None
@@ -92,7 +92,7 @@ def read_chunk(store: Store, group: Group, chunk: Chunk) -> ChunkResult | None:
 
 
 def progress_of(group: Group, result: ChunkResult) -> tuple[int, int, int]:
-  """Returns what `Progress.resume` wants to know of a chunk that is trained."""
+  """Returns the arguments of `Progress.resume` for a trained chunk."""
   most = group.recipe.arm.num_epochs
   return int(result.num_epochs.sum()), int((most - result.num_epochs).sum()), result.status.size
 
@@ -107,21 +107,23 @@ def sum_up(
   tested: TestResult,
   seconds: float,
 ) -> ChunkResult:
-  """Returns the results of a chunk's members, but for those that fill it up.
+  """Returns the results of a chunk's members, without padding.
 
   Args:
-    dataset: what they trained on.
-    group: of the chunk.
-    chunk: which.
-    state: `[s, a]` after the last epoch, on the host like all that follows; no parameters needed.
-    rows: metrics `[s, a]` of each epoch.
-    observed: at initialisation and after each epoch, `[s, a, ...]`.
-    tested: `[s, a, ...]`. Members that diverged at the very end are marked so.
-    seconds: that all of it took.
+    dataset: the dataset that the chunk trained on.
+    group: the group of the chunk.
+    chunk: the chunk.
+    state: `[s, a]`, the state after the last epoch, on the host; its parameters are not used.
+    rows: the metrics `[s, a]` of each epoch, on the host.
+    observed: the observer's arrays `[s, a, ...]` at initialisation and after each epoch, on the
+      host.
+    tested: the test results `[s, a, ...]`, on the host. A member whose results are not finite is
+      marked as diverged.
+    seconds: time that training and testing the chunk took.
   """
   num_epochs, num_real = group.recipe.arm.num_epochs, group.num_real(chunk)
   state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
-  # The last update may have been the one too many, and with it nothing but the test shows that.
+  # A member can diverge in its very last update, which only the test reveals.
   finite = np.isfinite(tested.loss) & np.isfinite(tested.logits).all(axis=(-2, -1))  # [S, A]
   status = np.where(finite, state.status, train.DIVERGED)
   valid = (status != train.DIVERGED)[..., None, None]
@@ -147,14 +149,14 @@ def sum_up(
 
 
 def _along_epochs(epochs: Sequence, num_real: int, length: int) -> Any:
-  """Stacks trees of `[s, a, ...]` along epochs, `[S, A, length, ...]`, without what pads them."""
+  """Stacks one tree of `[s, a, ...]` per epoch to `[S, A, length, ...]`, without padding seeds."""
   return jax.tree.map(
     lambda *leaves: pad_epochs(np.stack(leaves, axis=2)[:num_real], length), *epochs
   )
 
 
 def as_float(values: np.ndarray) -> np.ndarray:
-  """Returns floats as they are and other numbers as floats: an integer cannot be missing."""
+  """Converts integers to floats, so that NaN can mark a missing value; keeps floats as they are."""
   return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
 
 

@@ -1,9 +1,9 @@
-"""One population on many machines: its chunks as tasks of Dask, which repeats those of the dead.
+"""One population on many machines: a chunk is a Dask task, and Dask reruns those of lost workers.
 
-Workers are `dask worker` processes that have jaxdl, one for each device or core. Each loads the
-data set once, trains the chunks that it is given as any process would, and commits them to the
-workdir, which all machines see; what goes over the network is the name of a chunk, and a line about
-it.
+Workers are `dask worker` processes with jaxdl installed, one per device or core. Each loads the
+dataset once, trains the chunks that it is given as any other process would, and commits them to the
+workdir, which all machines must see. Only the names of chunks and a few counts travel over the
+network.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import jax
 
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, brief
-from jaxdl.population import devices, local
+from jaxdl.population import devices, environment, local
 from jaxdl.population.chunk_result import progress_of
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.local import Outcome
@@ -35,28 +35,32 @@ from jaxdl.store.store import Store
 _CONNECT_SECONDS = 60
 
 
-# Loads the data and plans the chunks of a run for a kind of device: hashable, equal by value, and
-# picklable by reference, so that it can be sent to workers.
+# Loads the data and plans the chunks of a run for a kind of device. It must be hashable, compare by
+# value, and pickle by reference, so that it can be sent to workers.
 Prepare = Callable[[DeviceKind], tuple[Dataset, list[Group]]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What a worker has to know of a run, besides which chunk of it to train.
+  """What a worker needs to know about a run, besides the chunk to train.
 
   Attributes:
     prepare: loads the data and plans the chunks.
-    device: what the chunks are planned for.
-    folder: of the store, which all workers see.
-    observe: as `jaxdl.population.train_population` takes it, like those that follow.
-    keep_logits: keep every member's logits of the test set.
-    checkpoint_every: epochs from one checkpoint of a chunk to the next.
-    pinned: whether the workers are those of one machine, to be shared out between them.
+    device: the kind of device that the chunks are planned for.
+    folder: the folder of the store, which all workers see.
+    run: the store's run; a worker stops once another run has taken the folder.
+    environment: of the client, as `environment.describe` gives it; the workers' must be the same.
+    observe: the observer; see `jaxdl.population.programs.Observer`.
+    keep_logits: keep every member's logits on the test set.
+    checkpoint_every: epochs between checkpoints of a chunk; None: chosen by time.
+    pinned: whether all workers run on one machine and must divide its cores or GPUs among them.
   """
 
   prepare: Prepare
   device: DeviceKind
   folder: str
+  run: str | None = None
+  environment: tuple[tuple[str, Any], ...] = ()
   observe: Observer | None = None
   keep_logits: bool = False
   checkpoint_every: int | None = None
@@ -64,10 +68,10 @@ class Job:
 
 
 class Counts(NamedTuple):
-  """What a worker says of a chunk that it has committed; as `Progress.update` takes it."""
+  """What a worker reports about a chunk that it has committed, for `Progress.update`."""
 
   trained: int  # member-epochs
-  skipped: int  # member-epochs that it did not train, because members stopped
+  skipped: int  # member-epochs that were not needed, because members stopped
   finished: int  # members
 
 
@@ -75,10 +79,11 @@ class Counts(NamedTuple):
 
 
 def train_chunk(job: Job, chunk: Chunk) -> Counts:
-  """Trains a chunk of a run on this worker and commits it."""
-  store = Store(pathlib.Path(job.folder))
+  """Trains a chunk on this worker and commits its results to the store."""
+  store = Store(pathlib.Path(job.folder), job.run)
   try:
-    # A worker that was thought dead may still be training the same chunk.
+    store.check_run()
+    # A worker that Dask believes lost may still be training the same chunk.
     with files.exclusive(store.folder / "locks" / chunk.name):
       trainer, groups = _trainer(job)
       device = jax.local_devices()[0]
@@ -93,9 +98,10 @@ def train_chunk(job: Job, chunk: Chunk) -> Counts:
 
 @functools.lru_cache(maxsize=1)
 def _trainer(job: Job) -> tuple[Trainer, list[Group]]:
-  """Loads the data set and plans the run, once for each worker."""
+  """Loads the dataset and plans the run, once per worker."""
   if job.pinned:
     _take_share()
+  _check_environment(job)
   here = devices.kind_of(jax.local_devices()[0])
   if here[:2] != job.device[:2]:
     raise InputError(f"a worker has a {here.name}, but the run is planned for {job.device.name}")
@@ -113,18 +119,28 @@ def _trainer(job: Job) -> tuple[Trainer, list[Group]]:
     jax.local_devices()[:1],
     observe=job.observe,
     keep_logits=job.keep_logits,
-    store=Store(pathlib.Path(job.folder)),
+    store=Store(pathlib.Path(job.folder), job.run),
     checkpoint_every=job.checkpoint_every,
     progress=Progress(quiet=True),
   )
   return trainer, groups
 
 
-def _take_share():
-  """Takes this worker's own core, or accelerator, of a machine, before JAX counts them.
+def _check_environment(job: Job):
+  here = environment.describe()
+  for name, value in job.environment:
+    if here.get(name) != value:
+      raise InputError(
+        f"a worker has {name} {here.get(name)}, and this process {value}; all workers need the "
+        "same versions and settings"
+      )
 
-  XLA starts as many threads as there are cores: of two workers that share two cores, each was a
-  third slower on convolutions than on one core of its own.
+
+def _take_share():
+  """Restricts this worker to its own core or accelerator, before JAX counts them.
+
+  XLA starts one thread per visible core. Two workers that shared two cores were each a third slower
+  on convolutions than on one core of their own.
   """
   from distributed import get_worker
 
@@ -133,15 +149,15 @@ def _take_share():
     os.environ["CUDA_VISIBLE_DEVICES"] = _accelerators()[place]
   elif hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
-    # Those that Dask has started already as well: what they do belongs to this worker, not to the
-    # one on the other core.
+    # Threads that Dask has already started need pinning too: their work is this worker's, and would
+    # otherwise slow the worker on another core.
     for thread in os.listdir("/proc/self/task"):
-      with contextlib.suppress(ProcessLookupError):  # it has ended since
+      with contextlib.suppress(ProcessLookupError):  # the thread has ended
         os.sched_setaffinity(int(thread), {cores[place % len(cores)]})
 
 
 def _accelerators() -> list[str]:
-  """Returns the names of this machine's NVIDIA GPUs, found without JAX, which would claim them."""
+  """Returns the NVIDIA GPUs of this machine, found without JAX, which would claim their memory."""
   visible = os.environ.get("CUDA_VISIBLE_DEVICES")
   if visible is not None:
     return [name for name in visible.split(",") if name.strip()]
@@ -159,16 +175,16 @@ def _describe(pinned: bool) -> DeviceKind:
 
 
 class Cluster:
-  """A connection to a scheduler, or a cluster of this machine's own."""
+  """A Dask cluster: either an existing one, or one that this process has started."""
 
   def __init__(self, client: Any, is_own: bool):
-    """Wraps a Dask client; `is_own` says whether its workers are this process's."""
+    """Wraps a Dask client; `is_own` says whether this process has started its workers."""
     self._client, self.is_own = client, is_own
     self._kind: DeviceKind | None = None
 
   @property
   def device(self) -> DeviceKind:
-    """What the workers train on: that of one of them, which all others must have."""
+    """The kind of device of one worker; all other workers must have the same."""
     if self._kind is None:
       self._kind = self._client.submit(_describe, self.is_own, pure=False).result()
     return DeviceKind(*self._kind)
@@ -176,9 +192,23 @@ class Cluster:
   def train(
     self, job: Job, groups: Sequence[Group], chunks: Sequence[Chunk], progress: Progress
   ) -> Outcome:
-    """Trains chunks on the workers; arguments and errors as of `local.train_here`."""
+    """Trains chunks on the workers.
+
+    Args:
+      job: what the workers need to know about the run.
+      groups: the groups of the population.
+      chunks: the chunks to train, in the order in which they are started.
+      progress: told about every chunk that is done.
+
+    Raises:
+      InputError: the user must fix something; trying again would not help.
+    """
     store = Store(pathlib.Path(job.folder))
-    waiting = [chunk for chunk in chunks if not store.has_chunk(chunk.name)]
+    store.join()
+    described = tuple(environment.describe().items())
+    job = dataclasses.replace(job, run=store.run, environment=described)
+    there = local.read_committed(store, groups, chunks, progress).results
+    waiting = [chunk for chunk in chunks if chunk not in there]
     failures = {}
     task = functools.partial(train_chunk, job)
     for done, (chunk, result) in enumerate(self.map(task, waiting), 1):
@@ -198,12 +228,13 @@ class Cluster:
   def map(
     self, function: Callable[[Chunk], Any], chunks: Sequence[Chunk]
   ) -> Iterator[tuple[Chunk, Any]]:
-    """Yields each chunk with what the function returns, or the exception that it raises in the end.
+    """Yields each chunk with the function's result, or with the exception of its last attempt.
 
-    In the order in which they are done. What raises is tried again, as often as `executors` does.
+    Chunks come in the order in which they finish. One that raises is tried again, up to
+    `local.ATTEMPTS` attempts in all.
 
     Raises:
-      InputError: the scheduler is gone.
+      InputError: the connection to the scheduler is lost.
     """
     from distributed import as_completed
 
@@ -212,7 +243,7 @@ class Cluster:
     try:
       for future in as_completed(futures):
         if future.status not in ("finished", "error"):
-          raise InputError("the Dask cluster has gone; once it is back the same command goes on")
+          raise InputError("lost the Dask cluster; run the same command again to continue")
         yield places[future.key], future.exception() or future.result()
     finally:
       self._client.cancel(futures)
@@ -224,21 +255,23 @@ def connect(
   scheduler_file: str | None = None,
   num_workers: int | None = None,
 ) -> Iterator[Cluster]:
-  """Connects to a scheduler; without one, starts a cluster on this machine's loopback interface.
+  """Connects to a scheduler, or starts a cluster that only this machine can reach.
 
   Args:
-    scheduler: its address, e.g. "tcp://10.0.0.1:8786" or "tls://...".
-    scheduler_file: the file that it wrote with `--scheduler-file`.
-    num_workers: to wait for, or to start here; None: one, or one per device or core there is.
+    scheduler: address of the scheduler, e.g. "tcp://10.0.0.1:8786" or "tls://...".
+    scheduler_file: the file that the scheduler wrote, as named by its `--scheduler-file`. Without
+      this and `scheduler`, a cluster is started here.
+    num_workers: workers to wait for, or to start here; None waits for one, or starts one per GPU or
+      core.
 
   Raises:
-    InputError: Dask is not installed, the scheduler is not there or has no worker.
+    InputError: Dask is not installed, or the scheduler cannot be reached or has too few workers.
   """
   try:
     import distributed
   except ImportError as error:
     raise InputError("--executor=dask needs Dask: pip install 'jaxdl[cluster]'") from error
-  # Workers may have accelerators of this machine, which JAX would claim for the client.
+  # The client needs no accelerator; claiming one would take it from a worker on this machine.
   jax.config.update("jax_platforms", "cpu")
   logging.getLogger("distributed").setLevel(logging.ERROR)
   with contextlib.ExitStack() as stack:
@@ -260,18 +293,18 @@ def connect(
 def _connect(distributed: Any, scheduler: str | None, scheduler_file: str | None) -> Any:
   if scheduler is not None:
     return distributed.Client(scheduler, timeout=_CONNECT_SECONDS)
-  if not os.path.isfile(scheduler_file):
-    raise OSError("there is no such file")
+  if scheduler_file is None or not os.path.isfile(scheduler_file):
+    raise OSError("no such file")
   return distributed.Client(scheduler_file=scheduler_file, timeout=_CONNECT_SECONDS)
 
 
 def _local_cluster(distributed: Any, stack: contextlib.ExitStack, num_workers: int | None) -> Any:
-  """Returns a cluster that only this machine can reach."""
+  """Starts a cluster that only this machine can reach, on its loopback interface."""
   return distributed.LocalCluster(
     n_workers=num_workers or len(_accelerators()) or devices.num_cores(),
     threads_per_worker=1,
     host="127.0.0.1",
     dashboard_address="127.0.0.1:0",
-    memory_limit=None,  # as in one process: what does not fit is for the system to say
+    memory_limit=None,  # leave it to the system, as in a run without Dask
     local_directory=stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxdl-dask-")),
   )

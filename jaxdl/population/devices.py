@@ -1,4 +1,4 @@
-"""The devices of this machine, as a population wants them."""
+"""The devices of this machine: what kind they are, and how many workers can train on them."""
 
 import math
 import os
@@ -9,51 +9,52 @@ import jax
 
 from jaxdl.cpu import matmul
 
-# Of `DeviceKind.kernels`: layers in C++.
+# The value of `DeviceKind.kernels` for layers computed in C++.
 CPP = "cpp"
-# The environment variable that switches them off.
+# The environment variable that switches those kernels off.
 SWITCH = matmul.SWITCH
 
 
 class DeviceKind(NamedTuple):
-  """What a device is, as far as results and plans depend on it; also of another machine's."""
+  """The properties of a device, here or on another machine, that plans and results depend on."""
 
   platform: str  # as JAX calls it, e.g. "cpu"
-  name: str  # of the model
-  memory_bytes: int | None  # None: it does not say
-  kernels: str = ""  # what computes layers besides XLA; empty: nothing
+  name: str  # model name, e.g. "NVIDIA H100"
+  memory_bytes: int | None  # None: unknown
+  kernels: str = ""  # `CPP`: layers can be computed in C++; empty: by XLA only
 
 
 def kind_of(device: jax.Device) -> DeviceKind:
-  """Returns what a device is."""
+  """Returns the kind of a device."""
   memory = (device.memory_stats() or {}).get("bytes_limit")
   in_cpp = device.platform == "cpu" and matmul.why_unavailable() is None
   return DeviceKind(device.platform, device.device_kind, memory, CPP if in_cpp else "")
 
 
 def why_no_kernels() -> str | None:
-  """Returns why the kernels in C++ are unavailable in this process, or None if they are."""
+  """Returns why the C++ kernels are unavailable in this process, or None if they are available."""
   return matmul.why_unavailable()
 
 
 def num_cores() -> int:
   """Returns how many CPU cores this process may use."""
-  affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+  has_affinity = hasattr(os, "sched_getaffinity")
+  affinity = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
   try:
-    # A container may have many cores in sight and the time of a few.
+    # A container may see many cores but be limited to the time of a few.
     quota, period = pathlib.Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
     return max(1, min(affinity, math.ceil(int(quota) / int(period))))
   except (OSError, ValueError):  # no such file, or "max": no quota
-    return affinity or 1
+    return affinity
 
 
 def workers() -> list[jax.Device]:
-  """Returns the device of every worker that can train at the same time as the others.
+  """Returns one device for each worker that can train concurrently on this machine.
 
-  Each accelerator is one. A CPU is one per core: one member's small arrays do not keep several
-  cores busy, members on cores of their own do. They are threads that share one device, because
-  programs that one thread gives to several CPU devices run one after the other (measured with JAX
-  0.12), and each device would have to compile them again.
+  There is one worker per accelerator, or one per CPU core: the small arrays of one member do not
+  keep several cores busy, but members on separate cores do. The workers on a CPU are threads that
+  share one device, because programs that one thread launches on several CPU devices run one after
+  the other (measured with JAX 0.12), and each device would have to compile them again.
   """
   local = jax.local_devices()
   if local[0].platform != "cpu":

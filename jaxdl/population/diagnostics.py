@@ -1,7 +1,7 @@
-"""What goes on inside an MLP: norms of gradients, saturated and dead units, layer by layer.
+"""Diagnostics of every layer of an MLP: norms of gradients, and saturated and dead units.
 
-In shape comments `L` is the number of dense layers, the output included, `L - 1` that of the hidden
-ones, and `P` the number of examples of the probe on which all this is measured.
+In shapes, `L` is the number of dense layers including the output layer, so there are `L - 1` hidden
+layers; `P` is the number of examples in the probe on which everything is measured.
 """
 
 import jax
@@ -14,9 +14,9 @@ from jaxdl.batches import Examples
 from jaxdl.errors import InputError
 from jaxdl.nn import layers, models
 
-# The first training images: the same ones for every member, at every epoch.
+# The probe: the first training images, the same ones for every member and every epoch.
 PROBE_SIZE = 256
-# A unit is saturated where its activation is this much flatter than at its steepest.
+# A unit is saturated where the slope of its activation is below this share of the largest slope.
 SATURATION = 0.01
 
 STATISTICS = ("gradient_norm", "error_norm", "kernel_norm", "saturated", "dead")
@@ -34,34 +34,34 @@ def layer_statistics(
 ) -> dict[str, jax.Array]:
   """Measures every layer of an MLP on the first `PROBE_SIZE` training images.
 
-  An observer as `jaxdl.population.train_population` takes it. The loss is the mean over the probe,
+  It is an observer for `jaxdl.population.train_population`. The loss is the mean over the probe,
   without dropout and penalties.
 
   Args:
-    recipe: the static settings; the model is an MLP.
-    params: of the model.
+    recipe: the static settings; the model must be an MLP.
+    params: the parameters of the model.
     hyper: the traced settings.
-    train_set: whose first images are the probe.
+    train_set: the training examples; the first images are the probe.
     validation: not used.
     test_set: not used.
 
   Returns:
     gradient_norm: `[L]`, Frobenius norm of d loss / d kernel.
     error_norm: `[L]`, Frobenius norm of d loss / d pre-activations `[P, units]`: the error that
-      backpropagation brings to the layer.
+      backpropagation delivers to the layer.
     kernel_norm: `[L]`, Frobenius norm of the kernel.
     saturated: `[L - 1]`, see `saturation`.
     dead: `[L - 1]`, see `saturation`.
 
   Raises:
-    InputError: when the model is no MLP.
+    InputError: the model is not an MLP.
   """
   del validation, test_set
   if models.is_convolutional(recipe.arm.model):
     raise InputError(f"layer statistics are for MLPs, not for model {recipe.arm.model!r}")
   probe = Examples(train_set.images[:PROBE_SIZE], train_set.labels[:PROBE_SIZE])
   names = [f"Dense_{index}" for index in range(len(params))]
-  # Zeros that are added to the pre-activations, whose derivatives are those by these.
+  # Added zeros have the same derivatives as the pre-activations that they are added to.
   added = {name: jnp.zeros((len(probe.labels), params[name]["kernel"].shape[1])) for name in names}
   (grads, errors), preactivations = jax.grad(_probe_loss, argnums=(1, 2), has_aux=True)(
     recipe, params, added, hyper, probe
@@ -79,7 +79,7 @@ def layer_statistics(
 
 
 def _probe_loss(recipe, params, added, hyper, probe):
-  """Returns the mean loss and the pre-activations of the hidden layers, first layer first."""
+  """Returns the mean loss and the pre-activations of the hidden layers, starting at the input."""
   model = forward.create_model(recipe)
   with layers.adding_to_outputs(added):
     logits, sown = model.apply(
@@ -90,21 +90,20 @@ def _probe_loss(recipe, params, added, hyper, probe):
 
 
 def saturation(activation: str, preactivations: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Returns how much of a layer hardly passes on a gradient.
+  """Returns the shares of saturated (unit, example) pairs and of dead units in a layer.
 
-  A unit is saturated on an example where the absolute slope of its activation is below 1% of the
-  largest slope that the activation has anywhere. For sigmoid that is beyond |z| = 6.0 and for tanh
-  beyond 3.0, on either side; for ReLU it is z <= 0, so about half of all pairs are saturated by
-  design; for GELU it is z < -3.0 and the surroundings of its minimum, -0.78 to -0.73; for leaky
-  ReLU it is nowhere.
+  A unit is saturated on an example if the absolute slope of its activation is below 1% of the
+  activation's largest slope. For sigmoid that means |z| > 6.0, for tanh |z| > 3.0; for ReLU z <= 0,
+  so about half of all pairs are saturated by design; for GELU z < -3.0, or z near the minimum,
+  between -0.78 and -0.73. Leaky ReLU is never saturated. A unit is dead if it is saturated on every
+  example.
 
   Args:
-    activation: one of `jaxdl.nn.models.ACTIVATIONS`.
-    preactivations: `[P, units]`.
+    activation: the layer's activation, one of `jaxdl.nn.models.ACTIVATIONS`.
+    preactivations: `[P, units]`, the inputs of the activation.
 
   Returns:
-    `(saturated, dead)`, each `[]`: the share of pairs of a unit and an example that are saturated,
-    and the share of units that are so on every example.
+    `(saturated, dead)`, each `[]`: the share of saturated pairs, and the share of dead units.
   """
   is_flat = jnp.abs(_slope(activation, preactivations)) < SATURATION * _steepest(activation)
   return is_flat.mean(), is_flat.all(axis=0).mean()
@@ -116,29 +115,29 @@ def _slope(activation: str, preactivations: jax.Array) -> jax.Array:
 
 
 def _steepest(activation: str) -> jax.Array:
-  # All of them are steepest between -4 and 4: sigmoid and tanh at 0, GELU at the root of 2.
+  # Every activation is steepest between -4 and 4: sigmoid and tanh at 0, GELU at the root of 2.
   return jnp.abs(_slope(activation, jnp.linspace(-4, 4, 2001))).max()
 
 
 def frobenius_norm(array: jax.Array) -> jax.Array:
-  """Returns the root of the sum of squares, `[]`, also where a square is too small for float32."""
+  """Returns the root of the sum of squares, `[]`, without underflow or overflow of the squares."""
   largest = jnp.abs(array).max()
   scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
   return scale * jnp.sqrt(jnp.square(array / scale).sum())
 
 
 def log10_ratio(norms: np.ndarray) -> np.ndarray:
-  """Returns log10 of the first over the last hidden layer's norm: -3 is a thousandfold loss.
+  """Returns log10(norm of the first hidden layer / norm of the last); -3 is a thousandfold loss.
 
   Args:
-    norms: `[..., L]`, of which the last is the output layer's. What is too small or too large for
-      float32 counts as the smallest or largest number that float32 has, so no ratio is infinite.
+    norms: `[..., L]`, one norm per layer, the output layer last. They are clipped to the smallest
+      and largest positive normal float32, so that no ratio is infinite.
 
   Returns:
     `[...]` float64; NaN where a norm is NaN.
 
   Raises:
-    ValueError: with less than two hidden layers.
+    ValueError: there are fewer than two hidden layers.
   """
   norms = np.asarray(norms, np.float64)
   if norms.shape[-1] < 3:
@@ -148,13 +147,13 @@ def log10_ratio(norms: np.ndarray) -> np.ndarray:
 
 
 def attenuation(norms: np.ndarray) -> np.ndarray:
-  """Returns the factor per layer, on the way back, that leads from the last hidden to the first.
+  """Returns the mean factor by which norms change per hidden layer, towards the input.
 
-  The geometric mean of the ratios of neighbouring layers: below 1 the norms shrink towards the
-  input, above 1 they grow.
+  It is the geometric mean of the ratios of neighbouring hidden layers: below 1 the norms shrink
+  towards the input, above 1 they grow.
 
   Args:
-    norms: `[..., L]`, as `log10_ratio` takes them.
+    norms: `[..., L]`, one norm per layer, the output layer last; clipped as in `log10_ratio`.
   """
   num_steps = np.shape(norms)[-1] - 2
   return 10 ** (log10_ratio(norms) / num_steps)

@@ -1,14 +1,14 @@
 """One population over the devices of several hosts, with `jax.distributed`.
 
-All devices of all processes are one mesh, and each trains one chunk of the plan with the functions,
-at the width, at which a worker of a single process trains it, so that results are the same bits.
-The compiled programs have no collectives: no number of one member ever depends on another. What the
-processes have to agree on, they do between programs: that they are about the same run, which chunks
-are left, and after each epoch whether any member still trains, so that all of them launch the same
-programs in the same order.
+All devices of all processes form one mesh, and each device trains one chunk at a time. It uses the
+same functions at the same width as a worker of a single process, so the results are bit-identical.
+The compiled programs have no collectives, since no member depends on another. The processes
+communicate only between programs, to agree that they belong to the same run, which chunks are left,
+and after each epoch whether any member is still training. So all of them launch the same programs
+in the same order.
 
-They share one fate: when one of them ends, all do. What is committed stays, and the same commands
-go on from there.
+When one process ends, all of them end. Committed chunks are kept, and the same commands continue
+from there.
 """
 
 import contextlib
@@ -32,35 +32,35 @@ from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.population import chunk as chunk_lib
-from jaxdl.population import local, programs
+from jaxdl.population import environment, local, programs
 from jaxdl.population.chunk import BoundPrograms
 from jaxdl.population.chunk_result import ChunkResult, progress_of, sum_up
 from jaxdl.population.local import Outcome
 from jaxdl.population.plan import Chunk, Group
-from jaxdl.population.programs import Functions, Observer, Programs
+from jaxdl.population.programs import Functions, Observer, Programs, Splits
 from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import StoppedError, is_out_of_memory
 from jaxdl.store.store import Store
 
 AXIS = "seeds"
-_OWN, _SHARED = PartitionSpec(AXIS), PartitionSpec()  # a part of it each; all of it each
+_OWN, _SHARED = PartitionSpec(AXIS), PartitionSpec()  # a part on each device; a copy on each device
 
-# How long processes wait for each other at the beginning; and how long one may give no sign of life
-# before JAX ends the others.
+# How long processes wait for each other at the start, and how long one may send no heartbeat before
+# JAX ends the others.
 _JOIN_SECONDS = 300
 _HEARTBEAT_SECONDS = 60
-# How long a process that has failed waits for the others to hear of it, and how long the first one
-# then stays: with it ends what JAX has beside it, and at that the others abort in many lines.
+# How long a process that has failed waits for the others to be told, and how much longer process 0
+# stays: JAX's coordination service ends with it, and the others then abort with pages of output.
 _TELL_SECONDS = 5.0
 _LINGER_SECONDS = 1.0
-# Network file systems show a file of another host some time after it was written.
+# On a network file system, a file becomes visible to other hosts some time after it was written.
 _APPEAR_SECONDS = 60.0
 
-_JOINED = threading.Event()  # once this process is one of several
-_FAILED = -1  # what a process says in the place of a number
+_JOINED = threading.Event()  # set once this process has joined the others
+_FAILED = -1  # what a process sends instead of its number
 _LOST = (
-  "another process of this run has ended, or cannot be reached: see what it printed; the same "
-  "commands go on with the chunks that are not committed"
+  "another process of this run has ended, or cannot be reached: see what it printed; run the same "
+  "commands again to train the chunks that are not committed"
 )
 
 
@@ -69,16 +69,17 @@ class LostError(Exception):
 
 
 def join(coordinator: str, num_processes: int, process_id: int):
-  """Makes this process one of several; before JAX is used for anything else.
+  """Joins this process to the others of a run. Call it before any other use of JAX.
 
   Args:
-    coordinator: HOST:PORT, of the first process, to which all others connect.
-    num_processes: how many there are.
-    process_id: which this is, from 0.
+    coordinator: HOST:PORT of process 0, to which all others connect.
+    num_processes: number of processes, this one included.
+    process_id: number of this process, from 0.
 
   Raises:
-    InputError: they do not find together; their hosts have unequal numbers of devices.
-    LostError: another one has ended already.
+    InputError: the processes cannot connect to each other, or their hosts have different numbers of
+      devices.
+    LostError: another process has already ended.
   """
   if process_id > 0:
     _await(coordinator)
@@ -87,7 +88,7 @@ def join(coordinator: str, num_processes: int, process_id: int):
       coordinator_address=coordinator,
       num_processes=num_processes,
       process_id=process_id,
-      cluster_detection_method="deactivate",  # all is said
+      cluster_detection_method="deactivate",  # the arguments say everything
       initialization_timeout=_JOIN_SECONDS,
       heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
     )
@@ -96,34 +97,35 @@ def join(coordinator: str, num_processes: int, process_id: int):
     reason = str(error).splitlines()[0]
     raise InputError(f"cannot join the processes at {coordinator}: {reason}") from error
   _JOINED.set()
-  # Also connects them, after which each knows at once when another one ends.
+  # This exchange also connects the processes, so that each notices at once when another ends.
   there = _exchange(jax.local_device_count())
   if num_devices != num_processes * jax.local_device_count():
-    raise InputError(f"all processes need as many devices; they have {there.tolist()}")
+    raise InputError(f"all processes need the same number of devices; they have {there.tolist()}")
 
 
 def _await(coordinator: str):
-  """Waits until the first process is there: JAX aborts where it does not come."""
+  """Waits until process 0 can be reached, since JAX would abort this process otherwise."""
   host, _, port = coordinator.rpartition(":")
   last = time.monotonic() + _JOIN_SECONDS
   while True:
     try:
       socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
       return
-    except OSError as error:  # also of a name that is not known yet
+    except OSError as error:  # including a host name that does not resolve yet
       if time.monotonic() > last:
-        raise InputError(f"process 0 is not to be reached at {coordinator}: {error}") from error
+        raise InputError(f"process 0 cannot be reached at {coordinator}: {error}") from error
     time.sleep(0.5)
 
 
 def end(status: int, *, tell: bool = True):
-  """Ends this process at once, without waiting for the others, who may be waiting for it.
+  """Exits at once, without waiting for the other processes, which may be waiting for this one.
 
-  Python's usual end would have JAX wait for all processes to end.
+  At a normal exit of Python, JAX would wait for all processes to end.
 
   Args:
-    status: of its exit.
-    tell: have the others end too, each with a line of its own; not if it is they who ended.
+    status: exit status.
+    tell: tell the other processes to end too, each with a one-line error. False if one of them has
+      already ended.
   """
   sys.stdout.flush()
   sys.stderr.flush()
@@ -150,34 +152,34 @@ def train_across_hosts(
   chunks: Sequence[Chunk],
   progress: Progress,
 ) -> Outcome:
-  """Trains chunks on all devices of all processes, each of which calls this once.
+  """Trains chunks on all devices of all processes. Each process calls this once.
 
-  Afterwards the processes are apart: what the first one does with the outcome concerns no other.
+  The processes are disconnected afterwards, so process 0 can use the outcome without the others.
 
   Args:
-    dataset: what they train on.
-    store: in a folder that all processes see; the first one has claimed it.
-    settings: `observe` and `keep_logits`, as `jaxdl.population.train_population` takes them.
-    groups: of the population.
-    chunks: in the order in which they are begun.
-    progress: told about every epoch, in the first process.
+    dataset: the dataset to train on.
+    store: a store in a folder that all processes see, claimed by process 0.
+    settings: `observe` and `keep_logits`, as in `jaxdl.population.train_population`.
+    groups: the groups of the population.
+    chunks: the chunks to train, in the order in which they are started.
+    progress: told about every epoch, in process 0.
 
   Returns:
-    The results of all chunks; none in processes other than the first.
+    The results of all chunks in process 0, and no results in the others.
 
   Raises:
-    InputError: the processes are not about the same run, or do not see the same folder; a device's
-      memory is too small.
+    InputError: the processes have different runs or do not see the same folder, or a chunk does not
+      fit the memory of a device.
     LostError: another process has ended.
   """
   mesh = create_mesh()
   what = "another config, dataset, version or installation"
   _check_same(what, _identity(dataset, groups, settings))
-  claimed = json.dumps(store.read_identity(), sort_keys=True)
+  claimed = json.dumps(store.join(), sort_keys=True)
   _check_same("another workdir (all hosts must see the same one)", claimed)
   waiting = _agree_on_waiting(store, groups, chunks, progress)
   trainer = _Trainer(dataset, groups, mesh, store, progress, **settings)
-  # In a thread, as the workers of a single process, so that signals are noticed.
+  # In a thread, like the workers of a single process, so that the main thread receives signals.
   local.share(trainer.rounds(waiting), [mesh.local_devices[0]], trainer.train)
   _exchange(0)  # all chunks are committed
   if _JOINED.is_set():
@@ -190,30 +192,32 @@ def train_across_hosts(
 
 
 def create_mesh() -> Mesh:
-  """Returns all devices of all processes, in a row."""
+  """Returns a one-dimensional mesh of all devices of all processes."""
   return Mesh(np.array(jax.devices()), (AXIS,))
 
 
-def put_splits(dataset: Dataset, mesh: Mesh) -> tuple[Examples, ...]:
-  """Returns the training, validation and test examples of a dataset, on every device of a mesh."""
-  examples = (Examples(split.images, split.labels) for split in dataset.splits)
-  return tuple(_replicate(split, mesh) for split in examples)
+def put_splits(dataset: Dataset, mesh: Mesh) -> Splits:
+  """Returns a dataset's training, validation and test examples, copied to each device of a mesh."""
+  train, validation, test = (
+    _replicate(Examples(split.images, split.labels), mesh) for split in dataset.splits
+  )
+  return train, validation, test
 
 
 def compile_on_mesh(
-  group: Group, splits: Sequence[Examples], mesh: Mesh, observe: Observer | None = None
+  group: Group, splits: Splits, mesh: Mesh, observe: Observer | None = None
 ) -> Programs:
-  """Returns the programs that train chunks of a group, one on each device of a mesh.
+  """Compiles the programs that train chunks of a group, one chunk on each device of a mesh.
 
   Args:
-    group: of `jaxdl.population.plan.plan_groups`.
-    splits: of `put_splits`.
+    group: one of the groups of `jaxdl.population.plan.plan_groups`.
+    splits: training, validation and test examples, from `put_splits`.
     mesh: D devices.
-    observe: as `jaxdl.population.train_population` takes it.
+    observe: the observer; see `jaxdl.population.programs.Observer`.
 
   Returns:
-    As `chunk.compile_chunk`, but that what a chunk has as `[s, ...]` or `[a, ...]`, the D
-    chunks have as `[D * s, ...]` or `[D * a, ...]`, each its part on its device.
+    The programs of `chunk.compile_chunk` for D chunks at once: an array `[s, ...]` or `[a, ...]` of
+    one chunk becomes `[D * s, ...]` or `[D * a, ...]`, sharded by chunk over the devices.
   """
   layout, image_shape = group.layout, splits[0].images.shape[1:]
   functions = programs.map_functions(
@@ -224,7 +228,7 @@ def compile_on_mesh(
     layout.chunk_arms,
     image_shape,
   )
-  first = Chunk(group.index, 0, 0, layout.chunk_size, layout.chunk_arms)
+  first = Chunk(group.number, 0, 0, layout.chunk_size, layout.chunk_arms)
   keys, hyper = _shard([group.arguments(first)] * len(mesh.local_devices), mesh)
   index = _replicate(np.int32(0), mesh)
   return programs.compile_functions(
@@ -233,28 +237,28 @@ def compile_on_mesh(
 
 
 def _over_devices(functions: Functions, mesh: Mesh) -> Functions:
-  """Returns functions of one chunk as functions of as many as there are devices, each on its own.
+  """Turns functions of one chunk into functions of D chunks, one on each device of a mesh.
 
-  The settings of the arms are a part for each device too, as chunks may be of different arms.
+  The arms' settings are sharded too, because the chunks may have different arms.
   """
-  specs = Functions(
-    create=(_OWN, _OWN),
-    train_epoch=(_OWN, _OWN, _OWN, _SHARED, _SHARED, _SHARED),
-    test=(_OWN, _OWN, _SHARED),
-    observe=(_OWN, _OWN, _SHARED, _SHARED, _SHARED),
-  )
+  epoch_specs = (_OWN, _OWN, _OWN, _SHARED, _SHARED, _SHARED)
 
   def spread(function, in_specs):
-    # Nothing is the same on all devices that would have to be checked for it.
+    # No output is replicated, so there is no replication for JAX to check.
     return function and jax.shard_map(
       function, mesh=mesh, in_specs=in_specs, out_specs=_OWN, check_vma=False
     )
 
-  return Functions(*map(spread, functions, specs))
+  return Functions(
+    create=spread(functions.create, (_OWN, _OWN)),
+    train_epoch=spread(functions.train_epoch, epoch_specs),
+    test=spread(functions.test, (_OWN, _OWN, _SHARED)),
+    observe=spread(functions.observe, (_OWN, _OWN, _SHARED, _SHARED, _SHARED)),
+  )
 
 
 class _Trainer:
-  """Trains rounds of chunks: one on each device, with no device waiting within an epoch."""
+  """Trains rounds of chunks, one chunk on each device; devices wait only between epochs."""
 
   def __init__(self, dataset, groups, mesh, store, progress, observe=None, keep_logits=False):
     self._dataset, self._groups, self._mesh = dataset, groups, mesh
@@ -265,15 +269,15 @@ class _Trainer:
     self.compile_seconds = 0.0
 
   def rounds(self, chunks: Sequence[Chunk]) -> list[list[Chunk]]:
-    """Returns chunks, as many at a time as there are devices, those of the first seeds first."""
+    """Splits chunks into rounds of at most one chunk per device, those of the first seeds first."""
     size, rounds = self._mesh.size, []
     for group in self._groups:
-      own = [chunk for chunk in chunks if chunk.group == group.index]
+      own = [chunk for chunk in chunks if chunk.group == group.number]
       rounds += [own[first : first + size] for first in range(0, len(own), size)]
     return sorted(rounds, key=lambda chunks_of: chunks.index(chunks_of[0]))
 
   def train(self, chunks: Sequence[Chunk], _, stop):
-    """Trains chunks until the last member of all stops, and commits those of this process."""
+    """Trains chunks until all their members have stopped, and commits those of this process."""
     group = self._groups[chunks[0].group]
     try:
       results = self._train(group, chunks, stop)
@@ -290,7 +294,7 @@ class _Trainer:
   def _train(self, group: Group, chunks: Sequence[Chunk], stop) -> dict[Chunk, ChunkResult]:
     most = group.recipe.arm.num_epochs
     mesh = self._mesh
-    # The last round may have fewer chunks than there are devices. The others repeat the first.
+    # The last round may have fewer chunks than devices; the devices left over repeat the first one.
     filled = [*chunks, *[chunks[0]] * (mesh.size - len(chunks))]
     here = [place for place, d in enumerate(mesh.devices.flat) if d in mesh.local_devices]
     own = [chunks[place] for place in here if place < len(chunks)]
@@ -331,16 +335,16 @@ class _Trainer:
     }
 
   def _programs_of(self, group: Group) -> Programs:
-    if group.index not in self._programs:
+    if group.number not in self._programs:
       start = time.perf_counter()
       found = compile_on_mesh(group, self._splits, self._mesh, self._observe)
-      self._programs[group.index] = found
+      self._programs[group.number] = found
       self.compile_seconds += time.perf_counter() - start
-    return self._programs[group.index]
+    return self._programs[group.number]
 
 
 def _fetch(devices: Sequence[jax.Device], tree: Any) -> list[Any]:
-  """Returns the parts of arrays that are on devices of this process, device by device."""
+  """Copies the shards of arrays on this process's devices to the host, one tree per device."""
 
   def part(leaf, device):
     return next(np.asarray(s.data) for s in leaf.addressable_shards if s.device == device)
@@ -349,12 +353,12 @@ def _fetch(devices: Sequence[jax.Device], tree: Any) -> list[Any]:
 
 
 def _shard(trees: Sequence[Any], mesh: Mesh) -> Any:
-  """Returns arrays `[n, ...]`, one tree for each device here, as parts of arrays `[D * n, ...]`."""
+  """Joins arrays `[n, ...]`, one tree per device of this process, to arrays `[D * n, ...]`."""
   return _assemble(trees, mesh, _OWN, lambda shape: (mesh.size * shape[0], *shape[1:]))
 
 
 def _replicate(tree: Any, mesh: Mesh) -> Any:
-  """Returns arrays that each device has a copy of."""
+  """Returns arrays with a copy on every device."""
   return _assemble([tree] * len(mesh.local_devices), mesh, _SHARED, lambda shape: shape)
 
 
@@ -371,10 +375,10 @@ def _assemble(trees, mesh, spec, shape_of):
 
 
 def _gather(value: int | np.ndarray) -> np.ndarray:
-  """Returns what each process calls this with, `[P, ...]` int32; all wait for the last of them.
+  """Returns the values that the P processes call this with, `[P, ...]` int32; waits for them all.
 
   Raises:
-    LostError: one of them will not come.
+    LostError: another process has ended.
   """
   try:
     return multihost_utils.process_allgather(np.asarray(value, np.int32))
@@ -383,10 +387,10 @@ def _gather(value: int | np.ndarray) -> np.ndarray:
 
 
 def _exchange(number: int) -> np.ndarray:
-  """Returns the number that each process calls this with, `[P]`; as `_gather`.
+  """Returns the numbers that the P processes call this with, `[P]` int32; waits for them all.
 
   Raises:
-    LostError: one of them has failed, or will not come.
+    LostError: another process has failed or has ended.
   """
   numbers = _gather(number)
   if (numbers == _FAILED).any():
@@ -395,7 +399,7 @@ def _exchange(number: int) -> np.ndarray:
 
 
 def _check_same(what: str, text: str):
-  """Raises InputError, in all processes, if one has another text than the first process."""
+  """Raises InputError in all processes if the text of any differs from that of process 0."""
   digest = hashlib.sha256(text.encode()).digest()
   numbers = _exchange(int.from_bytes(digest[:4], "big") >> 1)
   for process, number in enumerate(numbers):
@@ -404,13 +408,13 @@ def _check_same(what: str, text: str):
 
 
 def _identity(dataset: Dataset, groups: Sequence[Group], settings: Mapping[str, Any]) -> str:
-  """Returns everything that the order and the results of the programs depend on."""
+  """Returns everything that determines the order and the results of the programs, as text."""
   digest = hashlib.sha256()
   for leaf in _leaves_of(dataset, groups):
     digest.update(np.ascontiguousarray(leaf).view(np.uint8).reshape(-1).data)
   plans = [(group.recipe, group.layout, group.num_seeds) for group in groups]
   extra = settings.get("keep_logits", False), settings.get("observe") is not None
-  return repr((digest.hexdigest(), dataset.checksum, plans, extra, jax.__version__))
+  return repr((digest.hexdigest(), dataset.checksum, plans, extra, environment.describe()))
 
 
 def _leaves_of(dataset: Dataset, groups: Sequence[Group]) -> Iterable[np.ndarray]:
@@ -424,7 +428,7 @@ def _leaves_of(dataset: Dataset, groups: Sequence[Group]) -> Iterable[np.ndarray
 def _agree_on_waiting(
   store: Store, groups: Sequence[Group], chunks: Sequence[Chunk], progress: Progress
 ) -> list[Chunk]:
-  """Returns the chunks that are not committed, or are damaged, as the first process sees it."""
+  """Returns the chunks that process 0 finds to be uncommitted or damaged, in every process."""
   done = np.zeros(len(chunks), np.int32)
   if jax.process_index() == 0:
     there = local.read_committed(store, groups, chunks, progress).results
@@ -436,7 +440,7 @@ def _agree_on_waiting(
 
 
 def _read_all(store: Store, groups: Sequence[Group], chunks: Sequence[Chunk]):
-  """Returns the results of all chunks, once they are all to be seen here."""
+  """Returns the results of all chunks, once all of their files are visible here."""
   last = time.monotonic() + _APPEAR_SECONDS
   while True:
     missing = [chunk.name for chunk in chunks if not store.has_chunk(chunk.name)]

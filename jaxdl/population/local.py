@@ -1,4 +1,4 @@
-"""Workers of this process: threads that take chunks off one list and never wait for each other."""
+"""Workers of this process: threads that take chunks from one list and never wait for each other."""
 
 import logging
 import threading
@@ -19,10 +19,10 @@ from jaxdl.store.store import Store
 
 _LOGGER = logging.getLogger("jaxdl")
 
-# How often a chunk that fails is tried before the run goes on without it.
+# How many times a chunk that fails is tried before the run continues without it.
 ATTEMPTS = 3
-# How long workers may take for the epoch in hand once they are to stop. Schedulers give 30 seconds
-# between their first signal and the end.
+# How long workers may take to finish their epoch when the run is to stop. Schedulers of clusters
+# usually allow 30 seconds between the first signal and the kill.
 _GRACE_SECONDS = 10.0
 
 Job = TypeVar("Job")
@@ -33,13 +33,13 @@ class Outcome(NamedTuple):
   """What became of the chunks of a run."""
 
   results: dict[Chunk, ChunkResult]
-  failures: Mapping[Chunk, str] = MappingProxyType({})  # in one line; tracebacks in the store
+  failures: Mapping[Chunk, str] = MappingProxyType({})  # one line each; tracebacks are in the store
   num_workers: int = 0
   compile_seconds: float = 0.0
-  split_chunks: Sequence[str] = ()  # that did not fit the device
+  split_chunks: Sequence[str] = ()  # names of chunks that did not fit the device
 
 
-# What trains the chunks of a population's groups, telling of its progress.
+# Trains the chunks of a population's groups and reports progress.
 Execute = Callable[[Sequence[Group], Sequence[Chunk], Progress], Outcome]
 
 
@@ -55,17 +55,17 @@ def train_here(
   """Trains chunks on workers of this process.
 
   Args:
-    dataset: what they train on.
-    workers: the device of every worker.
-    store: where checkpoints and results go. With one, a chunk that fails by itself is tried again,
-      then left out; without, what it raises is raised.
-    settings: others that `Trainer` takes.
-    groups: of the population.
-    chunks: in the order in which they are begun.
+    dataset: the dataset to train on.
+    workers: the device of each worker.
+    store: where checkpoints and results go. With a store, a chunk that fails is tried again, up to
+      `ATTEMPTS` attempts, and then left out; without one, its exception propagates.
+    settings: the other keyword arguments of `Trainer`.
+    groups: the groups of the population.
+    chunks: the chunks to train, in the order in which they are started.
     progress: told about every epoch.
 
   Raises:
-    InputError: something is wrong that no second attempt will mend.
+    InputError: the user must fix something; trying again would not help.
   """
   trainer = Trainer(dataset, groups, workers, store=store, progress=progress, **settings)
   failures: dict[Chunk, str] = {}
@@ -95,14 +95,14 @@ def train_here(
 def read_committed(
   store: Store, groups: Sequence[Group], chunks: Sequence[Chunk], _: Progress
 ) -> Outcome:
-  """Returns what is there already, training nothing."""
+  """Returns the results that are already stored; trains nothing."""
   found = {chunk: read_chunk(store, groups[chunk.group], chunk) for chunk in chunks}
   results = {chunk: result for chunk, result in found.items() if result is not None}
   return Outcome(results, split_chunks=store.split_chunks())
 
 
 def note_failure(store: Store, chunk: Chunk, error: BaseException, attempt: str) -> str:
-  """Keeps the traceback of a chunk that failed, warns, and returns what happened in one line."""
+  """Stores the traceback of a failed chunk, logs a warning, and returns the reason in one line."""
   text = f"chunk {chunk.name}, {attempt}\n" + "".join(traceback.format_exception(error))
   file = store.write_failure(chunk.name, text)
   reason = brief(error)
@@ -115,13 +115,13 @@ def share(
   workers: Sequence[jax.Device],
   do: Callable[[Job, jax.Device, threading.Event], Result],
 ) -> list[Result]:
-  """Has workers take jobs off one list, in order, until it is empty.
+  """Runs jobs on workers, which take them from one list, in order, until it is empty.
 
   Args:
-    jobs: what there is to do.
+    jobs: the jobs, in the order in which they are started.
     workers: the device of each worker.
-    do: `(job, device, stop) -> result`; it looks often whether `stop` is set, and then raises
-      StoppedError: there is nothing left to work for.
+    do: `(job, device, stop) -> result`, called in a worker's thread. It must check the event `stop`
+      regularly and raise StoppedError once it is set: then the results are no longer wanted.
 
   Returns:
     The results, in the order of the jobs.
@@ -142,20 +142,20 @@ def share(
     except StoppedError:
       pass
     except BaseException as error:
-      errors.append(error)  # the first is what the user has to know
+      errors.append(error)  # only the first is raised
       stop.set()
     finally:
       with changed:
         busy -= 1
         changed.notify_all()
 
-  # Daemons, so that a second signal does not wait for an epoch.
+  # Daemon threads, so that after a second signal the process does not wait for an epoch.
   for device in workers[: len(jobs)]:
     threading.Thread(target=work, args=(device,), daemon=True).start()
   try:
     with changed:
       changed.wait_for(lambda: busy == 0)
-  except BaseException:  # a signal: it is the main thread that gets it
+  except BaseException:  # a signal, which only the main thread receives
     stop.set()
     with changed:
       changed.wait_for(lambda: busy == 0, _GRACE_SECONDS)

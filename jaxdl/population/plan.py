@@ -1,7 +1,7 @@
-"""How the members of a population are cut into chunks: the unit of all that is shared out.
+"""How the members of a population are cut into chunks, the units of work that workers take.
 
-What a chunk holds depends on the experiment and the kind of device, never on how many workers there
-are, so that a run gives the same bits with any number of them.
+What a chunk holds depends on the experiment and the kind of device, never on the number of workers.
+So a run gives bit-identical results with any number of them.
 """
 
 import functools
@@ -18,38 +18,38 @@ from jaxdl import batches
 from jaxdl.arm import Arm, Hyperparams, Recipe
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer
-from jaxdl.population import programs, tuning
+from jaxdl.population import environment, programs, tuning
 from jaxdl.population.devices import DeviceKind
 
 
 class Layout(NamedTuple):
-  """How one program's members are cut into chunks; only where it is equal are bits equal."""
+  """How one program's members are cut into chunks. Results are bit-identical for equal layouts."""
 
   arms: tuple[str, ...]
-  chunk_size: int  # seeds that train at a time, on one worker
-  chunk_arms: int  # arms that train with each of them: all of the program, or one
+  chunk_size: int  # seeds that one worker trains at a time
+  chunk_arms: int  # arms that train with each of these seeds: all arms of the program, or one
   num_chunks: int
-  batch_size: int  # examples per step, at most all there are
+  batch_size: int  # examples per step, at most the size of the training set
   slice_size: int  # examples that pass through the model at once
-  kernels: str  # what computes layers besides XLA; empty: nothing
+  kernels: str  # as in `DeviceKind.kernels`
 
 
 class Chunk(NamedTuple):
-  """Members that train at the same time: some seeds and arms of one group, by their places."""
+  """Members that train at the same time: a range of the seeds and arms of one group."""
 
-  group: int
-  seed: int  # the first
-  arm: int  # the first
-  num_seeds: int  # those that fill up the last chunk of a group included
+  group: int  # index of the group
+  seed: int  # index of the first seed
+  arm: int  # index of the first arm in the group
+  num_seeds: int  # including the seeds that pad the last chunk of a group
   num_arms: int
 
   @property
   def name(self) -> str:
-    """What its files are called: group, first seed and arm with how many there are of each."""
+    """The name of its files: the group, then the first index and the number of seeds and arms."""
     return f"g{self.group}-s{self.seed}x{self.num_seeds}-a{self.arm}x{self.num_arms}"
 
   def halves(self) -> list["Chunk"]:
-    """Returns two chunks with its members; none if it has only one."""
+    """Splits the chunk in two; returns an empty list if it has only one member."""
     if self.num_seeds > 1:
       first = self.num_seeds // 2
       second = self.num_seeds - first
@@ -65,22 +65,22 @@ class Chunk(NamedTuple):
 
 
 class Group(NamedTuple):
-  """The arms of one program and how their members are cut into chunks."""
+  """The arms that share one compiled program, and how their members are cut into chunks."""
 
-  index: int  # among the groups of its population
+  number: int  # position in the population's list of groups
   recipe: Recipe
   layout: Layout
   hyper: Hyperparams  # [A, ...], on the host
-  keys: jax.Array  # [s * number of chunks along the seeds] keys, the last one repeated
+  keys: jax.Array  # [s * number of chunks along the seeds], padded with the last key
   num_seeds: int
   num_params: int
 
   def chunks(self) -> list[Chunk]:
-    """Returns its chunks, arms innermost."""
+    """Returns the chunks of the group; arms vary fastest."""
     seeds = range(0, self.num_seeds, self.layout.chunk_size)
     arms = range(0, len(self.layout.arms), self.layout.chunk_arms)
     sizes = self.layout.chunk_size, self.layout.chunk_arms
-    return [Chunk(self.index, *first, *sizes) for first in itertools.product(seeds, arms)]
+    return [Chunk(self.number, *first, *sizes) for first in itertools.product(seeds, arms)]
 
   def num_real(self, chunk: Chunk) -> int:
     """Returns how many of the chunk's seeds are real and not padding; may be 0 for a half."""
@@ -104,17 +104,19 @@ def plan_groups(
   """Decides which arms share a program and how its members are cut into chunks.
 
   Args:
-    dataset: what they train on.
+    dataset: the dataset to train on.
     arms: name -> arm.
-    seeds: S of them.
-    root_seed: of all randomness.
-    device: what they train on.
-    chunk_size: as `jaxdl.population.train_population` takes it, like the one that follows.
-    slice_size: examples that pass through a model at once.
+    seeds: the S seeds.
+    root_seed: seed of all randomness.
+    device: the kind of device to train on.
+    chunk_size: seeds that a worker trains at a time; None chooses by model, backend and memory.
+    slice_size: examples that pass through a model at once; None chooses by model and backend.
 
   Raises:
-    InputError: for settings that do not fit the dataset or are out of range.
+    InputError: a setting is out of range or does not fit the dataset, or JAX is configured so that
+      nothing can be trained.
   """
+  environment.check()
   _check(dataset, arms, chunk_size, slice_size)
   sizes = tuning.slice_sizes(slice_size, device.platform)
   recipes = arm_lib.group_by_recipe(arms, dataset.num_classes, len(dataset.train), sizes)
@@ -137,28 +139,28 @@ def _check(dataset, arms, chunk_size, slice_size):
     if len(dataset.validation) == 0 and arm.needs_validation:
       raise InputError(
         f"arm {name!r} needs a validation set (patience={arm.patience}, plateau_patience="
-        f"{arm.plateau_patience}, restore_best={arm.restore_best}), but no part of the training "
-        "set is kept for it; set a validation fraction, or patience=None and "
-        "plateau_patience=None (-1 in a config) and restore_best=False"
+        f"{arm.plateau_patience}, restore_best={arm.restore_best}), but the dataset has none; set "
+        "a validation fraction, or patience=None, plateau_patience=None (-1 in a config) and "
+        "restore_best=False"
       )
 
 
 def all_chunks(groups: Sequence[Group]) -> list[Chunk]:
   """Returns the chunks of all groups, those of the first seeds first.
 
-  So that whenever a run is cut short, as many seeds as can be are there with all of their arms.
+  In this order, a run that is cut short has as many seeds as possible with all of their arms.
   """
   every = [chunk for group in groups for chunk in group.chunks()]
   return sorted(every, key=lambda chunk: chunk.seed + chunk.num_seeds)
 
 
 def _keys(root_seed: int, seeds: Sequence[int], length: int) -> jax.Array:
-  """Returns the seeds' keys, the last one repeated up to a length."""
+  """Returns the keys of the seeds, padded to a length with the last one."""
   padded = np.array([*seeds] + [seeds[-1]] * (length - len(seeds)), np.uint32)
   return jax.vmap(functools.partial(batches.seed_key, root_seed))(padded)
 
 
-def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, device) -> Group:
+def _plan_group(number, dataset, recipe, arms, num_seeds, keys, chunk_size, device) -> Group:
   num_steps = -(-len(dataset.train) // recipe.arm.batch_size)
   hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
@@ -174,7 +176,7 @@ def _plan_group(index, dataset, recipe, arms, num_seeds, keys, chunk_size, devic
   num_blocks = -(-num_seeds // size)
   recipe = tuning.specialize(recipe, size * chunk_arms, device.platform)
   return Group(
-    index=index,
+    number=number,
     recipe=recipe,
     layout=Layout(
       arms=tuple(arms),

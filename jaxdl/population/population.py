@@ -1,4 +1,4 @@
-"""Trains a population: plan, execute, assemble."""
+"""Trains a population: plan the chunks, train them, assemble the results."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -37,33 +37,32 @@ def train_population(
   """Trains every arm with every seed and tests the trained models.
 
   Args:
-    dataset: what to train, validate and test on.
+    dataset: the dataset to train, validate and test on.
     arms: name -> arm, A of them.
-    seeds: S replications per arm: how many, or which ones (16 means 0, 1, ... 15). A replication
-      is the same whatever S and A are.
-    root_seed: of all randomness.
-    chunk_size: seeds that train at a time on a worker, with all arms of their program; None chooses
+    seeds: the S replications of each arm: how many, or which ones (16 means 0, 1, ... 15). A
+      replication does not depend on S or A.
+    root_seed: seed of all randomness.
+    chunk_size: seeds that a worker trains at a time, with all arms of their program; None chooses
       by model, backend and memory.
     slice_size: examples that pass through a model at once; None chooses by model and backend.
-    workers: the device of every worker; a CPU can have several, each a core of it. None: all
-      there are.
-    groups: of `plan.plan_groups` for the same arguments; None: planned for the first worker.
+    workers: one device per worker; a CPU device may occur several times, once per core to use.
+      None uses all local devices.
+    groups: the result of `plan.plan_groups` for these arguments; None plans for the first worker.
     progress: told about every epoch.
-    observe: what else to record of every member along its training; see `Observer`.
-    keep_logits: keep every member's logits of the test set, S * A * N * C numbers.
-    store: where checkpoints and results of chunks are kept, and what is there already is not
-      trained again; None: nowhere. With a store a chunk that fails, also when it is tried again, is
-      left out, and its seeds are the population's `missing_seeds`.
-    checkpoint_every: epochs from one checkpoint of a chunk to the next; None: as often as costs
-      little.
-    execute: what trains the chunks; None: the workers.
+    observe: records more about every member during training; see `Observer`.
+    keep_logits: keep every member's logits on the test set, S * A * N * C numbers.
+    store: where checkpoints and results of chunks are kept; what it already has is not trained
+      again. None keeps nothing. With a store, a chunk that fails in every attempt is left out, and
+      its seeds become the population's `missing_seeds`.
+    checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
+    execute: trains the chunks; None uses `workers`.
 
   Returns:
     The population. The same arguments give the same population on the same kind of device.
 
   Raises:
-    InputError: for settings that do not fit the dataset or are out of range; all chunks of some arm
-      failed.
+    InputError: a setting is out of range or does not fit the dataset, or no seed could be trained
+      with all of its arms.
   """
   seeds = check_seeds(seeds, root_seed)
   if checkpoint_every is not None:
@@ -93,17 +92,17 @@ def train_population(
 
 
 def check_seeds(seeds: int | Sequence[int], root_seed: int) -> tuple[int, ...]:
-  """Returns which seeds are meant; see `train_population`.
+  """Returns the seeds that the argument `seeds` of `train_population` stands for.
 
   Raises:
-    InputError: they are not different integers that fit 32 bits.
+    InputError: the seeds are not distinct integers that fit 32 bits.
   """
   if not isinstance(seeds, Sequence):
     check_integer("seeds", seeds, 1)
     seeds = range(seeds)
   seeds = tuple(seeds)
   if not seeds or len(set(seeds)) < len(seeds):
-    raise InputError(f"seeds must be one or more different integers, not {seeds!r}")
+    raise InputError(f"seeds must be one or more distinct integers, not {seeds!r}")
   for name, value in (("root_seed", root_seed), *(("a seed", seed) for seed in seeds)):
     check_integer(name, value, 0, 2**32 - 1)
   return seeds

@@ -1,4 +1,4 @@
-"""The compiled programs of a population: the functions of `jaxdl.train` over seeds and arms."""
+"""The compiled programs of a population: `jaxdl.train` mapped over seeds and arms."""
 
 import concurrent.futures
 import functools
@@ -17,9 +17,12 @@ from jaxdl.optim import metrics
 from jaxdl.population import devices, tuning
 from jaxdl.population.devices import DeviceKind
 
+# The training, validation and test examples of a dataset.
+Splits = tuple[Examples, Examples, Examples]
+
 
 class TestResult(NamedTuple):
-  """What the test of one member gives."""
+  """The results of one member on the test set."""
 
   loss: jax.Array  # []
   logits: jax.Array  # [N, C]
@@ -27,13 +30,14 @@ class TestResult(NamedTuple):
   predicted_at_half: jax.Array  # [N] int32, at threshold 0.5
 
 
-# What else to record of a member, at initialisation and after every epoch: a pure function
-# `(recipe, params, hyper, train, validation, test) -> {name: array}`, the last three the splits.
+# Records more about a member, at initialisation and after every epoch: a pure function
+# `(recipe, params, hyper, train, validation, test) -> {name: array}`; the last three arguments are
+# the splits.
 Observer = Callable[[Recipe, dict, Hyperparams, Examples, Examples, Examples], dict[str, jax.Array]]
 
 
 class Functions(NamedTuple):
-  """The functions of `jaxdl.train` over the seeds `[s]` and arms `[a]` of a chunk."""
+  """The functions of `jaxdl.train`, mapped over the seeds `[s]` and arms `[a]` of a chunk."""
 
   create: Callable  # keys [s], settings [a, ...] -> state [s, a, ...]
   train_epoch: Callable  # state, keys, settings, train, validation, epoch -> state, metrics [s, a]
@@ -42,16 +46,16 @@ class Functions(NamedTuple):
 
 
 class Programs(NamedTuple):
-  """The same, compiled for one set of shapes, and the shapes of the members' state."""
+  """`Functions` compiled for one set of shapes, and the shapes of the members' state."""
 
   state: Any
   create: Callable
   train_epoch: Callable
   test: Callable
-  observe: Callable = lambda *_: {}  # without an observer nothing is compiled, nor run
+  observe: Callable = lambda *_: {}  # without an observer, nothing is compiled or run
 
 
-def put_splits(dataset: Dataset, device: jax.Device) -> tuple[Examples, Examples, Examples]:
+def put_splits(dataset: Dataset, device: jax.Device) -> Splits:
   """Returns the training, validation and test examples of a dataset, on a device."""
   splits = (Examples(split.images, split.labels) for split in dataset.splits)
   return tuple(jax.device_put(split, device) for split in splits)
@@ -60,15 +64,16 @@ def put_splits(dataset: Dataset, device: jax.Device) -> tuple[Examples, Examples
 def kernels(
   recipe: Recipe, num_members: int, device: DeviceKind, params: Any, image_shape: tuple[int, ...]
 ) -> str:
-  """Returns what computes layers of a program besides XLA, as `DeviceKind.kernels`.
+  """Returns which kernels a program uses besides XLA's, as in `DeviceKind.kernels`.
 
-  Members that train one by one on CPU have it, if the device does and any layer gains.
+  A program on CPU that trains one member at a time uses the kernels of its device if any layer
+  gains from them.
 
   Args:
-    recipe: of the program.
-    num_members: that it maps over at a time.
-    device: what it runs on.
-    params: of one member, at least their shapes.
+    recipe: the recipe of the program.
+    num_members: members that the program trains at a time.
+    device: the kind of device that it runs on.
+    params: the parameters of one member, or their shapes.
     image_shape: `(H, W, D)`.
   """
   alone = device.platform == "cpu" and num_members == 1
@@ -79,17 +84,18 @@ def kernels(
 def compile_programs(
   recipe, step_kernels, observer, keys, hyper, train_set, validation, test_set
 ) -> Programs:
-  """Compiles the programs of one recipe for one set of shapes on one device, once.
+  """Compiles the programs of one recipe for one set of shapes on one device; the result is cached.
 
   Args:
     recipe: the static settings.
-    step_kernels: of `kernels`.
-    observer: what else is recorded; or None.
-    keys: of a chunk, `[s]`; shapes, like all that follow.
-    hyper: the settings of a chunk, `[a, ...]`.
-    train_set: like the last two, a split.
-    validation: possibly empty.
-    test_set: not empty.
+    step_kernels: the result of `kernels`.
+    observer: an `Observer`, or None.
+    keys: shape of a chunk's keys, `[s]`. This and all that follow are shapes with a sharding, as
+      `abstract` returns them.
+    hyper: shapes of a chunk's settings, `[a, ...]`.
+    train_set: shapes of the training examples.
+    validation: shapes of the validation examples; may have length 0.
+    test_set: shapes of the test examples.
   """
   image_shape = train_set.images.shape[1:]
   num_arms = len(hyper.patience)
@@ -108,8 +114,8 @@ def map_functions(
 ) -> Functions:
   """Maps the functions of one member over the seeds and arms of a chunk.
 
-  What each `in_axes` says: keys belong to seeds, settings to arms, and the data to nobody, so that
-  whatever depends on key and data alone is computed once for all arms of a seed.
+  By `in_axes`, keys are mapped over seeds only, settings over arms only, and data over neither. So
+  whatever depends only on the key and the data is computed once for all arms of a seed.
   """
 
   def population(function, over_arms, over_seeds):
@@ -139,17 +145,17 @@ def compile_functions(
   functions: Functions,
   keys: Any,
   hyper: Hyperparams,
-  splits: Sequence[Examples],
+  splits: Splits,
   index: Any,
 ) -> Programs:
-  """Compiles functions for the shapes, and the places, of what they will be called with.
+  """Compiles functions for the shapes and shardings of their arguments.
 
   Args:
-    functions: of `map_functions`, or those over several devices.
-    keys: of the members, which the members' state lies with.
-    hyper: their settings.
-    splits: training, validation and test examples.
-    index: of the epoch.
+    functions: the result of `map_functions`, for one device or spread over several.
+    keys: shape of the members' keys; the members' state gets the same sharding.
+    hyper: shapes of the members' settings.
+    splits: shapes of the training, validation and test examples.
+    index: shape of the epoch's number, `[]` int32.
   """
   train_set, validation, test_set = splits
 
@@ -169,18 +175,19 @@ def compile_functions(
     lowered.append(lower(functions.observe, state.params, hyper, *splits))
   platform = next(iter(keys.sharding.device_set)).platform
   options = [tuning.compile_options(platform)] * len(lowered)
-  # Drawing weights takes milliseconds and is done once, but it is most of what there is to compile:
-  # random bits become long code, which on CPU takes five times as long to optimise as to compile.
+  # Drawing weights takes milliseconds and happens once, but accounts for most of the compilation:
+  # the code of random bits is long, and XLA on CPU optimises it for five times as long as it takes
+  # to compile the code unoptimised.
   options[0] = {"xla_backend_optimization_level": 0} if platform == "cpu" else {}
   with concurrent.futures.ThreadPoolExecutor() as pool:
     return Programs(state, *pool.map(lambda p, o: p.compile(o), lowered, options))
 
 
 def _map(function: Callable, in_axes: Sequence[int | None], size: int) -> Callable:
-  """Returns `jax.vmap(function, in_axes)`, for an axis of one without mapping anything.
+  """Returns `jax.vmap(function, in_axes)`; an axis of length 1 is removed instead of mapped.
 
-  XLA multiplies a batch of one matrix by another way than a matrix, which on CPU took twice as long
-  for matrices that outgrow the cache.
+  XLA multiplies a batch of one matrix differently from a single matrix: on CPU that took twice as
+  long for matrices larger than the cache.
   """
   if size > 1:
     return jax.vmap(function, in_axes)
@@ -196,7 +203,7 @@ def _map(function: Callable, in_axes: Sequence[int | None], size: int) -> Callab
 def _test_member(
   recipe: Recipe, state: train.MemberState, hyper: Hyperparams, test_set: Examples
 ) -> TestResult:
-  """Tests one member on all test examples."""
+  """Returns the results of one member on all test examples."""
   params = train.reported_params(recipe, state)
   logits = forward.predict(recipe, params, test_set.images)  # [N, C]
   return TestResult(
@@ -208,5 +215,5 @@ def _test_member(
 
 
 def abstract(tree: Any) -> Any:
-  """Returns the shapes of arrays, and where they are."""
+  """Returns the shapes, dtypes and shardings of arrays."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

@@ -1,4 +1,4 @@
-"""Progress of a population: a bar on a terminal, log lines elsewhere, at most one a second."""
+"""Progress of a population: a bar on a terminal, elsewhere at most one log line per second."""
 
 import logging
 import math
@@ -16,12 +16,12 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix
 
 
 class Progress:
-  """Counts member-epochs (one member trained for one epoch) and says how long the rest will take.
+  """Counts member-epochs (one member trained for one epoch) and estimates the time left.
 
-  The rate is measured from the first report on, because what comes before is mostly compiling. It
-  is shown once one more epoch has passed since: earlier, several workers that report at almost the
-  same time would look fast. The total shrinks when members stop early, so the time left is an upper
-  bound. Several workers may report at the same time.
+  The rate is measured from the first report on, because the time before it is mostly compilation.
+  It is shown only after about one more epoch: workers that make their first reports at almost the
+  same time would otherwise look fast. The total shrinks when members stop early, so the time left
+  is an upper bound. Several threads may report at the same time.
   """
 
   def __init__(
@@ -30,12 +30,12 @@ class Progress:
     quiet: bool = False,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Shows a bar on `stream` (default: standard error) if that is a terminal, else logs.
+    """Shows a bar if `stream` is a terminal, and logs otherwise.
 
     Args:
-      stream: where.
-      quiet: show nothing, log nothing.
-      clock: returns seconds.
+      stream: where the bar goes; None: standard error.
+      quiet: neither show nor log anything.
+      clock: returns the current time in seconds.
     """
     self._stream = sys.stderr if stream is None else stream
     self._on_terminal, self._quiet = not quiet and self._stream.isatty(), quiet
@@ -43,7 +43,7 @@ class Progress:
     self.start(0, 0)
 
   def start(self, num_members: int, num_member_epochs: int):
-    """Begins to count towards `num_member_epochs`, the most that `num_members` can train."""
+    """Starts counting towards `num_member_epochs`, the most that `num_members` can train."""
     self._num_members, self._total, self._trained, self._done = num_members, num_member_epochs, 0, 0
     self._start, self._logged = self._clock(), -math.inf
     self._first_report: float | None = None
@@ -55,17 +55,17 @@ class Progress:
       )
 
   def compiling(self):
-    """Says that a program is being compiled, which can take a while before the first epoch."""
+    """Shows that programs are being compiled, which can take a while before the first epoch."""
     if self._bar is not None:
       self._bar.set_description("compiling")
 
   def resume(self, trained: int, skipped: int, finished: int):
-    """Counts what an earlier process has done, as far as this one does not do it again.
+    """Counts work of an earlier process that this one does not repeat.
 
     Args:
       trained: member-epochs that were trained.
-      skipped: member-epochs that will not be, because members stopped.
-      finished: members that trained for the last time.
+      skipped: member-epochs that will not be trained, because members stopped.
+      finished: members that are done.
     """
     with self._lock:
       self._count(trained, skipped, finished)
@@ -74,14 +74,14 @@ class Progress:
         self._bar.refresh()
 
   def update(self, chunk: str, epoch: str, trained: int, skipped: int, finished: int):
-    """Reports one epoch of one chunk, or all epochs of a chunk that is trained elsewhere.
+    """Reports one epoch of one chunk, or all epochs of a chunk that another process trained.
 
     Args:
-      chunk: which chunk this is, e.g. "2/8".
-      epoch: which epoch this was, e.g. "3/20".
+      chunk: label of the chunk, e.g. "2/8".
+      epoch: label of the epoch, e.g. "3/20".
       trained: member-epochs that were trained.
       skipped: member-epochs that will not be trained, because members stopped.
-      finished: members that trained for the last time.
+      finished: members that are done.
     """
     with self._lock:
       now = self._clock()
@@ -97,7 +97,7 @@ class Progress:
         _LOGGER.info("chunk %s, epoch %s: %s", chunk, epoch, status)
 
   def close(self):
-    """Ends the bar, also when training was interrupted."""
+    """Closes the bar. Call it also when training was interrupted."""
     if self._bar is not None:
       self._bar.close()
 
@@ -109,14 +109,14 @@ class Progress:
       self._bar.total = self._total
 
   def _pace(self, chunk: str, trained: int, now: float) -> list[str]:
-    """Returns the rate and the time left; with the first report, how long it took instead."""
+    """Returns the rate and the time left; for the first report, the time since the start."""
     if self._first_report is None:
       self._first_report = now
       self._reported.add(chunk)
       return [f"{now - self._start:.1f} s including compilation"]
     self._trained_since += trained
     elapsed = now - self._first_report
-    # The first report took longer than an epoch does: it includes one, and compiling.
+    # The time before the first report includes an epoch and compilation, so it exceeds an epoch.
     self._is_rated |= chunk in self._reported or elapsed >= self._first_report - self._start
     self._reported.add(chunk)
     if not self._is_rated:

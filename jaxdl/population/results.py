@@ -1,13 +1,9 @@
-"""Populations: the functions of `jaxdl.train` mapped over seeds and arms.
-
-Arms are grouped by recipe, one compiled program each, and the members of a group, axes [S, A], are
-cut into chunks that train at the same time. Workers take chunks off one list: a thread per
-accelerator, or per core of a CPU, none of which ever waits for another.
-"""
+"""The results of a population, `[S, A]`, assembled from those of its chunks."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,46 +20,50 @@ from jaxdl.population.plan import Chunk, Group, Layout
 
 CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 _TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
-# Metrics in [0, 1], shown in percent.
+# Metrics in [0, 1], which are shown in percent.
 RATES = ("val_accuracy", *_TEST_RATES, *(f"{name}_at_half" for name in _TEST_RATES))
-# Of `jaxdl.experiment.epochs_to`.
+# The metric of `jaxdl.experiment.epochs_to`.
 EPOCHS_TO_TARGET = "epochs_to_target"
-# Metrics of which less is better.
+# Metrics for which lower is better.
 _LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "epochs", EPOCHS_TO_TARGET)
 
 
 @dataclasses.dataclass(frozen=True)
 class Population:
-  """All members of an experiment, trained; axes as in `jaxdl.data.dataset`, N being test examples.
+  """The results of all members of an experiment; axes as in `jaxdl.data.dataset`, N test examples.
 
-  A member that diverged has NaN as every metric and no counts in `confusion`.
+  A member that diverged has NaN for every metric and no counts in `confusion`.
 
   Attributes:
-    seeds: `[S]`.
-    arms: name -> arm, `[A]`, in the order in which they were given.
+    seeds: `[S]`, the replications.
+    arms: name -> arm, A of them, in the order in which they were given.
     class_names: `[C]`.
-    test_labels: `[N]`.
+    test_labels: `[N]` int, the true classes of the test examples.
     status: `[S, A]` str: finished, early_stopped or diverged.
-    epochs: `[S, A]` int, epochs trained; of a diverged member, with the one it diverged in.
-    best_epoch: `[S, A]` int, of the lowest validation loss, counted from 1; 0 without validation.
-    num_params: `[S, A]` int.
+    epochs: `[S, A]` int, epochs trained; includes the epoch in which a member diverged.
+    best_epoch: `[S, A]` int, the epoch with the lowest validation loss, counted from 1; 0 without
+      validation.
+    num_params: `[S, A]` int, parameters of a member.
     curves: name in `CURVES` -> `[S, A, E]`, NaN after a member's last epoch.
-    metrics: name in `metric_names(...)`, "epochs" apart -> `[S, A]`, of the reported weights.
-    confusion: `[S, A, C, C]` int, rows true, columns predicted, at the arm's threshold.
-    confusion_at_half: the same at threshold 0.5; None where no model has a threshold.
-    mean_probabilities: `[A, N, C]`, over the seeds that did not diverge.
-    train_seconds: `[S, A]`, a worker's time for a chunk shared between its members, without
-      compiling. Workers work at the same time, so their sum is more than what passed.
-    compile_seconds: of all programs.
-    chunks: one plan per program.
-    num_workers: that trained at the same time.
-    split_chunks: those that did not fit the device and were trained in halves.
-    missing_seeds: seeds that are not here, because some chunk of theirs is not trained.
+    metrics: name in `metric_names(...)`, except "epochs" -> `[S, A]`, of the reported weights.
+    confusion: `[S, A, C, C]` int, counts of test examples at the arm's threshold; rows are true
+      classes, columns predicted ones.
+    confusion_at_half: like `confusion`, at threshold 0.5; None if no model has a threshold.
+    mean_probabilities: `[A, N, C]`, predicted probabilities, averaged over the seeds that did not
+      diverge.
+    train_seconds: `[S, A]`, the time of a chunk divided by its number of members, without
+      compilation. Workers train concurrently, so the sum exceeds the time that passed.
+    compile_seconds: time that compiling all programs took.
+    chunks: one layout per program.
+    num_workers: workers that trained concurrently.
+    split_chunks: names of the chunks that did not fit the device and were trained in halves.
+    missing_seeds: seeds that were planned but are left out, because one of their chunks is not
+      trained.
     failures: name of a chunk -> why it could not be trained.
-    observations: name -> arm -> `[S, E + 1, ...]`, what was observed at initialisation and after
-      every epoch, of the weights as they were then; NaN some time after a member has stopped, at
-      the latest once all members of a chunk have.
-    logits: arm -> `[S, N, C]` on the test set; None unless they were to be kept.
+    observations: name -> arm -> `[S, E + 1, ...]`, the observer's arrays at initialisation and
+      after every epoch, for the weights at that time. They become NaN some time after a member has
+      stopped, at the latest when all members of its chunk have.
+    logits: arm -> `[S, N, C]` on the test set; None unless `keep_logits` was set.
   """
 
   seeds: tuple[int, ...]
@@ -93,7 +93,7 @@ class Population:
     """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
 
     Raises:
-      InputError: when there is no such metric.
+      InputError: there is no such metric.
     """
     if metric not in self.metrics and metric != "epochs":
       raise unknown_name("metric", metric, [*self.metrics, "epochs"])
@@ -101,7 +101,7 @@ class Population:
     values = self.epochs.astype(float) if metric == "epochs" else self.metrics[metric]
     return stats.Scores(
       metric=metric,
-      # Rates are quotients of counts in float64 already; losses are float32.
+      # Rates are float64 already, as quotients of counts; losses are float32.
       values=np.where(diverged, np.nan, values).astype(float),
       seeds=self.seeds,
       arms=tuple(self.arms),
@@ -110,10 +110,10 @@ class Population:
     )
 
   def select(self, arms: Sequence[str]) -> "Population":
-    """Returns the same population with some of its arms only, in the order in which they are named.
+    """Returns a population with only the named arms, in the order in which they are named.
 
     Raises:
-      InputError: when there is no such arm.
+      InputError: there is no such arm.
     """
     for arm in arms:
       if arm not in self.arms:
@@ -139,12 +139,12 @@ class Population:
 
 
 def higher_is_better(metric: str) -> bool:
-  """Whether more of a metric is better, as of an accuracy; not so of losses and epochs."""
+  """Whether a higher value of a metric is better: not for losses and numbers of epochs."""
   return metric not in _LOWER_IS_BETTER
 
 
 def metric_names(arms: Mapping[str, Arm], dataset: Dataset) -> tuple[str, ...]:
-  """Returns the metrics that a population of these arms will have, in the order of its table."""
+  """Returns the metrics that a population of these arms has, in the order of its table."""
   names = ["train_loss", "val_loss", "val_accuracy"] if len(dataset.validation) else ["train_loss"]
   names += ["test_loss", *_TEST_RATES]
   if _has_threshold(arms, dataset.num_classes):
@@ -152,17 +152,17 @@ def metric_names(arms: Mapping[str, Arm], dataset: Dataset) -> tuple[str, ...]:
   return (*names, "epochs")
 
 
-class _Trained(NamedTuple):
-  """What the training of one program gives, S and A being its own."""
+class _GroupResult(NamedTuple):
+  """The joined results of one program's chunks; S and A are those of the program."""
 
   group: Group
-  places: list[int]  # [S], of the seeds, those of which all arms are trained
+  places: list[int]  # [S], indices of the seeds for which all arms are trained
   result: ChunkResult  # [S, A]
   mean_probabilities: np.ndarray  # [A, N, C]
 
 
-def _gather(group: Group, results: Mapping[Chunk, ChunkResult]) -> _Trained | None:
-  """Joins the chunks of one program along the arms and the seeds; None if there are none."""
+def _gather(group: Group, results: Mapping[Chunk, ChunkResult]) -> _GroupResult | None:
+  """Joins a program's chunks along arms and seeds; None if no seed has all of its arms."""
   rows: dict[int, list[Chunk]] = {}
   for chunk in group.chunks():
     rows.setdefault(chunk.seed, []).append(chunk)
@@ -175,7 +175,7 @@ def _gather(group: Group, results: Mapping[Chunk, ChunkResult]) -> _Trained | No
   num_valid = np.maximum((joined.status != train.DIVERGED).sum(axis=0), 1)  # [A]
   longest = int(joined.num_epochs.max())
   observations = {name: of[:, :, : longest + 1] for name, of in joined.observations.items()}
-  return _Trained(
+  return _GroupResult(
     group=group,
     places=[row[0].seed + i for row in whole for i in range(group.num_real(row[0]))],
     result=joined._replace(observations=observations),
@@ -190,14 +190,14 @@ def assemble(
   groups: Sequence[Group],
   outcome: Outcome,
 ) -> Population:
-  """Returns the population that trained chunks make, of the seeds that have all of their arms.
+  """Assembles the population from trained chunks; it has the seeds for which all arms are trained.
 
   Args:
-    dataset: as it was trained on.
-    arms: name -> arm, in their order.
-    seeds: S of them, as planned.
-    groups: of `jaxdl.population.plan.plan_groups`.
-    outcome: what became of their chunks.
+    dataset: the dataset that was trained on.
+    arms: name -> arm, in the order that the population gets.
+    seeds: the planned seeds.
+    groups: the result of `jaxdl.population.plan.plan_groups`.
+    outcome: the results and failures of the groups' chunks.
 
   Raises:
     InputError: no seed has all of its arms.
@@ -208,11 +208,11 @@ def assemble(
   if not places:
     failed = "".join(f"; chunk {name} failed: {reason}" for name, reason in failures.items())
     raise InputError(f"no seed has finished with all of its arms{failed[:500]}")
-  some = [_of_seeds(trained, sorted(places)) for trained in gathered]
-  trained = _assemble(dataset, arms, [seeds[place] for place in sorted(places)], some)
+  some = [_select_seeds(result, sorted(places)) for result in gathered if result is not None]
+  population = _assemble(dataset, arms, [seeds[place] for place in sorted(places)], some)
   missing = tuple(seed for place, seed in enumerate(seeds) if place not in places)
   return dataclasses.replace(
-    trained,
+    population,
     compile_seconds=outcome.compile_seconds,
     num_workers=outcome.num_workers,
     split_chunks=tuple(outcome.split_chunks),
@@ -221,21 +221,21 @@ def assemble(
   )
 
 
-def _of_seeds(trained: _Trained, places: list[int]) -> _Trained:
-  """Returns some of the seeds of a program, as far as numbers are of single seeds."""
-  if trained.places == places:
-    return trained
-  rows = [trained.places.index(place) for place in places]
-  by_seed = trained.result._replace(sum_probabilities=None)
+def _select_seeds(group: _GroupResult, places: list[int]) -> _GroupResult:
+  """Returns the results for some of a program's seeds; `mean_probabilities` keeps all of them."""
+  if group.places == places:
+    return group
+  rows = [group.places.index(place) for place in places]
+  by_seed = group.result._replace(sum_probabilities=None)
   chosen = jax.tree.map(lambda leaf: leaf[rows], by_seed)
-  return trained._replace(places=places, result=chosen)
+  return group._replace(places=places, result=chosen)
 
 
-def _assemble(dataset, arms, seeds, groups: list[_Trained]) -> Population:
+def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
   """Puts the arms of all groups side by side, in the order in which they were given."""
-  results = [trained.result for trained in groups]
+  results = [group.result for group in groups]
   num_epochs = max(int(result.num_epochs.max()) for result in results)
-  order = [name for trained in groups for name in trained.group.layout.arms]
+  order = [name for group in groups for name in group.group.layout.arms]
   places = [order.index(name) for name in arms]
 
   def join(field):  # per group [S, a, ...] -> [S, A, ...]
@@ -260,7 +260,7 @@ def _assemble(dataset, arms, seeds, groups: list[_Trained]) -> Population:
   num_params = np.array([g.group.num_params for g in groups for _ in g.group.layout.arms])[places]
   logits = None
   if results[0].logits is not None:
-    logits = _per_arm(arms, groups, lambda trained: trained.result.logits)
+    logits = _per_arm(arms, groups, lambda result: result.logits)
   return Population(
     seeds=tuple(seeds),
     arms=dict(arms),
@@ -276,24 +276,30 @@ def _assemble(dataset, arms, seeds, groups: list[_Trained]) -> Population:
     confusion_at_half=at_half,
     mean_probabilities=np.concatenate([g.mean_probabilities for g in groups])[places],
     train_seconds=join("train_seconds"),
-    compile_seconds=0.0,  # of all groups, as what follows is of all seeds
-    chunks=tuple(trained.group.layout for trained in groups),
+    compile_seconds=0.0,  # `assemble` sets it
+    chunks=tuple(group.group.layout for group in groups),
     observations={
-      name: _per_arm(arms, groups, lambda trained, name=name: trained.result.observations[name])
+      name: _per_arm(arms, groups, functools.partial(_observation, name))
       for name in results[0].observations
     },
     logits=logits,
   )
 
 
+def _observation(name: str, result: ChunkResult) -> np.ndarray:
+  return result.observations[name]
+
+
 def _per_arm(
-  arms: Mapping[str, Arm], groups: list[_Trained], values: Callable[[_Trained], np.ndarray]
+  arms: Mapping[str, Arm],
+  groups: list[_GroupResult],
+  values: Callable[[ChunkResult], Any],
 ) -> dict[str, np.ndarray]:
-  """Returns values `[S, a, ...]` of all groups arm by arm, `[S, ...]`, the arms in their order."""
+  """Splits the values `[S, a, ...]` of all groups by arm, `[S, ...]`, in the order of `arms`."""
   found = {
-    arm: values(trained)[:, index]
-    for trained in groups
-    for index, arm in enumerate(trained.group.layout.arms)
+    arm: values(group.result)[:, index]
+    for group in groups
+    for index, arm in enumerate(group.group.layout.arms)
   }
   return {arm: found[arm] for arm in arms}
 
@@ -303,7 +309,7 @@ def _has_threshold(arms: Mapping[str, Arm], num_classes: int) -> bool:
 
 
 def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray]:
-  """Returns learning curves by name, counts divided by how many examples there are."""
+  """Returns name -> learning curve; numbers of correct predictions become accuracies."""
   num_validation = len(dataset.validation) or np.nan
   values = (
     curves.learning_rate,
@@ -318,14 +324,14 @@ def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray
 def _curves_at(
   curves: dict[str, np.ndarray], epoch: np.ndarray, has_validation: bool
 ) -> dict[str, np.ndarray]:
-  """Returns what the curves say of each member at an epoch `[S, A]`, counted from 1."""
+  """Returns the values of the curves at each member's `epoch`, `[S, A]`, counted from 1."""
   index = np.maximum(epoch - 1, 0)[..., None]
   names = ("train_loss", "val_loss", "val_accuracy") if has_validation else ("train_loss",)
   return {name: np.take_along_axis(curves[name], index, axis=-1)[..., 0] for name in names}
 
 
 def _test_metrics(confusion: np.ndarray, at_half: np.ndarray | None) -> dict[str, np.ndarray]:
-  """Returns what confusion matrices `[S, A, C, C]` say, each `[S, A]`."""
+  """Returns name -> metric `[S, A]`, from confusion matrices `[S, A, C, C]`."""
   values = _confusion_metrics(confusion)
   if at_half is not None:
     values |= {f"{name}_at_half": value for name, value in _confusion_metrics(at_half).items()}

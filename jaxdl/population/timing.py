@@ -1,9 +1,9 @@
-"""How long things take: compiled beforehand, warmed up, synchronised, in interleaved rounds.
+"""Timing of training and inference: compiled, warmed up, synchronised, in interleaved rounds.
 
-A population trains many members at a time on all devices, so its times say what the experiment
-cost, not what one run costs. Here one member of each arm runs alone on one device, and the arms
-take turns, so that whatever else the machine does meanwhile slows all of them alike. Every
-repetition is kept: a single time says nothing about how far it can be trusted.
+A population trains many members at a time on all devices, so its times measure the cost of the
+experiment, not of one run. Here one member of each arm runs alone on one device, and the arms take
+turns, so that other load on the machine slows all of them alike. Every repetition is kept, because
+a single time does not show how much it varies.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ import numpy as np
 
 from jaxdl import forward, stats, train
 from jaxdl.arm import Arm, Recipe
-from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import check_integer
 from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import devices, plan, programs, tuning
 from jaxdl.population.chunk import BoundPrograms
+from jaxdl.population.programs import Splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Timings:
   """Repeated measurements of several programs that took turns.
 
   Attributes:
-    arms: `[A]`, what was timed.
-    seconds: `[R, A]`, of R rounds; compiling and warm-up are not among them.
+    arms: `[A]`, names of the programs.
+    seconds: `[R, A]`, time of each program in R rounds, without compilation and warm-up.
   """
 
   arms: tuple[str, ...]
@@ -43,12 +43,12 @@ class Timings:
 
 @dataclasses.dataclass(frozen=True)
 class MemberTimings:
-  """What `time_members` measures of one member of each arm.
+  """The measurements of `time_members`, for one member of each arm.
 
   Attributes:
-    train_epoch: of one epoch of training.
-    inference: of all test examples, with the weights that the timed epochs have trained.
-    compile_seconds: arm -> of both programs, once.
+    train_epoch: time of one epoch of training.
+    inference: time of predicting all test examples, with the weights after the timed epochs.
+    compile_seconds: arm -> time of compiling both of its programs.
   """
 
   train_epoch: Timings
@@ -56,17 +56,17 @@ class MemberTimings:
   compile_seconds: Mapping[str, float]
 
 
-# One repetition: `carry -> (next carry, anything else that it computes)`.
+# One repetition: `carry -> (next carry, other results)`.
 Step = Callable[[Any], tuple[Any, Any]]
 
 Name = TypeVar("Name")
 
 
 def draw_orders(names: Sequence[Name], rounds: int, seed: int = 0) -> Iterator[list[Name]]:
-  """Yields the order of each round, in which every name comes once.
+  """Yields a random order of the names for each round.
 
-  Drawn anew: always first, or always after the same other, one and the same program was measured 7%
-  slower than elsewhere in the round.
+  A fixed order biases the times: a program that always ran first, or always after the same other
+  one, was measured 7% slower than the same program elsewhere in the round.
   """
   rng = np.random.default_rng(seed)
   for _ in range(rounds):
@@ -79,15 +79,15 @@ def take_turns(
   num_warm_ups: int = 1,
   clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Timings, dict[str, Any]]:
-  """Times programs in rounds, in each of which every program runs once.
+  """Times programs in rounds; in each round every program runs once, in a random order.
 
-  In an order of `draw_orders`. A program's time ends when all that it returns is computed.
+  A program's time ends when everything that it returns has been computed.
 
   Args:
     programs: name -> (compiled step, its first carry), A of them. The step may donate its carry.
-    rounds: R, at least 1.
-    num_warm_ups: rounds before those, which are not counted.
-    clock: returns seconds.
+    rounds: R, the number of timed rounds, at least 1.
+    num_warm_ups: rounds that run first and are not timed.
+    clock: returns the current time in seconds.
 
   Returns:
     The times, and the last carry of every program.
@@ -97,7 +97,7 @@ def take_turns(
   """
   check_integer("rounds", rounds, 1)
   check_integer("num_warm_ups", num_warm_ups, 0)
-  # What a program computes on its first call must not have to wait for its inputs.
+  # The first call must not be charged for computing its own inputs.
   carries = {name: jax.block_until_ready(carry) for name, (_, carry) in programs.items()}
   seconds = np.zeros((num_warm_ups + rounds, len(programs)))  # [w + R, A]
   names = tuple(programs)
@@ -105,7 +105,7 @@ def take_turns(
     for name in order:
       step, _ = programs[name]
       start = clock()
-      # A device works on after the call has returned.
+      # Calls are asynchronous: the device is still computing when they return.
       carries[name], _ = jax.block_until_ready(step(carries[name]))
       row[names.index(name)] = clock() - start
   return Timings(names, seconds[num_warm_ups:]), carries
@@ -123,21 +123,21 @@ def time_members(
 ) -> MemberTimings:
   """Times one member of each arm alone on one device: an epoch of training, and inference.
 
-  A run's training time is that of an epoch times their number. A round of training is the next
-  epoch of the same member, in the arms' own order of the data; those after its last one leave its
-  weights as they are and take as long.
+  The training time of a run is the time of an epoch times the number of epochs. Each round trains
+  the same member for its next epoch, with its own order of the data. Rounds after the last epoch
+  leave the weights unchanged, but take as long.
 
   Args:
-    dataset: what to train on, and whose test set to predict.
+    dataset: the dataset to train on; inference predicts its test set.
     arms: name -> arm, A of them.
-    train_rounds: R of `train_epoch`, at least 1; one more is its warm-up.
-    inference_rounds: R of `inference`, likewise; three more are its warm-up.
-    root_seed: of all randomness; the member is that of seed 0.
+    train_rounds: timed rounds of training, at least 1; one more warms up.
+    inference_rounds: timed rounds of inference, at least 1; three more warm up.
+    root_seed: seed of all randomness; the member has seed 0.
     slice_size: examples that pass through a model at once; None chooses by model and backend.
-    device: where; None takes the first local one.
+    device: the device to time; None: the first local one.
 
   Raises:
-    InputError: for settings that do not fit the dataset or are out of range.
+    InputError: a setting is out of range or does not fit the dataset.
   """
   check_integer("train_rounds", train_rounds, 1)
   check_integer("inference_rounds", inference_rounds, 1)
@@ -157,7 +157,7 @@ def time_members(
     start = time.perf_counter()
     inference[name] = compile_inference(bound.recipe, params, splits[2].images), params
     compile_seconds[name] += time.perf_counter() - start
-  # It takes no longer than a few steps of training, so it needs more than one to be warm.
+  # Inference is as short as a few training steps, so it needs more than one round to warm up.
   inference_timings, _ = take_turns(inference, inference_rounds, num_warm_ups=3)
   return MemberTimings(epoch_timings, inference_timings, compile_seconds)
 
@@ -166,24 +166,24 @@ def bind_member(
   name: str,
   arm: Arm,
   dataset: Dataset,
-  splits: tuple[Examples, Examples, Examples],
+  splits: Splits,
   device: jax.Device,
   root_seed: int = 0,
   slice_size: int | None = None,
 ) -> BoundPrograms:
-  """Returns the compiled programs of one member of an arm, alone, with seed 0.
+  """Compiles the programs that train one member of an arm, the one with seed 0.
 
   Args:
-    name: of the arm.
-    arm: its settings.
-    dataset: what it trains on.
-    splits: the same on the device.
-    device: what is timed.
-    root_seed: of all randomness.
+    name: name of the arm.
+    arm: settings of the arm.
+    dataset: the dataset to train on.
+    splits: the splits of the dataset, on the device.
+    device: the device to train on.
+    root_seed: seed of all randomness.
     slice_size: examples that pass through the model at once; None chooses by model and backend.
 
   Raises:
-    InputError: for settings that do not fit the dataset.
+    InputError: a setting does not fit the dataset.
   """
   kind = devices.kind_of(device)
   (group,) = plan.plan_groups(dataset, {name: arm}, (0,), root_seed, kind, 1, slice_size)
@@ -196,15 +196,15 @@ def bind_member(
 def training_step(
   bound: BoundPrograms, num_epochs: int
 ) -> tuple[Step, tuple[train.MemberState, int]]:
-  """Returns the epochs of a chunk as `take_turns` has them.
+  """Returns the training of a chunk as a step for `take_turns`, one epoch per repetition.
 
   Args:
-    bound: the programs.
-    num_epochs: E; after them the numbers of the epochs begin again.
+    bound: the programs of the chunk.
+    num_epochs: E; the epoch numbers start again after the last one.
 
   Returns:
-    A step from (the members, epochs they have trained) to the same after one more, and its first
-    carry. The members' memory is donated.
+    The step, and its first carry: (state of the members, number of epochs trained). The step
+    donates the state.
   """
 
   def step(carry):
@@ -216,21 +216,21 @@ def training_step(
 
 
 def compile_inference(recipe: Recipe, params: dict, images: jax.Array) -> Step:
-  """Compiles the logits of images `[N, H, W, D]` and returns them as a step that keeps `params`."""
+  """Compiles a step that computes the logits of images `[N, H, W, D]`; its carry is `params`."""
   predict = jax.jit(lambda params, images: forward.predict(recipe, params, images))
   program = predict.lower(params, images).compile(tuning.compile_options(images.device.platform))
   return lambda params: (params, program(params, images))
 
 
 def scores(timings: Timings, metric: str) -> stats.Scores:
-  """Returns times as scores, with the rounds in the place of the seeds: programs of a round pair.
+  """Returns times as scores, with rounds in place of seeds, so that times of one round are paired.
 
-  What varies between rounds is the machine, not the training: a verdict over them is about these
-  programs on this machine.
+  What varies between rounds is the state of the machine, not the training. So a verdict on these
+  scores holds for these programs on this machine.
 
   Args:
-    timings: `[R, A]`.
-    metric: what to call it, e.g. "inference_seconds".
+    timings: R rounds of A programs.
+    metric: name of the scores, e.g. "inference_seconds".
   """
   return stats.Scores(
     metric=metric,
@@ -245,14 +245,14 @@ def scores(timings: Timings, metric: str) -> stats.Scores:
 def compare(
   timings: Timings, metric: str, relative_margin: float, alpha: float = 0.05
 ) -> list[stats.Verdict]:
-  """Returns the verdict on every pair of arms, over the differences within each round.
+  """Returns the verdict on every pair of arms, from the differences within each round.
 
   Args:
-    timings: `[R, A]`.
-    metric: what to call it.
+    timings: R rounds of A programs.
+    metric: name of the scores, e.g. "inference_seconds".
     relative_margin: the largest difference that counts as none, as a share of the median of all
       times; > 0.
-    alpha: level of the tests, after correction.
+    alpha: level of the tests, after correction for multiple tests.
 
   Raises:
     InputError: an argument is out of its range.
@@ -262,10 +262,10 @@ def compare(
 
 
 def columns(timings: Mapping[str, Timings]) -> dict[str, list]:
-  """Returns a table of all repetitions: arm, kind, round (from 1), seconds; rounds outermost.
+  """Returns the columns of a table of all repetitions: arm, kind, round (from 1) and seconds.
 
   Args:
-    timings: kind, e.g. "inference" -> `[R, A]`.
+    timings: kind of measurement, e.g. "inference" -> its times.
   """
   rows = [
     (arm, kind, index + 1, float(seconds))

@@ -1,4 +1,4 @@
-"""Trains chunks on workers of this process, from their checkpoints and into the store."""
+"""Trains chunks in this process: from a checkpoint if there is one, with results into a store."""
 
 import concurrent.futures
 import dataclasses
@@ -25,16 +25,16 @@ from jaxdl.store.store import Store
 
 _LOGGER = logging.getLogger("jaxdl")
 
-# A checkpoint takes about 30 ms of a core, so every five seconds is less than a hundredth.
+# A checkpoint takes about 30 ms of one core, which is below 1% every five seconds.
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 
 
 class StoppedError(Exception):
-  """Another worker failed, or the user wants to stop."""
+  """Training was stopped: another worker failed, or the user interrupted the run."""
 
 
 class Trainer:
-  """Trains chunks of one population, on any worker of this process."""
+  """Trains chunks of one population on the workers of this process."""
 
   def __init__(
     self,
@@ -48,17 +48,17 @@ class Trainer:
     checkpoint_every: int | None = None,
     progress: Progress | None = None,
   ):
-    """Puts the data on the devices and begins to compile, in the background.
+    """Puts the data on the devices and starts compiling in the background.
 
     Args:
-      dataset: what to train, validate and test on.
-      groups: of `jaxdl.population.plan.plan_groups`.
-      workers: the device of every worker.
-      observe: as `jaxdl.population.train_population` takes it, like those that follow.
-      keep_logits: keep every member's logits of the test set.
-      store: where checkpoints and results go, and are looked for first; None: nowhere.
-      checkpoint_every: epochs from one checkpoint of a chunk to the next; None: as often as costs
-        little.
+      dataset: the dataset to train, validate and test on.
+      groups: the result of `jaxdl.population.plan.plan_groups`.
+      workers: the device of each worker.
+      observe: the observer; see `jaxdl.population.programs.Observer`.
+      keep_logits: keep every member's logits on the test set.
+      store: where checkpoints and results go, and where earlier ones are looked up; None keeps
+        nothing.
+      checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
       progress: told about every epoch.
     """
     self._dataset, self._groups, self._observe = dataset, groups, observe
@@ -67,43 +67,45 @@ class Trainer:
     self._split: set[str] = set()
     self._order = {chunk: place for place, chunk in enumerate(plan.all_chunks(groups), 1)}
     self._splits = {device: programs.put_splits(dataset, device) for device in set(workers)}
-    # In order, one at a time on each device: the first is needed first.
+    # One program at a time per device, in the order in which they are needed.
     self._compiler = concurrent.futures.ThreadPoolExecutor(max_workers=len(self._splits))
     self._compiled = {
-      (group.index, device): self._compiler.submit(self._compile, group, device)
+      (group.number, device): self._compiler.submit(self._compile, group, device)
       for group in groups
       for device in self._splits
     }
 
   def close(self):
-    """Stops compiling what is not needed any more."""
+    """Cancels compilations that have not started."""
     self._compiler.shutdown(wait=False, cancel_futures=True)
 
   @property
   def compile_seconds(self) -> float:
-    """Of all programs as planned; the compiler must have been waited for."""
+    """Total time of the planned compilations that are done."""
     done = [f for f in self._compiled.values() if f.done() and not f.cancelled()]
     return sum(future.result()[1] for future in done if future.exception() is None)
 
   @property
   def split_chunks(self) -> set[str]:
-    """The chunks that did not fit the device in one piece."""
+    """Names of the chunks that did not fit the device and were halved."""
     return self._split
 
   def train(self, chunk: Chunk, device: jax.Device, stop: threading.Event) -> ChunkResult:
-    """Returns the results of a chunk: those that are stored, else of the rest of its training.
+    """Returns the stored results of a chunk, or trains it from its last checkpoint and stores them.
 
     Args:
-      chunk: which.
-      device: where.
-      stop: once it is set, the chunk saves where it is after the epoch in hand.
+      chunk: the chunk to train.
+      device: the device to train on.
+      stop: once this is set, the chunk is saved after the current epoch and training ends.
 
     Raises:
-      StoppedError: it was set.
-      InputError: a single member does not fit the device; the store cannot be written.
+      StoppedError: `stop` was set.
+      InputError: a single member does not fit the device; the store cannot be written, or belongs
+        to another run.
     """
     stored = None
     if self._store is not None:
+      self._store.check_run()
       stored = read_chunk(self._store, self._groups[chunk.group], chunk)
     if stored is not None:
       self._progress.resume(*progress_of(self._groups[chunk.group], stored))
@@ -147,7 +149,7 @@ class Trainer:
     return compiled, time.perf_counter() - start
 
   def _train_whole(self, chunk: Chunk, device: jax.Device, stop: threading.Event) -> ChunkResult:
-    """Trains a chunk until its last member stops, then tests it."""
+    """Trains a chunk until all of its members have stopped, then tests it."""
     group = self._groups[chunk.group]
     most, seeds = group.recipe.arm.num_epochs, np.arange(chunk.num_seeds)
     bound_for = self._bound_for(chunk, device)
@@ -182,12 +184,12 @@ class Trainer:
     return self._test(group, chunk, state, bound_for(seeds))
 
   def _bound_for(self, chunk: Chunk, device: jax.Device) -> Callable[[np.ndarray], BoundPrograms]:
-    """Returns `places of seeds -> programs that train them`, compiling what is not compiled yet."""
+    """Returns `indices of seeds -> programs that train them`; compiles programs on demand."""
     group = self._groups[chunk.group]
 
     def compiled_for(num_seeds):
       if (num_seeds, chunk.num_arms) == (group.layout.chunk_size, group.layout.chunk_arms):
-        return self._compiled[group.index, device].result()[0]
+        return self._compiled[group.number, device].result()[0]
       return self._compile(group, device, num_seeds, chunk.num_arms)[0]
 
     whole = chunk_lib.bind(
@@ -206,19 +208,19 @@ class Trainer:
   def _compact(
     self, group: Group, chunk: Chunk, state: ChunkState, device: jax.Device
   ) -> ChunkState:
-    """Leaves seeds that have stopped out of the rest, where that saves more than it costs."""
+    """Drops seeds that have stopped from training, if that saves more than it costs."""
     kept = np.flatnonzero(state.records[0].running.any(axis=1))
     member_epochs = (group.recipe.arm.num_epochs - state.epoch) * chunk.num_arms
     seed_work = 6 * group.num_params * len(self._dataset.train) * member_epochs
     size = len(state.places)
     smaller = tuning.compacted_size(len(kept), size, seed_work, device.platform)
-    # Filled up with copies.
+    # Padded with copies of running seeds.
     return state.narrow(np.resize(kept, smaller)) if smaller < size else state
 
   def _test(
     self, group: Group, chunk: Chunk, state: ChunkState, bound: BoundPrograms
   ) -> ChunkResult:
-    """Tests the members, and returns the results of all except padding."""
+    """Tests the members and returns the chunk's results."""
     start = time.perf_counter()
     members = state.whole()
     tested = jax.device_get(bound.test(members))
@@ -242,7 +244,7 @@ class Trainer:
   def _resume(
     self, chunk: Chunk, bound_for: Callable[[np.ndarray], BoundPrograms], device: jax.Device
   ) -> ChunkState | None:
-    """Returns a chunk as its newest sound checkpoint has it, or None if there is none."""
+    """Returns the state in the newest intact checkpoint of a chunk, or None if there is none."""
     group = self._groups[chunk.group]
     while self._store is not None and (found := self._store.read_checkpoint(chunk.name)):
       epoch, arrays = found
@@ -262,7 +264,7 @@ def _fetch(tree: Any) -> list[Any]:
 
 
 def _progress_so_far(group: Group, state: ChunkState) -> tuple[int, int, int]:
-  """Returns what `Progress.resume` wants to know of a chunk that is in training."""
+  """Returns the arguments of `Progress.resume` for a chunk in training."""
   running = state.records[0].running
   epochs = jax.device_get(state.whole().num_epochs)[: len(running)]
   skipped = int(((group.recipe.arm.num_epochs - epochs) * ~running).sum())
@@ -270,7 +272,7 @@ def _progress_so_far(group: Group, state: ChunkState) -> tuple[int, int, int]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-  """Whether an error says that a device has not enough memory for a program."""
+  """Whether an error says that a program needs more memory than the device has."""
   if isinstance(error, MemoryError):
     return True
   return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)

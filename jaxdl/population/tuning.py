@@ -1,4 +1,4 @@
-"""What is specific to a backend: how much of a population trains at a time, and how it compiles."""
+"""Choices that depend on the backend: how many members train at a time, and how XLA compiles."""
 
 import dataclasses
 import math
@@ -15,36 +15,37 @@ from jaxdl.cpu import matmul
 from jaxdl.nn import models
 from jaxdl.population.devices import DeviceKind
 
-# On CPU members train one by one, each on a core, unless they are so small that what XLA spends on
-# starting an operation outweighs it: measured on networks with 13 to 110 thousand parameters, up to
-# 27 thousand gain from training together (2.4 times as fast with 13), 55 thousand and more do not.
+# On CPU, members train one by one, each on its own core, unless they are so small that most of the
+# time is XLA's overhead per operation. Measured on networks with 13 to 110 thousand parameters:
+# those with up to 27 thousand gain from training together (2.4 times as fast with 13 thousand),
+# those with 55 thousand or more do not.
 _CPU_SMALL_BYTES = 2**19
 _CPU_STATE_BYTES = 2 * 2**20
 _CPU_MAX_MEMBERS = 8
-# No more chunks than these are needed to keep workers busy; not the number of workers itself, on
-# which results would then depend.
+# This many chunks keep the workers busy. The number of workers itself must not matter here, because
+# results would depend on it.
 _CPU_CHUNKS = 8
 
-# More members at a time than this keep no accelerator busier, so it is rather chunks that other
-# devices can take. Not measured.
+# More members at a time would not keep an accelerator busier, so the rest become further chunks,
+# which other devices can take. Not measured.
 _ACCELERATOR_MAX_MEMBERS = 128
 
-# What a device computes while a program compiles for it: about three seconds of one CPU core at a
-# rate that it reaches; elsewhere ten seconds at a rate that small networks reach.
+# Floating-point operations that a device could do while a program compiles: about three seconds of
+# one CPU core at a typical rate; on accelerators, ten seconds at a rate that small networks reach.
 _CPU_COMPILE_FLOPS = 1e11
 _ACCELERATOR_COMPILE_FLOPS = 3e13
 
 
 def compile_options(platform: str) -> dict[str, Any]:
-  """Returns what XLA is told beyond its defaults when it compiles training and prediction.
+  """Returns the compiler options for training and prediction that differ from XLA's defaults.
+
+  On CPU, XLA may use vector registers of 512 bits; its default is 256. Measured on an AMD Zen 5,
+  which has them: steps at batch size 1, which are mostly Adam, are 1.6 times as fast, MLPs at batch
+  size 32 1.1 times, CNNs 1.02 to 1.05 times. Models with a million parameters or more, which are
+  limited by memory, are between 5% slower and 2% faster. On other platforms there are no options.
 
   Args:
-    platform: of the devices, e.g. "cpu".
-
-  On CPU to use all of a vector register; by default it stops at 256 bits. Measured on a processor
-  with registers of 512 (AMD Zen 5): steps at batch size 1, most of which is Adam, 1.6 times as
-  fast, MLPs at batch size 32 1.1 times, CNNs 1.02 to 1.05 times, and between 5% slower and 2%
-  faster with a million parameters or more, which wait for memory. Elsewhere it changes nothing.
+    platform: platform of the devices, e.g. "cpu".
   """
   return {"xla_cpu_prefer_vector_width": 512} if platform == "cpu" else {}
 
@@ -52,13 +53,12 @@ def compile_options(platform: str) -> dict[str, Any]:
 def default_slice_size(model: str, platform: str) -> int:
   """Returns how many examples pass through a model at once.
 
-  Args:
-    model: its name.
-    platform: of the devices, e.g. "cpu".
+  On CPU, the limit keeps data in a core's own cache: the patches and feature maps of 8 images in a
+  CNN, or the activations of 512 in an MLP (measured). On accelerators it only bounds the memory.
 
-  Measured on CPU: the patches and feature maps of 8 images stay in a core's own cache, and the
-  activations of 512 in an MLP; those of a large batch do not. Elsewhere the limit only bounds the
-  memory.
+  Args:
+    model: setting of the model, e.g. "mlp".
+    platform: platform of the devices, e.g. "cpu".
   """
   if platform == "cpu":
     return 8 if models.is_convolutional(model) else 512
@@ -66,16 +66,16 @@ def default_slice_size(model: str, platform: str) -> int:
 
 
 def specialize(recipe: Recipe, num_members: int, platform: str) -> Recipe:
-  """Returns the recipe for members that train so many at a time.
+  """Returns the recipe adapted to the number of members that train at a time.
 
-  A CNN on CPU that is not mapped over members convolves as XLA does where no gradient is taken,
-  which wants 32 times as many examples at once: measured with slices of 8 for a gradient, 1.5 times
-  as fast as patches of 16 images.
+  A CNN on CPU that trains one member at a time predicts with XLA's own convolution, which is fast
+  without a gradient and without `vmap`, in slices 32 times as large as for a gradient. Measured
+  with 8 examples per slice for a gradient: 1.5 times as fast as with patches of 16 images.
 
   Args:
-    recipe: of a program.
-    num_members: that the program maps over at a time.
-    platform: of the devices.
+    recipe: the recipe of a program.
+    num_members: members that the program trains at a time.
+    platform: platform of the devices.
   """
   if platform != "cpu" or num_members > 1 or not models.is_convolutional(recipe.arm.model):
     return recipe
@@ -83,11 +83,11 @@ def specialize(recipe: Recipe, num_members: int, platform: str) -> Recipe:
 
 
 def slice_sizes(chosen: int | None, platform: str) -> Callable[[str], int]:
-  """Returns model -> examples that pass through it at once, as `arm.group_by_recipe` takes it.
+  """Returns a function from a model to its slice size, for `arm.group_by_recipe`.
 
   Args:
-    chosen: what the user wants for every model; None: `default_slice_size`.
-    platform: of the devices.
+    chosen: the user's slice size for every model; None: `default_slice_size`.
+    platform: platform of the devices.
   """
   return lambda model: chosen or default_slice_size(model, platform)
 
@@ -95,7 +95,7 @@ def slice_sizes(chosen: int | None, platform: str) -> Callable[[str], int]:
 def member_shapes(
   recipe: Recipe, hyper: Hyperparams, image_shape: tuple[int, int, int]
 ) -> train.MemberState:
-  """Returns the shapes of a member; arguments as of `jaxdl.train.create_member`."""
+  """Returns the shapes of the state of one member, for images of shape `(H, W, D)`."""
   key = batches.seed_key(0, 0)
   return jax.eval_shape(lambda: train.create_member(recipe, key, hyper, image_shape))
 
@@ -111,17 +111,18 @@ def default_chunk(
 ) -> tuple[int, int]:
   """Returns how many members a worker trains at a time, as `(seeds, arms)`.
 
+  On CPU, one member, unless members are small. On accelerators, all arms with as many seeds as half
+  of the device's memory holds, up to a limit. The number of devices must not matter, because
+  results would depend on it.
+
   Args:
     recipe: the static settings.
-    num_seeds: S.
-    num_arms: A, arms of the program.
-    member: the shapes of one member.
+    num_seeds: S, the seeds of the population.
+    num_arms: A, the arms of the program.
+    member: the shapes of the state of one member.
     hyper: the settings of one arm.
     image_shape: `(H, W, D)`.
-    device: what they train on.
-
-  On CPU one, unless they are small. Elsewhere all arms, with as many seeds as half of the device's
-  memory holds, up to a limit. The number of devices has no say: results would depend on it.
+    device: the kind of device to train on.
   """
   state_bytes = _num_bytes(member)
   if device.platform == "cpu":
@@ -130,7 +131,7 @@ def default_chunk(
     members, num_parts = min(_CPU_MAX_MEMBERS, _CPU_STATE_BYTES // state_bytes), _CPU_CHUNKS
   else:
     memory = device.memory_bytes or 8 * 2**30
-    # State, its update and its gradient; and activations.
+    # The state, its update and its gradient, plus the activations.
     member_bytes = 3 * state_bytes + _activation_bytes(recipe, member, hyper, image_shape)
     members, num_parts = min(_ACCELERATOR_MAX_MEMBERS, memory // 2 // member_bytes), 1
   most = min(max(1, members // num_arms), math.ceil(num_seeds / num_parts))
@@ -138,17 +139,17 @@ def default_chunk(
 
 
 def compacted_size(num_running: int, size: int, seed_work: float, platform: str) -> int:
-  """Returns how many seeds of a chunk to train on with, once some have stopped with all arms.
+  """Returns the number of seeds with which a chunk keeps training once others have stopped.
 
-  A power of two that holds those that run, if that is half of the chunk or less and saves more than
-  the compiling of a program for it costs. It depends on nothing that is measured while it runs, so
-  that the same run always has the same widths.
+  It is the smallest power of two that holds the running seeds, if that is at most half of the
+  present size and saves more work than compiling a program for it costs. It does not depend on
+  measured times, so the same run always has the same sizes.
 
   Args:
-    num_running: seeds of which some arm still runs.
+    num_running: seeds with at least one arm that is still training.
     size: seeds that train at present.
-    seed_work: floating-point operations of training one seed to the end, all arms.
-    platform: of the device.
+    seed_work: floating-point operations left to train one seed with all arms to the end.
+    platform: platform of the device.
 
   Returns:
     The new size, or `size` itself.
@@ -160,11 +161,11 @@ def compacted_size(num_running: int, size: int, seed_work: float, platform: str)
 
 
 def even_size(num_seeds: int, most: int) -> int:
-  """Returns the size of chunks that cover all seeds, as few and as equal as may be.
+  """Returns the size of chunks that cover all seeds: as few chunks as possible, equally large.
 
   Args:
-    num_seeds: S.
-    most: seeds in a chunk, at most.
+    num_seeds: S, the seeds to cover.
+    most: maximum number of seeds in a chunk.
   """
   return math.ceil(num_seeds / math.ceil(num_seeds / most))
 
@@ -174,9 +175,9 @@ def _num_bytes(tree: Any) -> int:
 
 
 def _activation_bytes(recipe: Recipe, member, hyper, image_shape: tuple[int, int, int]) -> int:
-  """Returns an upper bound of the bytes that the gradient of one slice holds at a time.
+  """Returns an upper bound on the bytes that the gradient of one slice needs at a time.
 
-  The sum over everything that it computes, as if nothing were fused or freed.
+  It is the size of all intermediate results, as if none were fused or freed.
   """
   length = min(recipe.slice_size, recipe.arm.batch_size)
   piece = jax.eval_shape(
@@ -189,7 +190,7 @@ def _activation_bytes(recipe: Recipe, member, hyper, image_shape: tuple[int, int
     jax.ShapeDtypeStruct((length,), jnp.int32),
   )
   gradient = jax.grad(lambda params, *rest: train.slice_loss(params, recipe, *rest)[0])
-  with matmul.xla_alone():  # as on an accelerator, wherever this is computed
+  with matmul.xla_alone():  # as on an accelerator, even if this process is on CPU
     traced = jax.make_jaxpr(gradient)(member.params, hyper, examples, piece, jnp.float32(length))
   return _intermediate_bytes(traced.jaxpr)
 

@@ -1,4 +1,4 @@
-"""Pictures of benchmarks, from plain numbers by name: ratios to a peer, and time against size."""
+"""Pictures of benchmarks, from plain numbers: ratios to a peer, and time against size."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,16 +7,16 @@ from matplotlib.figure import Figure
 
 from jaxdl.report import figures
 
-_NOTHING = "Nothing was measured that could be drawn here."
+_NOTHING = "There are no measurements to draw here."
 
 
 @figures.styled
 def ratios(rows: Mapping[str, tuple[float, float, float]], *, x_label: str) -> Figure:
-  """Draws ratios on a logarithmic axis, with a line at 1, where neither side wins.
+  """Draws ratios on a logarithmic axis, with a line at 1, where both sides are equal.
 
   Args:
     rows: name -> (median, min, max), all > 0.
-    x_label: what right of the line means.
+    x_label: label of the axis; it should say what a ratio above 1 means.
   """
   if not rows:
     return figures.message(_NOTHING)
@@ -46,13 +46,13 @@ def against_size(
   x_label: str,
   y_label: str,
 ) -> Figure:
-  """Draws times against a size, both on logarithmic axes, a panel for each workload.
+  """Draws times against a size, both on logarithmic axes, with a panel per workload.
 
   Args:
-    panels: workload -> system -> points (size, median, min, max), all > 0. A system keeps its
-      colour over the panels.
-    x_label: what the size is.
-    y_label: what the time is, and its unit.
+    panels: workload -> system -> points (size, median, min, max), all > 0. A system has the same
+      colour in all panels.
+    x_label: name of the size.
+    y_label: name and unit of the time.
   """
   panels = {name: lines for name, lines in panels.items() if lines}
   if not panels:
@@ -76,7 +76,7 @@ def against_size(
     _set_log_axis(ax.xaxis, ax.set_xscale, ax.set_xlim, sizes)
     _set_log_axis(ax.yaxis, ax.set_yscale, ax.set_ylim, times)
     ax.set_title(figures.fit(name, 2.6, figures.BOLD_SIZE, max_lines=1), fontweight="bold")
-    ax.set_xlabel(x_label)  # not one for all panels, which the legend would be written over
+    ax.set_xlabel(x_label)  # per panel; the legend would cover a single one
     figures.add_grid_lines(ax)
   figure.supylabel(y_label, fontsize=figures.TEXT_SIZE)
   entries = [
@@ -91,7 +91,7 @@ def against_size(
 
 
 def _set_log_axis(axis, set_scale, set_limits, values: Sequence[float]) -> None:
-  """Makes an axis logarithmic, wide enough for the values, with at least two numbers on it."""
+  """Makes an axis logarithmic, wide enough for all values, with at least two tick labels."""
   low, high = min(values) / 1.25, max(values) * 1.25
   set_scale("log")
   set_limits(low, high)

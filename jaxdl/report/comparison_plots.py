@@ -1,8 +1,7 @@
-"""Pictures that compare: settings, speed, ensembles, layers and claims beside each other.
+"""Pictures that compare settings, speed, ensembles, layers and claims.
 
-They draw plain arrays by name, so that any experiment can use them. A name keeps its colour, line
-style and marker by its place in the order in which names are given. Where nothing can be drawn, the
-figure says so.
+They draw plain arrays by name, so that any experiment can use them. Colour, line style and marker
+of a name follow from its position among the names. If there is nothing to draw, the figure says so.
 """
 
 import math
@@ -23,7 +22,7 @@ from jaxdl.population.results import Population
 from jaxdl.report import figures
 
 _NOTHING = "There is no finite value to draw."
-# More lines than these in one panel cannot be told apart, so each gets a panel of its own.
+# More lines than this cannot be told apart in one panel, so each gets its own panel.
 _MOST_LINES = 4
 
 
@@ -34,12 +33,12 @@ _MOST_LINES = 4
 def learning_rates(population: Population) -> Figure:
   """Draws the learning rate of every arm over epochs.
 
-  A thick line is the mean over the seeds that still train; thin lines are single seeds, of arms
-  whose seeds differ. The axis is logarithmic if the rates span more than a factor of 10; a rate of
-  zero then lies on the frame.
+  A thick line is the mean over the seeds that are still training. Thin lines are single seeds, for
+  arms in which seeds differ. The axis is logarithmic if the rates span more than a factor of 10; a
+  rate of zero is then drawn at the frame.
 
   Args:
-    population: curves `[S, A, E]`, NaN after a member's last epoch.
+    population: the trained members.
   """
   rates = np.asarray(population.curves["learning_rate"], float)  # [S, A, E]
   if not np.isfinite(rates).any():
@@ -59,7 +58,7 @@ def learning_rates(population: Population) -> Figure:
     if (np.nanmax(seeds, axis=0) > np.nanmin(seeds, axis=0)).any():
       differ = True
       _draw_seeds(ax, epochs[some], seeds, style.color)
-    gap = np.full(some.sum(), np.nan)  # no band: rates are set, not estimated
+    gap = np.full(some.sum(), np.nan)  # no band, because rates are exact
     mean = np.nanmean(seeds, axis=0)
     figures.draw_mean(ax, arm, index, epochs[some], mean, gap, gap, alpha=0)
     entries.append((_legend_text(arm), figures.mean_line(style)))
@@ -74,7 +73,7 @@ def learning_rates(population: Population) -> Figure:
 
 
 def _draw_seeds(ax: Axes, x: np.ndarray, values: np.ndarray, color: str) -> None:
-  """Draws a thin line for each row of `[S, n]`, fainter the more there are."""
+  """Draws each row of `[S, n]` as a thin line; the more lines, the fainter."""
   lines = [np.column_stack([x, row])[np.isfinite(row)] for row in values]
   alpha = float(np.clip(3 / len(lines), 0.1, 0.5))
   ax.add_collection(LineCollection(lines, colors=color, alpha=alpha, linewidths=0.6), autolim=False)
@@ -85,14 +84,14 @@ def _draw_seeds(ax: Axes, x: np.ndarray, values: np.ndarray, color: str) -> None
 
 @figures.styled
 def augmented_images(images: np.ndarray, augmented: np.ndarray) -> Figure:
-  """Shows images, a row each, and beside them what augmentation makes of them.
+  """Shows one image per row, followed by augmented versions of it.
 
   Args:
-    images: `[K, H, W, D]` uint8, D = 1 (grey) or 3 (RGB).
-    augmented: `[K, V, H, W, D]` float in [0, 1].
+    images: K originals, `[K, H, W, D]` uint8, D = 1 (grey) or 3 (RGB).
+    augmented: V augmented versions of each, `[K, V, H, W, D]` float in [0, 1].
 
   Raises:
-    ValueError: when the shapes do not fit each other, or the images are neither grey nor RGB.
+    ValueError: the shapes do not match, or the images are neither grey nor RGB.
   """
   images, augmented = np.asarray(images), np.asarray(augmented)
   fits = images.ndim == 4 and augmented.ndim == 5 and images.shape[-1] in (1, 3)
@@ -104,14 +103,14 @@ def augmented_images(images: np.ndarray, augmented: np.ndarray) -> Figure:
   num_images, num_versions = augmented.shape[:2]
   if not num_images:
     return figures.message("There are no images.")
-  # In inches; a gap sets the originals apart.
+  # In inches; a gap separates the originals from the augmented images.
   pad, gap, between, head = 0.1, 0.2, 0.06, 0.3
   room = figures.MAX_WIDTH - 2 * pad - gap
   width = min(1.1, room / (num_versions + 1) - between)
   height = width * min(images.shape[1] / images.shape[2], 3)
   step_x, step_y = width + between, height + between
   full = 2 * pad + gap + (num_versions + 1) * step_x
-  # The room is kept to, but rounding may not.
+  # The panels fit the maximum width, except for rounding.
   size = (min(full, figures.MAX_WIDTH), head + pad + num_images * step_y)
   figure = Figure(figsize=size)
   for row in range(num_images):
@@ -135,16 +134,16 @@ def augmented_images(images: np.ndarray, augmented: np.ndarray) -> Figure:
 
 
 class _Line(NamedTuple):
-  """The values of one line and what is known of their means, x ascending."""
+  """The values of one line, with their means and intervals, ordered by x."""
 
   name: str
-  index: int  # in the order of the lines, for its style
+  number: int  # position among the lines, which sets its style
   x: np.ndarray  # [n]
-  values: list[np.ndarray]  # [n] of [s], the finite ones
-  num_missing: np.ndarray  # [n]
+  values: list[np.ndarray]  # n arrays [s] of the finite values at each x
+  num_missing: np.ndarray  # [n], number of values at each x that are not finite
   mean: np.ndarray  # [n]
-  low: np.ndarray  # [n], of the 95% interval, as is `high`
-  high: np.ndarray  # [n]
+  low: np.ndarray  # [n], lower end of the 95% interval
+  high: np.ndarray  # [n], upper end
 
 
 @figures.styled
@@ -157,18 +156,19 @@ def metric_against(
   percent: bool = True,
   higher_is_better: bool = True,
 ) -> Figure:
-  """Draws a metric against a setting: means over seeds, with their 95% intervals as bars.
+  """Draws a metric against a setting: means over seeds with 95% intervals as bars.
 
-  The best mean of each line is ringed. A cross at the frame says how many seeds diverged there; the
-  means are over the others. More than four lines get a panel each, with the others in grey.
+  The best mean of each line is ringed. Means are over the seeds that did not diverge; a cross with
+  a number at the frame says how many did. If there are more than four lines, each gets its own
+  panel, with the others in grey.
 
   Args:
     lines: name -> (x `[n]`, values `[n, S]`, NaN where a seed diverged).
     x_label: name and unit of x.
     y_label: name and unit of the values.
-    log_x: a logarithmic x axis, if all x are positive and span more than a factor of 3.
-    percent: the values are in [0, 1] and shown in %.
-    higher_is_better: whether the largest mean is the best.
+    log_x: use a logarithmic x axis if all x are positive and span more than a factor of 3.
+    percent: values are in [0, 1] and shown in %.
+    higher_is_better: whether the largest mean is the best one.
   """
   scale = 100 if percent else 1
   made = [
@@ -202,7 +202,7 @@ def metric_against(
 def _line(
   name: str, index: int, x: np.ndarray, values: Sequence[np.ndarray], percent: bool
 ) -> _Line:
-  """Summarizes values `[n]` of `[s]` at x `[n]`; intervals of percentages are cut to 0 and 100."""
+  """Summarizes n arrays of values at x `[n]`; intervals of percentages are cut to 0 and 100."""
   limits = (0, 100) if percent else (-math.inf, math.inf)
   x = np.asarray(x, float)
   order = np.argsort(x, kind="stable")
@@ -218,12 +218,12 @@ def _line(
 class _Panel(NamedTuple):
   ax: Axes
   lines: list[_Line]  # drawn in colour
-  width: float  # in inches, as is the height, both about
-  height: float
+  width: float  # approximate, in inches
+  height: float  # approximate, in inches
 
 
 def _comparison(lines: list[_Line], x_label: str, y_label: str) -> tuple[Figure, list[_Panel]]:
-  """Returns a figure with one panel for all lines, or one for each; they share their axes."""
+  """Returns a figure with one panel for all lines, or one per line with shared axes."""
   alone = len(lines) > _MOST_LINES
   num_columns = 1 if not alone else 3 if len(lines) <= 9 else 4
   num_rows = math.ceil(len(lines) / num_columns) if alone else 1
@@ -239,7 +239,7 @@ def _comparison(lines: list[_Line], x_label: str, y_label: str) -> tuple[Figure,
     figures.add_grid_lines(ax)
     if index % num_columns == 0:
       ax.set_ylabel(figures.fit(y_label, height, figures.TEXT_SIZE, max_lines=2))
-    if index + num_columns >= len(used):  # the last of its column
+    if index + num_columns >= len(used):  # the last panel of its column
       ax.set_xlabel(figures.fit(x_label, width - 0.3, figures.TEXT_SIZE, max_lines=2))
       ax.tick_params(labelbottom=True)
     if alone:
@@ -254,7 +254,7 @@ def _range_text(counts: Sequence[int]) -> str:
 
 
 def _finish_comparison(figure, panels, lines, entries, title: str) -> None:
-  """Says what the lines are: in the legend, or, where each has a panel, in its title."""
+  """Adds the title and the legend; a single panel has the names of the lines in the legend."""
   if len(panels) == 1:
     styles = [figures.mean_line(figures.arm_style(index)) for index in range(len(lines))]
     names = [_legend_text(line.name) for line in lines]
@@ -268,21 +268,21 @@ def _finish_comparison(figure, panels, lines, entries, title: str) -> None:
 
 def _draw_grey(panel: _Panel, lines: list[_Line]) -> None:
   for line in lines:
-    if all(line.index != other.index for other in panel.lines):
+    if all(line.number != other.number for other in panel.lines):
       panel.ax.plot(line.x, line.mean, color="0.8", linewidth=1, zorder=1.5)
 
 
 def _shifted(panel: _Panel, place: int):
-  """Returns the transform that sets the lines of a panel a few points apart, lest bars coincide."""
+  """Returns the transform that shifts a line by a few points, so that bars do not coincide."""
   points = 2.5 * (place - (len(panel.lines) - 1) / 2)
   shift = ScaledTranslation(points / 72, 0, panel.ax.figure.dpi_scale_trans)
   return panel.ax.transData + shift
 
 
 def _draw_line(panel: _Panel, place: int, limits: tuple[float, float]) -> None:
-  """Draws the means of a panel's line, and their intervals as far as the limits."""
+  """Draws the means of a panel's line and their intervals, clipped to the limits."""
   line = panel.lines[place]
-  style = figures.arm_style(line.index)
+  style = figures.arm_style(line.number)
   where = _shifted(panel, place)
   mean = figures.mean_line(style)
   mean.set(label=line.name, zorder=3, transform=where)
@@ -297,7 +297,7 @@ def _ring_best(panel: _Panel, place: int, higher_is_better: bool) -> None:
   line = panel.lines[place]
   if len(line.x) > 1 and np.isfinite(line.mean).any():
     best = np.nanargmax(line.mean) if higher_is_better else np.nanargmin(line.mean)
-    color = figures.arm_style(line.index).color
+    color = figures.arm_style(line.number).color
     ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": color}
     where = _shifted(panel, place)
     x, y = line.x[best], line.mean[best]
@@ -307,12 +307,12 @@ def _ring_best(panel: _Panel, place: int, higher_is_better: bool) -> None:
 def _draw_diverged(
   panel: _Panel, lines: list[_Line], limits: tuple[float, float], higher_is_better: bool
 ) -> None:
-  """Sets the limits, with a strip at the worse end of y where crosses and counts stand."""
+  """Sets the y limits, with a strip at the bad end for crosses and counts of diverged seeds."""
   alone = len(panel.lines) < len(lines)
-  # Panels share the axis: where one needs a strip all have it.
-  marked = [line.index for line in lines if line.num_missing.any()]
+  # Panels share the y axis, so if one needs a strip, all have it.
+  marked = [line.number for line in lines if line.num_missing.any()]
   num_rows = min(len(marked), 1) if alone else len(marked)
-  row = 0.27 / (panel.height - 0.5)  # of the height of the axes
+  row = 0.27 / (panel.height - 0.5)  # as a share of the height of the axes
   low, high = limits
   strip = (high - low) * num_rows * row / (1 - num_rows * row)
   _set_ticks(panel, low, high)
@@ -321,9 +321,9 @@ def _draw_diverged(
     panel.ax.axhline(low if higher_is_better else high, color="0.75", linewidth=0.6, ls=":")
   where = panel.ax.get_xaxis_transform()
   for line in panel.lines:
-    rank = 0 if alone or line.index not in marked else marked.index(line.index)
+    rank = 0 if alone or line.number not in marked else marked.index(line.number)
     top = (num_rows - rank) * row if higher_is_better else 1 - rank * row
-    color = figures.arm_style(line.index).color
+    color = figures.arm_style(line.number).color
     for x, count in zip(line.x, line.num_missing, strict=True):
       if count:
         cross = {"color": color, "markersize": 5, "markeredgewidth": 1.3}
@@ -333,15 +333,15 @@ def _draw_diverged(
 
 
 def _set_ticks(panel: _Panel, low: float, high: float) -> None:
-  """Sets the ticks of y between two limits: fixed, lest the layout changes them."""
+  """Sets fixed y ticks between two limits, which the layout cannot change."""
   ticks = ticker.MaxNLocator(6 if panel.height > 3 else 4).tick_values(low, high)
   panel.ax.set_yticks([tick for tick in ticks if low <= tick <= high])
 
 
 def _mean_limits(lines: list[_Line], percent: bool, dots: bool = False) -> tuple[float, float]:
-  """Returns limits that hold all means, and dots; intervals widen them by half at most.
+  """Returns y limits that hold all means and, if `dots`, all values; intervals widen them by half.
 
-  They do not go beyond 100% because of an interval.
+  An interval does not widen them beyond 100%.
   """
   parts = [line.mean for line in lines]
   if dots:
@@ -369,16 +369,16 @@ def accuracy_against(
   log_x: bool = True,
   percent: bool = True,
 ) -> Figure:
-  """Draws accuracy against what it took: means over seeds, with their 95% intervals as bands.
+  """Draws accuracy against its cost: means over seeds with 95% intervals as bands.
 
-  The mean at each x is over the seeds that have a value there; a seed without any diverged, and is
-  counted beside the name. A curve of one point is a marker with a bar.
+  The mean at each x is over the seeds that have a value there. A seed without any value diverged;
+  these are counted beside the name. A curve with one point is a marker with a bar.
 
   Args:
     curves: name -> (x `[E]`, y `[S, E]`, NaN where a seed has no value).
-    x_label: name and unit of x.
+    x_label: name and unit of x, e.g. training time or number of examples.
     y_label: name and unit of y.
-    log_x: a logarithmic x axis, if all x are positive and span more than a factor of 3.
+    log_x: use a logarithmic x axis if all x are positive and span more than a factor of 3.
     percent: y is in [0, 1] and shown in %.
   """
   scale = 100 if percent else 1
@@ -418,12 +418,12 @@ def accuracy_against(
 
 @figures.styled
 def timings(rows: Mapping[str, np.ndarray], *, x_label: str, log: bool = True) -> Figure:
-  """Draws repeated measurements: a dot each, a tick at their median, and the range in words.
+  """Draws repeated measurements as dots, with a tick at the median, and writes median and range.
 
   Args:
-    rows: name -> values `[R]`; what is not finite is left out.
+    rows: name -> values `[R]`; values that are not finite are left out.
     x_label: name and unit of the values.
-    log: a logarithmic axis, if all values are positive and span more than a factor of 3.
+    log: use a logarithmic axis if all values are positive and span more than a factor of 3.
   """
   finite = {name: _finite([values]) for name, values in rows.items()}
   if not any(map(len, finite.values())):
@@ -456,12 +456,12 @@ def timings(rows: Mapping[str, np.ndarray], *, x_label: str, log: bool = True) -
 
 
 def _number(value: float) -> str:
-  """Writes three digits, or all before the point where these are more, up to a million."""
+  """Formats a number with three significant digits; from 100 to a million, as a whole number."""
   return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _spread(num: int) -> np.ndarray:
-  """Returns `[num]` in [-0.5, 0.5]: multiples of the golden ratio fill it evenly."""
+  """Returns `num` offsets that fill [-0.5, 0.5] evenly: multiples of the golden ratio, modulo 1."""
   if num == 1:
     return np.zeros(1)
   return np.arange(1, num + 1) * (math.sqrt(5) - 1) / 2 % 1 - 0.5
@@ -472,13 +472,14 @@ def _spread(num: int) -> np.ndarray:
 
 @figures.styled
 def ensemble_accuracy(arms: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]]) -> Figure:
-  """Draws the accuracy of ensembles against their size: a dot each, means with 95% intervals.
+  """Draws the accuracy of ensembles against their size: a dot per ensemble, means and intervals.
 
-  The sizes are a power of two apart on the axis if there is one above 8. More than four arms get a
-  panel each, with the means of the others in grey.
+  The axis of sizes is logarithmic if there is one above 8. If there are more than four arms, each
+  gets its own panel, with the means of the others in grey.
 
   Args:
-    arms: name -> (sizes `[K]`, the accuracies in [0, 1] of the disjoint ensembles of each size).
+    arms: name -> (sizes `[K]`, K arrays with the accuracies, in [0, 1], of the disjoint ensembles
+      of each size).
   """
   made = [
     _line(name, index, sizes, [100 * np.asarray(group, float) for group in groups], percent=True)
@@ -491,10 +492,10 @@ def ensemble_accuracy(arms: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]
   for panel in panels:
     _draw_grey(panel, made)
     for place, line in enumerate(panel.lines):
-      style = figures.arm_style(line.index)
+      style = figures.arm_style(line.number)
       x = np.repeat(line.x, [len(values) for values in line.values])
       dots = {"color": style.color, "markersize": 3.5, "markeredgewidth": 0, "alpha": 0.4}
-      values = np.concatenate(line.values)
+      values = np.concatenate([[], *line.values])  # of no size, where every seed diverged
       panel.ax.plot(x, values, "o", transform=_shifted(panel, place), zorder=2, **dots)
       _draw_line(panel, place, limits)
     _set_ticks(panel, *limits)
@@ -529,14 +530,14 @@ def layer_profile(
 ) -> Figure:
   """Draws a quantity of each layer, e.g. the norm of its gradient, in rows and columns of panels.
 
-  A line is the mean over seeds, geometric on a logarithmic axis; the band is the range of the
-  seeds. On a logarithmic axis what is below the floor, zero too, is drawn at the floor. What is not
-  finite is left out, and the panel says of how many lines.
+  A line is the mean over seeds (on a logarithmic axis, the geometric mean); the band is the range
+  of the seeds. A logarithmic axis shows values below the floor, also zero, at the floor. Values
+  that are not finite are left out, and the panel says how many lines have any.
 
   Args:
-    profiles: (label of the row, of the column) -> {name of the line -> values `[S, L]`}.
+    profiles: (label of the row, label of the column) -> {name of the line -> values `[S, L]`}.
     y_label: name and unit of the values.
-    log_y: a logarithmic y axis.
+    log_y: use a logarithmic y axis.
     log_floor: the smallest value that a logarithmic axis shows.
   """
   return _profile_panels(profiles, 1, "layer", y_label, log_floor if log_y else None)
@@ -550,13 +551,14 @@ def layer_training(
   log_y: bool = True,
   log_floor: float = 1e-12,
 ) -> Figure:
-  """Draws a quantity of the first and of the last layer along the training, in the same panels.
+  """Draws a quantity of the first and the last layer over epochs, in panels as `layer_profile`.
 
   Args:
-    profiles: (label of the row, of the column) -> values `[S, E + 1, L]`, epoch 0 before training.
+    profiles: (label of the row, label of the column) -> values `[S, E + 1, L]`; epoch 0 is before
+      training.
     y_label: name and unit of the values.
-    log_y: as in `layer_profile`.
-    log_floor: as in `layer_profile`.
+    log_y: use a logarithmic y axis.
+    log_floor: the smallest value that a logarithmic axis shows.
   """
   ends = {"first layer": 0, "last layer": -1}
   panels = {
@@ -570,7 +572,7 @@ def layer_training(
 def _profile_panels(
   profiles: Panels, first: int, x_label: str, y_label: str, floor: float | None
 ) -> Figure:
-  """Draws panels of lines `[S, n]` whose x are whole numbers from `first`; no floor: linear y."""
+  """Draws panels of lines `[S, n]`, with x counted from `first`; y is linear without a floor."""
   rows = list(dict.fromkeys(row for row, _ in profiles))
   columns = list(dict.fromkeys(column for _, column in profiles))
   names = list(dict.fromkeys(name for lines in profiles.values() for name in lines))
@@ -609,7 +611,7 @@ def _profile_panels(
 def _draw_profiles(
   ax: Axes, lines: Mapping[str, np.ndarray], names: list[str], first: int, floor: float | None
 ) -> None:
-  """Draws the lines `[S, n]` of one panel, and counts those that are not finite throughout."""
+  """Draws the lines `[S, n]` of one panel, and says how many have values that are not finite."""
   alpha = float(np.clip(0.5 / max(len(lines), 1), 0.08, 0.18))
   num_broken, last = 0, first
   for name, values in lines.items():
@@ -638,7 +640,7 @@ def _draw_profiles(
 
 
 class ForestRow(NamedTuple):
-  """One claim of a ledger: an effect with its interval and margin, in the unit of the claim."""
+  """One claim of a ledger: an effect with its interval and margin, all in the same unit."""
 
   label: str
   effect: float
@@ -659,14 +661,18 @@ _VERDICTS = {
 
 @figures.styled
 def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
-  """Draws claims below each other: effects with their intervals, in units of the claim's margin.
+  """Draws the effect of each claim with its interval, one claim per row, in units of its margin.
 
   The axis is linear between -1 and 1, where an effect is within its margin, and logarithmic
-  beyond; what lies past its ends is drawn at the frame. An effect that is not finite, or a margin
-  that is not positive, leaves only the text.
+  beyond. Values past its ends are drawn at the frame. If an effect is not finite or a margin is not
+  positive, the row has only its text.
+
+  Args:
+    rows: the claims, from top to bottom.
+    title: title of the figure; None: no title.
 
   Raises:
-    ValueError: when a verdict is none of `jaxdl.stats.ledger`.
+    ValueError: a verdict is not one of `jaxdl.stats.ledger`.
   """
   if not rows:
     return figures.message("There are no claims.")
@@ -705,18 +711,18 @@ def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
 
 
 def _in_margins(row: ForestRow) -> tuple[float, float, float]:
-  """Returns effect, low and high in units of the margin; NaN where that makes no sense."""
+  """Returns effect, low and high in units of the margin; NaN if there is no such number."""
   if not (math.isfinite(row.effect) and 0 < row.margin < math.inf):
     return (math.nan,) * 3
   return row.effect / row.margin, row.low / row.margin, row.high / row.margin
 
 
 def _set_forest_axis(ax: Axes, scaled: list[tuple[float, float, float]]) -> float:
-  """Sets up x, the same to both sides, and returns how far it goes."""
+  """Sets up a symmetric x axis and returns its limit."""
   effects = np.abs(_finite([[effect for effect, _, _ in scaled]]))
   ends = np.abs(_finite([[low, high] for _, low, high in scaled]))
   most = effects.max(initial=0.0)
-  # A wide interval gets some room, but not so much that nothing else is seen.
+  # Wide intervals widen the axis, but not so far that they dwarf everything else.
   limit = min(max(2.0, 1.2 * most, min(1.2 * ends.max(initial=0), 10 * max(most, 1))), 1e6)
   ax.set_xscale("symlog", linthresh=1, linscale=1)
   ax.set_xlim(-limit, limit)
@@ -749,14 +755,14 @@ def _legend_text(name: str) -> str:
 
 
 def _finite(parts: Sequence[np.ndarray]) -> np.ndarray:
-  """Returns all finite values of some arrays in one."""
+  """Returns the finite values of all arrays as one flat array."""
   values = np.concatenate([np.ravel(np.asarray(part, float)) for part in parts] or [[]])
   return values[np.isfinite(values)]
 
 
 def _set_whole_numbers(ax: Axes, first: int, last: int) -> None:
-  """Sets up x for whole numbers from first to last."""
-  # Less than one, or there would be a tick before the first.
+  """Sets up an x axis for whole numbers from `first` to `last`."""
+  # Below 1, so that there is no tick before the first.
   margin = float(np.clip(0.025 * (last - first), 0.3, 0.9))
   ax.set_xlim(first - margin, last + margin)
   few = last - first <= 6
@@ -770,10 +776,10 @@ def _set_whole_numbers(ax: Axes, first: int, last: int) -> None:
 def _set_scale(
   axis: Axis, parts: Sequence[np.ndarray], log: bool, least_factor: float = 3
 ) -> tuple[float, float]:
-  """Sets scale and limits of an axis to hold all finite values, and returns the limits.
+  """Sets the scale and limits of an axis so that it holds all finite values; returns the limits.
 
-  It is logarithmic if that is wanted and the positive values span more than `least_factor`. Where
-  the values of x are not all positive, it is linear.
+  The axis is logarithmic if `log` is set and the positive values span more than `least_factor`. An
+  x axis is linear unless all of its values are positive.
   """
   values = _finite(parts)
   low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
@@ -794,7 +800,7 @@ def _set_scale(
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-  """Returns at most about six ticks; fixed, lest the layout changes them."""
+  """Returns at most about six ticks for a logarithmic axis, which the layout cannot change."""
   first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
   decades = math.log10(high / low)
   step = max(1, math.ceil(decades / 6))

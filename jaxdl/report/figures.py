@@ -1,11 +1,12 @@
-"""What all pictures share: their style, legends, panels, names as plain text, and files.
+"""What all pictures share: style, legends, panels, names as plain text, and files.
 
-Every function that draws returns a `matplotlib.figure.Figure` of its own: no pyplot, no display,
-and whatever matplotlibrc or rcParams are set, they are neither read nor changed. Equal input gives
-the same bytes when saved with the same version of matplotlib.
+Every drawing function returns its own `matplotlib.figure.Figure`. It uses neither pyplot nor a
+display, and neither reads nor changes matplotlibrc and rcParams. Equal input gives the same bytes
+when saved with the same version of matplotlib.
 
-Names of arms and classes are shown as plain text, never as mathematics or markup; a character that
-the font lacks appears as its escape sequence, and a name that is too long loses its middle.
+Names of arms and classes are shown as plain text, never as mathematics or markup. A character that
+the font lacks is shown as its escape sequence, and a name that is too long is shortened in the
+middle.
 """
 
 import bisect
@@ -27,7 +28,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
-# In inches; a README shows no more than this without shrinking the text.
+# In inches; a wider figure would be shrunk in a README, with its text.
 MAX_WIDTH = 10.0
 # In points.
 TEXT_SIZE = 9.0
@@ -35,7 +36,7 @@ SMALL_TEXT_SIZE = 8.0
 # Bold text is about as wide as plain text of this size.
 BOLD_SIZE = 1.15 * TEXT_SIZE
 
-# A decorator. On top of matplotlib's own defaults, so that no matplotlibrc has a say.
+# A decorator. It starts from matplotlib's own defaults, so that matplotlibrc has no effect.
 styled = matplotlib.style.context(
   [
     "default",
@@ -48,11 +49,11 @@ styled = matplotlib.style.context(
       "figure.dpi": 150,
       "figure.titlesize": TEXT_SIZE,
       "figure.titleweight": "bold",
-      "font.family": ["DejaVu Sans"],  # comes with matplotlib: text is equally wide everywhere
+      "font.family": ["DejaVu Sans"],  # part of matplotlib, so text has the same width everywhere
       "font.size": TEXT_SIZE,
       "legend.fontsize": TEXT_SIZE,
       "legend.frameon": False,
-      "svg.hashsalt": "jaxdl",  # otherwise identifiers in a file are random
+      "svg.hashsalt": "jaxdl",  # otherwise a file has random identifiers
       "text.parse_math": False,
       "xtick.labelsize": SMALL_TEXT_SIZE,
       "ytick.labelsize": SMALL_TEXT_SIZE,
@@ -60,8 +61,8 @@ styled = matplotlib.style.context(
   ]
 )
 
-# Okabe and Ito's palette, which colour-blind readers tell apart, without its yellow: too pale for a
-# line on white. The three lengths have no common divisor, so that 280 arms differ from each other.
+# Okabe and Ito's palette for colour-blind readers, without its yellow, which is too pale for a line
+# on white. No two of the three lengths have a common divisor, so 280 arms look different.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINE_STYLES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)), (0, (10, 2)))
 _MARKERS = "osD^v<>*"
@@ -70,7 +71,7 @@ GREY = "0.35"
 
 
 class ArmStyle(NamedTuple):
-  """How all figures draw one arm, or one line of several."""
+  """The style of one arm in all figures, or of one of several lines."""
 
   color: str
   line_style: str | tuple
@@ -78,13 +79,16 @@ class ArmStyle(NamedTuple):
 
 
 def arm_style(index: int) -> ArmStyle:
-  """Returns the style of the arm at a place in the order of the arms."""
-  cycles = (COLORS, _LINE_STYLES, _MARKERS)
-  return ArmStyle(*(cycle[index % len(cycle)] for cycle in cycles))
+  """Returns the style of the arm with this index in the order of the arms."""
+  return ArmStyle(
+    COLORS[index % len(COLORS)],
+    _LINE_STYLES[index % len(_LINE_STYLES)],
+    _MARKERS[index % len(_MARKERS)],
+  )
 
 
 def mean_line(style: ArmStyle) -> Line2D:
-  """Returns a thick line without data: the mean of an arm."""
+  """Returns a thick line without data, in the style of an arm's mean."""
   return Line2D(
     [],
     [],
@@ -108,15 +112,15 @@ def draw_mean(
   high: np.ndarray,
   alpha: float,
 ) -> Line2D:
-  """Draws the mean of the arm at a place in their order, and a band around it, each `[E]`."""
+  """Draws the mean of the arm with this index and a band around it, at the points `x`, `[E]`."""
   spacing = math.ceil(len(mean) / 8)
   line = mean_line(arm_style(index))
   line.set(label=label, zorder=3)
   line.set_data(x, mean)
-  # Each arm at places of its own, lest markers cover each other.
+  # Markers of different arms are at different points, so that they do not cover each other.
   line.set_markevery((index % spacing, spacing))
   ax.add_line(line)
-  # The band of a single point has no width but that of its edge.
+  # The band of a single point has no width, so its edge must show it.
   width = 6 if len(mean) == 1 else 0
   ax.fill_between(x, low, high, color=line.get_color(), alpha=alpha, linewidth=width)
   return line
@@ -125,10 +129,10 @@ def draw_mean(
 def mean_interval(
   values: np.ndarray, limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns mean, lower and upper end of its 95% interval, `[...]`, of values `[n, ...]`.
+  """Returns the mean of values `[n, ...]` and the ends of its 95% interval, each `[...]`.
 
-  The interval is Student's t cut to the limits of the metric, as in `jaxdl.stats.summarize`; NaN
-  for fewer than two values. Equal values have an interval without width here, which is not seen.
+  The interval is Student's t, cut to the limits of the metric, as in `jaxdl.stats.summarize`; its
+  ends are NaN for fewer than two values. For equal values it has zero width and is not visible.
   """
   n, mean = len(values), values.mean(axis=0)
   if n < 2:
@@ -138,7 +142,7 @@ def mean_interval(
 
 
 def add_legend(figure: Figure, entries: list[tuple[str, Line2D]]) -> None:
-  """Adds a legend below the panels and makes the figure as much higher."""
+  """Adds a legend below the panels and makes the figure taller by the legend's height."""
   lines = [text.split("\n") for text, _ in entries]
   widest = max(text_width(line, TEXT_SIZE) for text in lines for line in text)
   most_columns = max(1, int((figure.get_figwidth() - 0.3) / (widest + 0.75)))
@@ -152,21 +156,21 @@ def add_legend(figure: Figure, entries: list[tuple[str, Line2D]]) -> None:
     ncols=math.ceil(len(entries) / num_rows),
     handlelength=3.2,
   )
-  # Afterwards, because versions of matplotlib drop labels that begin with an underscore.
+  # Set afterwards, because some versions of matplotlib drop labels that begin with an underscore.
   for text, (label, _) in zip(legend.get_texts(), entries, strict=True):
     text.set_text(label)
 
 
 def write_right(ax: Axes, height: float, text: str, va: str) -> None:
-  """Writes right of the axes, at a height in units of data."""
+  """Writes text to the right of the axes, at a height in data units."""
   where = ax.get_yaxis_transform()
   ax.text(1.02, height, text, transform=where, va=va, fontsize=SMALL_TEXT_SIZE)
 
 
 def write_plain_ticks(axis: Axis) -> None:
-  """Writes the powers of ten of a logarithmic axis as numbers, and nothing between them.
+  """Writes the major ticks of a logarithmic axis as plain numbers, and no labels between them.
 
-  matplotlib's own formatter writes powers as mathematics, which is switched off.
+  matplotlib's own formatter writes powers of ten as mathematics, which these figures do not use.
   """
   axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
   axis.set_minor_formatter(ticker.NullFormatter())
@@ -180,14 +184,14 @@ def add_grid_lines(ax: Axes, axis: str = "both") -> None:
 
 @styled
 def message(text: str) -> Figure:
-  """Returns a figure that says why there is nothing to be drawn."""
+  """Returns a figure with a text that says why there is nothing to draw."""
   figure = Figure(figsize=(5.0, 1.0), layout="constrained")
   figure.text(0.5, 0.5, text, ha="center", va="center")
   return finish(figure)
 
 
 def grid(figure: Figure, num_panels: int, num_columns: int) -> list[Axes]:
-  """Adds panels row by row."""
+  """Adds `num_panels` panels to a figure, row by row, and returns their axes."""
   num_rows = math.ceil(num_panels / num_columns)
   axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
   for ax in axes[num_panels:]:
@@ -196,7 +200,7 @@ def grid(figure: Figure, num_panels: int, num_columns: int) -> list[Axes]:
 
 
 def finish(figure: Figure) -> Figure:
-  """Lays a figure out once and for all: doing it anew for each file would shift it a little."""
+  """Fixes the layout of a figure; each file would otherwise have a slightly different one."""
   figure.draw_without_rendering()
   figure.set_layout_engine("none")
   return figure
@@ -209,35 +213,34 @@ def finish(figure: Figure) -> Figure:
 def save(figure: Figure, path_without_suffix: str | os.PathLike) -> tuple[Path, Path]:
   """Writes a figure as PNG, at 150 dots per inch, and as SVG.
 
-  Each file is written under a temporary name beside its place and then moved there, so that nobody
-  ever reads half of one.
+  Each file is written under a temporary name in the same folder and then renamed, so that it is
+  never incomplete.
 
   Args:
-    figure: from a function of `plots`, `graph_plots` or `comparison_plots`.
-    path_without_suffix: where to, e.g. "curves" for curves.png and curves.svg.
+    figure: the figure, from a drawing function of this package.
+    path_without_suffix: path of the files without their suffix, e.g. "curves" for curves.png and
+      curves.svg.
 
   Returns:
-    The paths of the PNG and of the SVG file.
+    The paths of the PNG file and the SVG file.
   """
-  paths = []
-  # Without metadata that would differ from day to day.
-  for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-    path = Path(f"{os.fspath(path_without_suffix)}.{suffix}")
+  png, svg = (Path(f"{os.fspath(path_without_suffix)}.{suffix}") for suffix in ("png", "svg"))
+  # Leave out metadata such as the date, so that equal figures give equal files.
+  for path, metadata in ((png, {"Software": None}), (svg, {"Date": None, "Creator": None})):
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-      figure.savefig(temporary, format=suffix, dpi=150, metadata=metadata)
+      figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
       os.replace(temporary, path)
     finally:
       temporary.unlink(missing_ok=True)
-    paths.append(path)
-  return tuple(paths)
+  return png, svg
 
 
-# --- Names, which are not ours ---
+# --- Names, which come from users ---
 
 
 def plain(text: str) -> str:
-  """Returns text that can be drawn: white space becomes a space, what has no glyph is escaped."""
+  """Returns text that can be drawn: white space becomes a space, missing glyphs are escaped."""
   glyphs = _glyphs()
   text = re.sub(r"\s+", " ", text).strip()
   return "".join(
@@ -252,10 +255,10 @@ def _glyphs() -> frozenset[int]:
 
 
 def fit(text: str, width: float, size: float, max_lines: int) -> str:
-  """Breaks text of a size in points into lines no wider than `width` inches.
+  """Breaks text of `size` points into lines no wider than `width` inches.
 
-  If that takes more than `max_lines`, the middle of the text gives way to an ellipsis: names of
-  arms and classes mostly differ at their ends.
+  If there are more than `max_lines`, an ellipsis replaces the middle of the text, because names of
+  arms and classes usually differ at their ends.
   """
   if len(text) > 1000:
     text = f"{text[:500]}…{text[-500:]}"
@@ -272,7 +275,7 @@ def fit(text: str, width: float, size: float, max_lines: int) -> str:
 
 
 def _break_lines(text: str, width: float, size: float) -> list[str]:
-  """Breaks after spaces and punctuation between words, and within words where it must."""
+  """Breaks text after spaces and punctuation, and within words that are too wide."""
   lines = [""]
   for word in re.findall(r"[ _/,]*[^ _/,]+(?: |[_/,]+ ?)?|[ _/,]+", text):
     if text_width((lines[-1] + word).rstrip(), size) > width and lines[-1]:
@@ -285,13 +288,13 @@ def _break_lines(text: str, width: float, size: float) -> list[str]:
 
 
 def text_width(text: str, size: float) -> float:
-  """Returns the width in inches of text of a size in points."""
+  """Returns the width in inches of text of `size` points."""
   return size / 72 * sum(map(_advance, text))
 
 
 @functools.cache
 def _advance(char: str) -> float:
-  """Returns how far a character moves the next one, relative to the size of the text."""
+  """Returns the advance width of a character, as a multiple of the text size."""
   font = font_manager.FontProperties(family="DejaVu Sans", size=100)
   alone, between = (
     text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]

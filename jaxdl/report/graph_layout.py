@@ -1,22 +1,26 @@
 """Places the nodes of a computation graph: columns from left to right, few crossings.
 
-The layered drawing of Sugiyama, Tagawa and Toda (1981): a node's column is its longest path from
-the inputs; an edge over several columns gets a place of its own in those between; each column is
-ordered by the mean place of its neighbours; then nodes move towards their neighbours as far as
-those beside them let them. Lengths are in any unit, x to the right, y downwards.
+The layered drawing of Sugiyama, Tagawa and Toda (1981). A node's column is its longest path from
+the inputs; an edge over several columns gets a place of its own in each of them; every column is
+ordered by the mean place of its neighbours; then nodes move towards their neighbours as far as the
+others in their column let them. Lengths are in any unit, x to the right, y downwards.
 """
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 _SWEEPS = 12
 
 Point = tuple[float, float]
+# A name, or (name, column): where the edges from a node cross a column.
+Node = str | tuple[str, int]
+_Link = tuple[Node, Node]
+_Neighbours = dict[Node, list[Node]]
 
 
 class Size(NamedTuple):
-  """How much room a node takes: its width, and how far it reaches above and below its place."""
+  """The room that a node takes: its width, and how far it reaches above and below its place."""
 
   width: float
   above: float
@@ -24,7 +28,7 @@ class Size(NamedTuple):
 
 
 class Layout(NamedTuple):
-  """Where everything is.
+  """A graph with a place for everything.
 
   Attributes:
     left: node -> x of its column's left edge.
@@ -35,9 +39,9 @@ class Layout(NamedTuple):
     height: of the whole.
   """
 
-  left: dict[str, float]
-  widths: dict[str, float]
-  y: dict[str, float]
+  left: dict[Node, float]
+  widths: dict[Node, float]
+  y: dict[Node, float]
   routes: dict[tuple[str, str], list[Point]]
   width: float
   height: float
@@ -49,20 +53,22 @@ def place(
   """Places the nodes of an acyclic graph.
 
   Args:
-    inputs: node -> nodes with an edge to it, each of which is a key before it.
+    inputs: node -> nodes with an edge to it; each of these is an earlier key.
     sizes: node -> room that it takes.
     gap_x: between columns.
     gap_y: between nodes of a column.
   """
   column = _columns(inputs)
   links, chains = _split_long_edges(inputs, column)
-  columns: list[list[Hashable]] = [[] for _ in range(max(column.values()) + 1)]
+  columns: list[list[Node]] = [[] for _ in range(max(column.values()) + 1)]
   for node in [*inputs, *(n for n in column if n not in inputs)]:
     columns[column[node]].append(node)
   _order(columns, links)
-  room = {node: sizes.get(node, Size(0, 0.06, 0.06)) for node in column}
+  room = {node: sizes[node] if isinstance(node, str) else Size(0, 0.06, 0.06) for node in column}
   y = _heights(columns, links, room, gap_y)
-  left, widths, x = {}, {}, 0.0
+  left: dict[Node, float] = {}
+  widths: dict[Node, float] = {}
+  x = 0.0
   for nodes in columns:
     width = max(room[node].width for node in nodes)
     for node in nodes:
@@ -80,9 +86,9 @@ def place(
   return Layout(left, widths, y, routes, x - gap_x, bottom - top)
 
 
-def _columns(inputs: Mapping[str, Sequence[str]]) -> dict[Hashable, int]:
-  """Returns the longest path from the left; what has no inputs moves next to where it is used."""
-  column: dict[Hashable, int] = {}
+def _columns(inputs: Mapping[str, Sequence[str]]) -> dict[Node, int]:
+  """Returns the longest path from the left; a node without inputs moves next to its first use."""
+  column: dict[Node, int] = {}
   for node, before in inputs.items():
     column[node] = 1 + max((column[inner] for inner in before), default=-1)
   users: dict[str, list[str]] = {node: [] for node in inputs}
@@ -95,17 +101,19 @@ def _columns(inputs: Mapping[str, Sequence[str]]) -> dict[Hashable, int]:
   return column
 
 
-def _split_long_edges(inputs: Mapping[str, Sequence[str]], column: dict[Hashable, int]):
+def _split_long_edges(
+  inputs: Mapping[str, Sequence[str]], column: dict[Node, int]
+) -> tuple[list[_Link], dict[tuple[str, str], list[Node]]]:
   """Adds places in the columns that an edge crosses, shared by the edges from one node.
 
   Returns:
-    Pairs of neighbours in adjacent columns, and for each edge all that it leads through.
+    Pairs of neighbours in adjacent columns, and for each edge the places that it leads through.
   """
-  links: dict[tuple[Hashable, Hashable], None] = {}
+  links: dict[_Link, None] = {}
   chains = {}
   for node, before in inputs.items():
     for inner in before:
-      chain: list[Hashable] = [inner]
+      chain: list[Node] = [inner]
       for index in range(column[inner] + 1, column[node]):
         between = (inner, index)
         column[between] = index
@@ -116,17 +124,17 @@ def _split_long_edges(inputs: Mapping[str, Sequence[str]], column: dict[Hashable
   return list(links), chains
 
 
-def _neighbours(links) -> tuple[dict, dict]:
-  before: dict[Hashable, list] = {}
-  after: dict[Hashable, list] = {}
+def _neighbours(links: Sequence[_Link]) -> tuple[_Neighbours, _Neighbours]:
+  before: _Neighbours = {}
+  after: _Neighbours = {}
   for left, right in links:
     before.setdefault(right, []).append(left)
     after.setdefault(left, []).append(right)
   return before, after
 
 
-def _order(columns: list[list[Hashable]], links) -> None:
-  """Orders each column by the mean rank of the neighbours, from both sides in turns."""
+def _order(columns: list[list[Node]], links: Sequence[_Link]) -> None:
+  """Orders each column by the mean rank of the neighbours, from the left and right in turn."""
   before, after = _neighbours(links)
   best, fewest = None, None
   for sweep in range(_SWEEPS + 1):
@@ -137,12 +145,12 @@ def _order(columns: list[list[Hashable]], links) -> None:
     rank = {n: i / max(len(nodes) - 1, 1) for nodes in columns for i, n in enumerate(nodes)}
     for nodes in columns if sweep % 2 == 0 else columns[::-1]:
       mean = {n: _mean([rank[m] for m in near.get(n, ())], rank[n]) for n in nodes}
-      nodes.sort(key=mean.__getitem__)  # stable: equals keep their order
+      nodes.sort(key=mean.__getitem__)  # stable: ties keep their order
       rank |= {n: i / max(len(nodes) - 1, 1) for i, n in enumerate(nodes)}
   columns[:] = best or columns
 
 
-def _num_crossings(columns: list[list[Hashable]], after: Mapping) -> int:
+def _num_crossings(columns: list[list[Node]], after: _Neighbours) -> int:
   total = 0
   for nodes, right in itertools.pairwise(columns):
     rank = {node: i for i, node in enumerate(right)}
@@ -157,10 +165,12 @@ def _mean(values: list[float], default: float) -> float:
   return sum(values) / len(values) if values else default
 
 
-def _heights(columns, links, room: Mapping, gap: float) -> dict[Hashable, float]:
+def _heights(
+  columns: list[list[Node]], links: Sequence[_Link], room: Mapping[Node, Size], gap: float
+) -> dict[Node, float]:
   """Returns y of each node, near its neighbours, `gap` between those of a column."""
   before, after = _neighbours(links)
-  y = {}
+  y: dict[Node, float] = {}
   for nodes in columns:
     y |= _spread(nodes, dict.fromkeys(nodes, 0.0), room, gap)
   for sweep in range(_SWEEPS):
@@ -171,8 +181,10 @@ def _heights(columns, links, room: Mapping, gap: float) -> dict[Hashable, float]
   return y
 
 
-def _spread(nodes, wanted: Mapping, room: Mapping, gap: float) -> dict[Hashable, float]:
-  """Returns places that keep the order and the gaps: the mean of pushing down and pushing up."""
+def _spread(
+  nodes: list[Node], wanted: Mapping[Node, float], room: Mapping[Node, Size], gap: float
+) -> dict[Node, float]:
+  """Returns places that keep order and gaps: the mean of pushing down and pushing up."""
   down, edge = {}, None
   for node in nodes:
     down[node] = wanted[node] if edge is None else max(wanted[node], edge + room[node].above)

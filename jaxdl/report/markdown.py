@@ -20,17 +20,17 @@ RUN = "run"
 FIGURES, TABLES = "figures", "tables"
 
 
-def beside_table(trained: Population, evidence: Sequence[tuple[str, str, float]]) -> str:
+def beside_table(population: Population, evidence: Sequence[tuple[str, str, float]]) -> str:
   """Returns a Markdown table of single runs reported elsewhere beside the spread over seeds here.
 
   Args:
-    trained: the population.
+    population: the population.
     evidence: (arm, metric, value), rates in [0, 1].
   """
   rows = [["arm", "metric", "one seed there", "here: mean", "std", "range", "inside"]]
   for arm, metric, value in evidence:
     scale, unit = (100, "%") if metric in RATES else (1, "")
-    values = trained.scores(metric).values[:, list(trained.arms).index(arm)]
+    values = population.scores(metric).values[:, list(population.arms).index(arm)]
     values = values[np.isfinite(values)]
     if len(values) == 0:
       rows.append([arm, metric, f"{scale * value:.4g}{unit}", "-", "-", "-", "-"])
@@ -53,7 +53,7 @@ def beside_table(trained: Population, evidence: Sequence[tuple[str, str, float]]
 
 def render(
   experiment: Experiment,
-  trained: Population,
+  population: Population,
   verdicts: Sequence[stats.Verdict],
   origin: dict[str, Any],
   pictures: Iterable[tuple[str, str]],
@@ -64,19 +64,19 @@ def render(
   data = origin["dataset"]
   parts = [
     f"# {escape(experiment.question)}",
-    _partial_text(trained),
-    f"**{escape(experiment_lib.answer(verdicts, primary, trained))}**",
+    _partial_text(population),
+    f"**{escape(experiment_lib.answer(verdicts, primary, population))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
-    f"{escape(data['name'])}, classes {escape(', '.join(trained.class_names))}: "
+    f"{escape(data['name'])}, classes {escape(', '.join(population.class_names))}: "
     f"{data['num_train']:,} training, {data['num_validation']:,} validation and "
-    f"{data['num_test']:,} test images; {len(trained.seeds)} seeds of each of "
-    f"{len(trained.arms)} arms. {_stopping_text(trained)}",
+    f"{data['num_test']:,} test images; {len(population.seeds)} seeds of each of "
+    f"{len(population.arms)} arms. {_stopping_text(population)}",
     "## Verdicts",
     _verdict_table(verdicts),
     _VERDICT_NOTE,
     "## Arms",
-    _arms_table(trained),
-    _per_class_text(trained),
+    _arms_table(population),
+    _per_class_text(population),
     "## Pictures",
     *(
       f"![{escape(caption)}]({FIGURES}/{name}.png)\n\n{escape(caption)}"
@@ -89,20 +89,20 @@ def render(
   return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _partial_text(trained: Population) -> str:
+def _partial_text(population: Population) -> str:
   """Says which seeds are missing and why; empty if none are."""
-  if not trained.missing_seeds:
+  if not population.missing_seeds:
     return ""
-  planned = len(trained.seeds) + len(trained.missing_seeds)
-  missing = ", ".join(map(str, trained.missing_seeds[:20]))
-  more = ", ..." if len(trained.missing_seeds) > 20 else ""
+  planned = len(population.seeds) + len(population.missing_seeds)
+  missing = ", ".join(map(str, population.missing_seeds[:20]))
+  more = ", ..." if len(population.missing_seeds) > 20 else ""
   lines = [
-    f"**Partial: {len(trained.seeds)} of {planned} seeds have finished with all of their arms.** "
-    f"Missing: {missing}{more}."
+    f"**Partial: {len(population.seeds)} of {planned} seeds have finished with all of their "
+    f"arms.** Missing: {missing}{more}."
   ]
   lines += [
     f"- Chunk {escape(name)} failed: {escape(reason[:200])} (`{RUN}/failures/{name}.txt`)"
-    for name, reason in trained.failures.items()
+    for name, reason in population.failures.items()
   ]
   return "\n\n".join([lines[0], "\n".join(lines[1:])]).strip()
 
@@ -191,18 +191,18 @@ def _verdict_table(verdicts: Sequence[stats.Verdict]) -> str:
   return markdown_table(verdict_rows(verdicts)) if verdicts else "There is one arm only."
 
 
-def _arms_table(trained: Population) -> str:
+def _arms_table(population: Population) -> str:
   """One row per arm and metric: n, mean with interval, spread; both decision thresholds."""
   rows = [["metric", "arm", "n", "diverged", "mean", "95% interval", "std", "min", "max"]]
-  for metric in [*trained.metrics, "epochs"]:
+  for metric in [*population.metrics, "epochs"]:
     scale, unit = (100, "%") if metric in RATES else (1, "")
     limits = (0, 1) if metric in RATES else (-math.inf, math.inf)
-    for arm in stats.summarize(trained.scores(metric), limits=limits):
+    for arm in stats.summarize(population.scores(metric), limits=limits):
       values = [scale * x for x in (arm.mean, arm.ci_low, arm.ci_high, arm.std, arm.min, arm.max)]
       mean, low, high, *spread = (f"{x:.4g}{unit}" if math.isfinite(x) else "-" for x in values)
       interval = f"{low} to {high}" if math.isfinite(arm.ci_low) else "-"
       counts = [str(arm.n), str(arm.num_diverged)]
-      rows.append([_metric_label(metric, trained), arm.arm, *counts, mean, interval, *spread])
+      rows.append([_metric_label(metric, population), arm.arm, *counts, mean, interval, *spread])
   return markdown_table(rows) + "\n\n" + _ARMS_NOTE
 
 
@@ -212,15 +212,15 @@ _ARMS_NOTE = (
 )
 
 
-def _per_class_text(trained: Population) -> str:
+def _per_class_text(population: Population) -> str:
   """Returns a table of precision, recall and F1 by class, with more than two classes."""
-  if len(trained.class_names) == 2:
+  if len(population.class_names) == 2:
     return ""
   rows = [["class", "arm", "precision", "recall", "F1"]]
-  scores = 100 * np.stack(metrics.per_class(trained.confusion))  # [3, S, A, C]
-  for index, label in enumerate(trained.class_names):
-    for place, arm in enumerate(trained.arms):
-      kept = scores[:, trained.status[:, place] != "diverged", place, index]  # [3, S]
+  scores = 100 * np.stack(metrics.per_class(population.confusion))  # [3, S, A, C]
+  for index, label in enumerate(population.class_names):
+    for place, arm in enumerate(population.arms):
+      kept = scores[:, population.status[:, place] != "diverged", place, index]  # [3, S]
       rows.append([label, arm, *(_mean_and_std(values) for values in kept)])
   note = (
     "Mean over seeds ± standard deviation, in percent. Precision, recall and F1 in the tables "
@@ -236,20 +236,20 @@ def _mean_and_std(values: np.ndarray) -> str:
   return f"{values.mean():.2f}" + (f" ± {stats.std(values):.2f}" if len(values) > 1 else "")
 
 
-def _metric_label(metric: str, trained: Population) -> str:
+def _metric_label(metric: str, population: Population) -> str:
   """Says at which decision threshold an accuracy is taken, where there is one."""
-  if trained.confusion_at_half is None or metric not in RATES:
+  if population.confusion_at_half is None or metric not in RATES:
     return metric
   if metric.endswith("_at_half"):
     return f"{metric.removesuffix('_at_half')} (threshold 0.5)"
-  thresholds = sorted({f"{arm.threshold:g}" for arm in trained.arms.values()})
+  thresholds = sorted({f"{arm.threshold:g}" for arm in population.arms.values()})
   return f"{metric} (threshold {', '.join(thresholds)})"
 
 
-def _stopping_text(trained: Population) -> str:
-  total = trained.status.size
-  stopped, diverged = (int((trained.status == s).sum()) for s in ("early_stopped", "diverged"))
-  params = ", ".join(f"{n:,}" for n in sorted(set(trained.num_params.ravel().tolist())))
+def _stopping_text(population: Population) -> str:
+  total = population.status.size
+  stopped, diverged = (int((population.status == s).sum()) for s in ("early_stopped", "diverged"))
+  params = ", ".join(f"{n:,}" for n in sorted(set(population.num_params.ravel().tolist())))
   text = f"{params} parameters. {stopped} of {total} members stopped early"
   return text + (f"; **{diverged} diverged**." if diverged else "; none diverged.")
 

@@ -1,6 +1,6 @@
-"""Pictures of a population; an arm keeps its colour, line style and marker in all of them.
+"""Pictures of a population. An arm has the same colour, line style and marker in all of them.
 
-What they share with all other pictures is in `jaxdl.report.figures`.
+`jaxdl.report.figures` has what these pictures share with all others.
 """
 
 import dataclasses
@@ -30,20 +30,20 @@ _UNITS = {"loss": "nats", "accuracy": "%"}
 
 @figures.styled
 def learning_curves(population: Population) -> Figure:
-  """Draws loss and accuracy over epochs, of training and, where there is any, of validation.
+  """Draws loss and accuracy over epochs, in training and, if there is any, in validation.
 
   A thin line is one member, a thick line an arm's mean over seeds, and the band the 95% interval of
-  that mean at each epoch (Student t over seeds; none for one seed). Mean and band are over the same
-  seeds at every epoch: a member that stopped early keeps its last value until the last member of
-  its arm stops, and a member that diverged is left out. A dot marks where a member stopped early, a
-  cross the last epoch before a member diverged.
+  that mean at each epoch (Student's t over seeds; no band for one seed). Mean and band are over the
+  same seeds at every epoch: a member that stopped early keeps its last value until the last member
+  of its arm stops, and members that diverged are left out. A dot marks the epoch in which a member
+  stopped early, a cross the last epoch before a member diverged.
 
-  The members that did not diverge set the limits of the axes, so that neither a wide band nor a
-  member on its way to infinity flattens the rest: what lies beyond is drawn at the frame. The loss
-  is on a logarithmic axis if they span more than a factor of 100.
+  The limits of the axes are those of the members that did not diverge, so that neither a wide band
+  nor a diverging member flattens the other curves. Values beyond the limits are drawn at the frame.
+  The axis of the loss is logarithmic if these members span more than a factor of 100.
 
   Args:
-    population: curves `[S, A, E]`, losses in nats, accuracies in [0, 1] (shown in %).
+    population: the trained members; losses in nats, accuracies in [0, 1] (shown in %).
 
   Returns:
     A figure with rows loss and accuracy and columns training and validation; without validation,
@@ -80,7 +80,7 @@ def learning_curves(population: Population) -> Figure:
 
 
 def _threshold_text(population: Population) -> str:
-  """Says at which thresholds models with one output decide; empty where there are none."""
+  """Names the decision thresholds of models with one output; empty if there are none."""
   thresholds = {
     f"{arm.threshold:g}"
     for arm in population.arms.values()
@@ -90,9 +90,9 @@ def _threshold_text(population: Population) -> str:
 
 
 def _valid_curves(population: Population, name: str) -> np.ndarray:
-  """Returns curves `[S, A, E]` in their unit, NaN from the epoch on in which a member diverged.
+  """Returns curves `[S, A, E]` in the unit shown, NaN from the epoch in which a member diverged.
 
-  In that epoch the loss is not finite, and an accuracy computed beside it means nothing.
+  In that epoch the loss is not finite, so the accuracy has no meaning either.
   """
   curves = population.curves[name] * (100 if "accuracy" in name else 1)
   num_valid = population.epochs - (population.status == "diverged")  # [S, A]
@@ -108,15 +108,15 @@ def _draw_curves(
   worst: float,
   possible: tuple[float, float],
 ) -> None:
-  """Draws curves `[S, A, E]` of all members, and their means with intervals.
+  """Draws the curves of all members, and each arm's mean with its interval.
 
   Args:
-    ax: to draw in.
-    population: whose members they are.
-    curves: `[S, A, E]`.
-    limits: of the axis.
-    worst: the worse limit.
-    possible: the smallest and the largest value that there can be, where intervals are cut.
+    ax: axes to draw in.
+    population: the members.
+    curves: `[S, A, E]`, one metric of the members.
+    limits: limits of the y axis.
+    worst: the limit at the bad end of the y axis.
+    possible: smallest and largest possible value of the metric; intervals are cut there.
   """
   num_seeds = len(population.seeds)
   for index, arm in enumerate(population.arms):
@@ -124,18 +124,18 @@ def _draw_curves(
     epochs, status = population.epochs[:, index], population.status[:, index]  # [S]
     kept = status != "diverged"
     if kept.any():
-      # Wide bands of many arms would hide everything.
+      # With many arms, darker bands would hide everything else.
       alpha = float(np.clip(0.5 / len(population.arms), 0.08, 0.18))
       interval = _mean_interval(curves[kept, index], epochs[kept], possible)
       figures.draw_mean(ax, arm, index, np.arange(1, len(interval[0]) + 1), *interval, alpha)
-    # A member alone is its mean, unless it diverged.
+    # A single seed is its own mean, unless it diverged.
     drawn = np.clip(curves[:, index], *limits)  # [S, E]
     _draw_members(ax, drawn if num_seeds > 1 else drawn[~kept], style.color)
     _mark_ends(ax, drawn, status, style.color, worst)
 
 
 def _draw_members(ax: Axes, curves: np.ndarray, color: str) -> None:
-  """Draws a thin line for each curve of `[S, E]`, or a dot, fainter the more there are."""
+  """Draws each curve of `[S, E]` as a thin line, or as a dot if it has one point."""
   epochs = np.arange(1, curves.shape[-1] + 1)
   lines = [np.column_stack([epochs, curve])[np.isfinite(curve)] for curve in curves]
   alpha = float(np.clip(3 / max(len(lines), 1), 0.1, 0.5))
@@ -146,10 +146,10 @@ def _draw_members(ax: Axes, curves: np.ndarray, color: str) -> None:
 
 
 def _mark_ends(ax: Axes, curves: np.ndarray, status: np.ndarray, color: str, worst: float) -> None:
-  """Marks the last points of those curves `[S, E]` that stopped early or diverged."""
+  """Marks the last point of each curve of `[S, E]` that stopped early or diverged."""
   for curve, end in zip(curves, status, strict=True):
     last = np.flatnonzero(np.isfinite(curve))
-    # Of one that diverged in its first epoch nothing was recorded.
+    # A member that diverged in its first epoch has no values.
     epoch, value = (last[-1] + 1, curve[last[-1]]) if len(last) else (1, worst)
     if end == "early_stopped":
       edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
@@ -162,9 +162,9 @@ def _mark_ends(ax: Axes, curves: np.ndarray, status: np.ndarray, color: str, wor
 def _mean_interval(
   curves: np.ndarray, num_epochs: np.ndarray, possible: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns mean, lower and upper end of its 95% interval, `[E]`, of curves `[n, E]` over seeds.
+  """Returns the mean of curves `[n, E]` over seeds and the ends of its 95% interval, each `[E]`.
 
-  Curves keep their last value, that of epoch `num_epochs` `[n]`, until the last of them ends.
+  A curve keeps the value of its last epoch, `num_epochs` `[n]`, until the longest curve ends.
   """
   index = np.minimum(np.arange(num_epochs.max()), num_epochs[:, None] - 1)  # [n, E]
   values = np.take_along_axis(curves, index, axis=1)  # [n, E]
@@ -174,7 +174,7 @@ def _mean_interval(
 def _curve_limits(
   population: Population, metric: str, curves: list[np.ndarray]
 ) -> tuple[tuple[float, float], bool]:
-  """Returns limits that hold the curves `[S, A, E]` of one metric, and whether on a log scale."""
+  """Returns limits for the curves `[S, A, E]` of a metric, and whether the axis is logarithmic."""
   every = np.stack(curves)
   kept = every[:, population.status != "diverged"]
   values = kept[np.isfinite(kept)] if np.isfinite(kept).any() else every[np.isfinite(every)]
@@ -188,7 +188,7 @@ def _curve_limits(
 
 
 def _set_curve_axes(ax: Axes, num_epochs: int, limits: tuple[float, float], log: bool) -> None:
-  # Less than one, or there would be a tick for epoch 0.
+  # Below 1, so that there is no tick for epoch 0.
   margin = float(np.clip(0.025 * (num_epochs - 1), 0.3, 0.9))
   ax.set_xlim(1 - margin, num_epochs + margin)
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
@@ -200,7 +200,7 @@ def _set_curve_axes(ax: Axes, num_epochs: int, limits: tuple[float, float], log:
 
 
 def _curve_legend(population: Population) -> list[tuple[str, Line2D]]:
-  """Returns the texts of the legend, and what stands beside each."""
+  """Returns the entries of the legend as (text, line)."""
   entries = []
   for index, arm in enumerate(population.arms):
     label = _arm_label(population, arm, width=3.2, separator=" ")
@@ -222,13 +222,12 @@ def _curve_legend(population: Population) -> list[tuple[str, Line2D]]:
 def confusion_matrices(population: Population) -> Figure:
   """Draws each arm's confusion matrix, pooled over the seeds that did not diverge.
 
-  A cell holds its count and its share of its row, i.e. of the true class; with more than four
-  classes the share is written on the diagonal alone. Colour is the share, on a square-root scale,
-  since a good classifier's mistakes are a few percent. With more than 26 classes only colour is
-  left.
+  A cell shows its count and its share of the true class, i.e. of its row; with more than four
+  classes only the diagonal shows shares. The colour is the share, on a square-root scale, because a
+  good classifier's mistakes are a few percent. With more than 26 classes there is only colour.
 
   Args:
-    population: confusion `[S, A, C, C]`, rows true, columns predicted.
+    population: the trained members; confusion `[S, A, C, C]`, rows true, columns predicted.
 
   Returns:
     A figure with one panel per arm. Titles of models with one output state the threshold.
@@ -247,7 +246,7 @@ def confusion_matrices(population: Population) -> Figure:
   title_height = 0.15 * (1 + max(title.count("\n") for title in titles))
   row_height = panel + title_height + 0.55 + leaning
   figsize = (
-    # The layout keeps to the limit, but rounding may not.
+    # The layout respects this limit, except for rounding.
     min(num_columns * (panel + 0.2 + leaning) - leaning + label_width + 1.3, figures.MAX_WIDTH),
     num_rows * row_height + 0.1,
   )
@@ -267,16 +266,16 @@ def confusion_matrices(population: Population) -> Figure:
 def _confusion_layout(
   num_arms: int, num_classes: int, label_width: float
 ) -> tuple[int, float, float]:
-  """Returns how many panels stand in a row, their width, and how far names lean out of them.
+  """Returns the number of panels per row, their width, and how far class names stick out of them.
 
-  All in inches, as is `label_width`, that of the longest name. Names that are wider than a cell
-  lean by 45 degrees, and so reach as far to the left as below.
+  Lengths are in inches; `label_width` is the width of the longest name. Names that are wider than a
+  cell are rotated by 45 degrees, so they extend as far to the left as downwards.
   """
   panel = float(np.clip(0.36 * num_classes, 1.75, 7.5))
   leaning = 0.7 * label_width if label_width > 0.9 * panel / num_classes else 0.0
-  # On the left stand the names of the rows, on the right the colour bar.
+  # The names of the rows need space on the left, the colour bar on the right.
   room, gap = figures.MAX_WIDTH - label_width - 1.3 + leaning, 0.2 + leaning
-  # Smaller panels rather than fewer in a row, within reason.
+  # Shrink panels by up to 15% before putting fewer in a row.
   num_columns = min(num_arms, max(1, int(room / (0.85 * panel + gap))))
   return num_columns, min(panel, room / num_columns - gap), leaning
 
@@ -292,11 +291,11 @@ def _confusion_title(population: Population, arm: str, width: float) -> str:
 def _label_cells(
   ax: Axes, image: AxesImage, counts: np.ndarray, rates: np.ndarray, cell: float
 ) -> None:
-  """Writes counts and rates `[C, C]` into cells `cell` inches wide, as large as they fit."""
+  """Writes counts and rates `[C, C]` into cells `cell` inches wide, as large as fits."""
   num_classes = len(counts)
   if num_classes > 26:
     return
-  # In inches per point.
+  # In inches, per point of text size.
   widest = max(figures.text_width(text, 1) for text in (f"{counts.max():,}", "100.0%"))
   size = min(figures.TEXT_SIZE, 0.85 * cell / widest, 72 * cell / 2.8)
   for row, column in np.ndindex(counts.shape):
@@ -304,14 +303,14 @@ def _label_cells(
     if (num_classes <= 4 or row == column) and counts[row].any():
       text += f"\n{rates[row, column]:.1%}"
     luminance = np.dot(image.to_rgba(rates[row, column])[:3], (0.299, 0.587, 0.114))
-    # About where black and white are equally far from the cell's colour.
+    # Black and white have about equal contrast to this luminance.
     color = "white" if luminance < 0.46 else "black" if counts[row, column] else "0.6"
     cell_text = ax.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
-    cell_text.set_in_layout(False)  # it never leaves the panel, and measuring it takes seconds
+    cell_text.set_in_layout(False)  # it cannot leave the panel, and measuring it takes seconds
 
 
 def _label_classes(ax: Axes, labels: list[str], lean: bool, panel: float, first: bool) -> None:
-  """Names classes on both axes of a panel `panel` inches wide; rows only where it is `first`."""
+  """Writes class names below a panel `panel` inches wide and, if it is `first`, to its left."""
   num_classes = len(labels)
   step = math.ceil(num_classes * 0.15 / panel)  # a line of text is about 0.15 inches high
   ticks = np.arange(0, num_classes, step)
@@ -340,22 +339,22 @@ def _label_classes(ax: Axes, labels: list[str], lean: bool, panel: float, first:
 def metric_distribution(population: Population, metric: str = "test_accuracy") -> Figure:
   """Draws one metric of every member, and each arm's mean with its 95% interval.
 
-  A small dot is one member, spread vertically by its seed alone; a thin line joins the members of a
-  seed. The large marker is the mean over seeds, the bar its 95% interval (Student t, as in
-  `jaxdl.stats.summarize`; a rate's is cut to 0 and 100%), and both are written out on the right.
-  Members that diverged have no value: they are counted under the arm's name. The members set the
-  limits of the axis, an interval widens them by half at most: that of two seeds would leave nothing
-  else to be seen.
+  A small dot is one member; its vertical offset depends only on the seed, and a thin line joins the
+  members of a seed. The large marker is the mean over seeds and the bar its 95% interval (Student's
+  t, as in `jaxdl.stats.summarize`; the interval of a rate is cut to 0 and 100%). Both are written
+  out on the right. Members that diverged have no value; they are counted below the arm's name. The
+  axis holds all members, and intervals widen it by half at most: the interval of two seeds would
+  otherwise dwarf everything else.
 
   Args:
-    population: metrics `[S, A]`; accuracy, precision, recall and F1 are shown in %.
-    metric: one of `population.metrics`, or "epochs".
+    population: the trained members; accuracy, precision, recall and F1 are shown in %.
+    metric: a key of `population.metrics`, or "epochs".
 
   Returns:
     A figure with one row per arm.
 
   Raises:
-    InputError: when there is no such metric.
+    InputError: there is no such metric.
   """
   scores = population.scores(metric)
   is_rate = metric in RATES
@@ -363,7 +362,7 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
   num_seeds, num_arms = scores.values.shape
   figure = Figure(figsize=(8.5, 0.95 + 0.62 * num_arms), layout="constrained")
   ax = figure.subplots()
-  # Multiples of the golden ratio fill an interval evenly, however many there are.
+  # Multiples of the golden ratio, modulo 1, fill an interval evenly for any number of seeds.
   spread = np.arange(1, num_seeds + 1) * (math.sqrt(5) - 1) / 2 % 1 - 0.5  # [S]
   heights = np.arange(num_arms) + 0.44 * spread[:, None] - 0.1  # [S, A]
   alpha = float(np.clip(4 / num_seeds, 0.15, 0.5))
@@ -395,7 +394,7 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
 def _draw_summary(
   ax: Axes, summary: stats.ArmSummary, index: int, style: figures.ArmStyle, is_rate: bool
 ) -> None:
-  """Draws an arm's mean and interval under its dots, and writes them at the right edge."""
+  """Draws an arm's mean and interval below its dots, and writes both at the right edge."""
 
   def write(value):
     return f"{value:.2f}" if is_rate else f"{value:.4g}"
@@ -443,27 +442,28 @@ class _Predictions(NamedTuple):
 def worst_mistakes(
   population: Population, images: np.ndarray, arm: str | None = None, num_images: int = 24
 ) -> Figure:
-  """Shows the test images that are classified worst.
+  """Shows the worst classified test images.
 
-  First mistakes, then, if there is room, correct ones; both by the probability of the true class,
-  lowest first, and in the order of the test set where it is the same. Probabilities are means over
-  the seeds that did not diverge, and the prediction is made from them: the class of the largest,
-  or, with one output, class 1 where its probability is above the arm's threshold. Over several
-  arms, both probabilities and thresholds are averaged.
+  Mistakes come first, then correct images if there is room. Both are ordered by the probability of
+  the true class, lowest first; ties keep the order of the test set. Probabilities are means over
+  the seeds that did not diverge. The prediction is the class with the largest probability or, with
+  one output, class 1 if its probability is above the arm's threshold. For several arms, both
+  probabilities and thresholds are averaged.
 
   Args:
-    population: mean probabilities `[A, N, C]` and test labels `[N]`.
+    population: the trained members, tested on `images`.
     images: the test images `[N, H, W, D]` uint8, D = 1 (grey) or 3 (RGB).
-    arm: the arm that predicts; None takes the mean over all arms.
-    num_images: most images to show.
+    arm: the arm that predicts; None averages all arms.
+    num_images: maximum number of images to show.
 
   Returns:
-    A figure with a grid of images. Mistakes have a thick orange frame and a cross, correct ones a
+    A figure with a grid of images. Mistakes have a thick orange frame and a cross, correct images a
     thin blue frame and a tick.
 
   Raises:
-    InputError: when there is no such arm, or `num_images` is not positive.
-    ValueError: when the images are not those of the test labels, or neither grey nor RGB.
+    InputError: there is no such arm, or `num_images` is not positive.
+    ValueError: the number of images is not that of the test labels, or they are neither grey nor
+      RGB.
   """
   if arm is not None and arm not in population.arms:
     raise unknown_name("arm", arm, population.arms)
@@ -495,14 +495,14 @@ def worst_mistakes(
 
 
 def _predict(population: Population, names: list[str]) -> _Predictions:
-  """Returns what the mean over these arms and their seeds predicts."""
+  """Returns the predictions of the mean over these arms and their seeds."""
   labels = population.test_labels
   places = [list(population.arms).index(name) for name in names]
   probabilities = population.mean_probabilities[places].mean(axis=0)  # [N, C]
   num_examples, num_classes = probabilities.shape
   predicted = probabilities.argmax(axis=-1)  # [N]
   if num_classes == 2:
-    # The largest of two outputs wins: a threshold of one half.
+    # With two outputs the larger one wins, which is a threshold of one half.
     thresholds = [
       arm.threshold if losses.num_outputs(arm.loss, num_classes) == 1 else 0.5
       for arm in (population.arms[name] for name in names)
@@ -515,7 +515,7 @@ def _predict(population: Population, names: list[str]) -> _Predictions:
 
 
 def _image_grid(num_images: int, aspect: float) -> tuple[Figure, list[Axes]]:
-  """Returns a figure with one panel per image, `aspect` being height by width."""
+  """Returns a figure with one panel per image; `aspect` is an image's height over its width."""
   num_columns = min(6, num_images)
   num_rows = math.ceil(num_images / num_columns)
   width = max(num_columns * figures.MAX_WIDTH / 6, 4.0)
@@ -527,7 +527,7 @@ def _image_grid(num_images: int, aspect: float) -> tuple[Figure, list[Axes]]:
 def _describe(
   ax: Axes, class_names: tuple[str, ...], label: int, predictions: _Predictions, index: int
 ) -> None:
-  """Titles and frames a panel by what is predicted for its image."""
+  """Titles and frames the panel of an image according to its prediction."""
   predicted = predictions.predicted[index]
   mistake = predicted != label
   true_name, predicted_name = (
@@ -549,12 +549,12 @@ def _describe(
 
 
 def _has_diverged(population: Population, arm: str) -> np.ndarray:
-  """Returns `[S]` bool."""
+  """Returns which seeds of an arm diverged, `[S]` bool."""
   return population.status[:, list(population.arms).index(arm)] == "diverged"
 
 
 def _arm_label(population: Population, arm: str, width: float, separator: str = "\n") -> str:
-  """Returns an arm's name, in at most two lines `width` inches wide, and how many diverged."""
+  """Returns an arm's name, in up to two lines `width` inches wide, and how many seeds diverged."""
   diverged = _has_diverged(population, arm)
   label = figures.fit(arm, width, figures.TEXT_SIZE, max_lines=2)
   if diverged.any():

@@ -11,60 +11,62 @@ if TYPE_CHECKING:
   import pandas as pd
 
 
-def members_table(trained: Population) -> "pd.DataFrame":
-  """Returns a row per member, seeds outermost; what a diverged member does not have is missing."""
+def members_table(population: Population) -> "pd.DataFrame":
+  """Returns a row per member, ordered by seed; missing values mark members that diverged."""
   import pandas as pd
 
-  num_seeds, num_arms = trained.status.shape
-  diverged = (trained.status == "diverged").ravel()
+  num_seeds, num_arms = population.status.shape
+  diverged = (population.status == "diverged").ravel()
   columns: dict[str, Any] = {
-    "seed": np.repeat(trained.seeds, num_arms),
-    "arm": list(trained.arms) * num_seeds,
-    "status": trained.status.ravel(),
-    "epochs": trained.epochs.ravel(),
-    "best_epoch": pd.array(trained.best_epoch.ravel(), dtype="Int64"),
-    "num_params": trained.num_params.ravel(),
+    "seed": np.repeat(population.seeds, num_arms),
+    "arm": list(population.arms) * num_seeds,
+    "status": population.status.ravel(),
+    "epochs": population.epochs.ravel(),
+    "best_epoch": pd.array(population.best_epoch.ravel(), dtype="Int64"),
+    "num_params": population.num_params.ravel(),
   }
-  columns["best_epoch"][trained.best_epoch.ravel() == 0] = pd.NA
-  # Without a validation set its columns are empty, not missing.
+  columns["best_epoch"][population.best_epoch.ravel() == 0] = pd.NA
+  # Without a validation set, these columns exist but have no values.
   columns |= dict.fromkeys(("train_loss", "val_loss", "val_accuracy"), np.nan)
-  columns |= {name: values.astype(float).ravel() for name, values in trained.metrics.items()}
-  if len(trained.class_names) == 2:
+  columns |= {name: values.astype(float).ravel() for name, values in population.metrics.items()}
+  if len(population.class_names) == 2:
     for name, (row, column) in {"tn": (0, 0), "fp": (0, 1), "fn": (1, 0), "tp": (1, 1)}.items():
-      columns[name] = pd.array(trained.confusion[:, :, row, column].ravel(), dtype="Int64")
+      columns[name] = pd.array(population.confusion[:, :, row, column].ravel(), dtype="Int64")
       columns[name][diverged] = pd.NA
-  columns["train_seconds"] = trained.train_seconds.ravel()
+  columns["train_seconds"] = population.train_seconds.ravel()
   return pd.DataFrame(columns)
 
 
-def curves_table(trained: Population) -> "pd.DataFrame":
-  """Returns a row per member and epoch that it trained, seeds outermost, epochs from 1."""
+def curves_table(population: Population) -> "pd.DataFrame":
+  """Returns a row per member and trained epoch, ordered by seed; epochs count from 1."""
   import pandas as pd
 
-  num_epochs = trained.curves["train_loss"].shape[-1]
+  num_epochs = population.curves["train_loss"].shape[-1]
   epoch = np.arange(1, num_epochs + 1)
-  seed, arm, step = np.nonzero(epoch <= trained.epochs[..., None])
+  seed, arm, step = np.nonzero(epoch <= population.epochs[..., None])
   columns = {
-    "seed": np.array(trained.seeds)[seed],
-    "arm": np.array(list(trained.arms), dtype=object)[arm],
+    "seed": np.array(population.seeds)[seed],
+    "arm": np.array(list(population.arms), dtype=object)[arm],
     "epoch": epoch[step],
   }
-  columns |= {name: curve[seed, arm, step] for name, curve in trained.curves.items()}
+  columns |= {name: curve[seed, arm, step] for name, curve in population.curves.items()}
   return pd.DataFrame(columns)
 
 
-def per_class_table(trained: Population) -> "pd.DataFrame":
-  """Returns a row per member and class: how many examples, precision, recall, F1."""
+def per_class_table(population: Population) -> "pd.DataFrame":
+  """Returns a row per member and class: number of examples, precision, recall and F1."""
   import pandas as pd
 
-  num_seeds, num_arms, num_classes = trained.confusion.shape[:3]
+  num_seeds, num_arms, num_classes = population.confusion.shape[:3]
   size = num_arms * num_classes
-  scores = metrics.per_class(trained.confusion)  # [S, A, C] each
+  scores = metrics.per_class(population.confusion)  # [S, A, C] each
   columns = {
-    "seed": np.repeat(trained.seeds, size),
-    "arm": np.tile(np.repeat(np.array(list(trained.arms), dtype=object), num_classes), num_seeds),
-    "class": list(trained.class_names) * (num_seeds * num_arms),
-    "num_examples": trained.confusion.sum(axis=-1).ravel(),
+    "seed": np.repeat(population.seeds, size),
+    "arm": np.tile(
+      np.repeat(np.array(list(population.arms), dtype=object), num_classes), num_seeds
+    ),
+    "class": list(population.class_names) * (num_seeds * num_arms),
+    "num_examples": population.confusion.sum(axis=-1).ravel(),
   }
   columns |= {
     name: score.ravel() for name, score in zip(("precision", "recall", "f1"), scores, strict=True)
@@ -72,13 +74,14 @@ def per_class_table(trained: Population) -> "pd.DataFrame":
   return pd.DataFrame(columns)
 
 
-def confusion_arrays(trained: Population) -> dict[str, np.ndarray]:
+def confusion_arrays(population: Population) -> dict[str, np.ndarray]:
+  """Returns name -> array, with confusion matrices `[S, A, C, C]` and the names of their axes."""
   arrays = {
-    "confusion": trained.confusion,
-    "seeds": np.array(trained.seeds),
-    "arms": np.array(list(trained.arms)),
-    "class_names": np.array(trained.class_names),
+    "confusion": population.confusion,
+    "seeds": np.array(population.seeds),
+    "arms": np.array(list(population.arms)),
+    "class_names": np.array(population.class_names),
   }
-  if trained.confusion_at_half is not None:
-    arrays["confusion_at_half"] = trained.confusion_at_half
+  if population.confusion_at_half is not None:
+    arrays["confusion_at_half"] = population.confusion_at_half
   return arrays

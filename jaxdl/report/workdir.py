@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -26,8 +25,10 @@ from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.nn import augment
+from jaxdl.population import environment
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
+from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
 from jaxdl.store import files
 from jaxdl.store import store as store_lib
@@ -40,10 +41,13 @@ from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
 from jaxdl.report.tables import confusion_arrays, curves_table, members_table, per_class_table
 
 CONFIG_FILE = "config.json"
+_PROVENANCE = "provenance.json"
 _PARTIAL = "partial"
 _REFUSE = "choose another workdir, or replace what is there with --overwrite"
-_FILES = (
-  "provenance.json",
+_NAMES = (
+  CONFIG_FILE,
+  FIGURES,
+  TABLES,
   "members.csv",
   "per_class.csv",
   "curves.parquet",
@@ -98,7 +102,8 @@ class Workdir:
         process trains on.
 
     Raises:
-      InputError: where the directory cannot be written, is in use, or holds another run.
+      InputError: where the directory cannot be written, is in use, holds another run, or has
+        something that no run has made in the place of what a run makes.
     """
     self.path = pathlib.Path(path)
     if not str(path):
@@ -117,9 +122,9 @@ class Workdir:
       self.path /= _PARTIAL  # the report's own folder, and lock
     self._lock = files.Lock(self.path)
     try:
+      files.check_replaceable(self.path, _NAMES, _PROVENANCE)
       if overwrite and not partial:
-        with files.naming(self.path):
-          shutil.rmtree(self.path / RUN, ignore_errors=True)
+        self.store.clear()
       else:
         self._check_config()
     except BaseException:
@@ -134,11 +139,6 @@ class Workdir:
       return
     file = self.path / CONFIG_FILE
     if not file.exists():
-      strangers = [name for name in _FILES if (self.path / name).exists()]
-      if strangers:
-        raise InputError(
-          f"workdir {str(self.path)!r} holds a {strangers[0]} of no known run; {_REFUSE}"
-        )
       return
     try:
       there = json.loads(file.read_text(encoding="utf-8"))
@@ -150,13 +150,22 @@ class Workdir:
         f"now); {_REFUSE}"
       )
 
-  def claim(self, dataset: Dataset, groups: Sequence[Group], device: DeviceKind):
+  def claim(
+    self,
+    dataset: Dataset,
+    groups: Sequence[Group],
+    device: DeviceKind,
+    observe: Observer | None = None,
+    keep_logits: bool = False,
+  ):
     """Says what is about to train here, before anything of it does.
 
     Args:
       dataset: as it will be trained on.
       groups: how its members are cut into chunks.
       device: what they train on.
+      observe: what else is recorded, as `jaxdl.launch.run` takes it.
+      keep_logits: likewise.
 
     Raises:
       InputError: the run that is there is another one.
@@ -164,14 +173,17 @@ class Workdir:
     identity = {
       "config": self._config,
       "dataset_checksum": dataset.checksum,
-      "jax": ".".join(jax.__version__.split(".")[:2]),  # so long as its major version is 0
+      "class_names": list(dataset.class_names),
+      "environment": environment.describe(),
       "device_kind": device.name,
-      "programs": {str(group.index): _program_identity(group) for group in groups},
+      "observe": None if observe is None else getattr(observe, "__qualname__", "unnamed"),
+      "keep_logits": keep_logits,
+      "programs": {str(group.number): _program_identity(group) for group in groups},
     }
-    there = self.store.read_identity() if self._partial else self.store.claim(identity)
-    self._refuse_differences(there, json.loads(json.dumps(identity)))
+    there = self.store.join() if self._partial else self.store.claim(identity)
+    self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
 
-  def _refuse_differences(self, there: dict[str, Any], now: dict[str, Any]):
+  def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]):
     found = [
       f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
       for name, old, new in _differences(there, now)
@@ -212,8 +224,7 @@ class Workdir:
     """
     # Without its config a directory is no run, so one that is interrupted while the files move is
     # not taken for one.
-    replaces = (CONFIG_FILE, FIGURES, TABLES)
-    with files.staging(self.path, replaces, last=(CONFIG_FILE,)) as stage:
+    with files.staging(self.path, _PROVENANCE, last=(CONFIG_FILE,)) as stage:
       self._write(stage, experiment, dataset, trained, verdicts, extra, shown or trained)
 
   def _provenance(self, dataset: Dataset, trained: Population) -> dict[str, Any]:
@@ -241,7 +252,7 @@ class Workdir:
     captions = [(name, caption) for name, caption, _ in pictures]
     text = render(experiment, shown, verdicts, origin, captions, extra.sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
-    _write_json(stage / "provenance.json", origin)
+    _write_json(stage / _PROVENANCE, origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
     members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
     per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")

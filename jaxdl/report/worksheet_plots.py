@@ -1,5 +1,6 @@
 """The picture of a worksheet: its computation graph."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -7,14 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from jaxdl.byhand.expressions import Derivative
 from jaxdl.byhand.worksheet.checker import WRONG, CheckedClaim, CheckedWorksheet
 from jaxdl.report import figures, graph_layout
 
-# In inches: a line of text, the margin around it, the column of derivatives beside the givens of a
-# node, the gaps between columns and between nodes.
+# In inches: the height of a line of text, the margin around it, the width of the derivatives beside
+# a node's givens, the gaps between columns and between nodes.
 _LINE, _PAD, _BRANCH, _GAP_X, _GAP_Y = 0.17, 0.07, 0.78, 0.95, 0.16
-# A larger graph is no longer a picture to look at.
+# A larger graph is unreadable.
 _MOST_BOXES, _MOST_EDGES = 300, 1000
+
+
+# (node, name) for an edge, ("", name) for a box -> wrong claims.
+_Wrong = Mapping[tuple[str, str], list[CheckedClaim]]
 
 
 class _Box(NamedTuple):
@@ -27,12 +33,12 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
   """Draws a worksheet's computation graph, values on the nodes, derivatives on the edges.
 
   An arrow leads to a node from each name in its equation and carries the derivative of that
-  equation by the name, others held fast. Givens that only one node uses hang below it. Values are
-  the right ones. A claim that is wrong (a slip, or inconsistent) is written in orange where it
-  belongs: at its node or given, at its edge, or, for other derivatives, at what they are by.
+  equation with respect to the name, others held fixed. Givens that only one node uses hang below
+  it. Values are the right ones. A wrong claim is written in orange where it belongs: at its node or
+  given, at its edge, or, for any other derivative du/dv, at v.
 
   Returns:
-    A figure as large as the graph; one that says so if the graph is too large to be drawn.
+    A figure as large as the graph, or, if the graph is too large to be drawn, one that says so.
   """
   sheet = checked.worksheet
   users = {
@@ -71,23 +77,23 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
   return figures.finish(figure)
 
 
-def _wrong_claims(checked: CheckedWorksheet) -> dict[tuple[str, str], list[CheckedClaim]]:
-  """Returns the wrong claims by where they belong: (node, given) for an edge, ("", name) else."""
+def _wrong_claims(checked: CheckedWorksheet) -> _Wrong:
+  """Returns the wrong claims by place."""
   places: dict[tuple[str, str], list[CheckedClaim]] = {}
   for claim, result in zip(checked.worksheet.claims, checked.claims, strict=True):
     if result.status in WRONG:
-      of, by = getattr(claim.of, "of", ""), getattr(claim.of, "by", None)
-      if by is None:
-        place = ("", claim.of.name)
+      of = claim.of
+      if isinstance(of, Derivative):
+        place = (of.of, of.by) if (of.of, of.by) in checked.partials else ("", of.by)
       else:
-        place = (of, by) if (of, by) in checked.partials else ("", by)
+        place = ("", of.name)
       places.setdefault(place, []).append(result)
   return places
 
 
-def _wrong_text(wrong, name: str, user: str = "") -> list[str]:
-  """Returns the wrong claims of a name's own place, or of its edge to a user."""
-  claims = [*wrong.get((user, name), ())]
+def _wrong_text(wrong: _Wrong, name: str, user: str = "") -> list[str]:
+  """Returns the wrong claims at a name's box, or at its edge to a user."""
+  claims = wrong.get((user, name), ())
   return [figures.plain(f"✗ {claim.of} = {claim.claimed}") for claim in claims]
 
 
@@ -99,7 +105,7 @@ def _slope_text(checked: CheckedWorksheet, node: str, name: str) -> str:
   return f"{checked.partials[node, name] + 0.0:.4g}"  # never -0
 
 
-def _box_lines(checked: CheckedWorksheet, name: str, wrong) -> list[str]:
+def _box_lines(checked: CheckedWorksheet, name: str, wrong: _Wrong) -> list[str]:
   return [_value_text(checked, name), *_wrong_text(wrong, name)]
 
 
@@ -120,7 +126,7 @@ def _box_size(box: _Box) -> graph_layout.Size:
 
 
 def _graph_axes(title: str, layout: graph_layout.Layout) -> tuple[Figure, Axes]:
-  """Returns a figure with room for the graph, whose unit is the inch, y downwards."""
+  """Returns a figure with room for the graph, in inches, y downwards."""
   margin, head, foot = 0.2, 0.4, 0.6
   width = max(layout.width, 6.0) + 2 * margin
   height = layout.height + head + foot
@@ -139,8 +145,8 @@ def _graph_axes(title: str, layout: graph_layout.Layout) -> tuple[Figure, Axes]:
     fontweight="bold",
   )
   legend = (
-    "In a box: the right value. On a line: the derivative of the equation that it leads to by what "
-    "it comes from. Orange, ✗: as it was claimed, wrongly."
+    "In a box: the right value. On a line: the derivative of the equation at its head with respect "
+    "to the name at its tail. Orange, ✗: a wrong claim."
   )
   ax.text(
     middle,
@@ -206,12 +212,14 @@ def _label(ax: Axes, x: float, y: float, text: str, wrong: bool) -> None:
   )
 
 
-def _draw_edges(ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout, wrong) -> None:
-  """Draws the arrows, then their derivatives where they cover least of each other."""
+def _draw_edges(
+  ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout, wrong: _Wrong
+) -> None:
+  """Draws the arrows, then their derivatives where they overlap least."""
   ends = {edge: (points[-2], points[-1]) for edge, points in layout.routes.items()}
   taken: list[tuple[float, float, float, float]] = []
   for (name, node), points in layout.routes.items():
-    mistakes = _wrong_text(wrong, name, node) if (node, name) in wrong else []
+    mistakes = _wrong_text(wrong, name, node)
     color = figures.MISTAKE_COLOR if mistakes else "0.55"
     ax.plot(*zip(*points, strict=True), color=color, linewidth=0.8, zorder=1)
     arrow = {"arrowstyle": "-|>", "color": color, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
@@ -221,8 +229,13 @@ def _draw_edges(ax: Axes, checked: CheckedWorksheet, layout: graph_layout.Layout
     _label(ax, x, y, text, wrong=bool(mistakes))
 
 
-def _label_place(text: str, ends, edge, taken) -> tuple[float, float]:
-  """Returns where along its edge a label covers least, and notes it in `taken`."""
+def _label_place(
+  text: str,
+  ends: Mapping[tuple[str, str], tuple[graph_layout.Point, graph_layout.Point]],
+  edge: tuple[str, str],
+  taken: list[tuple[float, float, float, float]],
+) -> graph_layout.Point:
+  """Returns where along its edge a label overlaps least, and adds the place to `taken`."""
   lines = text.split("\n")
   half_width = max(figures.text_width(line, figures.SMALL_TEXT_SIZE) for line in lines) / 2 + 0.02
   half_height = 0.07 * len(lines)
@@ -243,8 +256,12 @@ def _label_place(text: str, ends, edge, taken) -> tuple[float, float]:
   return (taken[-1][0] + taken[-1][2]) / 2, (taken[-1][1] + taken[-1][3]) / 2
 
 
-def _crosses(start, end, rectangle: tuple[float, float, float, float]) -> bool:
-  """Returns whether a line from left to right goes through a rectangle."""
+def _crosses(
+  start: graph_layout.Point,
+  end: graph_layout.Point,
+  rectangle: tuple[float, float, float, float],
+) -> bool:
+  """Returns whether a line from left to right crosses a rectangle."""
   (x0, y0), (x1, y1) = start, end
   low, high = max(x0, rectangle[0]), min(x1, rectangle[2])
   if low >= high:

@@ -186,13 +186,13 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
   Raises:
     ValueError: `p_values` is not a vector of numbers in [0, 1].
   """
-  p_values = np.asarray(p_values, dtype=np.float64)
-  if p_values.ndim != 1 or not np.all((p_values >= 0) & (p_values <= 1)):
-    raise ValueError(f"p_values must be a vector of numbers in [0, 1], got {p_values}")
-  order = np.argsort(p_values, kind="stable")
-  factors = np.arange(len(p_values), 0, -1)
-  corrected = np.empty_like(p_values)
-  corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * p_values[order]))
+  p = np.asarray(p_values, dtype=np.float64)
+  if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
+    raise ValueError(f"p_values must be a vector of numbers in [0, 1], got {p}")
+  order = np.argsort(p, kind="stable")
+  factors = np.arange(len(p), 0, -1)
+  corrected = np.empty_like(p)
+  corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
   return corrected
 
 

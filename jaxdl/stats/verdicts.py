@@ -169,8 +169,10 @@ def compare(
   p_holm = holm(p_values)
   p_beyond = holm([family.test_beyond_margin(d) for d in differences])
   return [
-    _verdict(scores, *pair, d, family, tuple(map(float, p)))
-    for pair, d, *p in zip(pairs, differences, p_values, p_holm, p_beyond, strict=True)
+    _verdict(scores, *pair, d, family, (p, float(after_holm), float(beyond)))
+    for pair, d, p, after_holm, beyond in zip(
+      pairs, differences, p_values, p_holm, p_beyond, strict=True
+    )
   ]
 
 

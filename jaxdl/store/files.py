@@ -3,8 +3,11 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
+import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import uuid
@@ -13,7 +16,8 @@ from typing import Any, BinaryIO
 
 from jaxdl.errors import InputError
 
-STAGING = ".staging"
+MANIFEST = "files.json"
+_STAGING = ".jaxdl-"
 _LOCK = ".lock"
 
 
@@ -66,41 +70,123 @@ def flush_folder(folder: pathlib.Path):
 
 @contextlib.contextmanager
 def staging(
-  folder: pathlib.Path, replaces: Sequence[str] = (), last: Sequence[str] = ()
+  folder: pathlib.Path, manifest: str = MANIFEST, last: Sequence[str] = ()
 ) -> Iterator[pathlib.Path]:
-  """Yields an empty folder whose content moves to `folder` once it is complete.
+  """Yields an empty folder whose content moves to `folder` in place of what came there before.
+
+  The file `manifest` lists what comes, with hashes, under "files". Nothing is deleted or replaced
+  that it does not list, or that has changed since. It is there before the others and stays until
+  they are gone, so that it vouches for them whenever the process is killed.
 
   Args:
-    folder: created if it does not exist.
-    replaces: names in `folder` that are deleted, even if nothing new takes their place.
-    last: names that move after all others, because they vouch for the others.
+    folder: created if it does not exist; one process at a time, see `Lock`.
+    manifest: a JSON file of an object, which may be staged with other content.
+    last: names that are deleted before all others and move after them, as they vouch for the rest.
 
   Raises:
-    InputError: something cannot be written. What was in `folder` before is then still there, unless
-      the move itself failed halfway.
+    InputError: something cannot be written, or stands in the place of what comes. What was in
+      `folder` before is then still there, unless the move itself failed halfway.
   """
-  stage = folder / STAGING
   with naming(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{_STAGING}*"):  # by a process that was killed
+      if re.fullmatch(r"[0-9a-f]{32}", left.name.removeprefix(_STAGING)):
+        shutil.rmtree(left)
+    stage = folder / f"{_STAGING}{uuid.uuid4().hex}"
     try:
-      shutil.rmtree(stage, ignore_errors=True)  # left by a process that was killed
-      stage.mkdir(parents=True)
+      stage.mkdir()
       yield stage
-      for name in replaces:
-        _remove(folder / name)
+      _write_manifest(stage, manifest)
       names = {path.name for path in stage.iterdir()}
-      for name in (*sorted(names - set(last)), *(name for name in last if name in names)):
-        if (folder / name).is_dir():
-          shutil.rmtree(folder / name)
+      made = check_replaceable(folder, sorted(names), manifest)
+      _delete(folder, sorted(made, key=lambda name: name not in last))
+      (folder / manifest).unlink(missing_ok=True)
+      ends = {manifest: 0, **{name: 2 + place for place, name in enumerate(last)}}
+      for name in sorted(names, key=lambda name: ends.get(name, 1)):
         os.replace(stage / name, folder / name)
+      flush_folder(folder)
     finally:
       shutil.rmtree(stage, ignore_errors=True)
 
 
-def _remove(path: pathlib.Path):
-  if path.is_dir():
-    shutil.rmtree(path)
-  else:
-    path.unlink(missing_ok=True)
+def check_replaceable(
+  folder: pathlib.Path, names: Sequence[str], manifest: str = MANIFEST
+) -> list[str]:
+  """Checks that `staging` may put files and folders of some names into a folder.
+
+  Returns:
+    The files that would be deleted: all that the folder's manifest lists.
+
+  Raises:
+    InputError: something stands in the place of what would come, or of what would be deleted, that
+      did not come there by `staging` or has changed since; it names the file.
+  """
+  made = _read_manifest(folder / manifest)
+  tops = {name.partition("/")[0] for name in made}
+  for name in sorted({*names, *tops} - {manifest}):
+    for path in _files_in(folder / name):
+      known = made.get(path.relative_to(folder).as_posix())
+      if known is None or path.is_symlink() or not path.is_file() or known != _hash(path):
+        raise InputError(
+          f"{str(path)!r} was made by no run, or has changed since; move it away, or choose "
+          "another workdir"
+        )
+  return list(made)
+
+
+def _write_manifest(stage: pathlib.Path, manifest: str):
+  file = stage / manifest
+  content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+  paths = sorted(path for path in stage.rglob("*") if path.is_file() and path != file)
+  content["files"] = {path.relative_to(stage).as_posix(): _hash(path) for path in paths}
+  file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _read_manifest(file: pathlib.Path) -> dict[str, str]:
+  """Returns name -> hash of the files that a manifest lists; none if there is no manifest."""
+  if not os.path.lexists(file):
+    return {}
+  with naming(file, "read"):
+    text = file.read_bytes() if file.is_file() else b""  # reading a pipe might never end
+  try:
+    made = json.loads(text)["files"]
+    if not all(_is_below(name) for name in made):
+      raise ValueError("it lists a file of another folder")
+    return dict(made.items())
+  except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+    raise InputError(
+      f"{str(file)!r} was made by no run, or by an older version of jaxdl; move it away, or choose "
+      "another workdir"
+    ) from error
+
+
+def _is_below(name: str) -> bool:
+  return not pathlib.PurePosixPath(name).is_absolute() and ".." not in name.split("/")
+
+
+def _files_in(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields the files and links at or below a path, in order."""
+  if path.is_dir() and not path.is_symlink():
+    for inner in sorted(path.iterdir()):
+      yield from _files_in(inner)
+  elif os.path.lexists(path):
+    yield path
+
+
+def _hash(file: pathlib.Path) -> str:
+  with open(file, "rb") as stream:
+    return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _delete(folder: pathlib.Path, names: Sequence[str]):
+  """Deletes files in a folder, and the folders below it that they leave empty."""
+  for name in names:
+    (folder / name).unlink(missing_ok=True)
+  folders = {parent for name in names for parent in pathlib.PurePosixPath(name).parents}
+  for inner in sorted(folders, key=lambda path: -len(path.parts)):
+    if inner.parts:
+      with contextlib.suppress(OSError):  # it is not empty, or not there
+        (folder / inner).rmdir()
 
 
 @contextlib.contextmanager
@@ -123,18 +209,24 @@ class Lock:
     """Locks the folder, and creates it if it does not exist.
 
     Raises:
-      InputError: another process holds it, or it cannot be written.
+      InputError: another process holds it, it cannot be written, or its lock is some other file.
     """
     self._created = [path for path in (folder, *folder.parents) if not path.exists()]
     self._file = folder / _LOCK
     with naming(folder):
       folder.mkdir(parents=True, exist_ok=True)
       while True:
-        self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        self._descriptor = os.open(self._file, flags, 0o666)
+        owner = os.read(self._descriptor, 200).decode(errors="replace").strip()
+        if owner and not owner.startswith("process "):
+          os.close(self._descriptor)
+          raise InputError(
+            f"{str(self._file)!r} is no lock; move it away, or choose another workdir"
+          )
         try:
           fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-          owner = os.read(self._descriptor, 200).decode(errors="replace").strip()
           os.close(self._descriptor)
           raise InputError(
             f"workdir {str(folder)!r} is in use by {owner or 'another process'}; wait for it, or "

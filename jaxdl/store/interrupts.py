@@ -22,7 +22,7 @@ def interruptible() -> Iterator[None]:
   if threading.current_thread() is not threading.main_thread():
     yield  # signals do not arrive in other threads
     return
-  received = []
+  received: list[int] = []
 
   def receive(number, _):
     if received:

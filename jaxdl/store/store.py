@@ -7,20 +7,24 @@
   run.json                 the identity of the run; other runs are refused
 
 Results and checkpoints have the same format: an .npz file that contains a checksum and no pickle,
-so that damage is detected and reading a file cannot run code. Orbax saves this file as a single
-array, because its cost grows with the number of arrays (measured: 30 ms of a core for one, 90 ms
-for 40).
+so that damage is detected and reading a file cannot run code. The checksum covers the name of the
+chunk and the identity of the run, so that no file of another chunk or run is taken for its own.
+Orbax saves this file as a single array, because its cost grows with the number of arrays (measured:
+30 ms of a core for one, 90 ms for 40).
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import threading
+import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +37,20 @@ from jaxdl.store import files
 
 _LOGGER = logging.getLogger("jaxdl")
 _CHECKSUM = "sha256"
+_OWNER = "owner"
+# How long a worker may take for the file in hand after its run was overwritten.
+_PATIENCE_SECONDS = 10.0
+# What run.json says while a run is deleted, so that its rest is taken for no run.
+_OVERWRITTEN = {"overwritten": True}
+# All files that a run makes, and those that it leaves when it is killed while it writes.
+_NAME = r"g\d+-s\d+x\d+-a\d+x\d+"
+_MADE = re.compile(
+  rf"run\.json|(chunks/{_NAME}\.npz)|((split|locks)/{_NAME})|(failures/{_NAME}\.txt)|"
+  rf"(checkpoints/{_NAME}/\d+/.+)"
+)
+_LITTER = re.compile(
+  rf"(\w+/)?\.[^/]+\.[0-9a-f]{{32}}\.tmp|checkpoints/{_NAME}/(\.\d+|\d+\.orbax[^/]*)(/.+)?"
+)
 # Checkpoints kept of each chunk: if the newest is damaged, the one before it is used.
 _KEPT = 2
 
@@ -43,19 +61,20 @@ _ORBAX = threading.Lock()
 Arrays = Mapping[str, np.ndarray]
 
 
-def pack(arrays: Arrays) -> bytes:
-  """Returns the bytes of an .npz file with the arrays and a checksum of them."""
+def pack(arrays: Arrays, owner: str) -> bytes:
+  """Returns the bytes of an .npz file with the arrays, whose they are, and a checksum of it all."""
+  arrays = {**arrays, _OWNER: np.frombuffer(owner.encode(), np.uint8)}
   stream = io.BytesIO()
   checksum = np.frombuffer(_digest(arrays), np.uint8)
   np.savez(stream, allow_pickle=False, **{_CHECKSUM: checksum}, **arrays)
   return stream.getvalue()
 
 
-def unpack(content: bytes) -> dict[str, np.ndarray]:
+def unpack(content: bytes, owner: str) -> dict[str, np.ndarray]:
   """Returns the arrays that `pack` was given.
 
   Raises:
-    ValueError: the bytes are not from `pack`, or are damaged.
+    ValueError: the bytes are not from `pack`, are damaged, or belong to another owner.
   """
   try:
     with warnings.catch_warnings():
@@ -67,10 +86,22 @@ def unpack(content: bytes) -> dict[str, np.ndarray]:
         arrays = {name: file[name] for name in file.files}
     checksum = arrays.pop(_CHECKSUM).tobytes()
   except Exception as error:  # zipfile and numpy raise a dozen types of error on damaged files
-    raise ValueError(brief(error)) from error
+    raise ValueError(f"it is damaged: {brief(error)}") from error
   if checksum != _digest(arrays):
-    raise ValueError("wrong checksum")
+    raise ValueError("it is damaged: wrong checksum")
+  if _OWNER not in arrays:
+    raise ValueError("it does not say which chunk and run it is of")
+  found = arrays.pop(_OWNER).tobytes().decode()
+  if found != owner:
+    raise ValueError(f"it is of {found}, not of {owner}")
   return arrays
+
+
+def _run_of(identity: Mapping[str, Any] | None) -> str | None:
+  if identity is None:
+    return None
+  text = json.dumps(identity, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _digest(arrays: Arrays) -> bytes:
@@ -82,12 +113,34 @@ def _digest(arrays: Arrays) -> bytes:
   return digest.digest()
 
 
-class Store:
-  """The folder of one run. Threads may share it, and so may processes that train other chunks."""
+def _delete_folder(folder: pathlib.Path):
+  """Deletes a folder, also while a worker that outlived its run finishes a file in it."""
+  last = time.monotonic() + _PATIENCE_SECONDS
+  while folder.exists():
+    try:
+      shutil.rmtree(folder)
+    except OSError as error:
+      if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or time.monotonic() > last:
+        raise
+      time.sleep(0.1)
 
-  def __init__(self, folder: pathlib.Path):
-    """Uses a folder, which may already have content; writes nothing yet."""
-    self.folder = folder
+
+class Store:
+  """The folder of one run. Threads may share it, and so may processes that train other chunks.
+
+  Attributes:
+    folder: where everything is.
+    run: what tells its run from others, a hash of its identity; None before there is one.
+  """
+
+  def __init__(self, folder: pathlib.Path, run: str | None = None):
+    """Uses a folder, which may already have content; writes nothing yet.
+
+    Args:
+      folder: created once something is written.
+      run: of the store that has claimed the folder, in a process that works for it.
+    """
+    self.folder, self.run = folder, run
     self._saver = _Saver(self._write_checkpoint, str(folder))
 
   # --- Which run this is ---
@@ -103,16 +156,33 @@ class Store:
       compares the two.
 
     Raises:
-      InputError: the folder cannot be written, or its content cannot be read.
+      InputError: the folder cannot be written, its content cannot be read, or is none of a run's.
     """
-    identity = json.loads(json.dumps(identity))
     self._check_access()
-    claimed = self.read_identity()
-    if claimed is None:
+    if self.read_identity() is None:
+      self._check_made()
       self._write(self.folder / "run.json", json.dumps(identity, indent=2) + "\n")
-      claimed = identity
+    claimed = self.join()
     self._sweep()
-    return claimed
+    return dict(identity) if claimed is None else claimed
+
+  def join(self) -> dict[str, Any] | None:
+    """Makes this the store of the run that has claimed the folder; returns its identity or None.
+
+    Raises:
+      InputError: it cannot be read.
+    """
+    identity = self.read_identity()
+    self.run = _run_of(identity)
+    return identity
+
+  def check_run(self):
+    """Raises InputError if the folder is no longer that of the run that this store is of.
+
+    A worker may outlive the process that it works for, while another run takes the folder.
+    """
+    if _run_of(self.read_identity()) != self.run:
+      raise InputError(f"the run in {str(self.folder)!r} was deleted or replaced by another one")
 
   def read_identity(self) -> dict[str, Any] | None:
     """Returns the identity of the run that claimed the folder, or None if there is none.
@@ -120,18 +190,61 @@ class Store:
     Raises:
       InputError: it cannot be read.
     """
+    identity = self._read_identity()
+    if identity == _OVERWRITTEN:
+      raise InputError(
+        f"the run in {str(self.folder)!r} is half deleted; delete the rest with --overwrite"
+      )
+    return identity
+
+  def _read_identity(self) -> dict[str, Any] | None:
     file = self.folder / "run.json"
     try:
+      if file.exists() and not file.is_file():
+        raise ValueError("it is no regular file")  # reading a pipe might never end
       identity = json.loads(file.read_text(encoding="utf-8"))
-      if not isinstance(identity, dict) or not isinstance(identity.get("config"), dict):
-        raise ValueError("it is damaged")
+      if identity != _OVERWRITTEN and not isinstance(identity["config"], dict):
+        raise ValueError("its config is none")
     except FileNotFoundError:
       return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
       raise InputError(
-        f"cannot read {str(file)!r}: {error}; start anew with --overwrite"
+        f"{str(file)!r} is damaged or of no run ({brief(error)}); move it away, or choose another "
+        "workdir"
       ) from error
     return identity
+
+  def clear(self):
+    """Deletes the run in the folder, its identity last.
+
+    Raises:
+      InputError: something in the folder was made by no run, and nothing is deleted; or something
+        cannot be deleted.
+    """
+    self._check_access()
+    self._check_made()
+    if self._read_identity() is not None:
+      self._write(self.folder / "run.json", json.dumps(_OVERWRITTEN) + "\n")
+    self._sweep()
+    with files.naming(self.folder, "delete the run in"):
+      for name in ("checkpoints", "chunks", "split", "failures", "locks"):
+        _delete_folder(self.folder / name)
+      (self.folder / "run.json").unlink(missing_ok=True)
+
+  def _check_made(self):
+    """Raises InputError if something in the folder was made by no run."""
+    for name in sorted(self._files()):
+      if not _MADE.fullmatch(name) and not _LITTER.fullmatch(name):
+        raise InputError(
+          f"{str(self.folder / name)!r} was made by no run; move it away, or choose another workdir"
+        )
+
+  def _files(self) -> Iterator[str]:
+    """Yields the names of all files, and of links, relative to the folder."""
+    for folder, folders, names in os.walk(self.folder):
+      links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+      for name in (*names, *links):
+        yield (pathlib.Path(folder) / name).relative_to(self.folder).as_posix()
 
   def _check_access(self):
     """Raises InputError if this process lacks permission to read or replace something.
@@ -153,17 +266,17 @@ class Store:
 
   def _sweep(self):
     """Deletes what killed processes left half-written or did not come to delete."""
-    for path in [
-      *self.folder.glob(".*"),
-      *self.folder.glob("*/.*"),
-      *self.folder.glob("checkpoints/*/.*"),
-      *self.folder.glob("checkpoints/*/*.orbax*"),
-      *(p for p in self.folder.glob("checkpoints/*") if self.has_chunk(p.name)),
-    ]:
-      if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-      else:
-        path.unlink(missing_ok=True)
+    for pattern in (".*", "*/.*", "checkpoints/*/*"):
+      for path in self.folder.glob(pattern):
+        if not _LITTER.fullmatch(path.relative_to(self.folder).as_posix()):
+          continue
+        if path.is_dir():
+          shutil.rmtree(path, ignore_errors=True)
+        else:
+          path.unlink(missing_ok=True)
+    for folder in self.folder.glob("checkpoints/*"):
+      if self.has_chunk(folder.name):
+        self._delete_checkpoints(folder.name)
 
   def log_resumption(self, names: Sequence[str]):
     """Logs in one line how many of the chunks are done or have begun, if any."""
@@ -181,15 +294,16 @@ class Store:
     """Writes the results of a chunk, and deletes its checkpoints, which are no longer needed.
 
     Raises:
-      InputError: they cannot be written.
+      InputError: they cannot be written, or another run has taken the folder.
     """
-    self._write(self._chunk_file(name), pack(arrays))
+    self.check_run()
+    self._write(self._chunk_file(name), pack(arrays, self._owner(name)))
     self._saver.drop(name)
-    shutil.rmtree(self._checkpoint_folder(name), ignore_errors=True)
+    self._delete_checkpoints(name)
     self.failure_file(name).unlink(missing_ok=True)
 
   def read_chunk(self, name: str) -> dict[str, np.ndarray] | None:
-    """Returns the results of a chunk, or None if it has none; warns if they are damaged.
+    """Returns the results of a chunk, or None if it has none; warns if they cannot be used.
 
     Raises:
       InputError: they exist but cannot be read from the disk.
@@ -198,11 +312,11 @@ class Store:
     try:
       with files.naming(file, "read"):
         content = file.read_bytes() if self.has_chunk(name) else None
-      return None if content is None else unpack(content)
+      return None if content is None else unpack(content, self._owner(name))
     except ValueError as error:
       if isinstance(error, InputError):
         raise
-      _LOGGER.warning("%s is damaged (%s): the chunk is trained again", file, error)
+      _LOGGER.warning("%s cannot be used: %s; the chunk is trained again", file, error)
       file.unlink(missing_ok=True)
       return None
 
@@ -223,25 +337,29 @@ class Store:
   def _chunk_file(self, name: str) -> pathlib.Path:
     return self.folder / "chunks" / f"{name}.npz"
 
+  def _owner(self, name: str) -> str:
+    return f"chunk {name} of run {self.run or 'unknown'}"
+
   # --- Checkpoints ---
 
   def save_checkpoint(self, name: str, epoch: int, arrays: Arrays):
     """Saves a checkpoint of a chunk, in the background.
 
     Raises:
-      InputError: an earlier checkpoint could not be written.
+      InputError: an earlier checkpoint could not be written, or another run has taken the folder.
     """
+    self.check_run()
     self._saver.save(name, epoch, arrays)
 
   def read_checkpoint(self, name: str) -> tuple[int, dict[str, np.ndarray]] | None:
-    """Returns the epoch and the arrays of a chunk's newest intact checkpoint, or None without one.
+    """Returns the epoch and the arrays of a chunk's newest sound checkpoint, or None without one.
 
-    Damaged checkpoints are deleted, each with a warning.
+    Those that cannot be used are deleted, each with a warning.
     """
     folders = [p for p in self._checkpoint_folder(name).glob("*") if p.name.isdecimal()]
     for folder in sorted(folders, key=lambda path: int(path.name), reverse=True):
       try:
-        arrays = unpack(_restore(folder))
+        arrays = unpack(_restore(folder), self._owner(name))
         if int(arrays["epoch"]) != int(folder.name):
           raise ValueError("it is from another epoch")
         return int(folder.name), arrays
@@ -253,7 +371,7 @@ class Store:
   def reject_checkpoint(self, name: str, epoch: int, reason: str):
     """Deletes a checkpoint that cannot be used, with a warning."""
     folder = self._checkpoint_folder(name) / str(epoch)
-    _LOGGER.warning("%s is damaged (%.200s): the checkpoint before it is used", folder, reason)
+    _LOGGER.warning("%s cannot be used: %.200s; the one before it is", folder, reason)
     shutil.rmtree(folder, ignore_errors=True)
 
   def flush(self):
@@ -271,10 +389,19 @@ class Store:
   def _checkpoint_folder(self, name: str) -> pathlib.Path:
     return self.folder / "checkpoints" / name
 
-  def _write_checkpoint(self, name: str, epoch: int, content: bytes):
+  def _delete_checkpoints(self, name: str):
+    folder = self._checkpoint_folder(name)
+    for path in folder.glob("*"):
+      if path.name.isdecimal():
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there is none, or something else is in it
+      folder.rmdir()
+
+  def _write_checkpoint(self, name: str, epoch: int, arrays: Arrays):
+    self.check_run()  # it may have waited
     folder = self._checkpoint_folder(name)
     folder.mkdir(parents=True, exist_ok=True)
-    _save(folder / str(epoch), content)
+    _save(folder / str(epoch), pack(arrays, self._owner(name)))
     older = sorted((int(p.name) for p in folder.glob("*") if p.name.isdecimal()), reverse=True)
     for old in older[_KEPT:]:
       # Renamed first, so that a half-deleted checkpoint is never taken for a whole one.
@@ -286,6 +413,7 @@ class Store:
 
   def split(self, name: str):
     """Records that a chunk is trained in halves."""
+    self.check_run()
     self._write(self.folder / "split" / name, "")
 
   def is_split(self, name: str) -> bool:
@@ -298,6 +426,7 @@ class Store:
 
   def write_failure(self, name: str, text: str) -> pathlib.Path:
     """Writes down why a chunk failed, and returns the file."""
+    self.check_run()
     file = self.failure_file(name)
     self._write(file, text)
     return file
@@ -318,7 +447,7 @@ class _Saver:
   It replaces Orbax's background saving, which handles one checkpoint at a time per process.
   """
 
-  def __init__(self, write: Callable[[str, int, bytes], None], folder: str):
+  def __init__(self, write: Callable[[str, int, Arrays], None], folder: str):
     self._write, self._folder = write, folder
     self._pending: dict[str, tuple[int, Arrays]] = {}
     self._writing: str | None = None
@@ -370,7 +499,9 @@ class _Saver:
         self._writing = name
       error = None
       try:
-        self._write(name, epoch, pack(arrays))
+        self._write(name, epoch, arrays)
+      except InputError as raised:
+        error = raised
       except Exception as raised:  # Orbax and TensorStore raise errors of many types
         error = InputError(f"cannot write a checkpoint to {self._folder!r}: {_reason(raised)}")
       with self._changed:

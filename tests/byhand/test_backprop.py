@@ -169,7 +169,7 @@ def test_the_oracle_agrees_with_finite_differences(monkeypatch):
 def test_one_step_of_training_is_the_step_by_hand():
   """`train_step` itself, in float32: scaled images, dropout, two slices, a padded example."""
   arm = Arm(model="mlp", loss="hinge", optimizer="momentum", dropout_rate=0.3, batch_size=5,
-            num_epochs=1, activation="tanh")  # fmt: skip
+            num_epochs=1, activation="tanh", kernel_initializer="random_normal")  # fmt: skip
   (recipe,) = arm_lib.group_by_recipe({"arm": arm}, 3, 5, lambda _: 3)
   rng = np.random.default_rng(0)
   examples = batches.Examples(
@@ -484,6 +484,8 @@ def _mutants():
 def test_every_small_change_of_the_source_is_found(cases, monkeypatch):
   """Mutation testing: a sign, a factor, a term, a comparison, an axis, one at a time."""
   survivors, total = set(), 0
+  # cifar_mlp has no function that mlp does not have, and takes most of the time.
+  cases = [case for case in cases if case.of[0] != "cifar_mlp"]
   for what, name, function in _mutants():
     total += 1
     # What uses the function first, whole models last.
@@ -512,7 +514,7 @@ def test_every_small_change_of_the_source_is_found(cases, monkeypatch):
     (models, "ACTIVATIONS", "no derivation by hand of activation 'novel'"),
     (losses, "NAMES", "no derivation by hand of loss 'novel'"),
     (optimizers, "NAMES", "no derivation by hand of optimizer 'novel'"),
-    (backprop, "RULES", "rule 'novel' has no reference to hold it against"),
+    (backprop, "RULES", "rule 'novel' has no reference to compare it with"),
   ],
 )
 def test_what_has_no_derivation_fails(monkeypatch, module, names, expected):
@@ -585,7 +587,7 @@ def test_command_fails_with_a_wrong_rule(cases, monkeypatch, tmp_path, capsys):
     (["x"], "unknown argument 'x'"),
     (["--workdir="], "--workdir is empty"),
     (["--workdir=pyproject.toml"], "cannot write to workdir 'pyproject.toml'"),
-    (["--workdir=OTHER"], "holds the report of another run"),
+    (["--workdir=OTHER"], "report.md' was made by no run"),
   ],
 )
 def test_bad_input_gets_one_line_and_status_2(arguments, expected, monkeypatch, tmp_path, capsys):

@@ -4,9 +4,11 @@
 
 import atexit
 import contextlib
+import csv
 import functools
 import json
 import math
+import os
 import pathlib
 import re
 
@@ -19,6 +21,8 @@ from hypothesis import strategies as st
 from worksheet_examples import (
   MAZUR,
   MAZUR_GIVEN,
+  NEURON,
+  NEURON_GIVEN,
   SHEETS,
   SOFTMAX,
   SOFTMAX_GIVEN,
@@ -62,7 +66,7 @@ def network(x, w, b, y=1.0, rate=0.1):
   return out
 
 
-E, T, C, S, I = "exact", "truncated", "carried", "slip", "inconsistent"  # noqa: E741
+E, T, C, S, W, I = worksheet.STATUSES  # noqa: E741
 PROBLEM_1A = {
   **{f"z{i}": E for i in (1, 2, 3)},
   **{f"a{i}": T for i in (1, 2, 3)},  # 0.880797 cut off
@@ -239,9 +243,18 @@ def test_partials_hold_other_names_fast():
     ("-0.3501", "-0.4", E),
     ("-0.3401", "-0.4", S),
     ("-0.3999", "0.3", S),
-    ("-0.0004", "-0", E),
-    ("-0.5", "-0", E),
-    ("-0.51", "-0", T),
+    ("-0.0004", "-0", S),  # no digit of the right value
+    ("0.235", "0", S),
+    ("0.235", "0.2", E),
+    ("0.62", "1", S),
+    ("0.4", "-0", S),
+    ("0.0004", "0.000", S),
+    ("0.97", "1", E),  # 0.97 to one digit is 1
+    ("0.96", "0", S),
+    ("0", "0.00", E),
+    ("0", "0.01", S),
+    ("0.1 + 0.2 - 0.3", "0", E),  # 0, but for rounding
+    ("sigmoid(-40)", "0", S),  # 4e-18, and no rounding error
     ("-1", "0", S),
     ("5.574e-4", "5.57 x 10^-4", E),
     ("5.579e-4", "5.57 × 10^-4", T),
@@ -259,7 +272,7 @@ def test_digits_decide(value, written, status):
 
 
 @pytest.mark.parametrize(
-  ("written", "status"), [("-0.25", E), ("-0.3", E), ("-0.2", E), ("0.25", I), ("0", E), ("-1", I)]
+  ("written", "status"), [("-0.25", E), ("-0.3", E), ("-0.2", E), ("0.25", I), ("0", I), ("-1", I)]
 )
 def test_claims_about_givens(written, status):
   text = make_sheet({"z": "x"}, [("x", written)], {"x": -0.25})
@@ -289,9 +302,9 @@ CHAIN_HEAD = 'loss = "L"\nlearning_rate = 0.01'
     ([("dL/dx", "45"), ("x'", "0.05")], C, 0.05),
     ([("dL/dx", "45"), ("x'", "0.08")], S, 0.05),
     ([("x", "0.6"), ("a", "1.8221")], C, math.exp(0.6)),
-    ([("a", "1.6"), ("c", "4.2", "a**2 + a")], C, 4.16),
+    ([("a", "1.6"), ("c", "4.2", "a**2 + a")], W, 4.16),
     ([("a", "1.6"), ("c", "3.56", "a**2 + a")], S, 4.16),  # the working decides where it is given
-    ([("x'", "0.1"), ("c", "0.1", "x'")], C, 0.1),
+    ([("x'", "0.1"), ("c", "0.1", "x'")], W, 0.1),
     ([("c", "3.72", "a*a + 1")], E, math.e + 1),
   ],
 )
@@ -301,10 +314,211 @@ def test_recomputed_from_the_claims_before(claims, last, expected):
   assert claim.expected_from_claims == pytest.approx(expected, rel=1e-9)
 
 
-def test_wrong_working_is_remarked_on():
-  sheet = make_sheet(CHAIN, [("dL/dx", "13.2", "dL/dc * da/dx + 1")], {"x": 0.5})
-  (claim,) = worksheet.check(sheet).claims
-  assert "does not lead to its right value" in claim.remark
+# L = (3x)^2, x = 2: z = 6, L = 36, dL/dx = 2 z 3 = 36; x' = 2 - 0.1 * 36 = -1.6.
+SQUARE = {"z": "3*x", "L": "z**2"}
+SQUARE_HEAD = 'loss = "L"\nlearning_rate = 0.1'
+
+
+@pytest.mark.parametrize(
+  ("of", "value", "formula", "status", "cause"),
+  [
+    ("dL/dx", "12", "2*z", W, "the factor dz/dx = 3 is missing"),
+    ("dL/dx", "18", "z*3", W, "the factor 2 is missing"),
+    ("dL/dx", "72", "2*z*3*2", W, "the factor 2 is one too many"),
+    ("dL/dx", "-36", "-2*z*3", W, "its sign is wrong"),
+    ("dL/dx", "24", "2*x*3*2", W, None),
+    ("x'", "5.6", "x + learning_rate*dL/dx", W, "the sign of learning_rate * dL/dx is wrong"),
+    ("x'", "5.6", "2 + 0.1*36", W, "the sign of learning_rate * dL/dx is wrong"),
+    ("x'", "-34", "x - dL/dx", W, "the factor learning_rate = 0.1 in dL/dx is missing"),
+    # Right as mathematics.
+    ("dL/dx", "36", "2*z*3", E, None),
+    ("dL/dx", "36", "18*x", E, None),
+    ("dL/dx", "36", "2*6*3", E, None),  # 6 stands for z
+    ("dL/dx", "36", "12*3", E, None),  # 12 may stand for 2 z
+    ("x'", "-1.6", "2 - 0.1*36", E, None),
+    ("x'", "-1.6", "x - 3.6", E, None),
+    # Wrong as mathematics, whatever the value is.
+    ("dL/dx", "36", "2*z", W, "the factor dz/dx = 3 is missing"),
+    ("dL/dx", "36", "z**2", W, None),  # z**2 = 2*z*3 only at z = 6
+    # Wrong twice.
+    ("dL/dx", "15", "2*z", S, "the factor dz/dx = 3 is missing"),
+    # Right as mathematics, wrong as arithmetic.
+    ("dL/dx", "35", "2*z*3", S, None),
+  ],
+)
+def test_a_line_of_working_is_checked_as_mathematics_and_as_arithmetic(
+  of, value, formula, status, cause
+):
+  claims = [("dL/dx", "36"), (of, value, formula)][of == "dL/dx" :]
+  checked = worksheet.check(make_sheet(SQUARE, claims, {"x": 2}, SQUARE_HEAD))
+  claim = checked.claims[-1]
+  assert claim.status == status
+  assert (cause or "") in claim.remark
+  assert ("wrong" in claim.remark) == (status == W or cause is not None)
+  if status == W:
+    assert claim.remark in worksheet.first_slip(checked)
+
+
+@pytest.mark.parametrize(
+  ("of", "formula", "right", "remark"),
+  [
+    ("z", "w1*x1 + w2*x2", False, "the term b is missing"),
+    ("z", "w1*x2 + w2*x2 + b", False, "x2 should be x1"),
+    ("dL/dz", "y - a", False, "its sign is wrong"),
+    ("dL/dw1", "(a - y)*w1", False, "w1 should be x1"),
+    ("dL/dw1", "a - y", False, "the factor dz/dw1 is missing"),
+    ("dL/dw1", "(a - y)*a*(1 - a)*x1", False, "the factor da/dz is one too many"),
+    ("dL/dw1", "(a - y)*x1/2", False, "the factor 2 is missing"),
+    ("dL/dw1", "dL/da * da/dz * x1", True, ""),
+    ("dL/da", "-y/a + (1 - y)/(1 - a)", True, ""),
+    ("dL/da", "-1/a", True, "right only because y = 1"),
+    ("da/dz", "0.4626*(1 - 0.4626)", True, ""),  # a to four digits
+    ("da/dz", "0.4626*0.5374", True, ""),
+    ("da/dz", "0.4626*(1 + 0.4626)", False, "wrong"),
+    ("da/dz", "1/0", False, "wrong"),
+    ("da/dz", "1/(y - 1)", False, "wrong"),
+    ("da/dz", "exp(exp(exp(9*x2)))", False, "wrong"),
+  ],
+)
+def test_formulas_of_a_neuron(of, formula, right, remark):
+  (claim,) = worksheet.check(make_sheet(NEURON, [(of, "9e9", formula)], NEURON_GIVEN)).claims
+  assert ("wrong" not in claim.remark) == right
+  assert remark in claim.remark
+
+
+@pytest.mark.parametrize(("y1", "y2", "right"), [(0, 1, True), (0.3, 0.7, True), (0.3, 0.6, False)])
+def test_after_a_softmax_p_minus_y_is_right_if_the_targets_add_up_to_1(y1, y2, right):
+  given = {**SOFTMAX_GIVEN, "y1": y1, "y2": y2}
+  (claim,) = worksheet.check(make_sheet(SOFTMAX, [("dH/ds1", "9", "p1 - y1")], given)).claims
+  assert (claim.remark == "") == right
+  (claim,) = worksheet.check(make_sheet(SOFTMAX, [("dH/ds1", "9", "y1 - p1")], given)).claims
+  assert ("its sign is wrong" in claim.remark) == right
+
+
+def test_the_worksheet_of_a_softmax_is_right():
+  checked = worksheet.check(SHEETS / "softmax.toml")
+  assert {claim.status for claim in checked.claims} == {E}
+  assert {claim.remark for claim in checked.claims} == {""}
+  assert (checked.marks, checked.points) == (39, 39)
+
+
+def test_a_slip_that_is_copied_into_a_line_of_working_is_carried():
+  """With a = 0.64 for 0.4626, 0.64 (1 - 0.64) is the right formula, and right arithmetic."""
+  claims = [("a", "0.64"), ("da/dz", "0.2304", "0.64*(1 - 0.64)")]
+  assert statuses(make_sheet(NEURON, claims, NEURON_GIVEN)) == [S, C]
+
+
+@settings(max_examples=8)
+@given(st.integers(1, 8), st.sampled_from([2, -1, 0.5, 3]), st.floats(-1.5, 1.5))
+def test_no_factor_passes_where_the_formula_is_right_without_it(index, factor, x):
+  """Mazur's chain rule, each factor in turn multiplied: right without a factor, wrong with it."""
+  right = "dE1/do1 * do1/dno1 * dno1/dh1 * dh1/dnh1 * i1 + dE2/do2 * do2/dno2 * w7 * h1*(1-h1)*i1"
+  parts = right.split(" * ")
+  wrong = " * ".join([*parts[:index], str(factor), *parts[index:]])
+  given = {**MAZUR_GIVEN, "i1": 0.05 + abs(x)}
+  sheet = make_sheet(MAZUR, [("dE/dw1", "9", right)], given)
+  assert "wrong" not in worksheet.check(sheet).claims[0].remark
+  sheet = make_sheet(MAZUR, [("dE/dw1", "9", wrong)], given)
+  assert "wrong" in worksheet.check(sheet).claims[0].remark
+
+
+def test_a_mistake_costs_its_own_points_only():
+  """A slip, a = 0.64 for 0.4626; what is carried from it keeps its points."""
+  text = make_sheet(NEURON, [("z", "-0.15"), ("a", "0.64"), ("da/dz", "0.2304")], NEURON_GIVEN)
+  text = text.replace('value = "0.64"', 'value = "0.64"\npoints = 2.5')
+  checked = worksheet.check(text)
+  assert [claim.status for claim in checked.claims] == [E, S, C]
+  assert [claim.marks for claim in checked.claims] == [1, 0, 1]
+  assert (checked.marks, checked.points) == (2, 4.5)
+  assert worksheet.marks(checked) == "Marks: 2 of 4.5."
+  other = worksheet.check(make_sheet(NEURON, [("b", "7"), ("z", "-0.15")], NEURON_GIVEN))
+  assert worksheet.marks_table({"a.toml": checked, "b.toml": other}) == [
+    ["file", "title", "marks", "points", E, T, C, S, W, I, "first mistake", "z", "a", "da/dz", "b"],
+    ["a.toml", "worksheet", "2", "4.5", "1", "0", "1", "1", "0", "0", "a", "1", "0", "1", ""],
+    ["b.toml", "worksheet", "1", "2", "1", "0", "0", "0", "0", "1", "b", "1", "", "", "0"],
+  ]
+
+
+@pytest.mark.parametrize(
+  "claims",
+  [
+    [("a", "0.64"), ("da/dz", "0.9")],
+    [("a", "0.64", "2*sigmoid(z)"), ("da/dz", "0.9")],
+    [("b", "0.64"), ("da/dz", "0.9")],
+  ],
+)
+def test_feedback_says_where_the_mistake_is_and_gives_no_value_away(claims):
+  checked = worksheet.check(make_sheet(NEURON, [("z", "-0.15"), *claims], NEURON_GIVEN))
+  sentence, table = worksheet.feedback(checked)
+  assert "The first mistake is in claim 2" in sentence
+  assert [row[0] for row in table[1:]] == ["z", claims[0][0]]
+  numbers = set(re.findall(r"[0-9]+\.[0-9]+", f"{sentence} {table}"))
+  assert numbers == {"0.15", "0.64"}
+
+
+def test_the_worked_solution_of_a_neuron():
+  """Each line by hand; a = sigmoid(-0.15) = 0.462570, dL/da = -1/a, da/dz = a (1 - a)."""
+  claims = [("dL/dw2", "1"), ("da/dz", "1"), ("w2'", "1"), ("dL/dL", "1"), ("dz/dL", "0")]
+  head = 'loss = "L"\nlearning_rate = 0.1'
+  lines = worksheet.answers(make_sheet(NEURON, claims, NEURON_GIVEN, head))
+  assert lines == [
+    "Forward pass",
+    "  z = w1 * x1 + w2 * x2 + b = 0.3 * 0.5 + (-0.2) * 2 + 0.1 = -0.15",
+    "  a = sigmoid(z) = sigmoid(-0.15) = 0.46257",
+    "  L = -(y * log(a) + (1 - y) * log(1 - a)) = "
+    "-(1 * log(0.46257) + (1 - 1) * log(1 - 0.46257)) = 0.770957",
+    "",
+    "Derivatives of L",
+    "  dL/da = -(y * (1 / a) - (1 - y) * (1 / (1 - a))) = "
+    "-(1 * (1 / 0.46257) - (1 - 1) * (1 / (1 - 0.46257))) = -2.16183",
+    "  dL/dz = dL/da * (a * (1 - a)) = -2.16183 * (0.46257 * (1 - 0.46257)) = -0.53743",
+    "  dL/dw2 = dL/dz * x2 = -0.53743 * 2 = -1.07486",
+    "  dL/dL = 1",
+    "",
+    "Derivatives of a",
+    "  da/dz = a * (1 - a) = 0.46257 * (1 - 0.46257) = 0.248599",
+    "",
+    "Derivatives of z",
+    "  dz/dL = 0",
+    "",
+    "Gradient step",
+    "  w2' = w2 - learning_rate * dL/dw2 = -0.2 - 0.1 * (-1.07486) = -0.092514",
+  ]
+
+
+@pytest.mark.parametrize("sheet", ["mazur", "softmax", "functions"])
+def test_the_formulas_of_a_worked_solution_have_the_values_beside_them(sheet):
+  """The numbers in every line, computed by Python, give the value at its end."""
+  functions = {
+    "z": "sin(x)*cos(x) + ln(x) - x**3/sqrt(x)",
+    "q": "softplus(z) - tanh(-x*z) + relu(x - z) + x**z + step(x)*e",
+    "r": "max(q, z) * abs(z) + gelu(x)",
+  }
+  text = {
+    "mazur": make_sheet(MAZUR, MAZUR_CLAIMS, MAZUR_GIVEN, MAZUR_HEAD),
+    "softmax": make_sheet(SOFTMAX, [(f"dH/d{n}", "1") for n in SOFTMAX_GIVEN], SOFTMAX_GIVEN),
+    "functions": make_sheet(functions, [("dr/dx", "1")], {"x": 1.7}),
+  }[sheet]
+  names = {name: getattr(math, name) for name in ("sin", "cos", "log", "sqrt", "tanh", "exp", "e")}
+  names |= {"sigmoid": lambda x: 1 / (1 + math.exp(-x)), "relu": lambda x: max(x, 0), "max": max}
+  names |= {"softplus": lambda x: math.log1p(math.exp(x)), "step": lambda x: x > 0, "abs": abs}
+  names |= {"ln": math.log, "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2}
+  num = 0
+  for line in worksheet.answers(text):
+    *_, numbers, value = ["", *line.split(" = ")]
+    if numbers and re.search("[0-9]", numbers):
+      value, scale = float(value), max(map(abs, map(float, re.findall(r"[0-9.]+", numbers))))
+      with contextlib.suppress(NameError):  # a formula without a number of its own
+        assert eval(numbers, {}, names) == pytest.approx(value, rel=1e-4, abs=1e-5 * scale)
+        num += 1
+  assert num > 5
+
+
+def test_advice_to_write_a_digit():
+  checked = worksheet.check(make_sheet({"z": "0.235"}, [("z", "0")]))
+  assert "no significant digit of the right value: write at least one, as in 0.2" in (
+    worksheet.first_slip(checked)
+  )
 
 
 def test_names_with_d_and_digits():
@@ -341,11 +555,29 @@ def test_what_follows_without_claims_is_exact():
     ("sigmoid(x)", -700, math.exp(-700)),
     ("tanh(x)", 20, 4 * math.exp(-40)),
     ("5 - 3", 1, 0),
+    ("sin(x)", 0, 1),
+    ("cos(x)", math.pi / 2, -1),
+    ("ln(x)", 4, 0.25),
+    ("softplus(x)", 0, 0.5),
+    ("softplus(x)", -700, math.exp(-700)),
+    ("leaky_relu(x)", -3, 0.01),
+    ("leaky_relu(x)", 0, 1),
+    ("leaky_relu(x, 0.2)", -3, 0.2),
+    ("gelu(x)", 0, 0.5),
+    ("step(x)", 0, 0),
+    ("step(x)*x", 2, 1),
+    ("e**x", 1, math.e),
+    ("sin(pi*x)", 1, -math.pi),
   ],
 )
 def test_derivatives_at_kinks_and_ends(equation, x, slope):
   (claim,) = worksheet.check(make_sheet({"z": equation}, [("dz/dx", "0")], {"x": x})).claims
   assert claim.computed == pytest.approx(slope, rel=1e-12)
+
+
+def test_a_name_of_ones_own_comes_before_a_constant():
+  sheet = make_sheet({"z": "e + pi", "pi": "2*e"}, [("z", "15", "e + pi")], {"e": 5})
+  assert statuses(sheet) == [E]
 
 
 def test_float64_stays_here():
@@ -412,6 +644,23 @@ def test_what_is_written_is_what_is_parsed(expression):
   text, code, _ = expression
   assert expressions.parse(text) == code
   assert expressions.parse(f" ( {text.replace(' ', '')}) ") == code
+  assert expressions.write(code).replace(" ", "") == text.replace(" ", "")
+
+
+@given(SMOOTH)
+def test_a_derivative_as_a_formula_is_the_derivative(expression):
+  _, code, _ = expression
+  slope = expressions.differentiate(code, "x")
+  if slope is None:
+    assert {item.function for item in code if isinstance(item, Apply)} & {"max", "min"}
+    return
+  at = {"x": 0.7, "y": -0.4}
+  with jax.enable_x64(True):
+    expected = jax.grad(
+      lambda x: jnp.asarray(expressions.evaluate(code, lambda q: x if q.name == "x" else at["y"]))
+    )(0.7)
+    found = expressions.evaluate(slope, lambda q: at[q.name])
+  assert float(found) == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
 
 
 PYTHON = {
@@ -462,6 +711,10 @@ def test_values_and_derivatives_are_those_of_python(expression, x, y):
     ("(-8)**2 + (-2)**3", 56),
     ("7 − 2×3", 1),
     ("(" * 40 + "1" + ")" * 40, 1),
+    ("ln(e**3)", 3),
+    ("cos(π)", -1),
+    ("step(0) + step(2) + 10*step(-1)", 1),
+    ("leaky_relu(-5) + leaky_relu(-5, 0.2)", -1.05),
   ],
 )
 def test_precedence(text, value):
@@ -504,19 +757,19 @@ def _bad(equation="2*x", of="z", value="2", working=None, given=None, head=""):
     (_bad("log(x - 1)"), "the value of z = .* is not finite: x = 1"),
     (_bad("1/(x - 1)"), "the value of z = .* is not finite: x = 1"),
     (_bad("sqrt(x - 1)", "dz/dx"), "the derivative dz/dx is not finite"),
-    (_bad("z + 1"), "in a circle: z -> z"),
+    (_bad("z + 1"), "circular: z -> z"),
     (_bad(of="q"), "claim 1, of 'q': unknown name 'q'"),
     (_bad(of="dz/dq"), "unknown name in dz/dq: 'q'"),
     (_bad(of="z + 1"), r"a claim is of a node \(a1\), a derivative"),
-    (_bad(of="z'", head='loss = "z"\nlearning_rate = 1'), "z is computed"),
+    (_bad(of="z'", head='loss = "z"\nlearning_rate = 1'), "z is computed, not given"),
     (_bad(of="x'", head="learning_rate = 1"), "the worksheet has no loss, which x' needs"),
     (_bad(of="x'", head='loss = "z"'), "has no learning_rate"),
-    (_bad(value="1/3"), "claim 1, of 'z': value: '1/3' is no decimal number; a fraction"),
+    (_bad(value="1/3"), "claim 1, of 'z': value: '1/3' is not a decimal number; a fraction"),
     (_bad(value="0,5"), "write a point, not a comma"),
-    (_bad(value="two"), "'two' is no decimal number"),
+    (_bad(value="two"), "'two' is not a decimal number"),
     (_bad(value="1e999"), "out of range"),
     (_bad(value="0e400"), "out of range"),
-    (_bad(value="1e99999999999"), "no decimal number"),
+    (_bad(value="1e99999999999"), "not a decimal number"),
     (_bad().replace('"2"', "2"), "value must be a string, not a number, because its digits"),
     (_bad().replace('value = "2"', ""), "claim 1: the key 'value' is missing"),
     (_bad().replace("value", "vlaue"), "unknown key 'vlaue'; did you mean 'value'"),
@@ -528,10 +781,10 @@ def _bad(equation="2*x", of="z", value="2", working=None, given=None, head=""):
     (_bad(given={"x": "inf"}), "given.x must be a finite number"),
     (_bad(given={"x": "1" + "0" * 400}), "given.x must be a finite number"),
     (_bad(given={"x": 1, "exp": 1}), "'exp' is the name of a function"),
-    (_bad(given={"x": 1, '"a b"': 1}), "'a b' is no name"),
-    (_bad(given={"x": 1, "z": 1}), "z is there twice"),
-    (_bad(given={"x": "1\nx = 2"}), r"line 4.* is there twice"),
-    (_bad(given={"x": "[" * 3000}), "nested too deep"),
+    (_bad(given={"x": 1, '"a b"': 1}), "'a b' is not a name"),
+    (_bad(given={"x": 1, "z": 1}), "z is defined twice"),
+    (_bad(given={"x": "1\nx = 2"}), r"line 4.* is defined twice"),
+    (_bad(given={"x": "[" * 3000}), "nested too deeply"),
     (_bad(head="tilte = 'x'"), "unknown key 'tilte'; did you mean 'title'"),
     (_bad(head="title = 1"), "title must be a string"),
     (_bad(head="learning_rate = '1'"), "learning_rate must be a number, not a string"),
@@ -542,11 +795,21 @@ def _bad(equation="2*x", of="z", value="2", working=None, given=None, head=""):
     ("[given]\n[equations]\nz = '1'", r"the section \[\[claims\]\] is missing"),
     ("claims = []\n[given]\n[equations]\nz = '1'", r"\[\[claims\]\] is empty"),
     ("given = 1\n", "given must be a section"),
-    ("hello\n", "no valid TOML: .*line 1"),
+    ("hello\n", "not valid TOML: .*line 1"),
+    (_bad(given={"δ": 1}), 'put a name with such letters in quotation marks: "δ" = ...'),
+    (_bad(given={"x": "50%"}), "write 0.5 for 50%"),
+    (_bad(given={"x": "≈ 1"}), "without ≈"),
+    (_bad(given={"x": ".5"}), "write 0.5 for .5"),
+    (_bad(given={"x": "1,5"}), "write a point, not a comma"),
+    (_bad(given={"x": "2*3"}), "a formula is put in quotation marks"),
+    (_bad(value="50%"), "write 0.5 for 50%"),
+    (_bad(value="≈ 0.5"), "leave out ≈"),
+    (_bad("50%"), "write 0.5 for 50%"),
+    (_bad("z ≈ 2*x"), "write the right-hand side only"),
     ("#" * 300_000 + "=", "too long"),
-    (make_sheet({"a": "b", "b": "c", "c": "a"}, [("a", "1")]), "circle: a -> b -> c -> a"),
-    (make_sheet(ONE, [("dz/dx", "2"), ("d z / d x", "2")], {"x": 1}), "a duplicate of claim 1"),
-    (make_sheet(ONE, [("x", "1"), ("x", "1")], {"x": 1}), "a duplicate of claim 1"),
+    (make_sheet({"a": "b", "b": "c", "c": "a"}, [("a", "1")]), "circular: a -> b -> c -> a"),
+    (make_sheet(ONE, [("dz/dx", "2"), ("d z / d x", "2")], {"x": 1}), "it repeats claim 1"),
+    (make_sheet(ONE, [("x", "1"), ("x", "1")], {"x": 1}), "it repeats claim 1"),
     ("no/such/file.toml", "cannot read worksheet 'no/such/file.toml'"),
     ("null\0character", "cannot read worksheet"),
     (ROOT, "cannot read worksheet"),
@@ -594,9 +857,9 @@ def test_numbers_are_read_as_decimals_or_refused(text):
 
 @given(st.text(max_size=30))
 def test_any_formula_is_parsed_or_refused(text):
-  for names in (None, {"a", "x"}):
+  for working in (False, True):
     with contextlib.suppress(InputError):
-      expressions.parse(text, names)
+      expressions.parse(text, {"a", "x"}, working)
 
 
 # --- The command line ---
@@ -636,10 +899,15 @@ def test_command_line_with_one_worksheet(tmp_path):
     "computed",
     "status",
     "expected_from_claims",
+    "remark",
+    "marks",
+    "points",
   }
   report = (tmp_path / "run" / "report.md").read_text()
   assert "| w2' | 1.0000005 | 1.000006664 | 8 | ✗ slip | 1.000006647 |" in report
   assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+    "feedback.md",
+    "files.json",
     "graph.png",
     "graph.svg",
     "report.md",
@@ -666,6 +934,8 @@ def test_command_line_with_several_worksheets(tmp_path):
   for entry, status in zip(summary, (E, S), strict=False):
     there = json.loads((workdir / entry["folder"] / "worksheet.json").read_text())
     assert there["claims"][0]["status"] == status
+  first_row, *rows = csv.reader((workdir / "marks.csv").read_text().splitlines())
+  assert [row[first_row.index("marks")] for row in rows] == ["1", "0"]
   report = (workdir / "report.md").read_text()
   assert "&lt;b&gt;\\|" in report
   assert "<b>" not in report
@@ -676,7 +946,8 @@ def test_command_line_with_several_worksheets(tmp_path):
   [
     ([], 2, "error: --worksheet is missing"),
     (["--worksheet=nope.toml"], 2, "error: cannot read worksheet 'nope.toml'"),
-    ([f"--worksheet={SHEETS / 'problem_1b.toml'}", "--workdir=."], 2, "of something else"),
+    ([f"--worksheet={SHEETS / 'problem_1b.toml'}", "--workdir=."], 2, "report.md' was made by no"),
+    ([f"--worksheet={SHEETS / 'problem_1b.toml'}", "--workdir="], 2, "--workdir is empty"),
   ],
 )
 def test_command_line_mistakes(tmp_path, args, status, message):
@@ -686,6 +957,35 @@ def test_command_line_mistakes(tmp_path, args, status, message):
   (line,) = result.stderr.splitlines()
   assert message in line
   assert (tmp_path / "report.md").read_text() == "of somebody else"
+
+
+def test_command_line_prints_answers(tmp_path):
+  file = tmp_path / "sheet.toml"
+  file.write_text(_bad(), encoding="utf-8")
+  result = run(f"--worksheet={file}", "--answers")
+  assert (result.returncode, result.stderr) == (0, "")
+  assert result.stdout == "Forward pass\n  z = 2 * x = 2 * 1 = 2\n"
+
+
+def test_a_pipe_is_no_worksheet(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  with pytest.raises(InputError, match=r"cannot read worksheet .* no regular file"):
+    worksheet.check(tmp_path / "pipe")
+
+
+def test_a_folder_that_is_called_like_a_worksheet_is_left_alone(tmp_path):
+  sheets = [f"--worksheet={SHEETS / name}.toml" for name in ("problem_1a", "problem_1b")]
+  mine = tmp_path / "problem_1a" / "mine.txt"
+  mine.parent.mkdir()
+  mine.write_text("mine")
+  result = run(*sheets, "--workdir=.", cwd=tmp_path)
+  assert result.returncode == 2
+  (line,) = result.stderr.splitlines()
+  assert "mine.txt' was made by no run" in line
+  assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+  mine.unlink()
+  for _ in range(2):  # what it has made itself, it replaces
+    assert run(*sheets, "--workdir=.", cwd=tmp_path).returncode == 1
 
 
 def test_command_line_when_all_is_right(tmp_path):

@@ -100,7 +100,7 @@ def _check_step(batch, rows, columns, density=1.0, **scalars):
 def _step(params, mu, nu, factors, rate, epsilon, keep):
   factors = step.Factors(*factors)
   scalars = {"rate": rate, "epsilon": epsilon, "keep": keep}
-  return step.adam_step(params, mu, nu, factors, **scalars)
+  return step.adam_step(params, mu, nu, factors, **scalars, b1=0.9, b2=0.999)
 
 
 # Around the borders of tiles, panels, groups and blocks, of which none is a multiple of all.
@@ -192,9 +192,9 @@ def test_the_code_for_older_processors():
   def step(params, mu, nu, factors):
     before = [of[name] for name in ("kernel", "bias") for of in (params, mu, nu)]
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in before]
-    scalars = jnp.array([0.1, 1e-7, 1], jnp.float32)
+    scalars = jnp.array([0.1, 1e-7, 1, 0.9, 0.999], jnp.float32)
     call = jax.ffi.ffi_call("test_adam_step_avx2", shapes)  # with results in memory of their own
-    return call(*before, *factors, scalars, b1=np.float64(0.9), b2=np.float64(0.999))
+    return call(*before, *factors, scalars)
 
   both = zip(_products("jaxdl_{}".format), _products("test_{}_avx2".format), strict=True)
   (sparse, sparse_avx2), (outer, outer_avx2) = both
@@ -287,27 +287,28 @@ def test_the_gradient_by_inputs_is_xlas_where_cotangents_are_dense():
 
 @needs_it
 def test_a_product_under_vmap_is_xlas():
-  """Over either factor or both, once or twice, forwards and backwards."""
+  """Over either factor or both, forwards and backwards; zero times infinity tells which it is."""
   inputs, kernel = _float32((_factors(40, 784, 1, 0.2)[0], _layer(784, 128)[0]["kernel"]))
-  several = jnp.stack([kernel, 2 * kernel])
+  inputs, infinite = inputs.at[:, 0].set(0), kernel.at[0].set(jnp.inf)
+  assert not jnp.isnan(jax.jit(matmul.matmul)(inputs, infinite)).any()
 
-  def gradient(product, inputs, kernel):
-    return jax.grad(lambda *pair: jnp.square(product(*pair)).sum(), argnums=(0, 1))(inputs, kernel)
+  def gradient(product, *pair):
+    return jax.grad(lambda *pair: jnp.square(product(*pair)).sum(), argnums=(0, 1))(*pair)
 
   for axes in ((None, 0), (0, None), (0, 0)):
-    pair = [
-      x if axis is None else jnp.stack([x, -x])
-      for x, axis in zip((inputs, kernel), axes, strict=False)
-    ]
-    (found, called), (expected, _) = (
-      _call(jax.vmap(functools.partial(gradient, product), axes), *pair)
+
+    def stacked(*pair, axes=axes):
+      return [x if axis is None else jnp.stack([x, -x]) for x, axis in zip(pair, axes, strict=True)]
+
+    mapped = jax.jit(jax.vmap(matmul.matmul, axes))
+    assert jnp.isnan(mapped(*stacked(inputs, infinite))).any()
+    found, expected = (
+      jax.jit(jax.vmap(functools.partial(gradient, product), axes))(*stacked(inputs, kernel))
       for product in (matmul.matmul, jnp.matmul)
     )
-    assert not called
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
   twice = jax.vmap(jax.vmap(matmul.matmul, (None, 0)), (0, None))
-  found, called = _call(twice, jnp.stack([inputs, inputs]), several)
-  assert not called
+  found = jax.jit(twice)(jnp.stack([inputs, inputs]), jnp.stack([kernel, 2 * kernel]))
   np.testing.assert_allclose(found[1, 1], 2 * inputs @ kernel, rtol=1e-4, atol=1e-4)
 
 

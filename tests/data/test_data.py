@@ -385,6 +385,13 @@ def test_not_prepared_says_what_to_install(tmp_path, monkeypatch):
     assert str(error.value).startswith(f"{name} is not prepared in {tmp_path}")
 
 
+def test_not_prepared_says_which_other_version_is(tiny_original, monkeypatch):
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+  monkeypatch.setattr(tfds, "_check_tfds_name", lambda *_: None)
+  with pytest.raises(InputError, match=r"tiny:2\.0\.0 is not prepared in .*, which has version 1"):
+    data.load("tiny:2.0.0", tiny_original)
+
+
 def test_data_dir_must_be_local(tmp_path):
   with pytest.raises(InputError, match="folder on this machine"):
     data.load("mnist", "gs://bucket/datasets", tmp_path)
@@ -482,7 +489,7 @@ def test_shard_lengths(tiny, length):
     (lambda: serialize(TRAIN.images[0], 0)[:-20], "is damaged"),
     (b"\xff\xff\xff", "DecodeError"),
     (lambda: serialize(TRAIN.images[0], 3), "a label is 3, not from 0 to 2"),
-    (lambda: serialize(TRAIN.images[0], -1), "a label is -1, not from 0 to 2"),
+    (lambda: serialize(TRAIN.images[0], -2), "a label is -2, not from 0 to 2"),
     (lambda: serialize(TRAIN.images[0, :4], 0), "an image is uint8"),
     (lambda: serialize(png(TRAIN.images[0])[:-30], 0), "OSError"),
     (lambda: serialize(b"no image", 0), "UnidentifiedImageError"),
@@ -494,6 +501,13 @@ def test_records_of_something_else(tiny, record, message):
   with pytest.raises(InputError, match=message):
     load(tiny)
   assert_damaged(tiny, shard(tiny))
+
+
+def test_labels_that_are_kept_secret_are_no_damage(tiny):
+  write_records(shard(tiny, "test"), [serialize(TEST.images[0], -1)] * 5)
+  with pytest.raises(InputError, match=r"tiny/1\.0\.0 has examples without a label in 'test'") as e:
+    load(tiny)
+  assert "damaged" not in str(e.value)
 
 
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
@@ -970,3 +984,13 @@ def test_split_validation_only_once():
   with pytest.raises(InputError, match="already has"):
     data.split_validation(split, 0.5)
   assert data.split_validation(split, 0) is split
+
+
+@pytest.mark.parametrize(
+  ("labels", "warned"), [([0, 0, 1, 1, 2, 2], True), ([0, 1, 2, 0, 1, 2], False), ([0] * 6, False)]
+)
+def test_a_validation_set_of_one_class_is_warned_of(labels, warned, caplog):
+  with caplog.at_level(logging.WARNING, "jaxdl"):
+    data.split_validation(make_dataset(labels), 0.3)
+  text = "all 2 validation examples of"
+  assert [text in record.getMessage() for record in caplog.records] == [True] * warned

@@ -9,6 +9,7 @@ import textwrap
 import jax
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 from conftest import ROOT
 from drawing import assert_nothing_clipped
 
@@ -17,6 +18,7 @@ from experiments.peers import keras_peer, process, protocol, torch_peer
 from jaxdl import population
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Split
+from jaxdl.errors import InputError
 from jaxdl.report import benchmark_plots
 from ml_collections_configs import benchmark as config_file
 
@@ -267,6 +269,18 @@ def test_a_benchmark_is_not_overwritten(smoke, run_module):
   assert done.returncode == 2
   assert done.stderr.strip().splitlines()[-1].endswith("replace it with --overwrite")
   assert (workdir / "benchmark.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["figures/mine.png", "benchmark.md", "benchmark.json"])
+def test_what_is_of_no_benchmark_is_not_replaced(tmp_path, name):
+  (tmp_path / name).parent.mkdir(exist_ok=True)
+  (tmp_path / name).write_text("mine")
+  with (
+    flagsaver.as_parsed(workdir=str(tmp_path), overwrite="true"),
+    pytest.raises(InputError, match=f"{name}' was made by no run"),
+  ):
+    benchmark.main(None)
+  assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
 
 
 @pytest.mark.parametrize(

@@ -279,6 +279,14 @@ def test_smoke_run_then_collected(tmp_path, run_module):
   assert [part["meaning"] for part in record["parts"]] == ["undecided"] * 3
   assert [part["low"] for part in record["parts"]] == [None] * 3  # two seeds give no bounds
 
+  there = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+  refused = run_module(
+    "experiments.claims", *arguments, f"--workdir={workdir}", "--config.num_seeds=3"
+  )
+  assert refused.returncode == 2
+  assert "holds a run of another config (num_seeds: 2 there, 3 now)" in refused.stderr
+  assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == there
+
   moved = tmp_path / "elsewhere"
   (workdir / "runs" / "compare_losses").rename(moved)
   arguments += (f"--workdir={tmp_path / 'second'}", f"--collect=nowhere,{moved}")
@@ -287,6 +295,16 @@ def test_smoke_run_then_collected(tmp_path, run_module):
   assert f"compare_losses: collected from {moved}" in again.stderr
   assert (tmp_path / "second" / "CLAIMS.md").read_text() == text
   assert not (tmp_path / "second" / "runs").exists()
+
+
+def test_figures_that_are_not_of_a_ledger_are_refused_before_anything_runs(tmp_path, run_module):
+  (tmp_path / "figures").mkdir()
+  (tmp_path / "figures" / "mine.png").write_text("mine")
+  result = run_module("experiments.claims", f"--workdir={tmp_path}")
+  assert result.returncode == 2
+  (line,) = result.stderr.splitlines()
+  assert "mine.png' was made by no run" in line
+  assert len(list(tmp_path.rglob("*"))) == 2
 
 
 @pytest.mark.parametrize(

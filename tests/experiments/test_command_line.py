@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from experiments import command_line
+
 _CONFIG = "ml_collections_configs/compare_initializers.py"
 _SCRIPT = "experiments.compare_initializers"
 
@@ -50,7 +52,7 @@ _MISTAKES = [
   ([], "--config is missing"),
   ([_SMOKE, "--wrokdir=x"], "Unknown command line flag 'wrokdir'. Did you mean: workdir ?"),
   ([_SMOKE, "num_seeds=3"], "unknown argument 'num_seeds=3'"),
-  ([_SMOKE, "--process_id=0"], "--process_id goes with --executor=multihost only"),
+  ([_SMOKE, "--process_id=0"], "--process_id needs --executor=multihost"),
   ([_SMOKE, "--executor=multihost"], "--executor=multihost needs --coordinator"),
   ([*_SECOND_OF_TWO, "--coordinator=host"], "--coordinator must be HOST:PORT, not 'host'"),
   ([*_SECOND_OF_TWO, "--coordinator=host:65536"], "must be HOST:PORT, not 'host:65536'"),
@@ -75,6 +77,35 @@ def test_a_mistake_gets_one_line_and_status_2(run_module, wanted, arguments, exp
   assert "Traceback" not in result.stderr
   assert expected in result.stderr
   assert not wanted.exists()
+
+
+def test_paths_that_are_none(tmp_path, run_module):
+  """A pipe is not read, which might never end; and what is a home is not a folder called `~`."""
+  pipe = tmp_path / "pipe"
+  os.mkfifo(pipe)
+  no_file = f"error: cannot read the config file '{pipe}': it is not a regular file\n"
+  home = os.path.expanduser("~")
+  for arguments, expected in (
+    ([f"--config={pipe}", f"--workdir={tmp_path}"], no_file),
+    ([f"--config={pipe}:smoke", f"--workdir={tmp_path}"], no_file),
+    ([_SMOKE, "--workdir="], "error: --workdir is empty\n"),
+    ([_SMOKE, f"--workdir={pipe}"], f"error: cannot write to workdir '{pipe}': File exists\n"),
+    (
+      ["--config=~/no/such.py", f"--workdir={tmp_path}"],
+      f"error: cannot read the config file '{home}/no/such.py'\n",
+    ),
+  ):
+    result = run_module(_SCRIPT, *arguments)
+    assert (result.returncode, result.stderr) == (2, expected)
+  assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_home_is_expanded_in_paths_only():
+  home = os.path.expanduser("~")
+  for name in ("config", "workdir", "data_dir", "scheduler_file"):
+    assert command_line._expand_home(f"--{name}=~/x") == f"--{name}={home}/x"
+  for other in ("--workdir=./~", "--config.dataset=~", "~/x", "--workdir"):
+    assert command_line._expand_home(other) == other
 
 
 def test_smoke_run(tmp_path, run_module):

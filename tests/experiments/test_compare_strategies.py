@@ -109,6 +109,22 @@ def test_diverged_members_are_in_no_ensemble(blobs, mlp_arm):
   np.testing.assert_allclose(table[table.k == 4].mean_member_accuracy, [kept.mean()])
 
 
+@pytest.mark.parametrize("diverged", [["b"], ["base"], ["base", "b"], ["base", "b", "c"]])
+def test_arms_may_diverge_in_every_seed(blobs, mlp_arm, diverged):
+  """One arm, all but one, all: the rest is still there."""
+  arms = {
+    name: replace(mlp_arm, num_epochs=2, learning_rate=1e38 if name in diverged else 0.01)
+    for name in ("base", "b", "c")
+  }
+  trained = train_population(blobs, arms, seeds=2, keep_logits=True)
+  of_arm = dict(zip(arms, (trained.status == "diverged").T, strict=True))
+  assert all(of_arm[name].all() == of_arm[name].any() == (name in diverged) for name in arms)
+  experiment = compare_strategies.create_experiment(configs.get_config("smoke"))
+  extra = compare_strategies.analyze(experiment, blobs, trained)
+  assert set(extra.tables["ensembles"].arm) == set(arms) - set(diverged)
+  assert len(extra.pictures) == 1
+
+
 @pytest.mark.parametrize(
   ("strategies", "changes", "message"),
   [

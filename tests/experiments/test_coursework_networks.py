@@ -130,7 +130,7 @@ def test_losses_are_arms_of_one_program():
     ("mnist_cnn", {"num_train": -1}, "num_train must be an integer >= 1"),
     ("cifar_mlp", {"arms": ("courswork",)}, "unknown arm 'courswork'; did you mean 'coursework'"),
     ("cifar_mlp", {"arms": ("constant_rate",)}, "unknown reference arm 'coursework'"),
-    ("cifar_mlp", {"schedule": "step(0.5)"}, "wrong number of arguments"),
+    ("cifar_mlp", {"schedule": "step(0.5)"}, "wrong arguments"),
     ("cifar_mlp", {"rotation_range": -1.0}, "rotation_range"),
     ("compare_losses", {"losses": ("hinge", "hinge")}, "loss 'hinge' is named twice"),
     ("compare_losses", {"losses": ("mse",)}, "unknown loss 'mse'"),

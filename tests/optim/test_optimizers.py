@@ -33,7 +33,7 @@ _KERAS_MOMENTUM_WITH_DECAY = [0.327215, -1.7211848, -0.25675666]
 
 def _descend(name, weight_decay, learning_rate=0.1):
   params = jnp.array(_START)
-  state = optimizers.create(name, 0.0, weight_decay).init(params)
+  state = optimizers.create(name, 0.0, None, weight_decay).init(params)
   step = jax.jit(functools.partial(_step, name))
   for gradient in _GRADIENTS:
     params, state = step(params, state, gradient, learning_rate, weight_decay)
@@ -41,7 +41,7 @@ def _descend(name, weight_decay, learning_rate=0.1):
 
 
 def _step(name, params, state, gradient, learning_rate, weight_decay=None):
-  optimizer = optimizers.create(name, learning_rate, weight_decay)
+  optimizer = optimizers.create(name, learning_rate, None, weight_decay)
   updates, state = optimizer.update(gradient, state, params)
   return optax.apply_updates(params, updates), state
 
@@ -69,7 +69,7 @@ def test_weight_decay_is_decoupled_and_of_every_leaf():
   params = {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.full(3, -1.0)}
   zeros = jax.tree.map(jnp.zeros_like, params)
   for name in optimizers.NAMES:
-    state = optimizers.create(name, 0.0, 0.1).init(params)
+    state = optimizers.create(name, 0.0, None, 0.1).init(params)
     after, _ = _step(name, params, state, zeros, 0.5, 0.1)
     np.testing.assert_allclose(after["kernel"], np.full((2, 3), 1.9), rtol=1e-6)
     np.testing.assert_allclose(after["bias"], np.full(3, -0.95), rtol=1e-6)
@@ -121,3 +121,55 @@ def test_momentum_and_sgd_by_hand():
     update, state = tx.update(jnp.array([1.0, 2.0]), state)
     np.testing.assert_allclose(update, -jnp.array([expected, 2 * expected]), rtol=1e-6)
   assert jax.tree.leaves(state)[0].shape == (2,)
+
+
+@pytest.mark.parametrize(
+  ("spec", "expected"),
+  [
+    ("sgd", {}),
+    ("adam", {"b1": 0.9, "b2": 0.999, "epsilon": 1e-7}),
+    ("adam(0.8, epsilon=1e-5)", {"b1": 0.8, "b2": 0.999, "epsilon": 1e-5}),
+    ("nesterov(decay=0)", {"decay": 0.0}),
+  ],
+)
+def test_settings(spec, expected):
+  assert optimizers.parse(spec) == (spec.split("(")[0], expected)
+
+
+@pytest.mark.parametrize(
+  ("spec", "message"),
+  [
+    ("adam(b1=1)", r"b1 of optimizer 'adam\(b1=1\)' must be in \[0, 1\), not '1'"),
+    ("adam(beta=0.9)", "unknown argument of optimizer 'adam' 'beta'; known: b1, b2, epsilon"),
+    ("adam(0.9, b1=0.9)", "wrong arguments; write 'adam"),
+    ("adam(b1=0.9, 0.9)", "wrong arguments"),
+    ("adam(0.9, 0.9, 1e-7, 1)", "wrong arguments"),
+    ("rmsprop(epsilon=0)", "must be > 0"),
+    ("sgd(0.1)", "takes no arguments"),
+    ("adam(", "unknown optimizer"),
+  ],
+)
+def test_bad_settings_are_refused(spec, message):
+  with pytest.raises(InputError, match=message):
+    optimizers.parse(spec)
+
+
+def test_settings_are_those_of_optax():
+  """Traced, under `vmap`, beside optax's own optimizers with the same constants."""
+  settings = {"b1": jnp.array([0.9, 0.5]), "b2": jnp.array([0.999, 0.9])}
+  start, grads = jnp.array([0.5, -1.0]), jnp.array([[0.1, -2.0], [0.3, 1.0], [-0.2, 0.5]])
+
+  def descend(optimizer):
+    params, state = start, optimizer.init(start)
+    for grad in grads:
+      updates, state = optimizer.update(grad, state, params)
+      params = optax.apply_updates(params, updates)
+    return params
+
+  found = jax.jit(
+    jax.vmap(lambda settings: descend(optimizers.create("adam", 0.1, settings | {"epsilon": 1e-3})))
+  )(settings)
+  for row, b1, b2 in zip(found, (0.9, 0.5), (0.999, 0.9), strict=True):
+    np.testing.assert_allclose(row, descend(optax.adam(0.1, b1, b2, 1e-3)), rtol=2e-5)
+  momentum = optimizers.create("momentum", 0.1, {"decay": jnp.float32(0.7)})
+  np.testing.assert_allclose(descend(momentum), descend(optax.sgd(0.1, 0.7)), rtol=1e-6)

@@ -136,8 +136,8 @@ def test_parse():
     ("step((0.5), 1)", "did you mean 'step'"),
     ("step(0.5)", "write 'step(factor, epochs)'"),
     ("warmup", "write 'warmup(epochs)'"),
-    ("constant(1)", "write 'constant'"),
-    ("cosine(0.1, 2)", "write 'cosine(final)', where the last argument is optional"),
+    ("constant(1)", "schedule 'constant' takes no arguments"),
+    ("cosine(0.1, 2)", "write 'cosine(final)', where final may be left out"),
     ("exponential(0)", "factor of schedule 'exponential(0)' must be > 0, not '0'"),
     ("exponential(nan)", "must be > 0"),
     ("exponential(inf)", "must be > 0"),
@@ -150,7 +150,7 @@ def test_parse():
     ("warmup(5)", "warmup of 5 epochs must be shorter than num_epochs = 5"),
     ("warmup_cosine(6)", "of 6 epochs must be shorter than num_epochs = 5"),
     ("one_cycle(0.05)", "needs more than 10 steps to go up and down"),
-    ("exponential(1e300)", "learning rates that are not finite"),
+    ("exponential(1e300)", "must be a number of float32"),
   ],
 )
 def test_mistakes_get_one_line(spec, message):

@@ -12,7 +12,7 @@ from conftest import ROOT, SHORT_RUN, hashes, start_run
 
 from jaxdl.errors import InputError
 from jaxdl.population import dask as dask_lib
-from jaxdl.population import local, plan
+from jaxdl.population import environment, local, plan
 from jaxdl.population.progress import Progress
 from jaxdl.store import store
 
@@ -74,7 +74,7 @@ def test_workers_that_are_killed_change_nothing(finished, tmp_path):
 
 def test_there_is_no_scheduler(tmp_path, run_module):
   for flag, message in (
-    ("--scheduler_file=nowhere.json", "at nowhere.json: OSError: there is no such file"),
+    ("--scheduler_file=nowhere.json", "at nowhere.json: OSError: no such file"),
     ("--scheduler=nonsense://x", "no Dask cluster with workers at nonsense://x"),
   ):
     result = run_module(*SHORT_RUN[2:], f"--workdir={tmp_path / 'run'}", "--executor=dask", flag)
@@ -117,6 +117,25 @@ def test_every_chunk_is_done_and_failures_come_with_their_reason(threads, tmp_pa
       assert (tmp_path / chunk.name).stat().st_size == local.ATTEMPTS
     else:
       assert result == chunk.seed
+
+
+def test_a_worker_stops_once_another_run_has_the_folder(tmp_path):
+  """It may outlive its client: it then loads, trains and writes nothing."""
+  store.Store(tmp_path).claim({"config": {"num_seeds": 2}})
+  before = sorted(tmp_path.rglob("*"))
+  job = dask_lib.Job(None, None, str(tmp_path), run="of a run that was replaced")
+  with pytest.raises(InputError, match="was deleted or replaced by another one"):
+    dask_lib.train_chunk(job, _chunks(1)[0])
+  assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_worker_of_another_installation_is_refused(tmp_path):
+  here = environment.describe()
+  for name, other in (("jax", "0.1"), ("source", "f00"), ("jax_threefry_partitionable", "no")):
+    described = tuple({**here, name: other}.items())
+    job = dask_lib.Job(None, None, str(tmp_path), environment=described)
+    with pytest.raises(InputError, match=f"a worker has {name} {here[name]}, and this .* {other};"):
+      dask_lib.train_chunk(job, _chunks(1)[0])
 
 
 @pytest.mark.filterwarnings("ignore")

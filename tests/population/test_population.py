@@ -405,8 +405,8 @@ def test_on_cpu_only_small_members_train_together(model, expected):
   [
     ({"seeds": 0}, "seeds must be an integer >= 1"),
     ({"seeds": 2.5}, "seeds must be an integer"),
-    ({"seeds": ()}, "one or more different integers"),
-    ({"seeds": (1, 1)}, "one or more different integers"),
+    ({"seeds": ()}, "one or more distinct integers"),
+    ({"seeds": (1, 1)}, "one or more distinct integers"),
     ({"seeds": (-1,)}, "a seed must be an integer >= 0"),
     ({"seeds": 1, "root_seed": 2**32}, "root_seed must be an integer <= 4294967295"),
     ({"seeds": 1, "chunk_size": 0}, "chunk_size must be an integer >= 1"),
@@ -478,7 +478,7 @@ def test_losses_are_arms_of_one_program(blobs, mlp_arm):
 
 
 def test_what_is_traced_shares_a_program(blobs, mlp_arm):
-  """Schedules, plateaus, L2, weight decay, smoothing and stopping; the plain arm is not changed."""
+  """Schedules, plateaus, L2, decay, smoothing, the optimizer's numbers; and no arm changes."""
   arms = {
     "plain": mlp_arm,
     "cosine": replace(mlp_arm, schedule="cosine"),
@@ -486,12 +486,17 @@ def test_what_is_traced_shares_a_program(blobs, mlp_arm):
     "l2": replace(mlp_arm, l2=0.01),
     "decay": replace(mlp_arm, weight_decay=0.01),
     "smooth": replace(mlp_arm, label_smoothing=0.1),
+    "b1": replace(mlp_arm, optimizer="adam(b1=0.5)"),
   }
   together = population.train_population(blobs, arms, seeds=2, chunk_size=2)
   assert len(together.chunks) == 1
   alone = population.train_population(blobs, {"plain": mlp_arm}, seeds=2, chunk_size=2)
   np.testing.assert_allclose(
     together.curves["train_loss"][:, :1], alone.curves["train_loss"], rtol=1e-4
+  )
+  own = population.train_population(blobs, {"b1": arms["b1"]}, seeds=2, chunk_size=2)
+  np.testing.assert_allclose(
+    together.curves["train_loss"][:, -1:], own.curves["train_loss"], rtol=1e-4
   )
   losses = together.curves["train_loss"][0, :, 2]
   assert len(np.unique(losses)) == len(arms) - 1  # a plateau of one epoch has not come yet
@@ -546,3 +551,18 @@ def test_a_selection_is_the_population_of_its_arms(blobs, three_arms, trained):
   assert chosen.confusion.shape[1] == len(chosen.mean_probabilities) == 2
   with pytest.raises(InputError, match="unknown arm 'random_norm'; did you mean 'random_normal'"):
     trained.select(["random_norm"])
+
+
+@pytest.mark.parametrize(
+  ("name", "context"),
+  [
+    ("JAX_ENABLE_X64", lambda: jax.enable_x64(True)),
+    ("JAX_DISABLE_JIT", jax.disable_jit),
+    ("JAX_DEBUG_INFS", lambda: jax.debug_infs(True)),
+    ("JAX_DEBUG_NANS", lambda: jax.debug_nans(True)),
+    ("JAX_NUMPY_DTYPE_PROMOTION", lambda: jax.numpy_dtype_promotion("strict")),
+  ],
+)
+def test_settings_of_jax_under_which_nothing_trains_are_refused(name, context, blobs, mlp_arm):
+  with context(), pytest.raises(InputError, match=f"see the environment variable {name}"):
+    train_population(blobs, {"a": mlp_arm}, seeds=1)

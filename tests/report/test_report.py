@@ -4,6 +4,7 @@ import datetime
 import itertools
 import json
 import re
+import shutil
 import types
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from jaxdl import experiment as experiment_lib
 from jaxdl import report, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
-from jaxdl.population import devices
+from jaxdl.population import devices, environment
 from jaxdl.report import figures
 
 FILES = {
@@ -96,10 +97,10 @@ def test_a_picture_of_augmentation_and_one_of_the_rates(blobs, mlp_arm, tmp_path
   """Where there is something to see; tables of an earlier run do not stay behind."""
   arms = {"a": replace(mlp_arm, rotation_range=30.0, schedule="cosine", num_epochs=2)}
   experiment = Experiment("?", arms, dataset="blobs", num_seeds=1, margins={"test_accuracy": 0.1})
-  (tmp_path / "tables").mkdir()
-  (tmp_path / "tables" / "old.csv").write_text("x")
+  trained = experiment_lib.train_arms(experiment, blobs)
+  table = report.Extra(tables={"old": pd.DataFrame({"x": [1]})})
   with report.Workdir(tmp_path, experiment) as directory:
-    trained = experiment_lib.train_arms(experiment, blobs)
+    directory.commit(experiment, blobs, trained, [], table)
     directory.commit(experiment, blobs, trained, [])
   names = {path.stem for path in (tmp_path / "figures").iterdir()}
   assert {"augmentation", "learning_rates"} < names
@@ -332,15 +333,88 @@ def test_same_config_and_overwrite_are_accepted(workdir, experiment):
 
 
 def test_strange_directories_are_refused(tmp_path, experiment):
-  (tmp_path / "report.md").write_text("mine")
-  with pytest.raises(InputError, match=r"holds a report\.md of no known run"):
-    report.Workdir(tmp_path, experiment)
-  (tmp_path / "config.json").write_text("{")
-  with pytest.raises(InputError, match=r"cannot read .*config\.json"):
-    report.Workdir(tmp_path, experiment)
   (tmp_path / "file").write_text("")
   with pytest.raises(InputError, match="cannot write to workdir"):
     report.Workdir(tmp_path / "file" / "workdir", experiment)
+
+
+def test_whatever_decides_a_result_is_compared(tmp_path, experiment, blobs, monkeypatch):
+  """Settings, versions and source; the data, the names of its classes; what is recorded."""
+
+  def observe(*_):
+    return {}
+
+  kind = devices.kind_of(jax.local_devices()[0])
+
+  def claim(message=None, dataset=blobs, resume_anyway=False, **recorded):
+    with report.Workdir(tmp_path, experiment, resume_anyway=resume_anyway) as directory:
+      if message is None:
+        directory.claim(dataset, [], kind, **recorded)
+        return directory.resumed_anyway
+      with pytest.raises(InputError, match=f"holds a run that differs .*{message}"):
+        directory.claim(dataset, [], kind, **recorded)
+
+  claim()
+  claim("dataset_checksum", dataset=replace(blobs, checksum="1"))
+  claim("class_names", dataset=replace(blobs, class_names=("a", "b", "d")))
+  claim("observe: None there, .*observe' now", observe=observe)
+  claim("keep_logits: False there, True now", keep_logits=True)
+  with jax.default_matmul_precision("bfloat16"):
+    claim("jax_default_matmul_precision: None there, 'bfloat16' now")
+  with jax.threefry_partitionable(False):
+    claim("jax_threefry_partitionable: True there, False now")
+  monkeypatch.setattr(jax, "__version__", "9.9.9")
+  claim("environment.jax: .* there, '9.9.9' now")
+  (said,) = claim(resume_anyway=True)
+  assert said.startswith("environment.jax: ")
+  monkeypatch.undo()
+  monkeypatch.setattr(environment, "_source_hash", lambda: "edited")
+  claim("environment.source: .* there, 'edited' now")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "report.md",
+    "config.json",
+    "provenance.json",
+    "figures/mine.png",
+    "tables/.notes",
+    "run/notes.txt",
+    "run/run.json",
+    ".lock",
+  ],
+)
+def test_what_no_run_has_made_is_refused_and_stays(name, overwrite, tmp_path, experiment, blobs):
+  file = tmp_path / name
+  file.parent.mkdir(exist_ok=True)
+  file.write_text("mine")
+  before = sorted(tmp_path.rglob("*"))
+  with (
+    pytest.raises(InputError, match=re.escape(name)),
+    report.Workdir(tmp_path, experiment, overwrite=overwrite) as directory,
+  ):
+    directory.claim(blobs, [], devices.kind_of(jax.local_devices()[0]))
+  assert sorted(tmp_path.rglob("*")) == before
+  assert file.read_text() == "mine"
+
+
+def test_a_report_that_somebody_has_edited_is_refused_and_stays(
+  workdir, tmp_path, experiment, blobs, trained, verdicts
+):
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  with report.Workdir(path, experiment) as directory:
+    with open(path / "report.md", "a") as file:
+      file.write("my notes")
+    with pytest.raises(InputError, match=r"report\.md' was made by no run, or has changed since"):
+      directory.commit(experiment, blobs, trained, verdicts)
+  for overwrite in (False, True):
+    with pytest.raises(InputError, match=r"report\.md' was made by no run, or has changed since"):
+      report.Workdir(path, experiment, overwrite=overwrite)
+  assert {p.name for p in path.iterdir()} == FILES
+  assert (path / "report.md").read_text().endswith("my notes")
 
 
 def test_a_failed_run_leaves_nothing(tmp_path, experiment):

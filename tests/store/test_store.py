@@ -1,8 +1,13 @@
 """What a run keeps of its chunks: whole or refused, whatever happens to the disk."""
 
+import hashlib
 import io
 import logging
+import os
+import pathlib
+import re
 import resource
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -27,6 +32,9 @@ _ARRAYS = st.dictionaries(
 )
 
 
+_CHUNK = "g0-s0x1-a0x1"
+
+
 def _equal(a, b):
   assert a.keys() == b.keys()
   for name in a:
@@ -36,21 +44,21 @@ def _equal(a, b):
 
 @given(_ARRAYS)
 def test_arrays_come_back(arrays):
-  _equal(store.unpack(store.pack(arrays)), arrays)
+  _equal(store.unpack(store.pack(arrays, "me"), "me"), arrays)
 
 
 @given(_ARRAYS, st.data())
 @settings(max_examples=200)
 def test_damage_is_found_or_does_not_matter(arrays, data):
   """One bit, or everything after some byte: the arrays are the same, or refused."""
-  content = bytearray(store.pack(arrays))
+  content = bytearray(store.pack(arrays, "me"))
   place = data.draw(st.integers(0, len(content) - 1))
   if data.draw(st.booleans()):
     content[place] ^= 1 << data.draw(st.integers(0, 7))
   else:
     del content[place:]
   try:
-    found = store.unpack(bytes(content))
+    found = store.unpack(bytes(content), "me")
   except ValueError:
     return
   _equal(found, arrays)
@@ -59,7 +67,7 @@ def test_damage_is_found_or_does_not_matter(arrays, data):
 @given(st.binary(max_size=300))
 def test_strange_bytes_are_refused_in_one_line(content):
   with pytest.raises(ValueError, match=":") as caught:
-    store.unpack(content)
+    store.unpack(content, "me")
   assert "\n" not in str(caught.value)
 
 
@@ -71,7 +79,7 @@ def test_nothing_that_is_read_can_run_code():
   stream = io.BytesIO()
   np.savez(stream, sha256=np.zeros(32, np.uint8), x=np.array([Evil()], object))
   with pytest.raises(ValueError, match="allow_pickle=False"):
-    store.unpack(stream.getvalue())
+    store.unpack(stream.getvalue(), "me")
 
 
 @pytest.fixture
@@ -132,7 +140,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used(saved, damage, caplog):
   assert epoch == 2
   _equal(found, arrays[2])
   (warning,) = [r.getMessage() for r in caplog.records if r.name == "jaxdl"]
-  assert f"{one.folder / 'checkpoints' / 'c' / '3'} is damaged" in warning
+  assert f"{one.folder / 'checkpoints' / 'c' / '3'} cannot be used" in warning
   assert "\n" not in warning
   damage(one.folder / "checkpoints" / "c" / "2")
   assert one.read_checkpoint("c") is None
@@ -146,13 +154,77 @@ def test_a_damaged_chunk_is_no_chunk(tmp_path, caplog):
   _flip(tmp_path / "chunks")
   with caplog.at_level(logging.WARNING, "jaxdl"):
     assert one.read_chunk("c") is None
-  assert "c.npz is damaged" in caplog.text
+  assert "c.npz cannot be used: it is damaged" in caplog.text
   assert not one.has_chunk("c")
+
+
+@pytest.fixture
+def two_runs(tmp_path):
+  """Stores of two runs that differ in one setting."""
+  stores = [store.Store(tmp_path / str(rate)) for rate in (1, 2)]
+  for rate, one in enumerate(stores):
+    one.claim({"config": {"learning_rate": rate}})
+  return stores
+
+
+def test_a_chunk_of_another_name_or_run_is_no_chunk(two_runs, caplog):
+  one, other = two_runs
+  for name in ("a", "b"):
+    one.commit_chunk(name, {"x": np.zeros(3)})
+  chunks = one.folder / "chunks"
+  (chunks / "a.npz").replace(chunks / "b.npz")
+  other.commit_chunk("a", {"x": np.ones(3)})
+  (other.folder / "chunks" / "a.npz").replace(chunks / "a.npz")
+  with caplog.at_level(logging.WARNING, "jaxdl"):
+    assert one.read_chunk("a") is one.read_chunk("b") is None
+  first, second = [record.getMessage() for record in caplog.records]
+  assert f"it is of chunk a of run {other.run}, not of chunk a of run {one.run}" in first
+  assert f"it is of chunk a of run {one.run}, not of chunk b" in second
+
+
+def test_a_checkpoint_of_another_chunk_or_run_is_not_used(two_runs):
+  one, other = two_runs
+  arrays = {"epoch": np.int64(1)}
+  for from_, name in ((one, "a"), (other, "b")):
+    from_.save_checkpoint(name, 1, arrays)
+    from_.flush()
+    from_.close()
+  there = one.folder / "checkpoints"
+  shutil.copytree(there / "a", there / "c")
+  shutil.copytree(other.folder / "checkpoints" / "b", there / "b")
+  assert one.read_checkpoint("c") is one.read_checkpoint("b") is None
+  _equal(one.read_checkpoint("a")[1], arrays)
+
+
+def test_a_chunk_from_before_it_carried_its_owner_is_no_chunk(two_runs, caplog):
+  arrays = {"x": np.arange(3.0)}
+  digest = hashlib.sha256(b"x <f8 (3,)\n" + arrays["x"].tobytes()).digest()
+  file = two_runs[0].folder / "chunks" / "a.npz"
+  file.parent.mkdir()
+  np.savez(file, sha256=np.frombuffer(digest, np.uint8), **arrays)
+  with caplog.at_level(logging.WARNING, "jaxdl"):
+    assert two_runs[0].read_chunk("a") is None
+  assert "it does not say which chunk and run it is of" in caplog.text
+
+
+def test_nothing_is_written_once_another_run_has_the_folder(two_runs):
+  one, other = two_runs
+  (other.folder / "run.json").replace(one.folder / "run.json")
+  before = sorted(one.folder.rglob("*"))
+  for write in (
+    lambda: one.commit_chunk("a", {}),
+    lambda: one.save_checkpoint("a", 1, {}),
+    lambda: one.split("a"),
+    lambda: one.write_failure("a", "why"),
+  ):
+    with pytest.raises(InputError, match="was deleted or replaced by another one"):
+      write()
+  assert sorted(one.folder.rglob("*")) == before
 
 
 def test_a_commit_ends_the_checkpoints_of_its_chunk(saved):
   one, _ = saved
-  one = store.Store(one.folder)
+  one = store.Store(one.folder, one.run)
   one.save_checkpoint("c", 4, {"epoch": np.int64(4)})
   one.commit_chunk("c", {"x": np.zeros(3)})
   one.close()
@@ -162,18 +234,113 @@ def test_a_commit_ends_the_checkpoints_of_its_chunk(saved):
 
 def test_what_killed_processes_left_is_swept_away(saved):
   one, _ = saved
+  other = _CHUNK.replace("s0", "s1")
   litter = [
-    one.folder / "checkpoints" / "c" / "4.orbax-checkpoint-tmp",
-    one.folder / "checkpoints" / "c" / ".1",
-    one.folder / "chunks" / ".c.npz.0.tmp",
-    one.folder / ".run.json.0.tmp",
-    one.folder / "checkpoints" / "d" / "1",  # of a chunk that is committed
+    one.folder / "checkpoints" / _CHUNK / "4.orbax-checkpoint-tmp",
+    one.folder / "checkpoints" / _CHUNK / ".1",
+    one.folder / "chunks" / f".{_CHUNK}.npz.{'0' * 32}.tmp",
+    one.folder / f".run.json.{'0' * 32}.tmp",
+    one.folder / "checkpoints" / other / "1",  # of a chunk that is committed
   ]
-  one.commit_chunk("d", {"x": np.zeros(1)})
-  for path in litter:
+  kept = [one.folder / ".git", one.folder / "chunks" / ".notes", one.folder / "notes.tmp"]
+  one.commit_chunk(other, {"x": np.zeros(1)})
+  for path in (*litter, *kept):
     path.mkdir(parents=True)
   one.claim({"config": {}})
   assert not any(path.exists() for path in litter)
+  assert all(path.exists() for path in kept)
+
+
+def _fill(one):
+  """Makes a store hold one of everything."""
+  other = _CHUNK.replace("s0", "s1")
+  one.save_checkpoint(_CHUNK, 1, {"epoch": np.int64(1)})
+  one.flush()
+  one.close()
+  one.split(_CHUNK)
+  one.write_failure(_CHUNK, "why")
+  one.commit_chunk(other, {"x": np.zeros(1)})
+  with files.exclusive(one.folder / "locks" / other):
+    pass
+  (one.folder / "chunks" / f".{_CHUNK}.npz.{'0' * 32}.tmp").write_text("half")
+
+
+def test_a_run_is_deleted_as_a_whole(two_runs):
+  one, _ = two_runs
+  _fill(one)
+  one.clear()
+  assert not list(one.folder.iterdir())
+  one.clear()
+  assert one.read_identity() is None
+
+
+def test_a_run_is_deleted_while_a_worker_finishes_a_file_of_it(two_runs, monkeypatch):
+  one, _ = two_runs
+  _fill(one)
+  late, rmdir = [one.folder / "checkpoints" / _CHUNK / "late"], os.rmdir
+
+  def write_first(*arguments, **options):
+    if late:
+      late.pop().write_text("late")
+    return rmdir(*arguments, **options)
+
+  monkeypatch.setattr(os, "rmdir", write_first)
+  one.clear()
+  assert not late
+  assert not list(one.folder.iterdir())
+
+
+@pytest.mark.parametrize(
+  "name", [".git", "notes.txt", "chunks/mine.npz", f"checkpoints/{_CHUNK}/x"]
+)
+def test_what_no_run_has_made_keeps_a_run_from_being_deleted(two_runs, name):
+  one, _ = two_runs
+  _fill(one)
+  (one.folder / name).write_text("mine")
+  before = sorted(one.folder.rglob("*"))
+  with pytest.raises(InputError, match=re.escape(f"{name}' was made by no run")):
+    one.clear()
+  assert sorted(one.folder.rglob("*")) == before
+  assert one.read_identity() == {"config": {"learning_rate": 0}}
+
+
+def test_what_no_run_has_made_keeps_a_folder_from_being_claimed(tmp_path):
+  (tmp_path / "notes.txt").write_text("mine")
+  with pytest.raises(InputError, match=r"notes\.txt' was made by no run"):
+    store.Store(tmp_path).claim({"config": {}})
+  (tmp_path / "notes.txt").rename(tmp_path / "run.json")
+  for do in ("clear", "read_identity"):
+    with pytest.raises(InputError, match=r"run\.json' is damaged or of no run"):
+      getattr(store.Store(tmp_path), do)()
+  assert (tmp_path / "run.json").read_text() == "mine"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_read(tmp_path):
+  for name in ("run.json", files.MANIFEST):
+    os.mkfifo(tmp_path / name)
+  with pytest.raises(InputError, match=r"run\.json' is .* no regular file"):
+    store.Store(tmp_path).read_identity()
+  with pytest.raises(InputError, match=f"{files.MANIFEST}' was made by no run"):
+    files.check_replaceable(tmp_path, [])
+
+
+def test_the_rest_of_a_run_that_is_being_deleted_is_no_run(two_runs, monkeypatch):
+  """Whatever is deleted first, a kill then leaves nothing that is gone on with."""
+  one, _ = two_runs
+  _fill(one)
+
+  def fail(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(shutil, "rmtree", fail)
+    with pytest.raises(InputError, match=r"cannot delete the run in .*: Permission denied"):
+      one.clear()
+  for do in (one.join, lambda: one.claim({"config": {}}), lambda: one.commit_chunk(_CHUNK, {})):
+    with pytest.raises(InputError, match="is half deleted; delete the rest with --overwrite"):
+      do()
+  one.clear()
+  assert not list(one.folder.iterdir())
 
 
 def test_a_full_disk_is_one_line_and_the_last_state_stays(saved):
@@ -184,7 +351,7 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(saved):
     import numpy as np
     from jaxdl.store import store
     from jaxdl.errors import InputError
-    one = store.Store(pathlib.Path({str(one.folder)!r}))
+    one = store.Store(pathlib.Path({str(one.folder)!r}), {one.run!r})
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, {resource.RLIM_INFINITY}))
     random = np.random.default_rng(0).random(100_000)
     for write in (lambda: (one.save_checkpoint("c", 4, {{"x": random}}), one.flush()),
@@ -220,20 +387,116 @@ def test_a_folder_is_one_process_s_at_a_time(tmp_path):
   assert [p.name for p in folder.iterdir()] == ["result"]
 
 
+def _stage(folder, content, **options):
+  with files.staging(folder, **options) as stage:
+    for name, text in content.items():
+      (stage / name).parent.mkdir(parents=True, exist_ok=True)
+      (stage / name).write_text(text)
+
+
+def _content(folder):
+  """Returns name -> text of all files, the manifest apart, and None of folders."""
+  paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*")}
+  paths.pop(files.MANIFEST, None)
+  return {name: p.read_text() if p.is_file() else None for name, p in paths.items()}
+
+
 def test_staged_files_come_all_at_once_or_not_at_all(tmp_path):
-  (tmp_path / "old").write_text("old")
-  (tmp_path / "kept").write_text("kept")
+  _stage(tmp_path, {"old": "old", "kept": "kept", "figures/old.png": "x"})
+  before = _content(tmp_path)
 
   def fail():
-    with files.staging(tmp_path, ["old"]) as stage:
+    with files.staging(tmp_path) as stage:
       (stage / "new").write_text("new")
       raise RuntimeError
 
   with pytest.raises(RuntimeError):
     fail()
-  assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "old"]
-  with files.staging(tmp_path, ["old"], last=["kept"]) as stage:
-    (stage / "new").mkdir()
-    (stage / "kept").write_text("newer")
-  assert sorted(p.name for p in tmp_path.iterdir()) == ["kept", "new"]
-  assert (tmp_path / "kept").read_text() == "newer"
+  assert _content(tmp_path) == before
+  (tmp_path / "mine").write_text("mine")
+  _stage(tmp_path, {"new/a": "new", "kept": "newer"}, last=["kept"])
+  assert _content(tmp_path) == {"new": None, "new/a": "new", "kept": "newer", "mine": "mine"}
+
+
+def _write(path, text):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(text)
+
+
+@pytest.mark.parametrize(
+  ("place", "put"),
+  [
+    ("report", lambda path: _write(path, "mine")),
+    ("report", lambda path: (path.unlink(), path.mkdir(), _write(path / "notes", "mine"))),
+    ("report", lambda path: (path.unlink(), path.symlink_to("../theirs"))),
+    ("figures/mine.png", lambda path: _write(path, "mine")),
+    ("figures/more/mine.png", lambda path: _write(path, "mine")),
+    ("figures/a.png", lambda path: _write(path, "mine")),
+    ("other", lambda path: _write(path, "mine")),
+    (files.MANIFEST, lambda path: _write(path, "mine")),
+    (files.MANIFEST, lambda path: _write(path, '{"files": {"../theirs": "0"}}')),
+  ],
+)
+def test_nothing_is_replaced_that_did_not_come_the_same_way(tmp_path, place, put):
+  folder = tmp_path / "results"
+  (tmp_path / "theirs").write_text("theirs")
+  _stage(folder, {"report": "report", "figures/a.png": "a"})
+  put(folder / place)
+  before = _content(tmp_path)
+  with pytest.raises(InputError, match=f"{place.split('/')[0]}.*' was made by no run"):
+    _stage(folder, {"report": "new", "figures/b.png": "b", "other": "o"})
+  assert _content(tmp_path) == before
+
+
+def test_a_folder_of_the_same_name_is_not_replaced_the_first_time_either(tmp_path):
+  _write(tmp_path / "figures" / "mine.png", "mine")
+  with pytest.raises(InputError, match=r"mine\.png' was made by no run"):
+    _stage(tmp_path, {"figures/a.png": "a"})
+  assert _content(tmp_path) == {"figures": None, "figures/mine.png": "mine"}
+
+
+def test_killed_at_any_moment_what_is_there_can_still_be_replaced(tmp_path, monkeypatch):
+  """A process that ends before the n-th change of the folder, for every n."""
+  new = {"report": "new", "config": "new", "figures/b.png": "b"}
+
+  class Killed(BaseException):
+    pass
+
+  def killing(function, left):
+    def call(*arguments, **options):
+      if left[0] == 0:
+        raise Killed
+      left[0] -= 1
+      return function(*arguments, **options)
+
+    return call
+
+  for when in range(100):
+    folder = tmp_path / str(when)
+    _stage(folder, {"report": "old", "config": "old", "figures/a.png": "a"}, last=["config"])
+    with monkeypatch.context() as patch:
+      left = [when]
+      for owner, name in ((os, "replace"), (pathlib.Path, "unlink"), (pathlib.Path, "rmdir")):
+        patch.setattr(owner, name, killing(getattr(owner, name), left))
+      patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+      try:
+        _stage(folder, new, last=["config"])
+        done = True
+      except Killed:
+        done = False
+    found = _content(folder)
+    if found.get("config") is not None:  # it vouches for all others
+      texts = {found["config"], found.get("report")}
+      assert len(texts) == 1
+    _stage(folder, new, last=["config"])
+    assert _content(folder) == {**new, "figures": None}
+    if done:
+      break
+  assert when > 5
+
+
+def test_a_file_that_is_no_lock_is_left_alone(tmp_path):
+  (tmp_path / ".lock").write_text("mine")
+  with pytest.raises(InputError, match="is no lock"):
+    files.Lock(tmp_path)
+  assert (tmp_path / ".lock").read_text() == "mine"

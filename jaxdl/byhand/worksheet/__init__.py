@@ -3,9 +3,18 @@
 Read `checker.py` first: what follows from the claims before a claim.
 """
 
+from jaxdl.byhand.worksheet.answers import answers
 from jaxdl.byhand.worksheet.checker import STATUSES, WRONG, CheckedClaim, CheckedWorksheet, check
 from jaxdl.byhand.worksheet.reader import Claim, Worksheet, parse, parse_number
-from jaxdl.byhand.worksheet.writer import first_slip, rows, show, to_json
+from jaxdl.byhand.worksheet.writer import (
+  feedback,
+  first_slip,
+  marks,
+  marks_table,
+  rows,
+  show,
+  to_json,
+)
 
 __all__ = (
   "STATUSES",
@@ -14,8 +23,12 @@ __all__ = (
   "CheckedWorksheet",
   "Claim",
   "Worksheet",
+  "answers",
   "check",
+  "feedback",
   "first_slip",
+  "marks",
+  "marks_table",
   "parse",
   "parse_number",
   "rows",

@@ -13,15 +13,24 @@ from fractions import Fraction
 from typing import Any
 
 from jaxdl.byhand import expressions
-from jaxdl.byhand.expressions import Derivative, Expression, Name, Quantity, Updated, excerpt
+from jaxdl.byhand.expressions import (
+  Derivative,
+  Expression,
+  Name,
+  Quantity,
+  Updated,
+  excerpt,
+  spell,
+)
+from jaxdl.byhand.worksheet.graph import inputs_of
 from jaxdl.errors import InputError, unknown_name
 
 MAX_CHARACTERS = 200_000
 MAX_LINE = 4000
 MAX_NAMES = 500
 MAX_CLAIMS = 500
-# Terms of all equations, and of those that are differentiated, counted for each node that is. All
-# limits together keep the worst worksheet below a minute; a 2-3-1 network has 90 terms.
+# Terms of all equations; and of those that are differentiated, counted once for every node that is.
+# Together the limits keep the worst worksheet below a minute. A 2-3-1 network has 90 terms.
 MAX_TERMS = 5000
 MAX_WORK = 100_000
 
@@ -33,6 +42,16 @@ _NUMBER = re.compile(
   r"(?:[eE](?P<e>[+-]?[0-9]{1,4})"
   r"|\s*[x*]\s*10\s*(?:\^|\*\*)\s*(?P<open>[({]?)\s*(?P<power>[+-]?[0-9]{1,4})\s*[)}]?)?"
 )
+# What is often written for a value where TOML has none.
+_LINE_HINTS = {
+  r"[+-]?[0-9.]+\s*%": "; write 0.5 for 50%",
+  r"[+-]?[0-9]+,[0-9]": "; write a point, not a comma",
+  r"[+-]?\.[0-9]": "; write 0.5 for .5",
+  r"[+-]?[0-9]+\.\s*(#|$)": "; write 2.0 for 2.",
+  r"≈": "; write = and the value, without ≈",
+  r"[−–]": "; write the minus sign as -",  # noqa: RUF001
+  r"[\w(+-]": "; a formula is put in quotation marks, a number is not",
+}
 _NUMBER_SPELLINGS = str.maketrans({"−": "-", "–": "-", "×": "x", "·": "x", "X": "x"})  # noqa: RUF001
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 
@@ -49,7 +68,8 @@ class Claim:
     text: the value as written.
     value: the number that the text means.
     unit: one unit of the last digit written.
-    working: the line of working; None: none is given.
+    points: what it is worth.
+    working: the line of working; empty without one.
     working_text: the line of working as written.
   """
 
@@ -57,8 +77,9 @@ class Claim:
   text: str
   value: Fraction
   unit: Fraction
-  working: Expression | None = None
-  working_text: str | None = None
+  points: float = 1
+  working: Expression = ()
+  working_text: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +92,8 @@ class Worksheet:
     equations: name of a node -> its equation, each after those that it depends on.
     formulas: name of a node -> its equation as written.
     claims: in the order of the file.
-    loss: the node that is differentiated for updates; None: there are no updates.
-    learning_rate: of the updates; None: there are no updates.
+    loss: the node that is differentiated for updates; None without updates.
+    learning_rate: of the updates; None without updates.
   """
 
   title: str
@@ -83,9 +104,20 @@ class Worksheet:
   loss: str | None = None
   learning_rate: float | None = None
 
+  @property
+  def names(self) -> list[str]:
+    """Of givens and nodes, each after those that it depends on."""
+    return [*self.given, *self.equations]
+
+  def slope_of(self, quantity: Derivative | Updated) -> Derivative:
+    """Returns the derivative that an updated value is computed from; a derivative is its own."""
+    if isinstance(quantity, Derivative):
+      return quantity
+    return Derivative(str(self.loss), quantity.name)
+
 
 def parse(path_or_text: str | os.PathLike) -> Worksheet:
-  """Returns a worksheet, checked for being one; see `check`."""
+  """Reads and validates a worksheet; see `check`."""
   table = _load(_read(path_or_text))
   _refuse_unknown(
     "key", table, ("title", _LEARNING_RATE, "loss", "given", "equations", "claims"), "worksheet"
@@ -112,10 +144,15 @@ def parse(path_or_text: str | os.PathLike) -> Worksheet:
 
 
 def _read(path_or_text: str | os.PathLike) -> str:
-  looks_like_text = isinstance(path_or_text, str) and re.search("[\n=]", path_or_text)
-  if looks_like_text and not _is_file(path_or_text):
+  if (
+    isinstance(path_or_text, str)
+    and re.search("[\n=]", path_or_text)
+    and not os.path.isfile(path_or_text)
+  ):
     return path_or_text
   try:
+    if os.path.exists(path_or_text) and not os.path.isfile(path_or_text):
+      raise ValueError("it is no regular file")  # reading a pipe might never end
     with open(path_or_text, "rb") as file:
       content = file.read(4 * MAX_CHARACTERS + 1)
     return content.decode("utf-8-sig")
@@ -123,15 +160,8 @@ def _read(path_or_text: str | os.PathLike) -> str:
     raise InputError(f"worksheet {_path(path_or_text)} is not UTF-8 text") from error
   except OSError as error:
     raise InputError(f"cannot read worksheet {_path(path_or_text)}: {error.strerror}") from error
-  except ValueError as error:  # a null character
+  except ValueError as error:  # also of a null character
     raise InputError(f"cannot read worksheet {_path(path_or_text)}: {error}") from error
-
-
-def _is_file(path: str) -> bool:
-  try:
-    return os.path.isfile(path)
-  except ValueError:
-    return False
 
 
 def _path(path: str | os.PathLike) -> str:
@@ -147,14 +177,26 @@ def _load(text: str) -> dict[str, Any]:
   try:
     return tomllib.loads(text)
   except RecursionError as error:
-    raise InputError("the worksheet is nested too deep") from error
+    raise InputError("the worksheet is nested too deeply") from error
   except tomllib.TOMLDecodeError as error:
-    hint = ""
-    if "overwrite" in str(error) or "twice" in str(error):
-      hint = "; the same name is there twice"
-    raise InputError(f"no valid TOML: {error}{hint}") from error
-  except ValueError as error:  # an integer of thousands of digits, a date that is none
-    raise InputError(f"no valid TOML: {error}") from error
+    raise InputError(f"not valid TOML: {error}{_toml_hint(text, str(error))}") from error
+  except ValueError as error:  # an integer of thousands of digits, an impossible date
+    raise InputError(f"not valid TOML: {error}") from error
+
+
+def _toml_hint(text: str, message: str) -> str:
+  """Returns what is probably meant in a line that is not TOML, or nothing."""
+  if "overwrite" in message or "twice" in message:
+    return "; a name is defined twice"
+  where = re.search(r"at line ([0-9]+)", message)
+  line = text.split("\n")[int(where[1]) - 1] if where else ""
+  name, _, value = (part.strip() for part in line.partition("="))
+  if name and not name.isascii() and name[0] not in "\"'":
+    return f'; put a name with such letters in quotation marks: "{name[:20]}" = ...'
+  for pattern, hint in _LINE_HINTS.items():
+    if re.match(pattern, value):
+      return hint
+  return ""
 
 
 def _refuse_unknown(what: str, table: Mapping[str, Any], known: tuple[str, ...], where: str):
@@ -190,8 +232,8 @@ def _finite_number(key: str, value: object) -> float:
 
 
 def _type_name(value: object) -> str:
-  names = {str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-  return names.get(type(value), {dict: "a table", list: "a list"}.get(type(value), "a date"))
+  names: dict[type, str] = {str: "a string", bool: "a boolean", dict: "a table", list: "a list"}
+  return "a number" if type(value) in (int, float) else names.get(type(value), "a date")
 
 
 def _check_name(section: str, name: str):
@@ -199,8 +241,8 @@ def _check_name(section: str, name: str):
     raise InputError(f"{section}: {name!r} is the name of a function")
   if not expressions.is_name(name):
     raise InputError(
-      f"{section}: {excerpt(name)} is no name; a name has letters, digits and underscores, begins "
-      "with a letter, and is at most 60 characters long"
+      f"{section}: {excerpt(name)} is not a name; a name has letters, digits and underscores, "
+      "begins with a letter, and is at most 60 characters long"
     )
 
 
@@ -212,15 +254,15 @@ def _parse_given(section: Mapping[str, Any]) -> dict[str, float]:
 
 def _parse_equations(section: Mapping[str, Any], given: Mapping[str, float]) -> dict[str, Any]:
   """Returns the equations, each after those that it depends on."""
-  equations = {}
+  names, equations = {*given, *section}, {}
   for name, text in section.items():
     _check_name("equations", name)
     if name in given:
-      raise InputError(f"{name} is there twice, in [given] and in [equations]")
+      raise InputError(f"{name} is defined twice, in [given] and in [equations]")
     if not isinstance(text, str):
       raise InputError(f"equations.{name} must be a string, not {_type_name(text)}")
     with _named(f"equations.{name} = {excerpt(text)}"):
-      equations[name] = expressions.parse(text)
+      equations[name] = expressions.parse(text, names)
   if sum(map(len, equations.values())) > MAX_TERMS:
     raise InputError(f"the equations are too long: more than {MAX_TERMS:,} terms in all")
   known = [*given, *equations]
@@ -235,16 +277,12 @@ def _parse_equations(section: Mapping[str, Any], given: Mapping[str, float]) -> 
   except graphlib.CycleError as error:
     cycle = error.args[1][::-1]
     path = [*cycle[:5], "...", *cycle[-3:]] if len(cycle) > 12 else cycle
-    raise InputError(f"the equations go round in a circle: {' -> '.join(path)}") from error
-
-
-def inputs_of(equation: Expression) -> list[str]:
-  return [quantity.name for quantity in expressions.quantities(equation)]
+    raise InputError(f"the equations are circular: {' -> '.join(path)}") from error
 
 
 @contextlib.contextmanager
 def _named(where: str) -> Iterator[None]:
-  """Puts the place in front of an error's message."""
+  """Prefixes an error's message with the place."""
   try:
     yield
   except InputError as error:
@@ -261,7 +299,7 @@ def _parse_claims(section: list, sheet: Worksheet) -> tuple[Claim, ...]:
     where = f"claim {number}"
     if not isinstance(table, dict):
       raise InputError(f"{where} must be a table, not {_type_name(table)}")
-    _refuse_unknown("key", table, ("of", "value", "from"), where)
+    _refuse_unknown("key", table, ("of", "value", "from", "points"), where)
     for key in ("of", "value"):
       if key not in table:
         raise InputError(f"{where}: the key {key!r} is missing")
@@ -270,15 +308,18 @@ def _parse_claims(section: list, sheet: Worksheet) -> tuple[Claim, ...]:
     with _named(where):
       claim = _parse_claim(table, sheet)
       if claim.of in claims:
-        raise InputError(f"a duplicate of claim {claims[claim.of]}")
+        raise InputError(f"it repeats claim {claims[claim.of]}")
       claims[claim.of] = number
       result.append(claim)
   return tuple(result)
 
 
 def _parse_claim(table: Mapping[str, Any], sheet: Worksheet) -> Claim:
+  points = _finite_number("points", table.get("points", 1))
+  if not 0 <= points <= 1000:
+    raise InputError(f"points must be from 0 to 1000, not {points:g}")
   for key, value in table.items():
-    if isinstance(value, str):
+    if isinstance(value, str) or key == "points":
       continue
     hint = ""
     if key == "value" and _type_name(value) == "a number":
@@ -287,13 +328,12 @@ def _parse_claim(table: Mapping[str, Any], sheet: Worksheet) -> Claim:
   quantity = parse_quantity(table["of"], sheet)
   value, unit = parse_number(table["value"])
   if "from" not in table:
-    return Claim(quantity, table["value"].strip(), value, unit)
-  names = {*sheet.given, *sheet.equations}
+    return Claim(quantity, table["value"].strip(), value, unit, points)
   with _named(f"from = {excerpt(table['from'])}"):
-    working = expressions.parse(table["from"], names)
+    working = expressions.parse(table["from"], set(sheet.names), working=True)
     for inner in expressions.quantities(working):
       _check_quantity(inner, sheet, in_working=True)
-  return Claim(quantity, table["value"].strip(), value, unit, working, table["from"])
+  return Claim(quantity, table["value"].strip(), value, unit, points, working, table["from"])
 
 
 def parse_quantity(text: str, sheet: Worksheet) -> Quantity:
@@ -301,6 +341,7 @@ def parse_quantity(text: str, sheet: Worksheet) -> Quantity:
   match = _QUANTITY.fullmatch(plain) if len(text) <= 200 else None
   if match is None:
     raise InputError("a claim is of a node (a1), a derivative (dL/da) or an updated value (w7')")
+  quantity: Quantity
   if match["of"]:
     quantity = Derivative(match["of"], match["by"])
   else:
@@ -310,8 +351,8 @@ def parse_quantity(text: str, sheet: Worksheet) -> Quantity:
 
 
 def _check_quantity(quantity: Quantity, sheet: Worksheet, in_working: bool = False):
-  """Refuses what does not exist."""
-  names = [*sheet.given, *sheet.equations]
+  """Raises InputError if a quantity does not exist."""
+  names = sheet.names
   parts = [quantity.of, quantity.by] if isinstance(quantity, Derivative) else [quantity.name]
   if in_working and quantity == Name(_LEARNING_RATE) and _LEARNING_RATE not in names:
     if sheet.learning_rate is None:
@@ -323,7 +364,7 @@ def _check_quantity(quantity: Quantity, sheet: Worksheet, in_working: bool = Fal
       raise unknown_name(what, name[:60], names)
   if isinstance(quantity, Updated):
     if quantity.name not in sheet.given:
-      raise InputError(f"{quantity.name} is computed, so no gradient step changes it: no given")
+      raise InputError(f"{quantity.name} is computed, not given, so no gradient step changes it")
     for key, setting in {"loss": sheet.loss, _LEARNING_RATE: sheet.learning_rate}.items():
       if setting is None:
         raise InputError(f"the worksheet has no {key}, which {spell(quantity)} needs")
@@ -336,7 +377,7 @@ def parse_number(text: str) -> tuple[Fraction, Fraction]:
     text: as in 0.8807, -5.57e-4, 5.57 x 10^-4, 5.57 × 10⁻⁴.
 
   Raises:
-    InputError: when it is none, or out of the range of float64.
+    InputError: if it is not a number, or is out of the range of float64.
   """  # noqa: RUF002
   if len(text) > 500:  # before it is matched, which takes time
     raise InputError(f"value: {excerpt(text)} is longer than any number")
@@ -349,8 +390,12 @@ def parse_number(text: str) -> tuple[Fraction, Fraction]:
       hint = "a fraction has no last digit: write it as it was rounded, as in 0.333"
     elif re.fullmatch(r"[+-]?[0-9]+,[0-9]+", plain):
       hint = "write a point, not a comma"
+    elif plain.endswith("%"):
+      hint = "write 0.5 for 50%"
+    elif plain[:1] in ("≈", "=", "~"):
+      hint = f"leave out {plain[0]}"
     hint = hint or "write it as in 0.8807, -5.57e-4 or 5.57 x 10^-4"
-    raise InputError(f"value: {excerpt(text)} is no decimal number; {hint}")
+    raise InputError(f"value: {excerpt(text)} is not a decimal number; {hint}")
   if len(match["digits"]) > 400:
     raise InputError(f"value: {excerpt(text)} has more than 400 digits")
   number = Decimal(f"{match['sign']}{match['digits']}e{match['e'] or match['power'] or 0}")
@@ -358,10 +403,3 @@ def parse_number(text: str) -> tuple[Fraction, Fraction]:
   if not math.isfinite(float(number)) or not -400 <= last <= 300:
     raise InputError(f"value: {excerpt(text)} is out of range")
   return Fraction(number), Fraction(10) ** last
-
-
-def spell(quantity: Quantity) -> str:
-  """Returns a quantity as it is written in a worksheet: a1, dL/da, w7'."""
-  if isinstance(quantity, Derivative):
-    return f"d{quantity.of}/d{quantity.by}"
-  return f"{quantity.name}'" if isinstance(quantity, Updated) else quantity.name

@@ -1,6 +1,7 @@
 """A checked worksheet as text, tables and JSON."""
 
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -9,24 +10,85 @@ from jaxdl.byhand.worksheet.checker import (
   CARRIED,
   EXACT,
   INCONSISTENT,
+  SLIP,
+  STATUSES,
   TRUNCATED,
+  WRONG_FORMULA,
   CheckedClaim,
   CheckedWorksheet,
 )
 from jaxdl.byhand.worksheet.reader import parse_number, parse_quantity
 
-# --- Saying ---
-
 
 def to_json(checked: CheckedWorksheet) -> dict[str, Any]:
-  """Returns title and claims, for a file."""
-  keys = ("of", "claimed", "computed", "status", "expected_from_claims")
-  claims = [{key: getattr(claim, key) for key in keys} for claim in checked.claims]
-  return {"title": checked.title, "claims": claims}
+  """Returns title, marks and claims, for a file."""
+  keys = ("of", "claimed", "computed", "status", "expected_from_claims", "remark")
+  claims = [
+    {key: getattr(claim, key) for key in (*keys, "marks", "points")} for claim in checked.claims
+  ]
+  return {
+    "title": checked.title,
+    "marks": checked.marks,
+    "points": checked.points,
+    "claims": claims,
+  }
+
+
+def marks(checked: CheckedWorksheet) -> str:
+  """Returns the marks in a sentence."""
+  return f"Marks: {checked.marks:g} of {checked.points:g}."
+
+
+def marks_table(checked: Mapping[str, CheckedWorksheet]) -> list[list[str]]:
+  """Returns the marks of a class, header first: a row per file, a column per claim.
+
+  Args:
+    checked: file -> worksheet.
+  """
+  columns = list(dict.fromkeys(claim.of for sheet in checked.values() for claim in sheet.claims))
+  table = [["file", "title", "marks", "points", *STATUSES, "first mistake", *columns]]
+  for file, sheet in checked.items():
+    own = {claim.of: f"{claim.marks:g}" for claim in sheet.claims}
+    first = sheet.first_wrong
+    table.append(
+      [
+        file,
+        sheet.title,
+        f"{sheet.marks:g}",
+        f"{sheet.points:g}",
+        *map(str, sheet.counts.values()),
+        first.of if first else "",
+        *(own.get(column, "") for column in columns),
+      ]
+    )
+  return table
+
+
+def feedback(checked: CheckedWorksheet) -> tuple[str, list[list[str]]]:
+  """Returns where the first mistake is, without right values, and the claims up to it.
+
+  Returns:
+    A sentence or two, and a table with its header first.
+  """
+  claim = checked.first_wrong
+  shown = checked.claims if claim is None else checked.claims[: checked.claims.index(claim) + 1]
+  table = [
+    ["claim", "written", "status"],
+    *([shown_claim.of, shown_claim.claimed, shown_claim.status] for shown_claim in shown),
+  ]
+  if claim is None:
+    return first_slip(checked), table
+  why = {
+    SLIP: f"It does not follow from the lines before it.{_guess(claim)}",
+    WRONG_FORMULA: claim.remark,
+    INCONSISTENT: "It contradicts what is given.",
+  }
+  text = f"The first mistake is in claim {len(shown)}, {claim.of} = {claim.claimed}."
+  return f"{text} {why[claim.status]}", table
 
 
 def rows(checked: CheckedWorksheet) -> list[list[str]]:
-  """Returns a table of the claims in their order, header first."""
+  """Returns a table of the claims in order, header first."""
   header = ["claim", "claimed", "computed", "digits", "status", "from the claims before"]
   return [
     header,
@@ -58,7 +120,7 @@ def show(value: float, claim: CheckedClaim, extra: int = 2) -> str:
 
 
 def first_slip(checked: CheckedWorksheet) -> str:
-  """Returns what is wrong first, in sentences for whoever wrote the worksheet."""
+  """Returns what is wrong first, in sentences for the person who wrote the worksheet."""
   claim = checked.first_wrong
   if claim is None:
     num = len(checked.claims)
@@ -73,24 +135,28 @@ def first_slip(checked: CheckedWorksheet) -> str:
       f"The first mistake is in claim {position}: {claim.of} = {claim.claimed} is written there, "
       f"but {claim.of} is given as {claim.computed:g}."
     )
-  text = (
-    f"The first slip is in claim {position}: {claim.of} = {claim.claimed} should be "
-    f"{show(claim.computed, claim, extra=0)}"
-  )
+  right = show(claim.computed, claim, extra=0)
+  if claim.status == WRONG_FORMULA:
+    start = f"The first mistake is in claim {position}, {claim.of} = {claim.claimed}"
+    if _is_right(claim):
+      return f"{start}: the value is right, but the line of working is not. {claim.remark}"
+    return f"{start}, which should be {right}. {claim.remark}"
+  if claim.remark and not claim.working:
+    return f"The first slip is in claim {position}: {claim.remark}"
+  text = f"The first slip is in claim {position}: {claim.of} = {claim.claimed} should be {right}"
   if (how := _how(checked, claim)) != "":
     text += f", because {how}"
   text += "."
   expected = claim.expected_from_claims
   if expected is not None:
     value = show(expected, claim, extra=0)
-    same = value == show(claim.computed, claim, extra=0)
-    value = "the same" if same else value
+    value = "the same" if value == right else value
     text += f" From the claims before it, it would be {value}, so the mistake is in this one."
   return text + _guess(claim)
 
 
 def _how(checked: CheckedWorksheet, claim: CheckedClaim) -> str:
-  """Returns how the right value comes about."""
+  """Returns the formula of the right value, or nothing for a derivative."""
   sheet = checked.worksheet
   of = parse_quantity(claim.of, sheet)
   if isinstance(of, Name):
@@ -104,8 +170,13 @@ def _how(checked: CheckedWorksheet, claim: CheckedClaim) -> str:
   return ""
 
 
+def _is_right(claim: CheckedClaim) -> bool:
+  value, unit = parse_number(claim.claimed)
+  return abs(value - Fraction(claim.computed)) <= unit
+
+
 def _guess(claim: CheckedClaim) -> str:
-  """Says what kind of mistake it looks like, where it looks like one."""
+  """Returns what kind of mistake it looks like, or nothing."""
   value, unit = parse_number(claim.claimed)
   for right in (claim.expected_from_claims, claim.computed):
     if right is None or not value:

@@ -1,0 +1,81 @@
+"""Points at which the equations of a worksheet are evaluated, all of them at once.
+
+The first is the point that is given. At the others the givens are a little different, so that two
+formulas that agree at all of them are the same function; and close enough that nothing crosses a
+kink that is not almost on it.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+_EACH = 4
+_DISTANCE = 0.02
+_ROUNDING = 2.0**-50
+
+NUM_POINTS = 1 + 4 * _EACH
+GIVEN = 0
+# Differing from the given point by rounding errors only.
+ROUNDED = slice(1, 1 + _EACH)
+# All givens are different.
+NEAR = slice(1 + _EACH, 1 + 2 * _EACH)
+# The same, but targets that add up to 1 still do: only then is dL/dz = p - y, after a softmax.
+SAME_SUMS = slice(1 + 2 * _EACH, 1 + 3 * _EACH)
+# Besides, the data that are 0, 1 or -1 are the same: a formula may have been simplified for them.
+SAME_DATA = slice(1 + 3 * _EACH, NUM_POINTS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+  """Where a worksheet is evaluated.
+
+  Attributes:
+    given: name -> values, `[NUM_POINTS]`.
+    fixed: the data that are 0, 1 or -1, and the same at the points `SAME_DATA`.
+    number_scale: what the numbers in the equations are multiplied by, `[NUM_POINTS]`: 1, but for
+      rounding errors.
+  """
+
+  given: Mapping[str, np.ndarray]
+  fixed: tuple[str, ...]
+  number_scale: np.ndarray
+
+
+def around(given: Mapping[str, float], parameters: Collection[str]) -> Points:
+  """Returns the points around the given one.
+
+  Args:
+    given: name -> value.
+    parameters: the givens with respect to which something is differentiated; the others are data.
+  """
+  rng = np.random.default_rng(0)
+  fixed = tuple(n for n, v in given.items() if v in (0, 1, -1) and n not in parameters)
+  points = {}
+  for name, value in given.items():
+    shift = rng.uniform(0.5, 1, NUM_POINTS) * rng.choice([-1, 1], NUM_POINTS)
+    shift[GIVEN] = 0
+    shift[ROUNDED] *= _ROUNDING * abs(value)
+    for near in (NEAR, SAME_SUMS, SAME_DATA):
+      shift[near] *= _DISTANCE * (abs(value) or 1)
+    shift[SAME_DATA] *= name not in fixed
+    points[name] = value + shift
+  for first, *others in _targets(given, parameters):
+    for near in (SAME_SUMS, SAME_DATA):
+      points[first][near] = 1 - sum(points[name][near] for name in others)
+  number_scale = np.ones(NUM_POINTS)
+  number_scale[ROUNDED] += _ROUNDING * rng.choice([-1, 1], _EACH)
+  return Points(points, fixed, number_scale)
+
+
+def _targets(given: Mapping[str, float], parameters: Collection[str]) -> list[list[str]]:
+  """Returns the data that are called alike, such as y1 and y2, and add up to 1."""
+  groups: dict[str, list[str]] = {}
+  for name in given:
+    if name not in parameters:
+      groups.setdefault(name.rstrip("0123456789_"), []).append(name)
+  return [
+    group
+    for group in groups.values()
+    if len(group) > 1 and abs(sum(given[name] for name in group) - 1) < 1e-9
+  ]

@@ -1,0 +1,133 @@
+"""How a setting of an arm is declared: once, with its default, its check, and how it is compiled.
+
+Each function returns a dataclass field. `jaxdl.arm` derives the static and the traced settings of a
+compiled program from these declarations.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdl.errors import InputError, check_integer, show, unknown_name
+
+# `check(name, value)` raises InputError if the value is not one for the setting of that name.
+Check = Callable[[str, Any], object]
+
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def static(default: Any, check: Check) -> Any:
+  """Declares a setting that is compiled in: arms that differ in it have different programs."""
+  return dataclasses.field(default=default, metadata={"kind": "static", "check": check})
+
+
+def traced(
+  default: Any,
+  check: Check,
+  trace: Callable[[Any], Any] = np.float32,
+  *,
+  optional: bool = False,
+) -> Any:
+  """Declares a setting that is an array of the program.
+
+  Args:
+    default: the arm's default.
+    check: the value's check.
+    trace: turns the value into the array, `[]`.
+    optional: if True, the setting is compiled in only if some arm of the program has another value
+      than zero.
+  """
+  metadata = {"kind": "traced", "check": check, "trace": trace, "optional": optional}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def derived(
+  default: Any,
+  check: Check,
+  trace: Callable[[Any, int], Any],
+  *,
+  optional: bool = False,
+) -> Any:
+  """Declares a traced setting whose array depends on other settings of the arm as well.
+
+  Args:
+    default: the arm's default.
+    check: the value's check.
+    trace: `(arm, steps of an epoch) -> array`.
+    optional: as of `traced`.
+  """
+  metadata = {"kind": "derived", "check": check, "trace": trace, "optional": optional}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def part(default: Any, check: Check) -> Any:
+  """Declares a setting that is traced as part of a `derived` one."""
+  return dataclasses.field(default=default, metadata={"kind": "part", "check": check})
+
+
+def choice(default: str, parse: Callable[[str], tuple[str, float]]) -> Any:
+  """Declares a setting whose kind is chosen by a traced index among the kinds in the program.
+
+  Args:
+    default: the arm's default.
+    parse: value -> `(kind, number that is traced)`; raises InputError.
+  """
+  metadata = {"kind": "choice", "check": lambda _, value: parse(value), "parse": parse}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def call(default: str, parse: Callable[[str], tuple[str, dict[str, float]]]) -> Any:
+  """Declares a setting whose name is compiled in and whose numbers are traced.
+
+  Args:
+    default: the arm's default.
+    parse: value -> `(name, {argument: number})`; raises InputError.
+  """
+  metadata = {"kind": "call", "check": lambda _, value: parse(value), "parse": parse}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def number(range_text: str, in_range: Callable[[float], bool], optional: bool = False) -> Check:
+  """Returns the check that a value is a finite number in a range; `optional` allows None too."""
+
+  def check(name, value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # As the float32 that it becomes: 1e-60 is not a learning rate, it is zero.
+    if is_number and abs(value) < _FLOAT32_MAX and in_range(float(np.float32(value))):
+      return
+    if not (optional and value is None):
+      raise InputError(f"{name} must be a finite number {range_text}, not {show(value)}")
+
+  return check
+
+
+def integer(least: int, most: int = 2**31 - 1, optional: bool = False) -> Check:
+  """Returns the check that a value is an integer in a range; `optional` allows None too."""
+
+  def check(name, value):
+    if not (optional and value is None):
+      check_integer(name, value, least, most)
+
+  return check
+
+
+def one_of(known: Sequence[str]) -> Check:
+  """Returns the check that a value is one of several names."""
+
+  def check(name, value):
+    if value not in known:
+      raise unknown_name(name, value, known)
+
+  return check
+
+
+def flag(name: str, value: Any):
+  """Checks that a value is True or False."""
+  if not isinstance(value, bool):
+    raise InputError(f"{name} must be True or False, not {show(value)}")
+
+
+def checked_together(name: str, value: Any):
+  """Checks nothing: the value is checked together with others."""
