@@ -256,6 +256,11 @@ def group_by_recipe(
   }
 
 
+def optional(recipe: Recipe, hyper: Hyperparams, name: str) -> Any:
+  """Returns the traced value of an optional setting, or None if it is not compiled in."""
+  return getattr(hyper, name) if name in recipe.optional else None
+
+
 def _recipe(static: Arm, num_outputs: int, arms: Sequence[Arm], slice_size: int) -> Recipe:
   kinds = {
     name: tuple(sorted({field.metadata["parse"](getattr(arm, name))[0] for arm in arms}))

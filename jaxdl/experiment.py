@@ -299,7 +299,7 @@ def answer(verdicts: Sequence[stats.Verdict], metric: str, population: Populatio
 
 
 def _chance_text(population: Population) -> str:
-  """Names the arms whose test accuracy is at chance level; empty if there are none.
+  """Returns a caution that names the arms at chance level, or an empty string.
 
   An arm is at chance level if its mean accuracy exceeds the share of the most frequent class by at
   most two standard errors of an accuracy on that many test images.

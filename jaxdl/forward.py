@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl.arm import Hyperparams, Recipe
+from jaxdl.arm import Hyperparams, Recipe, optional
 from jaxdl.batches import Examples
 from jaxdl.nn import models
 from jaxdl.optim import losses, metrics
@@ -41,7 +41,7 @@ def loss_function(
   recipe: Recipe, hyper: Hyperparams
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """Returns the loss of an arm: `(logits [B, C], labels [B]) -> [B]`."""
-  smoothing = hyper.label_smoothing if "label_smoothing" in recipe.optional else None
+  smoothing = optional(recipe, hyper, "label_smoothing")
   return losses.select(recipe.choices.loss, hyper.loss.index, smoothing)
 
 

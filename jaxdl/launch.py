@@ -132,7 +132,7 @@ def follow(
   observe: Observer | None = None,
   keep_logits: bool = False,
 ):
-  """Trains this process's part of a run over several processes; process 0 calls `run` instead.
+  """Trains the share of this process in a run on several hosts; process 0 calls `run` instead.
 
   Args:
     experiment: the same experiment as in process 0. The other arguments must also be the same.

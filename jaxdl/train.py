@@ -14,7 +14,7 @@ import optax
 from jax import lax
 
 from jaxdl import forward
-from jaxdl.arm import Hyperparams, Recipe
+from jaxdl.arm import Hyperparams, Recipe, optional
 from jaxdl.batches import INITIALIZATION, Examples, Slice, epoch_slices, sum_over_slices
 from jaxdl.forward import Params
 from jaxdl.nn import augment, initializers
@@ -101,7 +101,7 @@ def create_member(
   params = model.init(init_key, jnp.zeros((1, *image_shape)))["params"]
   return MemberState(
     params=params,
-    opt_state=_optimizer(recipe, hyper, 0.0).init(params),
+    opt_state=create_optimizer(recipe, hyper, 0.0).init(params),
     best_params=params if recipe.arm.restore_best else {},
     best_val_loss=jnp.float32(jnp.inf),
     best_epoch=jnp.int32(0),
@@ -191,7 +191,8 @@ def train_step(
   if "l2" in recipe.optional:
     # Of l2 * sum(kernel^2); a bias, the only parameter with one axis, is not penalised.
     grads = jax.tree.map(lambda g, p: g + 2 * hyper.l2 * p if p.ndim > 1 else g, grads, params)
-  updates, opt_state = _optimizer(recipe, hyper, learning_rate).update(grads, opt_state, params)
+  optimizer = create_optimizer(recipe, hyper, learning_rate)
+  updates, opt_state = optimizer.update(grads, opt_state, params)
   return (optax.apply_updates(params, updates), opt_state), sums
 
 
@@ -282,8 +283,9 @@ def after_epoch(
   return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, frozen)
 
 
-def _optimizer(
+def create_optimizer(
   recipe: Recipe, hyper: Hyperparams, learning_rate: jax.Array | float
 ) -> optax.GradientTransformation:
-  decay = hyper.weight_decay if "weight_decay" in recipe.optional else None
+  """Returns the optimizer of an arm, for one learning rate."""
+  decay = optional(recipe, hyper, "weight_decay")
   return optimizers.create(recipe.arm.optimizer, learning_rate, hyper.optimizer._asdict(), decay)

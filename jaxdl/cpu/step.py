@@ -21,7 +21,7 @@ import optax
 from jax import lax
 
 from jaxdl import forward, train
-from jaxdl.arm import Hyperparams, Recipe
+from jaxdl.arm import Hyperparams, Recipe, optional
 from jaxdl.batches import Examples, Slice, slice_shape
 from jaxdl.cpu import matmul
 from jaxdl.nn import layers
@@ -71,8 +71,7 @@ def train_step(
   biases = [grad for grad in grads.values() if grad.ndim == 1]
   cotangents = [of.cotangents for of in factors.values()]
   learning_rate, _ = lax.optimization_barrier((learning_rate, (cotangents, biases)))
-  decay = hyper.weight_decay if "weight_decay" in recipe.optional else None
-  return _step(recipe, hyper, params, opt_state, grads, factors, learning_rate, decay), counts
+  return _step(recipe, hyper, params, opt_state, grads, factors, learning_rate), counts
 
 
 def layers_in_factors(
@@ -159,18 +158,18 @@ def _gradient(recipe, hyper, examples, params, batch, paths):
   return grads, factors, counts
 
 
-def _step(recipe, hyper, params, opt_state, grads, factors, learning_rate, weight_decay):
+def _step(recipe, hyper, params, opt_state, grads, factors, learning_rate):
   """Makes Adam's step: in C++ on the layers in factors, by optax on the rest."""
   adam, *others = opt_state
   flat = [_flatten(tree) for tree in (params, adam.mu, adam.nu)]
   rest = [{path: tree[path] for path in grads} for tree in flat]
-  settings = hyper.optimizer._asdict()
-  optimizer = optimizers.create(recipe.arm.optimizer, learning_rate, settings, weight_decay)
+  optimizer = train.create_optimizer(recipe, hyper, learning_rate)
   state = adam._replace(mu=rest[1], nu=rest[2]), *others
   updates, (state, *others) = optimizer.update(grads, state, rest[0])
   after = [optax.apply_updates(rest[0], updates), state.mu, state.nu]
 
-  factor, epsilon = optimizers.adam_factors(state.count, **settings)
+  factor, epsilon = optimizers.adam_factors(state.count, **hyper.optimizer._asdict())
+  weight_decay = optional(recipe, hyper, "weight_decay")
   scalars = {
     "rate": learning_rate * factor,
     "epsilon": epsilon,

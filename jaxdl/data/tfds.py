@@ -148,7 +148,7 @@ def _check_tfds_name(tfds: Any, builder_name: str, config: str | None) -> None:
   """Raises InputError unless TFDS has code for this dataset and config."""
   known = tfds.list_builders(with_community_datasets=False)
   if builder_name not in known:
-    # Not errors.unknown_name, which lists all names: TFDS has hundreds.
+    # TFDS has hundreds of names; errors.unknown_name would list them all.
     nearest = difflib.get_close_matches(builder_name.lower(), ["digits", *known], n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""
     raise errors.InputError(

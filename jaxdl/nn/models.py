@@ -124,7 +124,8 @@ def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
       `"mlp(64, 64, 64)"`.
 
   Returns:
-    `(name, sizes of the hidden layers)`; the sizes are None if the model's defaults apply.
+    `(name, sizes of the hidden layers)`. The sizes are None if `spec` gives none; the model then
+    uses its own.
 
   Raises:
     InputError: the name is unknown, or the sizes are invalid.

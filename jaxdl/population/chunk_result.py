@@ -76,7 +76,7 @@ def join(results: Sequence[ChunkResult], axis: int) -> ChunkResult:
 
 
 def read_chunk(store: Store, group: Group, chunk: Chunk) -> ChunkResult | None:
-  """Returns the stored results of a chunk, or None if there are none or they are damaged."""
+  """Returns the stored results of a chunk, or None if they are missing or damaged."""
   arrays = store.read_chunk(chunk.name)
   if arrays is None:
     return None

@@ -80,7 +80,7 @@ def learning_curves(population: Population) -> Figure:
 
 
 def _threshold_text(population: Population) -> str:
-  """Names the decision thresholds of models with one output; empty if there are none."""
+  """Returns a text with the decision thresholds, or "" if no model has a single output."""
   thresholds = {
     f"{arm.threshold:g}"
     for arm in population.arms.values()
@@ -90,7 +90,7 @@ def _threshold_text(population: Population) -> str:
 
 
 def _valid_curves(population: Population, name: str) -> np.ndarray:
-  """Returns curves `[S, A, E]` in the unit shown, NaN from the epoch in which a member diverged.
+  """Returns curves `[S, A, E]` in the unit shown; a diverged member is NaN from that epoch on.
 
   In that epoch the loss is not finite, so the accuracy has no meaning either.
   """

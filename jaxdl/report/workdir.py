@@ -306,7 +306,7 @@ def _version(package: str) -> str | None:
 
 
 def _source_revision() -> dict[str, Any]:
-  """Returns the git revision of this source and whether it was changed since; None: unknown."""
+  """Returns the git revision and whether the working tree is clean, or None where unknown."""
   git = ["git", "-C", str(pathlib.Path(__file__).parent)]
   try:
     run = [

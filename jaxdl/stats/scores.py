@@ -194,7 +194,7 @@ def is_constant(x: np.ndarray) -> bool:
 
 
 def std(x: np.ndarray) -> float:
-  """Returns the standard deviation of `[n]`, n - 1 in the denominator; NaN where n < 2."""
+  """Returns the sample standard deviation of `[n]` (divided by n - 1), or NaN if n < 2."""
   if len(x) < 2:
     return math.nan
   return 0.0 if is_constant(x) else float(np.std(x, ddof=1))

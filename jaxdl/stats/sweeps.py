@@ -60,7 +60,7 @@ def best_arm(
     The best arm; None if every member diverged.
 
   Raises:
-    InputError: an arm is unknown, there are none, or an argument is out of its range.
+    InputError: `arms` is empty or names an unknown arm, or an argument is out of range.
   """
   if not arms:
     raise InputError("a sweep needs one arm or more")

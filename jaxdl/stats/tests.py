@@ -51,7 +51,7 @@ def sign_flip_test(
     max_exact: the largest n that is tested exactly; memory and time grow like 2^(n / 2).
 
   Returns:
-    The p-value, in (0, 1]; 1 if all differences are zero or there are none.
+    The p-value, in (0, 1]. It is 1 if `differences` is empty or all of them are zero.
 
   Raises:
     ValueError: `differences` is not a vector of finite numbers.
