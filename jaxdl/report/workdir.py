@@ -63,7 +63,6 @@ _PACKAGES = (
   "optax",
   "numpy",
   "scipy",
-  "statsmodels",
   "pandas",
   "matplotlib",
   "tensorflow-datasets",
