@@ -51,7 +51,7 @@ class JaxdlWorker:
     (self._group,) = plan.plan_groups(dataset, {"arm": arm}, seeds, spec.seed, kind, **sizes)
     if self._group.num_params != _num_params(spec, data):
       raise PeerError("the model of the variant is not the network of the spec")
-    self._recipe, self._test_images = self._group.recipe, dataset.test.images
+    self._recipe, self._test_images = self._group.recipe, dataset.test.inputs
     self._splits = programs.put_splits(dataset, device)
     self._chunks, self._epoch = None, 0
     self.num_params, self.device = self._group.num_params, str(device)
@@ -59,7 +59,7 @@ class JaxdlWorker:
 
   def train(self, num_epochs: int, num_examples: int) -> list[float]:
     """See `protocol.Worker`."""
-    if num_examples != len(self._splits[0].labels):
+    if num_examples != len(self._splits[0].targets):
       raise PeerError("jaxdl trains on all examples; it has no variants to choose from by trial")
     if self._chunks is None:
       self._create()
@@ -132,7 +132,7 @@ def _dataset(data: Data, num_classes: int) -> Dataset:
   return Dataset(
     name="benchmark",
     train=train_split,
-    validation=Split(train_split.images[:0], train_split.labels[:0]),
+    validation=Split(train_split.inputs[:0], train_split.targets[:0]),
     test=split(data.test_images, data.test_labels),
     class_names=tuple(map(str, range(num_classes))),
     checksum="",

@@ -39,7 +39,7 @@ class Workload:
   @property
   def flops(self) -> int:
     """Floating-point operations per training example, as `training_flops` counts them."""
-    return training_flops(self.layers, self.dataset.train.images.shape[1:])
+    return training_flops(self.layers, self.dataset.train.inputs.shape[1:])
 
   @property
   def batch_size(self) -> int:
@@ -69,10 +69,10 @@ def load(name: str, config: ConfigDict, data_dir: str | None, folder: pathlib.Pa
   path = folder / f"{name}.npz"
   np.savez(
     path,
-    train_images=dataset.train.images,
-    train_labels=dataset.train.labels,
-    test_images=dataset.test.images,
-    test_labels=dataset.test.labels,
+    train_images=dataset.train.inputs,
+    train_labels=dataset.train.targets,
+    test_images=dataset.test.inputs,
+    test_labels=dataset.test.targets,
   )
   return Workload(config, dataset, path)
 

@@ -21,8 +21,8 @@ INITIALIZATION, _DATA_ORDER, _DROPOUT, _AUGMENTATION = range(4)
 class Examples(NamedTuple):
   """The examples of one split, on a device."""
 
-  images: jax.Array  # [N, H, W, D] uint8
-  labels: jax.Array  # [N] int32
+  inputs: jax.Array  # [N, H, W, D] uint8
+  targets: jax.Array  # [N] int32
 
 
 class Slice(NamedTuple):

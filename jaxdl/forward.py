@@ -54,11 +54,11 @@ def evaluate(
   recipe: Recipe, params: Params, examples: Examples, hyper: Hyperparams
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the mean loss and the number of correct predictions, each `[]`; NaN if N is 0."""
-  if len(examples.labels) == 0:
+  if len(examples.targets) == 0:
     return jnp.float32(jnp.nan), jnp.float32(jnp.nan)
-  logits = predict(recipe, params, examples.images)  # [N, C]
-  correct = metrics.predict_class(logits, hyper.threshold) == examples.labels  # [N]
-  return mean_loss(recipe, hyper, logits, examples.labels), correct.sum(dtype=jnp.float32)
+  logits = predict(recipe, params, examples.inputs)  # [N, C]
+  correct = metrics.predict_class(logits, hyper.threshold) == examples.targets  # [N]
+  return mean_loss(recipe, hyper, logits, examples.targets), correct.sum(dtype=jnp.float32)
 
 
 def mean_loss(

@@ -75,7 +75,7 @@ def train_member(
   """
   return lax.scan(
     lambda state, epoch: train_epoch(recipe, state, key, hyper, train, validation, epoch),
-    create_member(recipe, key, hyper, train.images.shape[1:]),
+    create_member(recipe, key, hyper, train.inputs.shape[1:]),
     jnp.arange(recipe.arm.num_epochs),
   )
 
@@ -139,7 +139,7 @@ def train_epoch(
     The member after the epoch, and its metrics.
   """
   step = step or train_step
-  batches = epoch_slices(recipe, key, epoch, len(train.labels))  # [T, K, b]
+  batches = epoch_slices(recipe, key, epoch, len(train.targets))  # [T, K, b]
   learning_rates = state.plateau.scale * hyper.learning_rate[epoch]  # [T]
   (params, opt_state), (loss_sums, correct_sums) = lax.scan(
     lambda carry, inputs: step(recipe, hyper, train, carry, *inputs),
@@ -149,14 +149,14 @@ def train_epoch(
   val_loss, val_correct = forward.evaluate(recipe, params, validation, hyper)
   epoch_metrics = EpochMetrics(
     learning_rate=learning_rates[0],
-    train_loss=loss_sums.sum() / len(train.labels),
+    train_loss=loss_sums.sum() / len(train.targets),
     train_correct=correct_sums.sum(),
     val_loss=val_loss,
     val_correct=val_correct,
   )
   running = state.status == RUNNING
   trained = state._replace(params=params, opt_state=opt_state)
-  trained = after_epoch(recipe, state, trained, hyper, epoch_metrics, len(validation.labels) > 0)
+  trained = after_epoch(recipe, state, trained, hyper, epoch_metrics, len(validation.targets) > 0)
   state = jax.tree.map(lambda new, old: jnp.where(running, new, old), trained, state)
   return state, jax.tree.map(lambda value: jnp.where(running, value, jnp.nan), epoch_metrics)
 
@@ -208,7 +208,7 @@ def slice_loss(
 
   Beside it, the slice's summed loss, and how many of it are classified correctly.
   """
-  images, labels = forward.scale(examples.images[piece.indices]), examples.labels[piece.indices]
+  images, labels = forward.scale(examples.inputs[piece.indices]), examples.targets[piece.indices]
   if piece.augmentation_keys is not None:
     images = augment.random_affine(piece.augmentation_keys, images, recipe.arm.augmentation)
   logits = forward.create_model(recipe).apply(

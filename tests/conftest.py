@@ -143,7 +143,7 @@ def member(arm: Arm, dataset: Dataset, slice_size: int = 4096, seed: int = 0) ->
   (recipe,) = groups
   num_steps = -(-len(dataset.train) // recipe.arm.batch_size)
   hyper = jax.tree.map(jnp.asarray, hyperparams(arm, recipe, num_steps))
-  splits = (Examples(jnp.array(s.images), jnp.array(s.labels)) for s in dataset.splits[:2])
+  splits = (Examples(jnp.array(s.inputs), jnp.array(s.targets)) for s in dataset.splits[:2])
   return Member(recipe, seed_key(0, seed), hyper, *splits)
 
 
@@ -153,7 +153,7 @@ def epoch_scratch(arm: Arm, dataset: Dataset, step=train.train_step) -> int:
   The state is there twice: donated, and as it was, for a member that has stopped.
   """
   recipe, key, hyper, *splits = member(arm, dataset)
-  image_shape = dataset.train.images.shape[1:]
+  image_shape = dataset.train.inputs.shape[1:]
   state = jax.eval_shape(lambda: train.create_member(recipe, key, hyper, image_shape))
   epoch = jax.jit(functools.partial(train.train_epoch, recipe, step=step), donate_argnums=0)
   memory = epoch.lower(state, key, hyper, *splits, jnp.int32(0)).compile().memory_analysis()

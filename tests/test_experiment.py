@@ -35,8 +35,8 @@ def test_other_configs_are_refused(config):
 def test_part_of_the_training_set(blobs):
   whole = dataclasses.replace(blobs, validation=blobs.validation)
   part = data.take_train(whole, 7)
-  np.testing.assert_array_equal(part.train.images, whole.train.images[:7])
-  np.testing.assert_array_equal(part.train.labels, whole.train.labels[:7])
+  np.testing.assert_array_equal(part.train.inputs, whole.train.inputs[:7])
+  np.testing.assert_array_equal(part.train.targets, whole.train.targets[:7])
   assert part.test is whole.test
   for number in (0, 51, 2.5):
     with pytest.raises(InputError, match="num_train"):

@@ -535,7 +535,7 @@ def test_damaged_caches(tmp_path_factory, content):
   sound = read_cache(tmp_path_factory.getbasetemp(), _cache())
   if found is not None:
     assert found.checksum == sound.checksum
-    np.testing.assert_array_equal(found.train.images, sound.train.images)
+    np.testing.assert_array_equal(found.train.inputs, sound.train.inputs)
 
 
 def test_features_cannot_name_code_to_import(tmp_path):

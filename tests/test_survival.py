@@ -28,7 +28,7 @@ _LONG = bool(os.environ.get("JAXDL_LONG_TESTS"))
 
 
 def _observe(recipe, params, hyper, train, validation, test):
-  return {"bias": params["Dense_0"]["bias"].sum(), "rows": jax.numpy.int32(len(test.labels))}
+  return {"bias": params["Dense_0"]["bias"].sum(), "rows": jax.numpy.int32(len(test.targets))}
 
 
 @pytest.fixture(scope="module")

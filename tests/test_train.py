@@ -44,7 +44,7 @@ def _train(arm, dataset, slice_size=4096):
 
 def _initial_params(arm, dataset):
   recipe, key, hyper, train_set, _ = member(arm, dataset)
-  return _create_member(recipe, key, hyper, train_set.images.shape[1:]).params
+  return _create_member(recipe, key, hyper, train_set.inputs.shape[1:]).params
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -63,7 +63,7 @@ def _descend_by_hand(arm, dataset, rates, slice_size=4096):
   """Returns the parameters after an epoch, each step with the mean gradient of its batch."""
   recipe, key, _, train_set, _ = member(arm, dataset, slice_size)
   params = _initial_params(arm, dataset)
-  slices = _epoch_slices(recipe, key, 0, len(train_set.labels))
+  slices = _epoch_slices(recipe, key, 0, len(train_set.targets))
   for rate, indices, weights in zip(
     rates, np.asarray(slices.indices), np.asarray(slices.weights), strict=True
   ):
@@ -184,7 +184,7 @@ def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):
 def test_prediction_covers_every_image(blobs, mlp_arm, num_images, predict_size):
   recipe = member(mlp_arm, blobs).recipe
   params = _initial_params(mlp_arm, blobs)
-  images = jnp.array(blobs.test.images[:num_images])
+  images = jnp.array(blobs.test.inputs[:num_images])
   whole = _predict(recipe, params, images)
   sliced = _predict(replace(recipe, predict_size=predict_size), params, images)
   np.testing.assert_allclose(sliced, whole, atol=1e-5)
@@ -199,7 +199,7 @@ def test_prediction_by_native_convolution(digits, model, activation):
   recipe = member(arm, digits).recipe
   native = tuning.specialize(replace(recipe, slice_size=2), 1, "cpu")
   assert native.native_conv
-  images = jnp.array(digits.test.images)
+  images = jnp.array(digits.test.inputs)
   params = _initial_params(arm, digits)
   expected = _predict(recipe, params, images)
   np.testing.assert_allclose(_predict(native, params, images), expected, atol=1e-5)
@@ -290,13 +290,13 @@ def test_an_arm_s_activation_is_the_one_it_trains_with(blobs, mlp_arm, activatio
   """The trained weights give the curve's validation loss in a model with that activation."""
   arm = replace(mlp_arm, activation=activation, loss="hinge", num_epochs=2)
   state, curves = _train(arm, blobs)
-  images = forward.scale(jnp.array(blobs.validation.images))
+  images = forward.scale(jnp.array(blobs.validation.inputs))
   zeros = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
   loss = {}
   for name in ("relu", activation):
     model = models.create("mlp", name, num_outputs=3, dropout_rate=0.0, **zeros)
     logits = model.apply({"params": state.params}, images)
-    loss[name] = float(losses.hinge(logits, jnp.array(blobs.validation.labels)).mean())
+    loss[name] = float(losses.hinge(logits, jnp.array(blobs.validation.targets)).mean())
   assert float(curves.val_loss[-1]) == pytest.approx(loss[activation], rel=1e-5)
   assert loss["relu"] != pytest.approx(loss[activation], rel=0.01)
 

@@ -63,7 +63,7 @@ def train_step(
 ) -> tuple[tuple[Any, Any], tuple[jax.Array, jax.Array]]:
   """As `jaxdl.train.train_step`, and by it where no layer gains anything."""
   params, opt_state = carry
-  paths = layers_in_factors(recipe, params, examples.images.shape[1:])
+  paths = layers_in_factors(recipe, params, examples.inputs.shape[1:])
   if not paths:
     return train.train_step(recipe, hyper, examples, carry, batch, learning_rate)
   grads, factors, counts = _gradient(recipe, hyper, examples, params, batch, paths)

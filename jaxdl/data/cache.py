@@ -101,7 +101,7 @@ def _parse(stream: BinaryIO, fingerprint: str, name: str) -> Dataset | None:
       train = Split(arrays["train_images"], arrays["train_labels"])
       test = Split(arrays["test_images"], arrays["test_labels"])
   for split in (train, test):
-    if (split.images.dtype, split.images.ndim) != (np.uint8, 4) or split.labels.dtype != np.int32:
+    if (split.inputs.dtype, split.inputs.ndim) != (np.uint8, 4) or split.targets.dtype != np.int32:
       raise ValueError("its arrays have the wrong types or shapes")
   dataset = make_dataset(name, train, test, meta["class_names"])
   if dataset.checksum != meta["checksum"]:
@@ -125,10 +125,10 @@ def write(file: pathlib.Path | None, fingerprint: str, dataset: Dataset) -> None
     with files.writing(file) as stream:
       np.savez(
         stream,
-        train_images=dataset.train.images,
-        train_labels=dataset.train.labels,
-        test_images=dataset.test.images,
-        test_labels=dataset.test.labels,
+        train_images=dataset.train.inputs,
+        train_labels=dataset.train.targets,
+        test_images=dataset.test.inputs,
+        test_labels=dataset.test.targets,
         meta=np.frombuffer(hashlib.sha256(meta).digest() + meta, np.uint8),
       )
   except (OSError, ValueError) as error:  # On a full disk zipfile raises ValueError when closing.

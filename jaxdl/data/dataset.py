@@ -30,11 +30,11 @@ _LOGGER = logging.getLogger("jaxdl")
 class Split:
   """Images and labels of one part of a dataset."""
 
-  images: np.ndarray  # [N, H, W, D] uint8, 0 to 255
-  labels: np.ndarray  # [N] int32, 0 to C - 1
+  inputs: np.ndarray  # [N, ...]
+  targets: np.ndarray  # [N]
 
   def __len__(self) -> int:
-    return len(self.labels)
+    return len(self.targets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +63,14 @@ class Dataset:
 
 def make_dataset(name: str, train: Split, test: Split, class_names: Sequence[str]) -> Dataset:
   """Returns the dataset of two splits, with its checksum and an empty validation split."""
-  validation = Split(train.images[:0], train.labels[:0])
+  validation = Split(train.inputs[:0], train.targets[:0])
   return Dataset(name, train, validation, test, tuple(class_names), _checksum(train, test))
 
 
 def _checksum(train: Split, test: Split) -> str:
   """Returns the SHA-256 (hex) of the dtypes, shapes and bytes of all arrays."""
   digest = hashlib.sha256()
-  for array in (train.images, train.labels, test.images, test.labels):
+  for array in (train.inputs, train.targets, test.inputs, test.targets):
     digest.update(f"{array.dtype.str}{list(array.shape)}".encode())
     digest.update(array)
   return digest.hexdigest()
@@ -101,16 +101,16 @@ def select_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
   for label, index in enumerate(indices):
     if new_label[index] >= 0:
       raise errors.InputError(f"class {dataset.class_names[index]!r} is selected twice")
-    if not np.any(dataset.train.labels == index):
+    if not np.any(dataset.train.targets == index):
       raise errors.InputError(
         f"{dataset.name} has no training example of class {dataset.class_names[index]!r}"
       )
     new_label[index] = label
 
   def keep(split: Split) -> Split:
-    labels = new_label[split.labels]
+    labels = new_label[split.targets]
     kept = labels >= 0
-    return Split(split.images[kept], labels[kept])
+    return Split(split.inputs[kept], labels[kept])
 
   return dataclasses.replace(
     dataset,
@@ -132,7 +132,7 @@ def take_train(dataset: Dataset, num_train: int) -> Dataset:
     raise errors.InputError(
       f"num_train is {num_train:,}, but {dataset.name} has {len(dataset.train):,} training examples"
     )
-  images, labels = dataset.train.images, dataset.train.labels
+  images, labels = dataset.train.inputs, dataset.train.targets
   return dataclasses.replace(dataset, train=Split(images[:num_train], labels[:num_train]))
 
 
@@ -163,7 +163,7 @@ def split_validation(dataset: Dataset, fraction: float) -> Dataset:
       f"a validation fraction of {fraction} leaves {split_at} of {len(dataset.train)} examples "
       "for training; both parts need at least one"
     )
-  images, labels = dataset.train.images, dataset.train.labels
+  images, labels = dataset.train.inputs, dataset.train.targets
   num_validation, kept = len(labels) - split_at, np.unique(labels[split_at:])
   if num_validation > len(kept) == 1 and np.any(labels[:split_at] != kept[0]):
     _LOGGER.warning(

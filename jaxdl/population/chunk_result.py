@@ -130,7 +130,7 @@ def sum_up(
   probabilities = metrics.probabilities(np.where(valid, tested.logits, 0)) * valid  # [S, A, N, C]
 
   def count(predicted):  # [S, A, N] -> [S, A, C, C]
-    counts = metrics.confusion_matrix(dataset.test.labels, predicted, dataset.num_classes)
+    counts = metrics.confusion_matrix(dataset.test.targets, predicted, dataset.num_classes)
     return np.where(valid, counts, 0)
 
   return ChunkResult(

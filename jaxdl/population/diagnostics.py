@@ -59,10 +59,10 @@ def layer_statistics(
   del validation, test_set
   if models.is_convolutional(recipe.arm.model):
     raise InputError(f"layer statistics are for MLPs, not for model {recipe.arm.model!r}")
-  probe = Examples(train_set.images[:PROBE_SIZE], train_set.labels[:PROBE_SIZE])
+  probe = Examples(train_set.inputs[:PROBE_SIZE], train_set.targets[:PROBE_SIZE])
   names = [f"Dense_{index}" for index in range(len(params))]
   # Added zeros have the same derivatives as the pre-activations that they are added to.
-  added = {name: jnp.zeros((len(probe.labels), params[name]["kernel"].shape[1])) for name in names}
+  added = {name: jnp.zeros((len(probe.targets), params[name]["kernel"].shape[1])) for name in names}
   (grads, errors), preactivations = jax.grad(_probe_loss, argnums=(1, 2), has_aux=True)(
     recipe, params, added, hyper, probe
   )
@@ -83,10 +83,10 @@ def _probe_loss(recipe, params, added, hyper, probe):
   model = forward.create_model(recipe)
   with layers.adding_to_outputs(added):
     logits, sown = model.apply(
-      {"params": params}, forward.scale(probe.images), mutable="intermediates"
+      {"params": params}, forward.scale(probe.inputs), mutable="intermediates"
     )
   preactivations = sown["intermediates"][models.PREACTIVATIONS]
-  return forward.mean_loss(recipe, hyper, logits, probe.labels), preactivations
+  return forward.mean_loss(recipe, hyper, logits, probe.targets), preactivations
 
 
 def saturation(activation: str, preactivations: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -199,7 +199,7 @@ def create_mesh() -> Mesh:
 def put_splits(dataset: Dataset, mesh: Mesh) -> Splits:
   """Returns a dataset's training, validation and test examples, copied to each device of a mesh."""
   train, validation, test = (
-    _replicate(Examples(split.images, split.labels), mesh) for split in dataset.splits
+    _replicate(Examples(split.inputs, split.targets), mesh) for split in dataset.splits
   )
   return train, validation, test
 
@@ -219,7 +219,7 @@ def compile_on_mesh(
     The programs of `chunk.compile_chunk` for D chunks at once: an array `[s, ...]` or `[a, ...]` of
     one chunk becomes `[D * s, ...]` or `[D * a, ...]`, sharded by chunk over the devices.
   """
-  layout, image_shape = group.layout, splits[0].images.shape[1:]
+  layout, image_shape = group.layout, splits[0].inputs.shape[1:]
   functions = programs.map_functions(
     group.recipe,
     layout.kernels,
@@ -419,7 +419,7 @@ def _identity(dataset: Dataset, groups: Sequence[Group], settings: Mapping[str, 
 
 def _leaves_of(dataset: Dataset, groups: Sequence[Group]) -> Iterable[np.ndarray]:
   for split in dataset.splits:
-    yield from (split.images, split.labels)
+    yield from (split.inputs, split.targets)
   for group in groups:
     yield np.asarray(jax.random.key_data(group.keys))
     yield from jax.tree.leaves(group.hyper)

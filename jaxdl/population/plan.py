@@ -164,7 +164,7 @@ def _plan_group(number, dataset, recipe, arms, num_seeds, keys, chunk_size, devi
   num_steps = -(-len(dataset.train) // recipe.arm.batch_size)
   hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
-  image_shape = dataset.train.images.shape[1:]
+  image_shape = dataset.train.inputs.shape[1:]
   first = jax.tree.map(lambda leaf: leaf[0], hyper)
   member = tuning.member_shapes(recipe, first, image_shape)
   if chunk_size is None:

@@ -57,7 +57,7 @@ class Programs(NamedTuple):
 
 def put_splits(dataset: Dataset, device: jax.Device) -> Splits:
   """Returns the training, validation and test examples of a dataset, on a device."""
-  splits = (Examples(split.images, split.labels) for split in dataset.splits)
+  splits = (Examples(split.inputs, split.targets) for split in dataset.splits)
   return tuple(jax.device_put(split, device) for split in splits)
 
 
@@ -97,7 +97,7 @@ def compile_programs(
     validation: shapes of the validation examples; may have length 0.
     test_set: shapes of the test examples.
   """
-  image_shape = train_set.images.shape[1:]
+  image_shape = train_set.inputs.shape[1:]
   num_arms = len(hyper.patience)
   functions = map_functions(recipe, step_kernels, observer, len(keys), num_arms, image_shape)
   index = jax.ShapeDtypeStruct((), jnp.int32, sharding=keys.sharding)
@@ -205,9 +205,9 @@ def _test_member(
 ) -> TestResult:
   """Returns the results of one member on all test examples."""
   params = train.reported_params(recipe, state)
-  logits = forward.predict(recipe, params, test_set.images)  # [N, C]
+  logits = forward.predict(recipe, params, test_set.inputs)  # [N, C]
   return TestResult(
-    loss=forward.mean_loss(recipe, hyper, logits, test_set.labels),
+    loss=forward.mean_loss(recipe, hyper, logits, test_set.targets),
     logits=logits,
     predicted=metrics.predict_class(logits, hyper.threshold),
     predicted_at_half=metrics.predict_class(logits, 0.5),

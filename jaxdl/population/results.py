@@ -265,7 +265,7 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     seeds=tuple(seeds),
     arms=dict(arms),
     class_names=dataset.class_names,
-    test_labels=dataset.test.labels,
+    test_labels=dataset.test.targets,
     status=np.array(train.STATUS_NAMES)[status],
     epochs=epochs,
     best_epoch=best_epoch,

@@ -155,7 +155,7 @@ def time_members(
     params = train.reported_params(bound.recipe, carries[name][0])
     params = jax.tree.map(lambda leaf: leaf[0, 0], params)
     start = time.perf_counter()
-    inference[name] = compile_inference(bound.recipe, params, splits[2].images), params
+    inference[name] = compile_inference(bound.recipe, params, splits[2].inputs), params
     compile_seconds[name] += time.perf_counter() - start
   # Inference is as short as a few training steps, so it needs more than one round to warm up.
   inference_timings, _ = take_turns(inference, inference_rounds, num_warm_ups=3)

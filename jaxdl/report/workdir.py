@@ -345,7 +345,7 @@ def _pictures(
     (
       "worst_mistakes",
       "The test images that all arms and seeds together are most wrong about.",
-      plots.worst_mistakes(trained, dataset.test.images),
+      plots.worst_mistakes(trained, dataset.test.inputs),
     ),
   ]
   if any(_changes_rate(arm) for arm in trained.arms.values()):
@@ -369,7 +369,7 @@ def _augmentation_picture(
   """Draws what an arm's augmentation makes of the first training images."""
   from jaxdl.report import comparison_plots
 
-  originals = dataset.train.images[:num_images]  # [K, H, W, D]
+  originals = dataset.train.inputs[:num_images]  # [K, H, W, D]
   keys = jax.random.split(batches.seed_key(experiment.seed, 0), (num_variants, len(originals)))
   augmented = [
     augment.random_affine(row, forward.scale(originals), arm.augmentation) for row in keys

@@ -192,7 +192,7 @@ def test_one_step_of_training_is_the_step_by_hand():
   kept = np.asarray(slices.weights).ravel() > 0
   order = np.asarray(slices.indices).ravel()[kept]
   mask = gradient_check.dropout_mask(slices.dropout_keys.ravel()[kept], 64, 0.3)
-  images, labels = np.asarray(examples.images)[order] / 255, np.asarray(examples.labels)[order]
+  images, labels = np.asarray(examples.inputs)[order] / 255, np.asarray(examples.targets)[order]
   found = backprop.loss_and_gradients(
     "mlp", "tanh", "hinge", params, images, labels, mask, dropout_rate=0.3
   )

@@ -332,7 +332,7 @@ def test_a_product_under_vmap_is_xlas():
 def test_which_kernels_are_left_in_factors(digits, settings, slice_size, expected):
   arm = Arm(**{"loss": "categorical_cross_entropy", "batch_size": 32, **settings})
   recipe, _, hyper, train_set, _ = member(arm, digits, slice_size)
-  shape = train_set.images.shape[1:]
+  shape = train_set.inputs.shape[1:]
   params = tuning.member_shapes(recipe, hyper, shape).params
   assert step.layers_in_factors(recipe, params, shape) == tuple((name,) for name in expected)
 
@@ -361,7 +361,7 @@ def test_a_model_with_nested_modules_plans_and_trains(digits, monkeypatch):
   monkeypatch.setattr(models, "create", lambda *_, **__: _Nested())
   arm = Arm(model="mlp", loss="categorical_cross_entropy", batch_size=32, num_epochs=2)
   recipe, *_, train_set, _ = member(arm, digits)
-  shape = train_set.images.shape[1:]
+  shape = train_set.inputs.shape[1:]
   params = _Nested().init(jax.random.key(0), jnp.zeros((1, *shape)))["params"]
   assert step.layers_in_factors(recipe, params, shape) == (("_Block_0", "Dense_0"),)
   for device in (CPU, CPU_WITH_IT, DeviceKind("gpu", "a GPU", 2**33)):
@@ -378,7 +378,7 @@ def _run(arm, dataset, in_cpp, slice_size=512):
   """Trains one member; returns its state, its curves and the names of the C++ that it calls."""
   recipe, key, hyper, *splits = member(arm, dataset, slice_size)
   chosen = step.train_step if in_cpp else train.train_step
-  image_shape = dataset.train.images.shape[1:]
+  image_shape = dataset.train.inputs.shape[1:]
   start = jax.jit(lambda *of: train.create_member(recipe, *of, image_shape))(key, hyper)
 
   def run(state, key, hyper, train_set, validation):
@@ -433,7 +433,7 @@ def test_training_a_cnn_is_that_of_xla(digits, settings, called):
   """On images that are large enough for its convolutions to come from C++."""
 
   def enlarge(split):
-    return Split(np.kron(split.images, np.ones((1, 3, 3, 1), np.uint8))[:20], split.labels[:20])
+    return Split(np.kron(split.inputs, np.ones((1, 3, 3, 1), np.uint8))[:20], split.targets[:20])
 
   larger = replace(digits, train=enlarge(digits.train), validation=enlarge(digits.validation))
   settings = {"batch_size": 16, "num_epochs": 1, "dropout_rate": 0.5, **settings}
@@ -489,7 +489,7 @@ def test_one_step_of_training_is_the_step_by_hand():
 
   order = np.asarray(slices.indices).ravel()
   mask = gradient_check.dropout_mask(slices.dropout_keys.ravel(), 64, 0.3)
-  images, labels = np.asarray(examples.images)[order] / 255, np.asarray(examples.labels)[order]
+  images, labels = np.asarray(examples.inputs)[order] / 255, np.asarray(examples.targets)[order]
   by_hand = backprop.loss_and_gradients(
     "mlp", "tanh", "hinge", params, images, labels, mask, dropout_rate=0.3
   ).params

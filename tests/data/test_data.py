@@ -121,8 +121,8 @@ def write_tiny(folder, splits, num_shards=2, class_names=("ant", "bee", "cat")):
     shard_lengths[split] = [len(shard) for shard in shards]
     for i, shard in enumerate(shards):
       path = folder / f"{name}-{split}.array_record-{i:05d}-of-{num_shards:05d}"
-      write_records(path, [serialize(examples.images[j], examples.labels[j]) for j in shard])
-  shape = next(iter(splits.values())).images.shape[1:]
+      write_records(path, [serialize(examples.inputs[j], examples.targets[j]) for j in shard])
+  shape = next(iter(splits.values())).inputs.shape[1:]
   (folder / "features.json").write_text(json.dumps(feature_json(shape, len(class_names))))
   (folder / "dataset_info.json").write_text(json.dumps(info_json(name, folder.name, shard_lengths)))
   (folder / "label.labels.txt").write_text("\n".join(class_names) + "\n")
@@ -162,20 +162,20 @@ def edit_json(path, edit):
 def assert_tiny(dataset):
   """Asserts that these are the examples that were written."""
   for split, expected in ((dataset.train, TRAIN), (dataset.test, TEST)):
-    np.testing.assert_array_equal(split.images, expected.images)
-    np.testing.assert_array_equal(split.labels, expected.labels)
+    np.testing.assert_array_equal(split.inputs, expected.inputs)
+    np.testing.assert_array_equal(split.targets, expected.targets)
   assert dataset.class_names == ("ant", "bee", "cat")
 
 
 def assert_form(dataset):
   """Asserts what types.Dataset promises."""
   for split in (dataset.train, dataset.validation, dataset.test):
-    assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
-    assert split.images.flags.c_contiguous
-    assert split.labels.flags.c_contiguous
-    assert split.images.shape[:1] == split.labels.shape
-    assert split.images.shape[1:] == dataset.train.images.shape[1:]
-    assert np.all((split.labels >= 0) & (split.labels < dataset.num_classes))
+    assert (split.inputs.dtype, split.targets.dtype) == (np.uint8, np.int32)
+    assert split.inputs.flags.c_contiguous
+    assert split.targets.flags.c_contiguous
+    assert split.inputs.shape[:1] == split.targets.shape
+    assert split.inputs.shape[1:] == dataset.train.inputs.shape[1:]
+    assert np.all((split.targets >= 0) & (split.targets < dataset.num_classes))
   assert dataset.checksum == checksum(dataset)
 
 
@@ -183,10 +183,10 @@ def checksum(dataset):
   """The second definition: all bytes at once."""
   content = b""
   for array in (
-    dataset.train.images,
-    dataset.train.labels,
-    dataset.test.images,
-    dataset.test.labels,
+    dataset.train.inputs,
+    dataset.train.targets,
+    dataset.test.inputs,
+    dataset.test.targets,
   ):
     content += array.dtype.str.encode() + str(list(array.shape)).encode() + array.tobytes()
   return hashlib.sha256(content).hexdigest()
@@ -233,8 +233,8 @@ def test_digits_form(digits):
   assert_form(digits)
   assert digits.name == "digits"
   assert digits.class_names == tuple("0123456789")
-  assert digits.train.images.shape == (1352, 28, 28, 1)
-  assert digits.test.images.shape == (445, 28, 28, 1)
+  assert digits.train.inputs.shape == (1352, 28, 28, 1)
+  assert digits.test.inputs.shape == (445, 28, 28, 1)
   assert len(digits.validation) == 0
   # The same on every machine: a change of this value changes every result on digits.
   assert digits.checksum == DIGITS_CHECKSUM
@@ -242,16 +242,16 @@ def test_digits_form(digits):
 
 def test_digits_test_set_is_every_fourth_of_each_class(digits, sklearn_digits):
   counts = np.bincount(sklearn_digits.target)
-  np.testing.assert_array_equal(np.bincount(digits.test.labels), counts // 4)
-  np.testing.assert_array_equal(np.bincount(digits.train.labels), counts - counts // 4)
+  np.testing.assert_array_equal(np.bincount(digits.test.targets), counts // 4)
+  np.testing.assert_array_equal(np.bincount(digits.train.targets), counts - counts // 4)
   pixels = digits_lib._enlarge_digits(sklearn_digits.images.astype(np.int64))
   seen = [0] * 10
   train, test = [], []
   for image, label in zip(pixels, sklearn_digits.target, strict=True):
     seen[label] += 1
     (test if seen[label] % 4 == 0 else train).append(image)
-  np.testing.assert_array_equal(digits.train.images, train)
-  np.testing.assert_array_equal(digits.test.images, test)
+  np.testing.assert_array_equal(digits.train.inputs, train)
+  np.testing.assert_array_equal(digits.test.inputs, test)
 
 
 def test_digits_are_enlarged_as_pillow_does(sklearn_digits):
@@ -328,7 +328,7 @@ def test_newest_version_unless_one_is_given(tiny):
   newest = random_split(6, seed=7)
   write_tiny(tiny.root / "tiny" / "1.10.0", {"train": newest, "test": newest}, num_shards=1)
   write_tiny(tiny.root / "tiny" / "1.9.0", {"train": TEST, "test": TEST})
-  np.testing.assert_array_equal(load(tiny).train.images, newest.images)
+  np.testing.assert_array_equal(load(tiny).train.inputs, newest.inputs)
   for name in ("tiny:1.0.0", "tiny/1.0.0"):
     tiny.name = name
     assert_tiny(load(tiny))
@@ -342,7 +342,7 @@ def test_config(tiny):
   assert_tiny(load(tiny))
   assert load(tiny).name == "zoo/small"
   tiny.name = "zoo/big"
-  np.testing.assert_array_equal(load(tiny).test.images, other.images)
+  np.testing.assert_array_equal(load(tiny).test.inputs, other.inputs)
   (tiny.root / "zoo" / ".config").mkdir()
   (tiny.root / "zoo" / ".config" / "metadata.json").write_text('{"default_config_name": "small"}')
   tiny.name = "zoo"
@@ -467,7 +467,7 @@ def test_missing_records(tiny):
 
 @pytest.mark.parametrize("num_records", [0, 10, 12])
 def test_number_of_records(tiny, num_records):
-  examples = [serialize(TRAIN.images[0], TRAIN.labels[0])] * num_records
+  examples = [serialize(TRAIN.inputs[0], TRAIN.targets[0])] * num_records
   write_records(shard(tiny), examples)  # Sound, but 11 are due.
   assert_damaged(tiny, shard(tiny))
 
@@ -486,25 +486,25 @@ def test_shard_lengths(tiny, length):
   ("record", "message"),
   [
     (b"", "IndexError"),
-    (lambda: serialize(TRAIN.images[0], 0)[:-20], "is damaged"),
+    (lambda: serialize(TRAIN.inputs[0], 0)[:-20], "is damaged"),
     (b"\xff\xff\xff", "DecodeError"),
-    (lambda: serialize(TRAIN.images[0], 3), "a label is 3, not from 0 to 2"),
-    (lambda: serialize(TRAIN.images[0], -2), "a label is -2, not from 0 to 2"),
-    (lambda: serialize(TRAIN.images[0, :4], 0), "an image is uint8"),
-    (lambda: serialize(png(TRAIN.images[0])[:-30], 0), "OSError"),
+    (lambda: serialize(TRAIN.inputs[0], 3), "a label is 3, not from 0 to 2"),
+    (lambda: serialize(TRAIN.inputs[0], -2), "a label is -2, not from 0 to 2"),
+    (lambda: serialize(TRAIN.inputs[0, :4], 0), "an image is uint8"),
+    (lambda: serialize(png(TRAIN.inputs[0])[:-30], 0), "OSError"),
     (lambda: serialize(b"no image", 0), "UnidentifiedImageError"),
   ],
 )
 def test_records_of_something_else(tiny, record, message):
   record = record() if callable(record) else record
-  write_records(shard(tiny), [serialize(TRAIN.images[0], 0)] * 10 + [record])
+  write_records(shard(tiny), [serialize(TRAIN.inputs[0], 0)] * 10 + [record])
   with pytest.raises(InputError, match=message):
     load(tiny)
   assert_damaged(tiny, shard(tiny))
 
 
 def test_labels_that_are_kept_secret_are_no_damage(tiny):
-  write_records(shard(tiny, "test"), [serialize(TEST.images[0], -1)] * 5)
+  write_records(shard(tiny, "test"), [serialize(TEST.inputs[0], -1)] * 5)
   with pytest.raises(InputError, match=r"tiny/1\.0\.0 has examples without a label in 'test'") as e:
     load(tiny)
   assert "damaged" not in str(e.value)
@@ -573,8 +573,8 @@ def test_flipped_json(tiny_original, tmp_path_factory, draw):
   path.write_bytes(content)
   try:
     dataset = data.load("tiny", root, root.parent / "cache")
-    np.testing.assert_array_equal(dataset.train.images, TRAIN.images)
-    np.testing.assert_array_equal(dataset.train.labels, TRAIN.labels)
+    np.testing.assert_array_equal(dataset.train.inputs, TRAIN.inputs)
+    np.testing.assert_array_equal(dataset.train.targets, TRAIN.targets)
   except InputError:
     pass
   finally:
@@ -615,16 +615,16 @@ def test_cache_is_used(tiny, monkeypatch):
 def test_cache_is_a_plain_npz_without_pickle(tiny):
   load(tiny)
   with np.load(cache_file(tiny), allow_pickle=False) as arrays:
-    np.testing.assert_array_equal(arrays["train_images"], TRAIN.images)
-    np.testing.assert_array_equal(arrays["test_labels"], TEST.labels)
+    np.testing.assert_array_equal(arrays["train_images"], TRAIN.inputs)
+    np.testing.assert_array_equal(arrays["test_labels"], TEST.targets)
 
 
 def test_cache_follows_the_source(tiny, warnings_logged):
   load(tiny)
-  changed = Split(TRAIN.images, (TRAIN.labels + 1) % 3)
+  changed = Split(TRAIN.inputs, (TRAIN.targets + 1) % 3)
   shutil.rmtree(tiny.folder)
   write_tiny(tiny.folder, {"train": changed, "test": TEST})
-  np.testing.assert_array_equal(load(tiny).train.labels, changed.labels)
+  np.testing.assert_array_equal(load(tiny).train.targets, changed.targets)
   cache_file(tiny)
   assert warnings_logged == []
 
@@ -648,7 +648,7 @@ def test_copies_in_different_folders_are_cached_apart(tiny, tmp_path):
   write_tiny(tmp_path / "second" / "tiny" / "1.0.0", {"train": TEST, "test": TRAIN})
   assert_tiny(load(tiny))
   swapped = data.load("tiny", tmp_path / "second", tiny.cache)
-  np.testing.assert_array_equal(swapped.train.images, TEST.images)
+  np.testing.assert_array_equal(swapped.train.inputs, TEST.inputs)
   assert len(list(tiny.cache.iterdir())) == 2
   assert_tiny(load(tiny))
 
@@ -673,7 +673,7 @@ DAMAGE = {
   "garbage": lambda file: file.write_bytes(b"garbage" * 1000),
   "truncated": lambda file: file.write_bytes(file.read_bytes()[:-100]),
   "zeros": lambda file: file.write_bytes(bytes(len(file.read_bytes()))),
-  "npy": lambda file: np.save(file.open("wb"), TRAIN.images),
+  "npy": lambda file: np.save(file.open("wb"), TRAIN.inputs),
   "pickle": lambda file: np.save(file.open("wb"), np.array([{}]), allow_pickle=True),
   "no arrays": lambda file: np.savez(file),
   "missing array": lambda file: resave(file, lambda arrays: arrays.pop("test_labels")),
@@ -791,12 +791,12 @@ def mnist(tmp_path_factory):
 @needs_mnist
 def test_mnist(mnist):
   assert_form(mnist)
-  assert mnist.train.images.shape == (60000, 28, 28, 1)
-  assert mnist.test.images.shape == (10000, 28, 28, 1)
+  assert mnist.train.inputs.shape == (60000, 28, 28, 1)
+  assert mnist.test.inputs.shape == (10000, 28, 28, 1)
   assert mnist.class_names == tuple("0123456789")
   assert mnist.checksum == MNIST_CHECKSUM
   # As published: counts of each digit.
-  assert np.bincount(mnist.train.labels).tolist() == [
+  assert np.bincount(mnist.train.targets).tolist() == [
     5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949
   ]  # fmt: skip
 
@@ -805,11 +805,11 @@ def test_mnist(mnist):
 def test_mnist_threes_and_sevens(mnist):
   pair = data.select_classes(mnist, (3, 7))
   assert (len(pair.train), len(pair.test)) == (12396, 2038)
-  assert np.bincount(pair.test.labels).tolist() == [1010, 1028]
+  assert np.bincount(pair.test.targets).tolist() == [1010, 1028]
   assert pair.class_names == ("3", "7")
   split = data.split_validation(pair, 0.2)
   assert (len(split.train), len(split.validation), len(split.test)) == (9916, 2480, 2038)
-  np.testing.assert_array_equal(split.validation.images, pair.train.images[9916:])
+  np.testing.assert_array_equal(split.validation.inputs, pair.train.inputs[9916:])
 
 
 @needs_mnist
@@ -860,37 +860,37 @@ def make_dataset(train_labels, test_labels=(0, 1, 2), class_names=("ant", "bee",
 
 
 def positions(split):
-  return split.images[:, 0, 0, 0].tolist()
+  return split.inputs[:, 0, 0, 0].tolist()
 
 
 def test_select_classes_by_hand():
   dataset = make_dataset([2, 0, 1, 2, 2, 1, 0], [1, 0, 2, 1])
   selected = data.select_classes(dataset, ("cat", 0))
   assert positions(selected.train) == [0, 1, 3, 4, 6]
-  assert selected.train.labels.tolist() == [0, 1, 0, 0, 1]
+  assert selected.train.targets.tolist() == [0, 1, 0, 0, 1]
   assert positions(selected.test) == [1, 2]
-  assert selected.test.labels.tolist() == [1, 0]
+  assert selected.test.targets.tolist() == [1, 0]
   assert selected.class_names == ("cat", "ant")
   assert (selected.name, selected.checksum) == (dataset.name, dataset.checksum)
-  assert selected.train.labels.dtype == np.int32
-  assert selected.train.images.flags.c_contiguous
+  assert selected.train.targets.dtype == np.int32
+  assert selected.train.inputs.flags.c_contiguous
 
 
 def test_select_classes_also_in_validation():
   dataset = data.split_validation(make_dataset([0, 1, 2, 0, 1, 2, 0, 1]), 0.5)
   selected = data.select_classes(dataset, [1, 0])
   assert positions(selected.validation) == [4, 6, 7]
-  assert selected.validation.labels.tolist() == [0, 1, 0]
+  assert selected.validation.targets.tolist() == [0, 1, 0]
 
 
 def test_index_and_name_agree(digits):
   by_index = data.select_classes(digits, (3, np.int64(7)))
   by_name = data.select_classes(digits, ("3", "7"))
-  np.testing.assert_array_equal(by_index.train.images, by_name.train.images)
-  np.testing.assert_array_equal(by_index.train.labels, by_name.train.labels)
+  np.testing.assert_array_equal(by_index.train.inputs, by_name.train.inputs)
+  np.testing.assert_array_equal(by_index.train.targets, by_name.train.targets)
   for old, new in ((3, 0), (7, 1)):
     for split, original in ((by_index.train, digits.train), (by_index.test, digits.test)):
-      kept, expected = split.images[split.labels == new], original.images[original.labels == old]
+      kept, expected = split.inputs[split.targets == new], original.inputs[original.targets == old]
       np.testing.assert_array_equal(kept, expected)
 
 
@@ -898,10 +898,10 @@ def test_index_and_name_agree(digits):
 def test_selecting_all_classes_is_a_relabelling(order, labels):
   dataset = make_dataset([0, 1, 2, 3, 4, *labels], range(5), "abcde")
   selected = data.select_classes(dataset, order)
-  np.testing.assert_array_equal(selected.train.images, dataset.train.images)
-  np.testing.assert_array_equal(np.array(order)[selected.train.labels], dataset.train.labels)
+  np.testing.assert_array_equal(selected.train.inputs, dataset.train.inputs)
+  np.testing.assert_array_equal(np.array(order)[selected.train.targets], dataset.train.targets)
   back = data.select_classes(selected, list("abcde"))
-  np.testing.assert_array_equal(back.train.labels, dataset.train.labels)
+  np.testing.assert_array_equal(back.train.targets, dataset.train.targets)
   assert back.class_names == dataset.class_names
 
 
@@ -966,7 +966,7 @@ def test_split_validation_takes_the_end(num_examples, fraction):
     return
   split = data.split_validation(dataset, fraction)
   assert len(split.train) == split_at
-  for field in ("images", "labels"):
+  for field in ("inputs", "targets"):
     parts = [getattr(split.train, field), getattr(split.validation, field)]
     np.testing.assert_array_equal(np.concatenate(parts), getattr(dataset.train, field))
     assert all(part.flags.c_contiguous for part in parts)

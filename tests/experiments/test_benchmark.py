@@ -35,10 +35,10 @@ def spec(blobs, tmp_path):
   """A workload on `blobs`, as workers read it."""
   np.savez(
     tmp_path / "data.npz",
-    train_images=blobs.train.images,
-    train_labels=blobs.train.labels,
-    test_images=blobs.test.images,
-    test_labels=blobs.test.labels,
+    train_images=blobs.train.inputs,
+    train_labels=blobs.train.targets,
+    test_images=blobs.test.inputs,
+    test_labels=blobs.test.targets,
   )
   return {
     "data": str(tmp_path / "data.npz"),
@@ -121,7 +121,7 @@ def test_worker_trains_what_an_experiment_trains(spec, blobs):
     num_epochs=3,
     patience=None,
   )
-  nothing = Split(blobs.train.images[:0], blobs.train.labels[:0])
+  nothing = Split(blobs.train.inputs[:0], blobs.train.targets[:0])
   dataset = dataclasses.replace(blobs, validation=nothing)
   trained = population.train_population(dataset, {"arm": arm}, seeds=3)
   np.testing.assert_allclose(losses, trained.curves["train_loss"][:, 0, 2], rtol=1e-6)

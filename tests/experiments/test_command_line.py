@@ -182,7 +182,7 @@ def test_mnist_config_is_the_coursework_s_setting(tfds_dir):
   dataset = experiment_lib.load_dataset(experiment, tfds_dir)
   assert len(dataset.train) + len(dataset.validation) == 12_396
   assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (9_916, 2_480, 2_038)
-  assert [(dataset.test.labels == c).sum() for c in (0, 1)] == [1010, 1028]
+  assert [(dataset.test.targets == c).sum() for c in (0, 1)] == [1010, 1028]
   assert dataset.class_names == ("3", "7")
   assert experiment.num_seeds == 16
   for name, arm in experiment.arms.items():

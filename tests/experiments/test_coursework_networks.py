@@ -95,7 +95,7 @@ def test_the_mlp_is_the_coursework_s(tfds_dir):
   assert models.hidden_activations(arm.model, arm.activation) == ("relu", "tanh")
   assert (arm.batch_size, arm.num_epochs, arm.optimizer) == (64, 50, "adam")
   dataset = experiment_lib.load_dataset(experiment, tfds_dir)
-  assert dataset.train.images.shape == (45_000, 32, 32, 3)
+  assert dataset.train.inputs.shape == (45_000, 32, 32, 3)
   assert dataset.class_names[0] == "airplane"
   groups = arm_lib.group_by_recipe(experiment.arms, 10, 45_000, lambda *_: 64)
   recipe = next(recipe for recipe, names in groups.items() if "coursework" in names)

@@ -234,7 +234,7 @@ def test_identity_of_a_run_is_all_that_its_programs_depend_on(blobs, mlp_arm):
     groups = plan.plan_groups(dataset, arms, seeds, root_seed, cpu)
     return hosts._identity(dataset, groups, {"keep_logits": keep_logits})
 
-  images = blobs.test.images.copy()
+  images = blobs.test.inputs.copy()
   images[-1, -1, -1, -1] ^= 1
   others = [
     identity(root_seed=1),
@@ -242,7 +242,7 @@ def test_identity_of_a_run_is_all_that_its_programs_depend_on(blobs, mlp_arm):
     identity(keep_logits=True),
     identity(learning_rate=0.1),
     identity(model="mlp(8)"),
-    identity(replace(blobs, test=replace(blobs.test, images=images))),
+    identity(replace(blobs, test=replace(blobs.test, inputs=images))),
   ]
   assert identity() == identity()
   assert len({identity(), *others}) == 1 + len(others)

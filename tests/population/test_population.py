@@ -96,11 +96,11 @@ def test_member_alone_equals_its_slice(blobs, three_arms, trained):
       np.testing.assert_allclose(
         curves.val_loss[:num_epochs], trained.curves["val_loss"][s, a], rtol=2e-3
       )
-      logits = forward.predict(recipe, state.params, jnp.array(blobs.test.images))
-      loss = losses.categorical_cross_entropy(logits, jnp.array(blobs.test.labels)).mean()
+      logits = forward.predict(recipe, state.params, jnp.array(blobs.test.inputs))
+      loss = losses.categorical_cross_entropy(logits, jnp.array(blobs.test.targets)).mean()
       assert float(loss) == pytest.approx(trained.metrics["test_loss"][s, a], rel=2e-3)
       confusion = metrics.confusion_matrix(
-        blobs.test.labels, np.asarray(metrics.predict_class(logits, 0.5)), 3
+        blobs.test.targets, np.asarray(metrics.predict_class(logits, 0.5)), 3
       )
       np.testing.assert_array_equal(confusion, trained.confusion[s, a])
 
@@ -317,15 +317,15 @@ def test_binary_thresholds(digits):
     (0.5, alone.confusion_at_half, "_at_half"),
   ):
     predicted = (probability > threshold).astype(int)
-    expected = metrics.confusion_matrix(digits.test.labels, predicted, 2)
+    expected = metrics.confusion_matrix(digits.test.targets, predicted, 2)
     np.testing.assert_array_equal(counts[0, 0], expected)
-    accuracy = (predicted == digits.test.labels).mean()
+    accuracy = (predicted == digits.test.targets).mean()
     assert alone.metrics[f"test_accuracy{suffix}"][0, 0] == pytest.approx(accuracy)
   assert (alone.confusion != alone.confusion_at_half).any()
 
 
 def test_without_validation(blobs, mlp_arm):
-  empty = Split(blobs.train.images[:0], blobs.train.labels[:0])
+  empty = Split(blobs.train.inputs[:0], blobs.train.targets[:0])
   whole = replace(blobs, validation=empty)
   result = train_population(whole, {"a": replace(mlp_arm, patience=None)}, seeds=1)
   assert not {"val_loss", "val_accuracy"} & set(result.metrics)
@@ -339,7 +339,7 @@ def test_without_validation(blobs, mlp_arm):
 
 def test_a_member_that_diverges_in_its_last_update_is_marked(blobs, mlp_arm):
   """Its training loss was finite when it was taken; only the test shows that nothing is left."""
-  empty = Split(blobs.train.images[:0], blobs.train.labels[:0])
+  empty = Split(blobs.train.inputs[:0], blobs.train.targets[:0])
   arm = replace(
     mlp_arm, optimizer="sgd", learning_rate=1e30, batch_size=100, num_epochs=1, patience=None
   )
@@ -504,7 +504,7 @@ def test_what_is_traced_shares_a_program(blobs, mlp_arm):
 
 def _observe(recipe, params, hyper, train_set, validation, test):
   del recipe, hyper
-  sizes = jnp.array([len(split.labels) for split in (train_set, validation, test)])
+  sizes = jnp.array([len(split.targets) for split in (train_set, validation, test)])
   return {"bias": params["Dense_0"]["bias"], "sizes": sizes}
 
 
@@ -530,7 +530,7 @@ def test_observations_start_before_the_first_epoch(blobs, mlp_arm):
   _assert_same_metrics(result, plain)
   # The logits that were kept are those that the results are about.
   predicted = result.logits["sgd"].argmax(axis=-1)  # [S, N]
-  accuracy = (predicted == blobs.test.labels).mean(axis=-1)
+  accuracy = (predicted == blobs.test.targets).mean(axis=-1)
   np.testing.assert_array_equal(accuracy, result.metrics["test_accuracy"][:, 1])
 
 

@@ -105,10 +105,10 @@ def test_what_is_timed_is_the_training_and_nothing_is_compiled_meanwhile(blobs, 
   for ours, theirs in zip(*map(jax.tree.leaves, (params, expected.params)), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
-  predict = timing.compile_inference(recipe, params, splits[2].images)
+  predict = timing.compile_inference(recipe, params, splits[2].inputs)
   kept, logits = predict(params)
   assert kept is params
-  np.testing.assert_allclose(logits, forward.predict(recipe, params, splits[2].images), rtol=1e-4)
+  np.testing.assert_allclose(logits, forward.predict(recipe, params, splits[2].inputs), rtol=1e-4)
   # The listener was live: a new program is noticed.
   on[0] = True
   jax.jit(lambda x: x * 2.71828)(np.ones(7, np.float32))
