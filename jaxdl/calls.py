@@ -139,20 +139,21 @@ def _number(kind: str, spec: object, argument: Argument, written: str) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-  """Something importable, by name, with arguments: `package.module:name(width=64)`.
+  """What a user brings: something importable with arguments, `package.module:name(width=64)`.
 
-  It is read and compared without importing anything; only `build` and its relatives import. Equal
-  calls build equal things.
+  It is read and compared without importing anything; only `load`, `build`, `partial` and `split`
+  import. Equal calls build equal things.
 
   Attributes:
-    target: `"package.module:name"`; the name may have dots.
+    target: `"package.module:name"`, where the name may have dots. A function without an importable
+      name, such as a lambda, stands for itself.
     args: the arguments that are given without a name.
-    kwargs: the arguments that are given by name, as pairs, sorted. Values are literals, tuples of
-      them, or calls.
+    kwargs: the arguments that are given by name, as pairs, sorted. Values are literals, tuples,
+      calls, or objects that compare by value.
     has_brackets: whether it is written as a call; without brackets it means the object itself.
   """
 
-  target: str
+  target: str | Callable
   args: tuple[Any, ...] = ()
   kwargs: tuple[tuple[str, Any], ...] = ()
   has_brackets: bool = False
@@ -176,11 +177,45 @@ class Call:
       )
     return call
 
+  @classmethod
+  def of(cls, value: Any) -> "Call":
+    """Returns the call that builds a function, a class, a partial or a flax module.
+
+    Text is read. Of a flax module, the fields that differ from their defaults become arguments.
+
+    Raises:
+      InputError: it is none of these.
+    """
+    if isinstance(value, cls):
+      return value
+    if isinstance(value, str):
+      return cls.read(value)
+    if isinstance(value, functools.partial):
+      args, kwargs = map(_argument, value.args), _arguments(value.keywords)
+      return cls(cls.of(value.func).target, tuple(args), kwargs, True)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+      return cls(cls.of(type(value)).target, (), _arguments(_changed_fields(value)), True)
+    if callable(value):
+      return cls(_importable_name(value) or value)
+    raise InputError(f"{show(value)} is neither text nor a function, a class or a module")
+
+  @property
+  def is_text(self) -> bool:
+    """Whether `read` can read it from its text, so that other processes can build it."""
+    values = (*self.args, *(value for _, value in self.kwargs))
+    return isinstance(self.target, str) and all(map(_is_text, values))
+
   def __str__(self) -> str:
-    """Returns the text that `read` reads as this call."""
+    """Returns text that identifies it: equal in every process for equal calls.
+
+    `read` reads it back if `is_text`. A function without an importable name is written in angle
+    brackets with a hash of its source, so that a run is not continued with another function of the
+    same name.
+    """
+    target = self.target if isinstance(self.target, str) else _identify(self.target)
     inside = [_written(value) for value in self.args]
     inside += [f"{name}={_written(value)}" for name, value in self.kwargs]
-    return f"{self.target}({', '.join(inside)})" if self.has_brackets else self.target
+    return f"{target}({', '.join(inside)})" if self.has_brackets else target
 
   def load(self) -> Any:
     """Imports and returns what the name stands for, without the arguments.
@@ -188,6 +223,8 @@ class Call:
     Raises:
       InputError: it cannot be imported.
     """
+    if not isinstance(self.target, str):
+      return self.target
     module, _, name = self.target.partition(":")
     try:
       found = importlib.import_module(module)
@@ -197,27 +234,25 @@ class Call:
       raise InputError(f"{self.target} cannot be imported: {_one_line(error)}") from error
     return found
 
-  def arguments(self) -> dict[str, Any]:
-    """Returns the arguments by name, what they name imported.
+  def parameters(self) -> tuple[str, ...]:
+    """Returns the names of all arguments that it takes by name."""
+    of = inspect.signature(self._function()).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(parameter.name for parameter in of if parameter.kind in kinds)
+
+  def split(self) -> tuple["Call", dict[str, float]]:
+    """Splits off the arguments that are floats, which may be traced.
+
+    Returns:
+      The call without them, and name -> float.
 
     Raises:
-      InputError: something cannot be imported, or does not take these arguments.
+      InputError: it cannot be imported, or does not take its arguments.
     """
-    function = self.load()
-    if not callable(function):
-      raise InputError(f"{self.target} is not a function or a class")
-    kwargs = {name: _build(value) for name, value in self.kwargs}
-    try:
-      bound = inspect.signature(function).bind_partial(*map(_build, self.args), **kwargs)
-    except TypeError as error:
-      raise InputError(f"{self} does not fit its signature: {error}") from error
-    values: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-      kind = bound.signature.parameters[name].kind
-      if kind is inspect.Parameter.VAR_POSITIONAL:
-        raise InputError(f"{self}: give its arguments by name")
-      values |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
-    return values
+    bound = self._bound()
+    numbers = {name: value for name, value in bound.items() if isinstance(value, float)}
+    rest = {name: value for name, value in bound.items() if name not in numbers}
+    return Call(self.target, (), tuple(sorted(rest.items())), True), numbers
 
   def build(self, **more: Any) -> Any:
     """Returns the result of calling it, with some more arguments.
@@ -225,23 +260,72 @@ class Call:
     Raises:
       InputError: something cannot be imported, or the call fails.
     """
-    arguments = self.arguments()
+    arguments = {name: _built(value) for name, value in self._bound().items()}
     try:
-      return self.load()(**arguments, **more)
+      return self._function()(**arguments, **more)
     except InputError:
       raise
     except Exception as error:  # whatever the code of somebody else raises
       raise InputError(f"{self} fails: {_one_line(error)}") from error
 
   def partial(self) -> Callable:
-    """Returns the callable with the arguments filled in."""
-    arguments = self.arguments()
-    return functools.partial(self.load(), **arguments) if arguments else self.load()
+    """Returns the callable with the arguments filled in.
+
+    Raises:
+      InputError: something cannot be imported, or does not take these arguments.
+    """
+    arguments = {name: _built(value) for name, value in self._bound().items()}
+    return functools.partial(self._function(), **arguments) if arguments else self._function()
+
+  def function(self) -> Callable:
+    """Returns the function that is meant, whether it is named itself or made by a factory.
+
+    A function with all of its arguments filled in is a factory: `optax:linear_schedule(1, 0, 10)`
+    makes a schedule.
+
+    Raises:
+      InputError: as of `build`.
+    """
+    signature = inspect.signature(self._function())
+    is_open = any(
+      parameter.default is inspect.Parameter.empty and name not in self._bound()
+      for name, parameter in signature.parameters.items()
+      if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    )
+    return self.partial() if is_open or not self.has_brackets else self.build()
+
+  def _function(self) -> Callable:
+    function = self.load()
+    if not callable(function):
+      raise InputError(f"{self.target} is not a function or a class")
+    return function
+
+  def _bound(self) -> dict[str, Any]:
+    """Returns name -> argument, not built."""
+    try:
+      bound = inspect.signature(self._function()).bind_partial(*self.args, **dict(self.kwargs))
+    except TypeError as error:
+      raise InputError(f"{self} does not fit its signature: {error}") from error
+    values: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+      kind = bound.signature.parameters[name].kind
+      if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
+        raise InputError(f"{self}: an argument of {self.target} cannot be given by name")
+      values |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return values
 
 
 def is_importable(spec: object) -> bool:
-  """Returns whether a setting names something to import, and not one of the names known here."""
-  return isinstance(spec, Call) or (isinstance(spec, str) and ":" in spec.partition("(")[0])
+  """Returns whether a setting is brought by the user, and not one of the names known here."""
+  return not isinstance(spec, str) or ":" in spec.partition("(")[0]
+
+
+def canonical(spec: Any) -> Any:
+  """Returns a setting as text if it has one, else as a `Call`; other values as they are."""
+  if isinstance(spec, str) or not (callable(spec) or isinstance(spec, Call)):
+    return spec
+  call = Call.of(spec)
+  return str(call) if call.is_text else call
 
 
 # A quoted string, or an importable name; only the latter is a group.
@@ -273,123 +357,83 @@ def _one_line(error: Exception) -> str:
   return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+def _is_text(value: Any) -> bool:
+  if isinstance(value, tuple):
+    return all(map(_is_text, value))
+  if isinstance(value, Call):
+    return value.is_text
+  return value is None or type(value) in (bool, int, float, str)
+
+
 def _written(value: Any) -> str:
   if isinstance(value, tuple):
     return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
   return str(value) if isinstance(value, Call) else repr(value)
 
 
-def _build(value: Any) -> Any:
+def _built(value: Any) -> Any:
   """Returns the value of an argument: what it names is imported, and called if it has brackets."""
   if isinstance(value, tuple):
-    return tuple(map(_build, value))
+    return tuple(map(_built, value))
   if isinstance(value, Call):
     return value.build() if value.has_brackets else value.load()
   return value
 
 
-def to_call(value: Any) -> Call | None:
-  """Returns the call that builds a function, class, partial or flax module; None if there is none.
-
-  There is none for what has no importable name: a lambda, a function within a function or in
-  `__main__`, a module with a field that is neither a literal nor importable.
-  """
-  if isinstance(value, functools.partial):
-    inner = to_call(value.func)
-    args, kwargs = [_argument(v) for v in value.args], _arguments(value.keywords)
-    if inner is None or inner.has_brackets or kwargs is None or _INEXPRESSIBLE in args:
-      return None
-    return Call(inner.target, tuple(args), kwargs, True)
-  if _is_module(value):
-    inner = to_call(type(value))
-    kwargs = _arguments(_changed_fields(value))
-    return None if inner is None or kwargs is None else Call(inner.target, (), kwargs, True)
-  module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-  if not module or not name or module == "__main__" or not callable(value):
-    return None
-  # The shortest name: `optax:adam`, although it is defined in `optax._src.alias`.
-  parts = module.split(".")
-  for package in (".".join(parts[:length]) for length in range(1, len(parts) + 1)):
-    found: Any = sys.modules.get(package)
-    for part in name.split("."):
-      found = getattr(found, part, None)
-    if found is value:
-      return Call(f"{package}:{name}")
-  return None
-
-
-def describe(value: Any) -> str:
-  """Returns text that identifies what a user brings: equal in every process for equal things.
-
-  What `to_call` can express is written as that call. A function without an importable name is
-  described with a hash of its source, so that a run is not continued with another function of the
-  same name; what is described so is in angle brackets.
-  """
-  call = value if isinstance(value, Call) else to_call(value)
-  if call is not None:
-    return str(call)
-  if isinstance(value, functools.partial):
-    named = " ".join(f"{name}={describe(of)}" for name, of in sorted(value.keywords.items()))
-    return f"<{' '.join(map(describe, (value.func, *value.args)))} {named}>"
-  if isinstance(value, tuple):
-    return f"<{' '.join(map(describe, value))}>"
-  if _is_module(value):
-    fields = sorted(_changed_fields(value).items())
-    return f"<{' '.join([describe(type(value)), *(f'{k}={describe(v)}' for k, v in fields)])}>"
-  return f"<{_name(value)} {_source_hash(value)}>" if callable(value) else repr(value)
-
-
-def _name(function: Callable) -> str:
-  name = getattr(function, "__qualname__", type(function).__qualname__)
-  return f"{getattr(function, '__module__', '?')}:{name}"
-
-
-def _source_hash(function: Callable) -> str:
+def _argument(value: Any) -> Any:
+  """Returns an argument as a `Call` has it."""
+  if isinstance(value, tuple | list):
+    return tuple(map(_argument, value))
+  if callable(value) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+    return Call.of(value)
   try:
-    source = inspect.getsource(function)
-  except (OSError, TypeError):  # typed into an interpreter, or compiled
-    code = getattr(function, "__code__", None)
-    source = "" if code is None else f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}"
-  return hashlib.sha256(source.encode()).hexdigest()[:12]
+    hash(value)
+  except TypeError as error:
+    raise InputError(f"an argument must compare by value, unlike {show(value)}") from error
+  return value
 
 
-def _is_module(value: Any) -> bool:
-  return dataclasses.is_dataclass(value) and not isinstance(value, type)
+def _arguments(named: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+  return tuple(sorted((name, _argument(value)) for name, value in named.items()))
 
 
 def _changed_fields(module: Any) -> dict[str, Any]:
-  """Returns the fields of a dataclass (flax modules are) that do not have their defaults."""
+  """Returns the fields of a dataclass, as flax modules are, that do not have their defaults."""
   changed = {}
   for field in dataclasses.fields(module):
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
       default = field.default_factory()
     value = getattr(module, field.name)
+    is_default = value is default or (type(value) is type(default) and bool(value == default))
     # Flax's own fields are not arguments of the user's.
-    if field.init and field.name not in ("parent", "name") and not _equal(value, default):
+    if field.init and field.name not in ("parent", "name") and not is_default:
       changed[field.name] = value
   return changed
 
 
-def _equal(a: Any, b: Any) -> bool:
-  return a is b or (type(a) is type(b) and bool(a == b))
+def _importable_name(value: Any) -> str | None:
+  """Returns the shortest importable name: `optax:adam`, defined in `optax._src.alias`."""
+  module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+  if not module or not name or module == "__main__":
+    return None
+  parts = module.split(".")
+  for package in (".".join(parts[:length]) for length in range(1, len(parts) + 1)):
+    found: Any = sys.modules.get(package)
+    for part in name.split("."):
+      found = getattr(found, part, None)
+    if found is value:
+      return f"{package}:{name}"
+  return None
 
 
-_INEXPRESSIBLE = object()
-
-
-def _argument(value: Any) -> Any:
-  """Returns an argument as a `Call` has it; `_INEXPRESSIBLE` if it cannot be written."""
-  if isinstance(value, tuple | list):
-    items = tuple(map(_argument, value))
-    return _INEXPRESSIBLE if _INEXPRESSIBLE in items else items
-  if value is None or isinstance(value, bool | int | float | str):
-    return value
-  call = to_call(value)
-  return _INEXPRESSIBLE if call is None else call
-
-
-def _arguments(named: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
-  """Returns named arguments as a `Call` has them; None if one cannot be written."""
-  values = {name: _argument(value) for name, value in named.items()}
-  return None if _INEXPRESSIBLE in values.values() else tuple(sorted(values.items()))
+def _identify(function: Callable) -> str:
+  """Returns the name of a function that cannot be imported, with a hash of its source."""
+  try:
+    source = inspect.getsource(function)
+  except (OSError, TypeError):  # typed into an interpreter, or compiled
+    code = getattr(function, "__code__", None)
+    source = "" if code is None else f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}"
+  name = getattr(function, "__qualname__", type(function).__qualname__)
+  digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+  return f"<{getattr(function, '__module__', '?')}:{name} {digest}>"

@@ -69,11 +69,13 @@ def test_a_call_builds_what_its_parts_name():
   ],
 )
 def test_what_has_an_importable_name_becomes_text(value, text):
-  call = calls.to_call(value)
-  assert str(call) == text == calls.describe(value)
+  call = Call.of(value)
+  assert calls.canonical(value) == str(call) == text
+  assert Call.read(text) == call
   built = call.build() if isinstance(value, nn.Module) else call.partial()
-  same = built if isinstance(built, functools.partial) else None
-  assert built == value or (same.func, same.keywords) == (value.func, value.keywords)
+  if isinstance(value, functools.partial):
+    built, value = ((of.func, of.args, of.keywords) for of in (built, value))
+  assert built == value
 
 
 def test_functions_without_a_name_are_told_apart_by_their_source():
@@ -83,11 +85,32 @@ def test_functions_without_a_name_are_told_apart_by_their_source():
   def double(x):
     return 2 * x
 
-  assert calls.to_call(double) is None
-  assert calls.to_call(nn.Dense(3, kernel_init=double)) is None
-  assert calls.describe(double) == calls.describe(double) != calls.describe(make(2))
-  assert calls.describe(double).startswith("<")
-  assert "0x" not in calls.describe(nn.Dense(3, kernel_init=double))
+  for value in (double, nn.Dense(3, kernel_init=double), functools.partial(double, x=1)):
+    call = calls.canonical(value)
+    assert call == Call.of(value)
+    assert not call.is_text
+    assert "<" in str(call)
+    assert "0x" not in str(call)
+  assert str(Call.of(double)) != str(Call.of(make(2)))
+  assert Call.of(functools.partial(double, x=1)).build() == 2
+
+
+def test_floats_are_split_off():
+  call, numbers = Call.read("optax:adamw(0.1, b1=0.95, nesterov=True, mu_dtype='float32')").split()
+  assert str(call) == "optax:adamw(mu_dtype='float32', nesterov=True)"
+  assert numbers == {"learning_rate": 0.1, "b1": 0.95}
+
+
+@pytest.mark.parametrize(
+  ("text", "at_two"),
+  [
+    ("optax:linear_schedule(1.0, 0.0, 4)", 0.5),  # a factory
+    ("operator:neg", -2),
+    ("flax.linen:leaky_relu(negative_slope=0.5)", 2),
+  ],
+)
+def test_functions_and_factories_of_functions(text, at_two):
+  assert Call.read(text).function()(2) == at_two
 
 
 @pytest.mark.parametrize(
