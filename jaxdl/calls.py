@@ -231,7 +231,7 @@ class Call:
       for part in name.split("."):
         found = getattr(found, part)
     except Exception as error:  # whatever the code of somebody else raises
-      raise InputError(f"{self.target} cannot be imported: {_one_line(error)}") from error
+      raise InputError(f"{self.target} cannot be imported: {one_line(error)}") from error
     return found
 
   def parameters(self) -> tuple[str, ...]:
@@ -239,6 +239,10 @@ class Call:
     of = inspect.signature(self._function()).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return tuple(parameter.name for parameter in of if parameter.kind in kinds)
+
+  def given(self) -> tuple[str, ...]:
+    """Returns the names of the arguments that the call gives."""
+    return tuple(self._bound())
 
   def split(self) -> tuple["Call", dict[str, float]]:
     """Splits off the arguments that are floats, which may be traced.
@@ -266,7 +270,7 @@ class Call:
     except InputError:
       raise
     except Exception as error:  # whatever the code of somebody else raises
-      raise InputError(f"{self} fails: {_one_line(error)}") from error
+      raise InputError(f"{self} fails: {one_line(error)}") from error
 
   def partial(self) -> Callable:
     """Returns the callable with the arguments filled in.
@@ -317,7 +321,9 @@ class Call:
 
 def is_importable(spec: object) -> bool:
   """Returns whether a setting is brought by the user, and not one of the names known here."""
-  return not isinstance(spec, str) or ":" in spec.partition("(")[0]
+  if isinstance(spec, str):
+    return ":" in spec.partition("(")[0]
+  return isinstance(spec, Call) or callable(spec)
 
 
 def canonical(spec: Any) -> Any:
@@ -353,7 +359,8 @@ def _evaluate(node: ast.expr) -> Any:
       return value
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+  """Returns an exception in one line, whatever its message has."""
   return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 

@@ -111,7 +111,8 @@ class Experiment:
 
   def to_json(self) -> dict[str, Any]:
     """Returns the effective config, with every setting of every arm, for `json.dumps`."""
-    config = dataclasses.asdict(self)
+    config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    config["arms"] = {name: arm.to_json() for name, arm in self.arms.items()}
     return {**config, "classes": list(self.classes), "margins": dict(self.margins)}
 
   def dumps(self) -> str:
@@ -304,8 +305,8 @@ def _chance_text(population: Population) -> str:
   An arm is at chance level if its mean accuracy exceeds the share of the most frequent class by at
   most two standard errors of an accuracy on that many test images.
   """
-  num_images = len(population.test_labels)
-  share = np.bincount(population.test_labels).max() / num_images
+  num_images = len(population.test_targets)
+  share = np.bincount(population.test_targets).max() / num_images
   limit = share + 2 * math.sqrt(share * (1 - share) / num_images)
   means = [summary.mean for summary in stats.summarize(population.scores("test_accuracy"))]
   arms = [arm for arm, mean in zip(population.arms, means, strict=True) if mean <= limit]

@@ -28,6 +28,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxdl import train
 from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
@@ -219,14 +220,13 @@ def compile_on_mesh(
     The programs of `chunk.compile_chunk` for D chunks at once: an array `[s, ...]` or `[a, ...]` of
     one chunk becomes `[D * s, ...]` or `[D * a, ...]`, sharded by chunk over the devices.
   """
-  layout, image_shape = group.layout, splits[0].inputs.shape[1:]
+  layout = group.layout
   functions = programs.map_functions(
     group.recipe,
     layout.kernels,
     observe,
     layout.chunk_size,
     layout.chunk_arms,
-    image_shape,
   )
   first = Chunk(group.number, 0, 0, layout.chunk_size, layout.chunk_arms)
   keys, hyper = _shard([group.arguments(first)] * len(mesh.local_devices), mesh)
@@ -324,7 +324,7 @@ class _Trainer:
       report=report,
       between=between,
     )
-    members = state.members._replace(params={}, opt_state=(), best_params={})
+    members = train.without_weights(state.members)
     tested = fetch((members, bound.test(state.members)))
     seconds = time.perf_counter() - start
     return {

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdl import train
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.population import chunk as chunk_lib
@@ -224,7 +225,7 @@ class Trainer:
     start = time.perf_counter()
     members = state.whole()
     tested = jax.device_get(bound.test(members))
-    members = jax.device_get(members._replace(params={}, opt_state=(), best_params={}))
+    members = jax.device_get(train.without_weights(members))
     seconds = state.seconds + time.perf_counter() - start
     (record,) = state.records
     result = sum_up(

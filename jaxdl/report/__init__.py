@@ -3,8 +3,7 @@
 Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
 first need not wait for them.
 
-Imports: errors, arm, batches, byhand, data, experiment, forward, nn, optim, population, stats,
-store.
+Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, stats, store.
 """
 
 from jaxdl.report.markdown import (

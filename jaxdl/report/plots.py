@@ -82,9 +82,7 @@ def learning_curves(population: Population) -> Figure:
 def _threshold_text(population: Population) -> str:
   """Returns a text with the decision thresholds, or "" if no model has a single output."""
   thresholds = {
-    f"{arm.threshold:g}"
-    for arm in population.arms.values()
-    if losses.num_outputs(arm.loss, len(population.class_names)) == 1
+    f"{arm.threshold:g}" for arm in population.arms.values() if losses.has_threshold(arm.loss)
   }
   return f" (threshold {', '.join(sorted(thresholds))})" if thresholds else ""
 
@@ -281,9 +279,8 @@ def _confusion_layout(
 
 
 def _confusion_title(population: Population, arm: str, width: float) -> str:
-  num_classes = len(population.class_names)
   lines = [_arm_label(population, arm, width)]
-  if losses.num_outputs(population.arms[arm].loss, num_classes) == 1:
+  if losses.has_threshold(population.arms[arm].loss):
     lines.append(f"threshold {population.arms[arm].threshold:g}")
   return "\n".join(lines)
 
@@ -469,7 +466,7 @@ def worst_mistakes(
     raise unknown_name("arm", arm, population.arms)
   if num_images < 1:
     raise InputError(f"num_images must be at least 1, not {num_images}")
-  labels = population.test_labels
+  labels = population.test_targets
   if images.ndim != 4 or len(images) != len(labels) or images.shape[-1] not in (1, 3):
     raise ValueError(f"images must be [{len(labels)}, H, W, 1 or 3], not {images.shape}")
   names = [name for name in population.arms if arm in (None, name)]
@@ -496,7 +493,7 @@ def worst_mistakes(
 
 def _predict(population: Population, names: list[str]) -> _Predictions:
   """Returns the predictions of the mean over these arms and their seeds."""
-  labels = population.test_labels
+  labels = population.test_targets
   places = [list(population.arms).index(name) for name in names]
   probabilities = population.mean_probabilities[places].mean(axis=0)  # [N, C]
   num_examples, num_classes = probabilities.shape
@@ -504,7 +501,7 @@ def _predict(population: Population, names: list[str]) -> _Predictions:
   if num_classes == 2:
     # With two outputs the larger one wins, which is a threshold of one half.
     thresholds = [
-      arm.threshold if losses.num_outputs(arm.loss, num_classes) == 1 else 0.5
+      arm.threshold if losses.has_threshold(arm.loss) else 0.5
       for arm in (population.arms[name] for name in names)
     ]
     predicted = (probabilities[:, 1] > np.mean(thresholds)).astype(int)  # [N]

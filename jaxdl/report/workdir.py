@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import batches, forward, stats
+from jaxdl import batches, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
@@ -360,7 +360,7 @@ def _pictures(
 
 
 def _changes_rate(arm: Arm) -> bool:
-  return arm.schedule.strip() != "constant" or arm.plateau_patience is not None
+  return str(arm.schedule).strip() != "constant" or arm.plateau_patience is not None
 
 
 def _augmentation_picture(
@@ -369,11 +369,10 @@ def _augmentation_picture(
   """Draws what an arm's augmentation makes of the first training images."""
   from jaxdl.report import comparison_plots
 
-  originals = dataset.train.inputs[:num_images]  # [K, H, W, D]
+  originals = dataset.train.inputs[:num_images]  # [K, H, W, D] uint8
+  pixels = originals.astype(np.float32) / 255
   keys = jax.random.split(batches.seed_key(experiment.seed, 0), (num_variants, len(originals)))
-  augmented = [
-    augment.random_affine(row, forward.scale(originals), arm.augmentation) for row in keys
-  ]
+  augmented = [augment.random_affine(row, pixels, arm.augmentation) for row in keys]
   return comparison_plots.augmented_images(originals, np.stack(augmented, axis=1))
 
 
