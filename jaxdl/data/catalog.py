@@ -6,7 +6,10 @@ import re
 from jaxdl import errors
 from jaxdl.data import digits, tfds
 from jaxdl.data.dataset import Dataset
-from jaxdl.data.tfds import CONFIG, VERSION
+from jaxdl.data.tfds import CONFIG, VERSION, Part
+
+# Of a part: percent or a number of examples.
+_END = r"-?(?:\d\d?%|100%|\d{1,12})"
 
 
 def load(
@@ -16,12 +19,14 @@ def load(
   *,
   download_dir: str | os.PathLike | None = None,
 ) -> Dataset:
-  """Loads a dataset as arrays, with an empty validation split.
+  """Loads a dataset as arrays.
 
   Args:
     name: "digits", or the TFDS name of an image-classification dataset: "mnist", "emnist/letters"
-      (with a config), "mnist:3.0.1" (with a version; default: the newest that is prepared). The
-      splits `train` and `test` are loaded.
+      (with a config), "mnist:3.0.1" (with a version; default: the newest that is prepared),
+      "mnist[:10%]" or "mnist[1000:2000]" (with a part of its split `train`). The splits `train`,
+      `test` and, if there is one, `validation` are loaded. If there is no split `test`, a fifth of
+      `train` is drawn at random, always the same examples.
     data_dir: folder of prepared TFDS datasets; default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       A dataset that is missing is downloaded and prepared there, which needs TensorFlow.
     cache_dir: folder of cached arrays; default $JAXDL_CACHE_DIR, else $XDG_CACHE_HOME/jaxdl, else
@@ -35,24 +40,25 @@ def load(
     InputError: the name is unknown; the dataset is not for image classification, or cannot be
       prepared, or is damaged (the message names the file).
   """
-  builder_name, config, version = _parse_name(name)
+  builder_name, config, version, part = _parse_name(name)
   if builder_name == "digits":
     return digits.load()
-  return tfds.load(builder_name, config, version, data_dir, cache_dir, download_dir)
+  return tfds.load(builder_name, config, version, part, data_dir, cache_dir, download_dir)
 
 
-def _parse_name(name: str) -> tuple[str, str | None, str | None]:
-  """Splits a name into the names of the dataset, its config and its version.
+def _parse_name(name: str) -> tuple[str, str | None, str | None, Part]:
+  """Splits a name into the names of the dataset, its config, its version, and a part.
 
   The parts become folder names, so the pattern also keeps a name from leading out of `data_dir`.
   """
   pattern = rf"([\w\-]+)(?:/(?!{VERSION}$)({CONFIG}))?(?:[:/]({VERSION}))?"
+  pattern += rf"(?:\[({_END})?:({_END})?\])?"
   match = re.fullmatch(pattern, name, re.ASCII) if isinstance(name, str) else None
   if match is None:
     raise errors.InputError(
-      "a dataset must be NAME, NAME/CONFIG or NAME:VERSION, such as mnist or emnist/letters, not "
-      f"{errors.show(name)}"
+      "a dataset must be NAME, NAME/CONFIG or NAME:VERSION, perhaps with a part, such as mnist, "
+      f"emnist/letters or mnist[:10%], not {errors.show(name)}"
     )
   if match[1] == "digits" and match[0] != "digits":
-    raise errors.InputError(f"digits has neither configs nor versions, so there is no {name!r}")
-  return match[1], match[2], match[3]
+    raise errors.InputError(f"digits has no configs, versions or parts, so there is no {name!r}")
+  return match[1], match[2], match[3], Part(match[4] or "", match[5] or "")
