@@ -5,7 +5,7 @@ numbers, float32 `[N]` or `[N, K]`. Images are not scaled here. Read `dataset.py
 dataset is, then `arrays.py`, for what becomes of arrays, and `catalog.py`, for the names that are
 known.
 
-Imports: errors, store.
+Imports: calls, errors, store.
 """
 
 from jaxdl.data.archive import read, save

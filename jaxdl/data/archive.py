@@ -14,8 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxdl import errors
-from jaxdl.data.dataset import Dataset, Split, hash_splits, preprocess_name
+from jaxdl import calls, errors
+from jaxdl.data.dataset import Dataset, Split, hash_splits
 from jaxdl.store import files
 
 _SPLITS = ("train", "validation", "test")
@@ -32,6 +32,11 @@ def save(dataset: Dataset, path: str | os.PathLike) -> None:
   Raises:
     InputError: the file cannot be written, or `preprocess` cannot be imported by its name.
   """
+  if dataset.preprocess is not None and not calls.Call.of(dataset.preprocess).is_text:
+    raise errors.InputError(
+      f"{dataset.name} cannot be saved, because other processes cannot import its preprocess "
+      f"{calls.Call.of(dataset.preprocess)}; define it in a module"
+    )
   file = pathlib.Path(path)
   with files.naming(file.parent, "write to"):
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -57,12 +62,11 @@ def read(path: str | os.PathLike) -> Dataset:
 
 def write(stream: BinaryIO, dataset: Dataset, source: str = "") -> None:
   """Writes a dataset, and a text about its source that `parse` returns."""
-  preprocess = dataset.preprocess
   meta = {
     "name": dataset.name,
     "class_names": dataset.class_names,
     "checksum": dataset.checksum,
-    "preprocess": None if preprocess is None else preprocess_name(preprocess),
+    "preprocess": None if dataset.preprocess is None else str(calls.Call.of(dataset.preprocess)),
     "notes": dataset.notes,
     "arrays": hash_splits(*dataset.splits),
     "source": source,

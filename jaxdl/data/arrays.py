@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdl import errors
+from jaxdl import calls, errors
 from jaxdl.data.dataset import Dataset, Preprocess, Split, make_dataset
 from jaxdl.data.splits import hold_out_test, split_validation
 
@@ -83,6 +83,8 @@ its own, so 0.2 of it was drawn by class with seed 0>
   inputs = {key: _to_inputs(_name("x", key), x, keep_bytes) for key, (x, _) in given.items()}
   targets = {key: _to_targets(_name("y", key), y) for key, (_, y) in given.items()}
   _check_same(inputs, targets)
+  if preprocess is not None:
+    _check_preprocess(preprocess, inputs["train"])
   names, targets = _to_classes(targets, class_names)
   splits = {key: Split(inputs[key], targets[key]) for key in given}
   notes = []
@@ -225,6 +227,23 @@ def _check_same(inputs: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarr
 
 def _type(array: np.ndarray) -> str:
   return "text" if array.dtype.kind == "U" else str(array.dtype)
+
+
+def _check_preprocess(preprocess: Preprocess, inputs: np.ndarray) -> None:
+  """Checks that a function makes floats `[b, ...]` of inputs `[b, ...]`, without computing any."""
+  import jax  # only here, so that data load fast
+
+  function, name = calls.Call.of(preprocess).function(), f"preprocess {calls.Call.of(preprocess)}"
+  shape = (2, *inputs.shape[1:])
+  try:
+    made = jax.eval_shape(function, jax.ShapeDtypeStruct(shape, inputs.dtype))
+  except Exception as error:  # whatever the user's code raises
+    raise errors.InputError(
+      f"{name} fails for inputs {inputs.dtype} {shape}: {errors.brief(error)}"
+    ) from error
+  is_array = isinstance(made, jax.ShapeDtypeStruct)
+  if not is_array or made.shape[:1] != (2,) or not jax.dtypes.issubdtype(made.dtype, np.floating):
+    raise errors.InputError(f"{name} makes {made} of inputs {shape}, and not floats [2, ...]")
 
 
 def _to_classes(

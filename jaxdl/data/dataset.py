@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxdl import calls
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -35,8 +37,9 @@ class Split:
     return Split(self.inputs[chosen], self.targets[chosen])
 
 
-# A traced function: inputs `[b, ...]` -> floats `[b, ...]`; or its name, "package.module:function".
-Preprocess = Callable[[Any], Any] | str
+# A traced function: inputs `[b, ...]` -> floats `[b, ...]`; or what `calls.Call.of` makes one of,
+# such as its name, "package.module:function".
+Preprocess = Callable[[Any], Any] | str | calls.Call
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -52,7 +55,8 @@ class Dataset:
   validation: Split
   test: Split
   class_names: tuple[str, ...]  # [C]; empty for regression
-  checksum: str  # SHA-256 (hex) of the arrays as loaded, before classes are chosen
+  # SHA-256 (hex) of the arrays as loaded, before classes are chosen, and of what preprocesses them.
+  checksum: str
   # Applied inside the step. None: uint8 images are scaled by 1/255, all else is taken as it is.
   preprocess: Preprocess | None = None
   notes: tuple[str, ...] = ()  # how it came about, for the description
@@ -122,16 +126,9 @@ def make_dataset(
   validation = train[:0] if validation is None else validation
   digest = hash_splits(train, validation, test)
   if preprocess is not None:
-    digest = hashlib.sha256(f"{digest} {preprocess_name(preprocess)}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{digest} {calls.Call.of(preprocess)}".encode()).hexdigest()
   names = tuple(class_names)
   return Dataset(name, train, validation, test, names, digest, preprocess, tuple(notes))
-
-
-def preprocess_name(preprocess: Preprocess) -> str:
-  """Returns "package.module:function"."""
-  if isinstance(preprocess, str):
-    return preprocess
-  return f"{preprocess.__module__}:{preprocess.__qualname__}"
 
 
 def hash_splits(train: Split, validation: Split, test: Split) -> str:

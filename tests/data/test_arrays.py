@@ -1,7 +1,9 @@
 """Arrays of one's own: what becomes of them, and what is refused by name and place."""
 
 import doctest
+import functools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -99,8 +101,6 @@ def test_floats_are_regression(targets, shape):
 
 
 def test_lists_and_arrays_on_a_device():
-  import jax.numpy as jnp
-
   for x in (X.tolist(), jnp.asarray(X), jnp.asarray(X, jnp.bfloat16)):
     np.testing.assert_array_equal(made(x).train.inputs, X)
 
@@ -227,3 +227,51 @@ def test_refused_settings(settings, message):
 def test_classes_are_not_for_floats():
   with pytest.raises(InputError, match="class_names are given, but y_train has floats"):
     made(y=X[:, 0], class_names=["a", "b"])
+
+
+# ----------------------------------------------------------------------------------------------
+# preprocess
+
+
+def halve(x):
+  return x / 2.0
+
+
+def scale(x, factor):
+  return factor * x
+
+
+def test_preprocess_keeps_bytes_and_identifies_the_dataset():
+  inputs = np.zeros((6, 3, 3), np.uint8)
+  dataset = made(inputs, preprocess=halve)
+  assert (dataset.train.inputs.dtype, dataset.train.inputs.shape) == (np.uint8, (6, 3, 3))
+  functions = (
+    halve,
+    lambda x: x / 2.0,
+    lambda x: x / 3.0,
+    functools.partial(scale, factor=2.0),
+    "jax.numpy:sqrt",
+  )
+  checksums = {made(inputs, preprocess=function).checksum for function in functions}
+  assert len(checksums) == 5
+  assert made(inputs, preprocess=halve).checksum == dataset.checksum
+  by_name = made(inputs, preprocess=f"{__name__}:halve")
+  assert by_name.checksum == dataset.checksum
+
+
+@pytest.mark.parametrize(
+  ("preprocess", "message"),
+  [
+    ("softmax", "'softmax' is not of the form package.module:name"),
+    ("jax.nn:softmix", "jax.nn:softmix cannot be imported: AttributeError"),
+    ("no_such.module:f", "no_such.module:f cannot be imported: ModuleNotFoundError"),
+    (3, "3 is neither text nor a function"),
+    (lambda x: x @ x, r"preprocess <.*lambda.*> fails for inputs float32 \(2, 2, 2, 1\): \w+Error"),
+    (lambda x: x.sum(), "and not floats"),
+    (lambda x: x > 0, "and not floats"),
+    (lambda x: (x, x), "and not floats"),
+  ],
+)
+def test_preprocess_is_checked(preprocess, message):
+  with pytest.raises(InputError, match=message):
+    made(np.zeros((6, 2, 2, 1)), preprocess=preprocess)
