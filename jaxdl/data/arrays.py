@@ -65,8 +65,8 @@ def from_arrays(
 
   >>> from jaxdl import from_arrays
   >>> from_arrays([[0.0, 1.0], [2.0, 3.0]] * 5, ["no", "yes"] * 5, name="tiny")
-  <tiny: 10 examples with 2 numbers, 2 classes (5 each); training 8, test 2; it has no test set of \
-its own, so 0.2 of it was drawn by class with seed 0>
+  <tiny: 10 examples with 2 numbers, 2 classes (5 each); training 8, test 2; the test set is a \
+share of 0.2, drawn by class with seed 0>
   """
   if not isinstance(name, str) or not name or not name.isprintable():
     raise errors.InputError(f"name must be printable text, not {errors.show(name)}")

@@ -196,7 +196,7 @@ def hold_out_test(examples: Split, fraction: float, has_classes: bool) -> tuple[
   drawn = draw(len(examples), num_drawn, examples.targets if stratified else None)
   order = random_order(len(examples))
   how = "drawn by class" if stratified else "drawn"
-  note = f"it has no test set of its own, so {fraction:g} of it was {how} with seed {DRAW_SEED}"
+  note = f"the test set is a share of {fraction:g}, {how} with seed {DRAW_SEED}"
   return examples[order[~drawn[order]]], examples[drawn], note
 
 

@@ -129,7 +129,7 @@ def test_a_test_set_is_drawn(labels):
   for name in set(names):
     drawn = names.count(name) * len(test) / len(names)
     assert abs(np.array(names)[test].tolist().count(name) - drawn) < 1
-  assert "0.25 of it was drawn by class with seed 0" in dataset.description
+  assert "the test set is a share of 0.25, drawn by class with seed 0" in dataset.description
 
 
 @pytest.mark.parametrize(

@@ -463,7 +463,7 @@ def test_a_dataset_without_a_test_split_gets_one(zoo, tmp_path):
   first, again = (data.load("without_test", zoo, tmp_path) for _ in range(2))
   assert (len(first.train), len(first.test)) == (18, 5)
   assert first.description == again.description
-  assert "0.2 of it was drawn by class with seed 0" in first.description
+  assert "the test set is a share of 0.2, drawn by class with seed 0" in first.description
   assert first.checksum == again.checksum
   rows = [split.inputs.reshape(len(split), -1) for split in (first.train, first.test)]
   found = np.concatenate(rows)

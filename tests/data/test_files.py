@@ -126,8 +126,8 @@ def test_numbers_are_standardised_on_the_training_part(rows):
   dataset = data.load("t.csv(target=species)")
   assert dataset.description == (
     "t.csv: 5 examples with 5 numbers, 2 classes (2 to 3 each); training 4, test 1; 2 columns of "
-    "numbers, standardised; categories: color (3); it has no test set of its own, so 0.2 of it was "
-    "drawn by class with seed 0"
+    "numbers, standardised; categories: color (3); the test set is a share of 0.2, drawn by class "
+    "with seed 0"
   )
   assert dataset.class_names == ("cat", "dog")
   ages = np.array([1.0, 2, 3, 5, 9])
@@ -266,8 +266,8 @@ def test_a_folder_per_class(folder):
   (folder / "pets" / "cat" / ".hidden").write_text("ignored")
   dataset = data.load("pets/")
   assert dataset.description == (
-    "pets: 10 images of 3 x 4 x 3, 2 classes (5 each); training 8, test 2; it has no test set of "
-    "its own, so 0.2 of it was drawn by class with seed 0"
+    "pets: 10 images of 3 x 4 x 3, 2 classes (5 each); training 8, test 2; the test set is a share "
+    "of 0.2, drawn by class with seed 0"
   )
   assert dataset.class_names == ("cat", "dog")
   seen = set()
