@@ -52,16 +52,18 @@ def read(path: str | os.PathLike) -> Dataset:
   """
   try:
     with open(path, "rb") as stream:
-      dataset, _ = parse(stream)
+      dataset = parse(stream)
   except Exception as error:  # zipfile and numpy raise a dozen types of error on damaged files
     raise errors.InputError(
       f"{os.fspath(path)} is no dataset that was saved, or is damaged: {errors.brief(error)}"
     ) from error
+  if dataset is None:
+    raise errors.InputError(f"{os.fspath(path)} is no dataset that was saved, but one of a cache")
   return dataset
 
 
 def write(stream: BinaryIO, dataset: Dataset, source: str = "") -> None:
-  """Writes a dataset, and a text about its source that `parse` returns."""
+  """Writes a dataset, and a text that identifies its source."""
   meta = {
     "name": dataset.name,
     "class_names": dataset.class_names,
@@ -79,8 +81,8 @@ def write(stream: BinaryIO, dataset: Dataset, source: str = "") -> None:
   np.savez(stream, allow_pickle=False, **arrays, meta=signed)
 
 
-def parse(stream: BinaryIO) -> tuple[Dataset, str]:
-  """Returns a dataset and the text about its source; raises some exception if it is damaged."""
+def parse(stream: BinaryIO, source: str = "") -> Dataset | None:
+  """Returns a dataset, or None if it has another source; raises some exception if it is damaged."""
   with warnings.catch_warnings():
     # numpy only warns about some malformed headers; here they are errors.
     warnings.simplefilter("error", UserWarning)
@@ -91,6 +93,8 @@ def parse(stream: BinaryIO) -> tuple[Dataset, str]:
       if hashlib.sha256(meta[32:]).digest() != meta[:32]:
         raise ValueError("the checksum of its description is wrong")
       meta = json.loads(meta[32:])
+      if meta.get("source") != source:
+        return None
       train, validation, test = (
         Split(arrays[f"{name}_inputs"], arrays[f"{name}_targets"]) for name in _SPLITS
       )
@@ -100,7 +104,7 @@ def parse(stream: BinaryIO) -> tuple[Dataset, str]:
       raise ValueError("its splits differ in shape or type")
   if hash_splits(train, validation, test) != meta["arrays"]:
     raise ValueError("the checksum of its arrays is wrong")
-  dataset = Dataset(
+  return Dataset(
     meta["name"],
     train,
     validation,
@@ -110,7 +114,6 @@ def parse(stream: BinaryIO) -> tuple[Dataset, str]:
     meta["preprocess"],
     tuple(meta["notes"]),
   )
-  return dataset, meta["source"]
 
 
 def _check_types(split: Split, num_classes: int) -> None:

@@ -78,13 +78,12 @@ def read(file: pathlib.Path | None, fingerprint: str) -> Dataset | None:
     return None
   try:
     with open(file, "rb") as stream:
-      dataset, source = archive.parse(stream)
+      return archive.parse(stream, fingerprint)
   except (FileNotFoundError, NotADirectoryError, PermissionError):
     return None  # If something is wrong, `write` will warn about it.
   except Exception as error:  # zipfile and numpy raise a dozen types of error on damaged files.
     _LOGGER.warning("rebuilding the damaged cache file %s: %s", file, errors.brief(error))
     return None
-  return dataset if source == fingerprint else None
 
 
 def write(file: pathlib.Path | None, fingerprint: str, dataset: Dataset) -> None:

@@ -32,7 +32,7 @@ class Split:
   def __len__(self) -> int:
     return len(self.targets)
 
-  def __getitem__(self, chosen: Any) -> "Split":
+  def take(self, chosen: Any) -> "Split":
     """Returns the examples that a slice, a mask `[N]` or indices choose."""
     return Split(self.inputs[chosen], self.targets[chosen])
 
@@ -123,7 +123,7 @@ def make_dataset(
   notes: Sequence[str] = (),
 ) -> Dataset:
   """Returns the dataset of two or three splits, with its checksum."""
-  validation = train[:0] if validation is None else validation
+  validation = train.take(slice(0)) if validation is None else validation
   digest = hash_splits(train, validation, test)
   if preprocess is not None:
     digest = hashlib.sha256(f"{digest} {calls.Call.of(preprocess)}".encode()).hexdigest()

@@ -53,7 +53,7 @@ def load(
   splits = {split: _read(found, shape, class_names) for split, found in files.items()}
   notes = [] if size is None else [f"resized to {size[0]} x {size[1]}"]
   if "test" in splits:
-    splits["train"] = splits["train"][random_order(len(splits["train"]))]
+    splits["train"] = splits["train"].take(random_order(len(splits["train"])))
   else:
     splits["train"], splits["test"], note = hold_out_test(splits["train"], test_fraction, True)
     notes.append(note)

@@ -84,7 +84,7 @@ def take_train(dataset: Dataset, num_train: int) -> Dataset:
     raise errors.InputError(
       f"num_train is {num_train:,}, but {dataset.name} has {len(dataset.train):,} training examples"
     )
-  return dataclasses.replace(dataset, train=dataset.train[:num_train])
+  return dataclasses.replace(dataset, train=dataset.train.take(slice(num_train)))
 
 
 def split_validation(dataset: Dataset, fraction: float, how: str = "end") -> Dataset:
@@ -125,15 +125,16 @@ def split_validation(dataset: Dataset, fraction: float, how: str = "end") -> Dat
       "class each; use 'shuffled'"
     )
   if how == "end":
-    train, validation = dataset.train[:-num_moved], dataset.train[-num_moved:]
+    train = dataset.train.take(slice(None, -num_moved))
+    validation = dataset.train.take(slice(-num_moved, None))
     _warn_of_one_class(dataset, train, validation)
     return dataclasses.replace(dataset, train=train, validation=validation)
   classes = dataset.train.targets if how == "stratified" else None
   moved = draw(len(dataset.train), num_moved, classes)
   return dataclasses.replace(
     dataset,
-    train=dataset.train[~moved],
-    validation=dataset.train[moved],
+    train=dataset.train.take(~moved),
+    validation=dataset.train.take(moved),
     notes=(*dataset.notes, f"validation set {how} with seed {DRAW_SEED}"),
   )
 
@@ -197,7 +198,7 @@ def hold_out_test(examples: Split, fraction: float, has_classes: bool) -> tuple[
   order = random_order(len(examples))
   how = "drawn by class" if stratified else "drawn"
   note = f"the test set is a share of {fraction:g}, {how} with seed {DRAW_SEED}"
-  return examples[order[~drawn[order]]], examples[drawn], note
+  return examples.take(order[~drawn[order]]), examples.take(drawn), note
 
 
 def random_order(num_examples: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -157,9 +158,12 @@ def _numbers(cells: Sequence[str]) -> np.ndarray | None:
 
 
 def _check_finite(name: str, numbers: np.ndarray) -> None:
-  if not np.isfinite(numbers).all():
-    place = int(np.argmin(np.isfinite(numbers)))
-    raise errors.InputError(f"has {numbers[place]} in row {place + 1} of {name!r}")
+  fits = np.abs(numbers) <= np.finfo(np.float32).max
+  if not fits.all():
+    place = int(np.argmin(fits))
+    raise errors.InputError(
+      f"has {numbers[place]} in row {place + 1} of {name!r}, which is no number of float32"
+    )
 
 
 def _check_categories(name: str, cells: Sequence[str], num_categories: int) -> None:
@@ -173,7 +177,10 @@ def _check_categories(name: str, cells: Sequence[str], num_categories: int) -> N
 
 def _standardise(inputs: np.ndarray, train: np.ndarray, is_number: np.ndarray) -> np.ndarray:
   """Returns inputs `[N, D]` in which numbers are (x - mean) / deviation of the training part."""
-  with np.errstate(all="ignore"):  # what overflows is refused by `from_arrays`
-    mean = np.where(is_number, train.mean(axis=0), 0.0)  # [D]
-    deviation = np.where(is_number, train.std(axis=0), 1.0)  # [D]
-    return (inputs - mean) / np.where(deviation > 0, deviation, 1.0)
+  scaled = inputs.copy()
+  for column in np.flatnonzero(is_number):
+    # math.fsum is exact, so that every machine computes the same bits.
+    mean = math.fsum(train[:, column]) / len(train)
+    variance = math.fsum((train[:, column] - mean) ** 2) / len(train)
+    scaled[:, column] = (inputs[:, column] - mean) / (math.sqrt(variance) or 1.0)
+  return scaled

@@ -169,7 +169,7 @@ def assert_tiny(dataset):
 
 
 def assert_form(dataset):
-  """Asserts what types.Dataset promises."""
+  """Asserts what `load` promises of images."""
   for split in (dataset.train, dataset.validation, dataset.test):
     assert (split.inputs.dtype, split.targets.dtype) == (np.uint8, np.int32)
     assert split.inputs.flags.c_contiguous

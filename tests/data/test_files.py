@@ -215,6 +215,7 @@ def test_refused_options(rows, options, message):
     ("x,y\n1,a\n,b\n", "has no value of 'x' in row 2"),
     ("x,y\n1,a\n2,NA\n", "has no value of 'y' in row 2"),
     ("x,y\n1,a\ninf,b\n", "has inf in row 2 of 'x'"),
+    ("x,y\n1,a\n2,b\n-1e300,b\n", "has -1e\\+300 in row 3 of 'x', which is no number of float32"),
     ("x,y\n1,0.5\n2,1e999\n", "has inf in row 2 of 'y'"),
     ('x,y\n1,"a\n', "cannot be read as a table: Error"),
     ("x,y\n1,a\n2,a\n3,a\n", "class_names must be two or more"),
