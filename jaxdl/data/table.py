@@ -180,7 +180,10 @@ def _standardise(inputs: np.ndarray, train: np.ndarray, is_number: np.ndarray) -
   scaled = inputs.copy()
   for column in np.flatnonzero(is_number):
     # math.fsum is exact, so that every machine computes the same bits.
-    mean = math.fsum(train[:, column]) / len(train)
-    variance = math.fsum((train[:, column] - mean) ** 2) / len(train)
-    scaled[:, column] = (inputs[:, column] - mean) / (math.sqrt(variance) or 1.0)
+    values = train[:, column]
+    mean = math.fsum(values) / len(values)
+    variance = math.fsum((values - mean) ** 2) / len(values)
+    # The mean of equal values may differ from them by rounding.
+    deviation = math.sqrt(variance) if values.min() < values.max() else 0.0
+    scaled[:, column] = (inputs[:, column] - mean) / (deviation or 1.0)
   return scaled
