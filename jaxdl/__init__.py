@@ -3,7 +3,8 @@
 What a user needs is here and in the packages' own `__init__`:
 
   Arm, Experiment, Population        one condition, a question, all its members trained
-  load, select_classes, split_validation, Dataset
+  load, from_arrays                  data: by name, or arrays of one's own
+  select_classes, split_validation, Dataset
   train_population                   seeds x arms, from Python
   run, RunResult                     a whole run with a report
   InputError                         what is raised for bad input, in one line
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from jaxdl.arm import Arm as Arm
   from jaxdl.data import Dataset as Dataset
+  from jaxdl.data import from_arrays as from_arrays
   from jaxdl.data import load as load
   from jaxdl.data import select_classes as select_classes
   from jaxdl.data import split_validation as split_validation
@@ -35,6 +37,7 @@ _MODULES = {
   "InputError": "errors",
   "Population": "population",
   "RunResult": "launch",
+  "from_arrays": "data",
   "load": "data",
   "run": "launch",
   "select_classes": "data",

@@ -33,7 +33,7 @@ from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.population import chunk as chunk_lib
-from jaxdl.population import environment, local, programs
+from jaxdl.population import devices, environment, local, programs
 from jaxdl.population.chunk import BoundPrograms
 from jaxdl.population.chunk_result import ChunkResult, progress_of, sum_up
 from jaxdl.population.local import Outcome
@@ -198,7 +198,12 @@ def create_mesh() -> Mesh:
 
 
 def put_splits(dataset: Dataset, mesh: Mesh) -> Splits:
-  """Returns a dataset's training, validation and test examples, copied to each device of a mesh."""
+  """Returns a dataset's training, validation and test examples, copied to each device of a mesh.
+
+  Raises:
+    InputError: they are larger than the memory of a device.
+  """
+  devices.check_data_fit(dataset, mesh.local_devices[0])
   train, validation, test = (
     _replicate(Examples(split.inputs, split.targets), mesh) for split in dataset.splits
   )

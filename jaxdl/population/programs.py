@@ -60,7 +60,12 @@ class Programs(NamedTuple):
 
 
 def put_splits(dataset: Dataset, device: jax.Device) -> Splits:
-  """Returns the training, validation and test examples of a dataset, on a device."""
+  """Returns the training, validation and test examples of a dataset, on a device.
+
+  Raises:
+    InputError: they are larger than its memory.
+  """
+  devices.check_data_fit(dataset, device)
   splits = (Examples(split.inputs, split.targets) for split in dataset.splits)
   return tuple(jax.device_put(split, device) for split in splits)
 
