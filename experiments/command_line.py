@@ -83,6 +83,7 @@ _EXPERIMENT_KEYS = (
   "classes",
   "num_train",
   "validation_fraction",
+  "validation_split",
   "num_seeds",
   "seed",
   "chunk_size",
@@ -195,7 +196,7 @@ def run_experiment(script: Script, experiment: Experiment):
     choose=script.choose,
     analyze=script.analyze,
   )
-  _print_result(experiment, result)
+  print(f"\n{result}")
   missing = result.population.missing_seeds
   if missing:
     print(f"{len(missing)} seeds are missing; the report says why", file=sys.stderr)
@@ -408,13 +409,6 @@ def _is_writable(folder: pathlib.Path) -> bool:
   except OSError:
     return False
   return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
-
-
-def _print_result(experiment: Experiment, result: launch.RunResult):
-  print(f"\n{one_line(experiment.question)}\n{one_line(result.answer)}\n")
-  if result.verdicts:
-    print(report.text_table(report.verdict_rows(result.verdicts)))
-  print(f"\nReport: {one_line(result.workdir / 'report.md')}")
 
 
 def _fail(error: object):

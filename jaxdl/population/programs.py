@@ -33,8 +33,8 @@ class TestResult(NamedTuple):
 
 
 # Records more about a member, at initialisation and after every epoch: a pure function
-# `(recipe, variables, hyper, train, validation, test) -> {name: array}`; the last three arguments are
-# the splits.
+# `(recipe, variables, hyper, train, validation, test) -> {name: array}`; the last three arguments
+# are the splits.
 Observer = Callable[
   [Recipe, Variables, Hyperparams, Examples, Examples, Examples], dict[str, jax.Array]
 ]

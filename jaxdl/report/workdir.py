@@ -38,7 +38,13 @@ if TYPE_CHECKING:
 
   from jaxdl.report.figures import Figure
 from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
-from jaxdl.report.tables import confusion_arrays, curves_table, members_table, per_class_table
+from jaxdl.report.tables import (
+  confusion_arrays,
+  curves_table,
+  members_table,
+  per_class_table,
+  prediction_arrays,
+)
 
 CONFIG_FILE = "config.json"
 _PROVENANCE = "provenance.json"
@@ -254,9 +260,12 @@ class Workdir:
     _write_json(stage / _PROVENANCE, origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
     members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
-    per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
     curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
-    np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+    if trained.has_classes:
+      per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
+      np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+    else:
+      np.savez(stage / "predictions.npz", **prediction_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
 
 
@@ -281,6 +290,7 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
     "dataset": {
       "name": dataset.name,
+      "description": dataset.description,
       "checksum": dataset.checksum,
       "num_train": len(dataset.train),
       "num_validation": len(dataset.validation),
@@ -323,7 +333,7 @@ def _pictures(
   experiment: Experiment, trained: Population, dataset: Dataset
 ) -> list[tuple[str, str, "Figure"]]:
   """Returns (file name without suffix, caption, figure) of the pictures that every report has."""
-  from jaxdl.report import comparison_plots, plots
+  from jaxdl.report import comparison_plots, number_plots, plots
 
   metric = next(iter(experiment.margins))
   pictures = [
@@ -337,17 +347,16 @@ def _pictures(
       f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval.",
       plots.metric_distribution(trained, metric),
     ),
-    (
-      "confusion_matrices",
-      "Confusion matrices on the test set, counts summed over seeds.",
-      plots.confusion_matrices(trained),
-    ),
-    (
-      "worst_mistakes",
-      "The test images that all arms and seeds together are most wrong about.",
-      plots.worst_mistakes(trained, dataset.test.inputs),
-    ),
   ]
+  if trained.has_classes:
+    caption = "Confusion matrices on the test set, counts summed over seeds."
+    pictures.append(("confusion_matrices", caption, plots.confusion_matrices(trained)))
+  else:
+    caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
+    pictures.append(("predictions", caption, number_plots.predictions(trained)))
+  if trained.has_classes and _are_images(dataset.test.inputs) and dataset.test.targets.ndim == 1:
+    caption = "The test images that all arms and seeds together are most wrong about."
+    pictures.append(("worst_mistakes", caption, plots.worst_mistakes(trained, dataset.test.inputs)))
   if any(_changes_rate(arm) for arm in trained.arms.values()):
     figure = comparison_plots.learning_rates(trained)
     pictures.append(("learning_rates", "The learning rate of each epoch's first step.", figure))
@@ -357,6 +366,10 @@ def _pictures(
       pictures.append(("augmentation", caption, _augmentation_picture(experiment, dataset, arm)))
       break
   return pictures
+
+
+def _are_images(inputs: np.ndarray) -> bool:
+  return inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3)
 
 
 def _changes_rate(arm: Arm) -> bool:
