@@ -94,7 +94,7 @@ _EXPERIMENT_KEYS = (
   "reference",
   "target_loss",
 )
-_ARM_KEYS = tuple(field.name for field in dataclasses.fields(Arm))
+ARM_KEYS = tuple(field.name for field in dataclasses.fields(Arm))
 
 
 class Script(NamedTuple):
@@ -209,7 +209,7 @@ def create_arm(config: ConfigDict, **settings: Any) -> Arm:
 
   In a config, -1 stands for None in `patience`, `plateau_patience` and `weight_decay`.
   """
-  values = {key: config[key] for key in _ARM_KEYS if key in config}
+  values = {key: config[key] for key in ARM_KEYS if key in config}
   for key in ("patience", "plateau_patience", "weight_decay"):
     if values.get(key) == -1:
       values[key] = None
@@ -262,7 +262,7 @@ def create_experiment(
   Raises:
     InputError: a key is unknown, or a value is out of range.
   """
-  known = (*_EXPERIMENT_KEYS, *_ARM_KEYS, *own_keys)
+  known = (*_EXPERIMENT_KEYS, *ARM_KEYS, *own_keys)
   for key in config:
     if key not in known:
       raise unknown_name("config key", key, known)
