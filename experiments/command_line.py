@@ -47,6 +47,9 @@ _RESUME_ANYWAY = flags.DEFINE_bool(
 _PARTIAL = flags.DEFINE_bool(
   "partial", False, "Train nothing; report what is trained so far, in the subfolder partial."
 )
+_SAVE_PARAMS = flags.DEFINE_bool(
+  "save_params", True, "Keep the parameters of every member in the workdir."
+)
 _CHECKPOINT_EVERY = flags.DEFINE_integer(
   "checkpoint_every",
   0,
@@ -163,6 +166,7 @@ def _launch(script: Script, experiment: Experiment):
         data_dir=DATA_DIR.value,
         observe=script.observe,
         keep_logits=script.keep_logits,
+        keep_params=_SAVE_PARAMS.value,
       )
   except InputError as error:
     _print_error(error)
@@ -193,6 +197,7 @@ def run_experiment(script: Script, experiment: Experiment):
     checkpoint_every=_CHECKPOINT_EVERY.value or None,
     observe=script.observe,
     keep_logits=script.keep_logits,
+    keep_params=_SAVE_PARAMS.value,
     choose=script.choose,
     analyze=script.analyze,
   )

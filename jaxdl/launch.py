@@ -8,9 +8,10 @@ again, and a folder that holds a different run is refused.
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -25,11 +26,14 @@ from jaxdl.experiment import Experiment
 from jaxdl.population import devices, hosts, local, plan
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.local import Execute
+from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
 from jaxdl.population.results import Population
 from jaxdl.store import interrupts
 from jaxdl.store.store import Store
+
+_LOGGER = logging.getLogger("jaxdl")
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -160,6 +164,7 @@ def run(
   checkpoint_every: int | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
+  keep_params: bool = True,
   choose: Callable[[Experiment, Population], Population] | None = None,
   analyze: Callable[[Experiment, Dataset, Population], report.Extra] | None = None,
 ) -> Result:
@@ -181,6 +186,8 @@ def run(
     checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
     observe: records more about every member; see `jaxdl.population.programs.Observer`.
     keep_logits: keep every member's logits on the test set.
+    keep_params: keep every member's variables, for `jaxdl.open_run`; a line says how large they are
+      if that is more than 100 MB.
     choose: selects the part of the population that is compared and shown; None: all of it.
     analyze: returns further sections, pictures and tables for the report.
 
@@ -192,7 +199,12 @@ def run(
   if executor not in EXECUTORS:
     raise InputError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
   _check_arms(experiment, executor)
-  options = {"observe": observe, "keep_logits": keep_logits, "checkpoint_every": checkpoint_every}
+  kept: dict[str, Any] = {
+    "observe": observe,
+    "keep_logits": keep_logits,
+    "keep_params": keep_params,
+  }
+  options = {**kept, "checkpoint_every": checkpoint_every}
   with (
     report.Workdir(
       os.path.expanduser(workdir),
@@ -213,7 +225,9 @@ def run(
       options,
     ) as (kind, execute):
       groups = experiment_lib.plan_groups(experiment, dataset, kind)
-      directory.claim(dataset, groups, kind, observe, keep_logits)
+      directory.claim(dataset, groups, kind, **kept)
+      if keep_params:
+        _tell_size(groups)
       population = experiment_lib.train_arms(
         experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
       )
@@ -222,6 +236,18 @@ def run(
     extra = report.Extra() if analyze is None else analyze(experiment, dataset, population)
     directory.commit(experiment, dataset, population, result.verdicts, extra, shown)
   return result
+
+
+def _tell_size(groups: Sequence[Group]):
+  """Says how large the parameters of all members will be, if that is more than 100 MB."""
+  members = [(group.num_params, group.num_seeds * len(group.layout.arms)) for group in groups]
+  num_bytes = 4 * sum(params * count for params, count in members)
+  if num_bytes > 10**8:
+    _LOGGER.info(
+      "the parameters of %d members will take %.1f GB of the workdir; --nosave_params "
+      "(keep_params=False) leaves them out",
+      *(sum(count for _, count in members), num_bytes / 1e9),
+    )
 
 
 def _check_arms(experiment: Experiment, executor: str):
@@ -258,6 +284,7 @@ def follow(
   data_dir: str | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
+  keep_params: bool = True,
 ):
   """Trains the share of this process in a run on several hosts; process 0 calls `run` instead.
 
@@ -268,6 +295,7 @@ def follow(
     data_dir: folder of TFDS datasets; None: $TFDS_DATA_DIR, then TFDS's default.
     observe: records more about every member; see `jaxdl.population.programs.Observer`.
     keep_logits: keep every member's logits on the test set.
+    keep_params: keep every member's variables.
 
   Raises:
     InputError: the processes have different runs.
@@ -278,7 +306,7 @@ def follow(
     kind = devices.kind_of(jax.local_devices()[0])
     groups = experiment_lib.plan_groups(experiment, dataset, kind)
     store = Store(pathlib.Path(workdir).expanduser() / report.RUN)
-    settings = {"observe": observe, "keep_logits": keep_logits}
+    settings = {"observe": observe, "keep_logits": keep_logits, "keep_params": keep_params}
     chunks = plan.all_chunks(groups)
     hosts.train_across_hosts(dataset, store, settings, groups, chunks, Progress())
 
@@ -306,7 +334,7 @@ def _executing(
 
       yield cluster.device, train
     return
-  settings = {name: options[name] for name in ("observe", "keep_logits")}
+  settings = {name: of for name, of in options.items() if name != "checkpoint_every"}
   execute = {
     "local": None,
     "partial": functools.partial(local.read_committed, store),

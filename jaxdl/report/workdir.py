@@ -37,7 +37,10 @@ if TYPE_CHECKING:
   import pandas as pd
 
   from jaxdl.report.figures import Figure
+from jaxdl.recipe import Form, form_of
+from jaxdl.report import params
 from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
+from jaxdl.report.params import PARAMS
 from jaxdl.report.tables import (
   confusion_arrays,
   curves_table,
@@ -53,6 +56,7 @@ _REFUSE = "choose another workdir, or replace what is there with --overwrite"
 _NAMES = (
   CONFIG_FILE,
   FIGURES,
+  PARAMS,
   TABLES,
   "members.csv",
   "per_class.csv",
@@ -162,6 +166,7 @@ class Workdir:
     device: DeviceKind,
     observe: Observer | None = None,
     keep_logits: bool = False,
+    keep_params: bool = False,
   ):
     """Says what is about to train here, before anything of it does.
 
@@ -171,6 +176,7 @@ class Workdir:
       device: what they train on.
       observe: what else is recorded, as `jaxdl.launch.run` takes it.
       keep_logits: likewise.
+      keep_params: likewise.
 
     Raises:
       InputError: the run that is there is another one.
@@ -183,6 +189,7 @@ class Workdir:
       "device_kind": device.name,
       "observe": None if observe is None else getattr(observe, "__qualname__", "unnamed"),
       "keep_logits": keep_logits,
+      "keep_params": keep_params,
       "programs": {str(group.number): _program_identity(group) for group in groups},
     }
     there = self.store.join() if self._partial else self.store.claim(identity)
@@ -249,6 +256,8 @@ class Workdir:
     pictures = [*_pictures(experiment, shown, dataset), *extra.pictures]
     for name, _, figure in pictures:
       figures.save(figure, stage / FIGURES / name)
+    if trained.variables is not None:
+      params.write(stage / PARAMS, trained)
     if extra.tables:
       (stage / TABLES).mkdir()
     for name, table in extra.tables.items():
@@ -291,6 +300,8 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "dataset": {
       "name": dataset.name,
       "description": dataset.description,
+      "class_names": list(dataset.class_names),
+      "form": _plain_form(form_of(dataset)),
       "checksum": dataset.checksum,
       "num_train": len(dataset.train),
       "num_validation": len(dataset.validation),
@@ -305,6 +316,14 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "failures": dict(trained.failures),
     "chunk_size": trained.chunks[0].chunk_size if len(trained.chunks) == 1 else None,
   }
+
+
+def _plain_form(form: Form) -> dict[str, Any]:
+  """Returns the form of the data for JSON; what preprocesses them as text."""
+  plain = form._asdict()
+  if form.preprocess is not None:
+    plain["preprocess"] = str(form.preprocess)
+  return plain
 
 
 def _version(package: str) -> str | None:
