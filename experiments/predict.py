@@ -10,16 +10,17 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 import jaxdl
 from jaxdl.errors import InputError, one_line
 from jaxdl.opened import OpenedRun
 from jaxdl.report import text_table
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a finished run.", required=True)
-_INPUTS = flags.DEFINE_list("inputs", None, "Files of images.", required=True)
-_ARMS = flags.DEFINE_list("arms", None, "Names of arms (default: all).")
+_FLAGS = flags.FlagValues()
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a finished run.", flag_values=_FLAGS)
+_INPUTS = flags.DEFINE_list("inputs", None, "Files of images.", flag_values=_FLAGS)
+_ARMS = flags.DEFINE_list("arms", None, "Names of arms (default: all).", flag_values=_FLAGS)
 
 
 def read_images(files: Sequence[str], shape: Sequence[int]) -> np.ndarray:
@@ -73,16 +74,25 @@ def rows(run: OpenedRun, files: Sequence[str], arms: Sequence[str]) -> list[list
   return table
 
 
-def main(argv: Sequence[str]):
-  """Prints the table."""
-  del argv
+def main(argv: Sequence[str]) -> int:
+  """Prints the table and returns the exit status."""
+  if {"--help", "-h"} & set(argv):
+    print(f"{__doc__}\n{_FLAGS.get_help()}")
+    return 0
   try:
+    rest = _FLAGS(argv)
+    if rest[1:]:
+      raise InputError(f"unknown argument {rest[1]!r}; settings are given as --name=value")
+    for flag in (_WORKDIR, _INPUTS):
+      if not flag.value:
+        raise InputError(f"--{flag.name} is missing")
     run = jaxdl.open_run(_WORKDIR.value)
     print(text_table(rows(run, _INPUTS.value, _ARMS.value or list(run.experiment.arms))))
-  except InputError as error:
+  except (flags.Error, InputError) as error:
     print(f"error: {one_line(error)}", file=sys.stderr)
-    sys.exit(2)
+    return 2
+  return 0
 
 
 if __name__ == "__main__":
-  app.run(main)
+  sys.exit(main(sys.argv))

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import jaxdl
+from experiments import predict
 from jaxdl.arm import Arm
 from jaxdl.data import Dataset, Split
 from jaxdl.errors import InputError
@@ -81,7 +82,7 @@ def test_other_inputs_are_refused(run, inputs, arm, seed, message):
 
 
 def test_folders_without_a_run_are_refused(run, tmp_path):
-  with pytest.raises(InputError, match="holds no finished run: there is no config.json"):
+  with pytest.raises(InputError, match="holds no finished run: there is no config"):
     jaxdl.open_run(tmp_path)
   shutil.copytree(run.workdir, tmp_path / "run")
   damaged = tmp_path / "run" / "params" / params.file_name("known")
@@ -102,22 +103,21 @@ def test_names_of_files_are_names_of_files(arm):
   assert name != params.file_name(arm + "x")
 
 
-def test_images_from_files(run, blobs, tmp_path, run_module):
+def test_images_from_files(run, blobs, tmp_path, capsys):
   files = []
   for index in range(2):
     files.append(str(tmp_path / f"{index}.png"))
     Image.fromarray(blobs.test.inputs[index, ..., 0]).save(files[-1])
-  command = ["experiments.predict", f"--workdir={run.workdir}", f"--inputs={','.join(files)}"]
-  result = run_module(*command, "--arms=known")
-  assert result.returncode == 0, result.stderr
-  _, _, *lines = result.stdout.splitlines()
+  command = ["predict", f"--workdir={run.workdir}", f"--inputs={','.join(files)}"]
+  assert predict.main([*command, "--arms=known"]) == 0
+  _, _, *lines = capsys.readouterr().out.splitlines()
   expected = jaxdl.open_run(run.workdir).predict(blobs.test.inputs[:2], "known")
   for line, p in zip(lines, expected, strict=True):
     assert line.split()[2:4] == ["abc"[p.argmax()], f"{p.max():.3f}"]
   (tmp_path / "no.png").write_text("x")
-  result = run_module(*command[:2], f"--inputs={tmp_path / 'no.png'}")
-  assert (result.returncode, result.stdout) == (2, "")
-  assert result.stderr.startswith("error: cannot read the image")
+  assert predict.main([*command[:2], f"--inputs={tmp_path / 'no.png'}"]) == 2
+  assert capsys.readouterr().err.startswith("error: cannot read the image")
+  assert predict.main(command[:2]) == 2
 
 
 def test_numbers_are_predicted_too(tmp_path):
