@@ -256,7 +256,7 @@ class Call:
     bound = self._bound()
     numbers = {name: value for name, value in bound.items() if isinstance(value, float)}
     rest = {name: value for name, value in bound.items() if name not in numbers}
-    return Call(self.target, (), tuple(sorted(rest.items())), True), numbers
+    return Call(self.target, (), tuple(sorted(rest.items())), bool(bound)), numbers
 
   def build(self, **more: Any) -> Any:
     """Returns the result of calling it, with some more arguments.
@@ -361,7 +361,8 @@ def _evaluate(node: ast.expr) -> Any:
 
 def one_line(error: Exception) -> str:
   """Returns an exception in one line, whatever its message has."""
-  return f"{type(error).__name__}: {' '.join(str(error).split())}"
+  message = str(error).partition("\n----")[0]  # below, JAX explains its tracebacks
+  return f"{type(error).__name__}: {' '.join(message.split())}"
 
 
 def _is_text(value: Any) -> bool:

@@ -61,7 +61,7 @@ def init(recipe: Recipe, key: jax.Array, kernel_init: Callable, bias_init: Calla
 def prepare(recipe: Recipe, inputs: jax.Array) -> jax.Array:
   """Returns inputs as the model takes them: uint8 images as float32 in [0, 1], unless told else."""
   if recipe.form.preprocess is not None:
-    return Call.of(recipe.form.preprocess).partial()(inputs)
+    return Call.of(recipe.form.preprocess).function()(inputs)
   return inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
 
 

@@ -51,7 +51,7 @@ def form_of(dataset: Dataset) -> Form:
     target_shape=train.targets.shape[1:],
     class_counts=tuple(map(int, counts)),
     num_train=len(train),
-    preprocess=getattr(dataset, "preprocess", None),
+    preprocess=calls.canonical(dataset.preprocess),
   )
 
 
@@ -134,7 +134,7 @@ def group_by_recipe(
   """
   groups = collections.defaultdict(list)
   for name, arm in arms.items():
-    _check_own(arm)
+    check_own(arm)
     static = {setting: getattr(arm, setting) for setting in _STATIC}
     static["batch_size"] = min(arm.batch_size, form.num_train)
     outputs = losses.num_outputs(arm.loss, form.num_classes, form.target_shape)
@@ -145,8 +145,14 @@ def group_by_recipe(
   }
 
 
-def _check_own(arm: Arm):
-  """Checks what can only be checked once the user's own model is imported."""
+def check_own(arm: Arm):
+  """Checks what can only be checked once what the user brings is imported.
+
+  Raises:
+    InputError: something cannot be imported, or does not take its arguments.
+  """
+  for parse, value in ((losses.parse, arm.loss), (optimizers.parse, arm.optimizer)):
+    parse(value)
   if calls.is_importable(arm.model):
     defaults = {field.name: field.default for field in dataclasses.fields(Arm)}
     set_by_arm = {name: getattr(arm, name) for name in own.SETTINGS}

@@ -64,6 +64,7 @@ DEFAULT_FLAGS = {
   "overwrite": "false",
   "resume_anyway": "false",
   "partial": "false",
+  "save_params": "true",
   "checkpoint_every": "0",
   "executor": "local",
   "scheduler": "",

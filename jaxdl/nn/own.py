@@ -86,7 +86,8 @@ def check_settings(call: Call, changed: Mapping[str, Any]):
     InputError: the model does not take one, or the call gives it as well.
   """
   for setting, argument in SETTINGS.items():
-    if setting in changed and argument not in call.parameters():
+    is_nothing = setting == "dropout_rate" and changed.get(setting) == 0
+    if setting in changed and not is_nothing and argument not in call.parameters():
       raise InputError(
         f"model {call} takes no {argument}, so the arm cannot set {setting}={changed[setting]!r}"
       )

@@ -259,7 +259,7 @@ def select(
 
 def _mean_over_positions(loss: Callable, outputs: jax.Array, targets: jax.Array) -> jax.Array:
   values = loss(outputs, targets)  # [B], or [B, L] of a sequence
-  return values if values.ndim == 1 else values.reshape(len(values), -1).mean(axis=-1)
+  return values if values.ndim < 2 else values.reshape(len(values), -1).mean(axis=-1)
 
 
 def num_outputs(spec: str | Call, num_classes: int, target_shape: Sequence[int] = ()) -> int:

@@ -5,11 +5,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax
 import jax
 import numpy as np
 
 from jaxdl import train
 from jaxdl.data.dataset import Dataset
+from jaxdl.forward import Variables
 from jaxdl.optim import metrics
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import TestResult
@@ -33,6 +35,7 @@ class ChunkResult(NamedTuple):
   sum_probabilities: np.ndarray
   observations: dict[str, np.ndarray]  # [S, A, E + 1, ...]
   logits: np.ndarray | None  # [S, A, N, C]; of numbers, the outputs
+  variables: dict[str, np.ndarray] | None  # path, joined by "/" -> [S, A, ...]
   train_seconds: np.ndarray  # [S, A]
 
   def to_arrays(self) -> dict[str, np.ndarray]:
@@ -43,6 +46,7 @@ class ChunkResult(NamedTuple):
       "val_metrics": curves.pop("val_metrics"),
       "metrics": self.metrics,
       "observations": self.observations,
+      "variables": self.variables or {},
     }
     flat = {k: v for k, v in self._asdict().items() if k not in nested and v is not None}
     return flat | {f"{k}/{name}": v for k, of in nested.items() for name, v in of.items()}
@@ -68,6 +72,7 @@ class ChunkResult(NamedTuple):
         "metrics": parts.pop("metrics", {}),
         "observations": parts.pop("observations", {}),
         "logits": parts.pop("logits", None),
+        "variables": parts.pop("variables", None),
       }
       return cls(curves=curves, **optional, **parts)
     except (KeyError, TypeError) as error:
@@ -116,6 +121,7 @@ def sum_up(
   observed: Sequence[dict[str, np.ndarray]],
   tested: TestResult,
   seconds: float,
+  variables: Variables | None = None,
 ) -> ChunkResult:
   """Returns the results of a chunk's members, without padding.
 
@@ -130,6 +136,7 @@ def sum_up(
     tested: the test results `[s, a, ...]`, on the host. A member whose results are not finite is
       marked as diverged.
     seconds: time that training and testing the chunk took.
+    variables: `[s, a, ...]`, those that results are about, on the host; None keeps none.
   """
   num_epochs, num_real = group.recipe.arm.num_epochs, group.num_real(chunk)
   state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
@@ -165,8 +172,15 @@ def sum_up(
     sum_probabilities=means.sum(axis=0),
     observations=_along_epochs(observed, num_real, num_epochs + 1),
     logits=tested.outputs,
+    variables=None if variables is None else _flat(variables, num_real),
     train_seconds=np.full(finite.shape, seconds / finite.size),
   )
+
+
+def _flat(variables: Variables, num_real: int) -> dict[str, np.ndarray]:
+  """Returns variables by path, without padding seeds."""
+  flat = flax.traverse_util.flatten_dict(variables.collections(), sep="/")
+  return {path: leaf[:num_real] for path, leaf in flat.items()}
 
 
 def _along_epochs(epochs: Sequence, num_real: int, length: int) -> Any:

@@ -160,7 +160,7 @@ def train_across_hosts(
   Args:
     dataset: the dataset to train on.
     store: a store in a folder that all processes see, claimed by process 0.
-    settings: `observe` and `keep_logits`, as in `jaxdl.population.train_population`.
+    settings: `observe`, `keep_logits` and `keep_params`, as in `jaxdl.population.train_population`.
     groups: the groups of the population.
     chunks: the chunks to train, in the order in which they are started.
     progress: told about every epoch, in process 0.
@@ -265,10 +265,20 @@ def _over_devices(functions: Functions, mesh: Mesh) -> Functions:
 class _Trainer:
   """Trains rounds of chunks, one chunk on each device; devices wait only between epochs."""
 
-  def __init__(self, dataset, groups, mesh, store, progress, observe=None, keep_logits=False):
+  def __init__(
+    self,
+    dataset,
+    groups,
+    mesh,
+    store,
+    progress,
+    observe=None,
+    keep_logits=False,
+    keep_params=False,
+  ):
     self._dataset, self._groups, self._mesh = dataset, groups, mesh
     self._store, self._progress = store, progress
-    self._observe, self._keep_logits = observe, keep_logits
+    self._observe, self._keep_logits, self._keep_params = observe, keep_logits, keep_params
     self._splits = put_splits(dataset, mesh)
     self._programs: dict[int, Programs] = {}
     self.compile_seconds = 0.0
@@ -330,13 +340,16 @@ class _Trainer:
       between=between,
     )
     members = train.without_weights(state.members)
-    tested = fetch((members, bound.test(state.members)))
+    variables = None
+    if self._keep_params:
+      variables = programs.reported_variables(group.recipe, state.members)
+    tested = fetch((members, bound.test(state.members), variables))
     seconds = time.perf_counter() - start
     return {
       chunk: sum_up(
-        self._dataset, group, chunk, members, record.rows, record.observed, test, seconds
+        self._dataset, group, chunk, members, record.rows, record.observed, test, seconds, kept
       )
-      for chunk, record, (members, test) in zip(own, state.records, tested, strict=True)
+      for chunk, record, (members, test, kept) in zip(own, state.records, tested, strict=True)
     }
 
   def _programs_of(self, group: Group) -> Programs:
@@ -418,7 +431,8 @@ def _identity(dataset: Dataset, groups: Sequence[Group], settings: Mapping[str, 
   for leaf in _leaves_of(dataset, groups):
     digest.update(np.ascontiguousarray(leaf).view(np.uint8).reshape(-1).data)
   plans = [(group.recipe, group.layout, group.num_seeds) for group in groups]
-  extra = settings.get("keep_logits", False), settings.get("observe") is not None
+  extra = [settings.get(name, False) for name in ("keep_logits", "keep_params")]
+  extra.append(settings.get("observe") is not None)
   return repr((digest.hexdigest(), dataset.checksum, plans, extra, environment.describe()))
 
 

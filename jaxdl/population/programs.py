@@ -33,8 +33,8 @@ class TestResult(NamedTuple):
 
 
 # Records more about a member, at initialisation and after every epoch: a pure function
-# `(recipe, variables, hyper, train, validation, test) -> {name: array}`; the last three arguments are
-# the splits.
+# `(recipe, variables, hyper, train, validation, test) -> {name: array}`; the last three arguments
+# are the splits.
 Observer = Callable[
   [Recipe, Variables, Hyperparams, Examples, Examples, Examples], dict[str, jax.Array]
 ]
@@ -140,6 +140,16 @@ def map_functions(
     test=population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, None)),
     observe=observe,
   )
+
+
+def reported_variables(recipe: Recipe, members: Any) -> Variables:
+  """Returns the variables `[s, a, ...]` of members `[s, a, ...]` that results are about."""
+  return _reported(recipe)(members)
+
+
+@functools.lru_cache(maxsize=64)
+def _reported(recipe: Recipe) -> Callable:
+  return jax.jit(jax.vmap(jax.vmap(functools.partial(train.reported_variables, recipe))))
 
 
 def compile_functions(

@@ -71,6 +71,8 @@ class Population:
       after every epoch, for the weights at that time. They become NaN some time after a member has
       stopped, at the latest when all members of its chunk have.
     logits: arm -> `[S, N, C]` on the test set; None unless `keep_logits` was set.
+    variables: arm -> path of a variable, joined by "/" -> `[S, ...]`, those that results are about;
+      None unless `keep_params` was set.
   """
 
   seeds: tuple[int, ...]
@@ -95,6 +97,7 @@ class Population:
   failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
   observations: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
   logits: dict[str, np.ndarray] | None = None
+  variables: dict[str, dict[str, np.ndarray]] | None = None
 
   def scores(self, metric: str) -> stats.Scores:
     """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
@@ -151,6 +154,7 @@ class Population:
       train_seconds=self.train_seconds[:, places],
       observations={n: {a: of[a] for a in arms} for n, of in self.observations.items()},
       logits=None if self.logits is None else {arm: self.logits[arm] for arm in arms},
+      variables=None if self.variables is None else {arm: self.variables[arm] for arm in arms},
     )
 
 
@@ -325,6 +329,7 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
       for name in results[0].observations
     },
     logits=logits,
+    variables=_variables(arms, groups),
   )
 
 
@@ -333,6 +338,20 @@ def _filled(
 ) -> dict[str, np.ndarray]:
   """Returns the values of all names; NaN, in the shape of `like`, where there are none."""
   return {name: values.get(name, np.full(like.shape, np.nan)) for name in names}
+
+
+def _variables(
+  arms: Mapping[str, Arm], groups: list[_GroupResult]
+) -> dict[str, dict[str, np.ndarray]] | None:
+  """Returns the variables `[S, ...]` of every arm, by path; None if none were kept."""
+  found = {}
+  for group in groups:
+    kept = group.result.variables
+    if kept is None:
+      return None
+    for index, arm in enumerate(group.group.layout.arms):
+      found[arm] = {path: leaf[:, index] for path, leaf in kept.items()}
+  return {arm: found[arm] for arm in arms}
 
 
 def _observation(name: str, result: ChunkResult) -> np.ndarray:

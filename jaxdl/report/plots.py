@@ -22,15 +22,14 @@ from jaxdl.optim import losses
 from jaxdl.population.results import RATES, Population
 from jaxdl.report import figures
 
-_UNITS = {"loss": "nats", "accuracy": "%"}
-
-
 # --- Learning curves ---
 
 
 @figures.styled
 def learning_curves(population: Population) -> Figure:
   """Draws loss and accuracy over epochs, in training and, if there is any, in validation.
+
+  If targets are numbers there is no accuracy.
 
   A thin line is one member, a thick line an arm's mean over seeds, and the band the 95% interval of
   that mean at each epoch (Student's t over seeds; no band for one seed). Mean and band are over the
@@ -49,18 +48,20 @@ def learning_curves(population: Population) -> Figure:
     A figure with rows loss and accuracy and columns training and validation; without validation,
     one row with loss and accuracy.
   """
+  units = {"loss": "nats", "accuracy": "%"} if population.has_classes else {"loss": ""}
   splits = {"train": "training"}
-  if any(np.isfinite(population.curves[f"val_{metric}"]).any() for metric in _UNITS):
+  if any(np.isfinite(population.curves[f"val_{metric}"]).any() for metric in units):
     splits["val"] = "validation"
-  figure = Figure(figsize=(figures.MAX_WIDTH, 2.75 * len(splits) + 0.4), layout="constrained")
   paired = "val" in splits
+  shape = (len(units), 2) if paired else (1, len(units))
+  figure = Figure(figsize=(figures.MAX_WIDTH, 2.75 * shape[0] + 0.4), layout="constrained")
   sharey = "row" if paired else False
-  axes = figure.subplots(len(splits), 2, squeeze=False, sharex=True, sharey=sharey)
+  axes = figure.subplots(*shape, squeeze=False, sharex=True, sharey=sharey)
   rows = axes if paired else axes.T  # [metric, split]
-  for (metric, unit), row in zip(_UNITS.items(), rows, strict=True):
+  for (metric, unit), row in zip(units.items(), rows, strict=True):
     curves = {split: _valid_curves(population, f"{split}_{metric}") for split in splits}
     limits, log = _curve_limits(population, metric, list(curves.values()))
-    row[0].set_ylabel(f"{metric} ({unit})")
+    row[0].set_ylabel(f"{metric} ({unit})" if unit else metric)
     for ax, (split, title) in zip(row, splits.items(), strict=True):
       ax.set_title(f"{title} {metric}" + (_threshold_text(population) if unit == "%" else ""))
       _set_curve_axes(ax, curves[split].shape[-1], limits, log)

@@ -37,8 +37,17 @@ if TYPE_CHECKING:
   import pandas as pd
 
   from jaxdl.report.figures import Figure
+from jaxdl.recipe import Form, form_of
+from jaxdl.report import params
 from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
-from jaxdl.report.tables import confusion_arrays, curves_table, members_table, per_class_table
+from jaxdl.report.params import PARAMS
+from jaxdl.report.tables import (
+  confusion_arrays,
+  curves_table,
+  members_table,
+  per_class_table,
+  prediction_arrays,
+)
 
 CONFIG_FILE = "config.json"
 _PROVENANCE = "provenance.json"
@@ -47,6 +56,7 @@ _REFUSE = "choose another workdir, or replace what is there with --overwrite"
 _NAMES = (
   CONFIG_FILE,
   FIGURES,
+  PARAMS,
   TABLES,
   "members.csv",
   "per_class.csv",
@@ -156,6 +166,7 @@ class Workdir:
     device: DeviceKind,
     observe: Observer | None = None,
     keep_logits: bool = False,
+    keep_params: bool = False,
   ):
     """Says what is about to train here, before anything of it does.
 
@@ -165,6 +176,7 @@ class Workdir:
       device: what they train on.
       observe: what else is recorded, as `jaxdl.launch.run` takes it.
       keep_logits: likewise.
+      keep_params: likewise.
 
     Raises:
       InputError: the run that is there is another one.
@@ -177,6 +189,7 @@ class Workdir:
       "device_kind": device.name,
       "observe": None if observe is None else getattr(observe, "__qualname__", "unnamed"),
       "keep_logits": keep_logits,
+      "keep_params": keep_params,
       "programs": {str(group.number): _program_identity(group) for group in groups},
     }
     there = self.store.join() if self._partial else self.store.claim(identity)
@@ -243,6 +256,8 @@ class Workdir:
     pictures = [*_pictures(experiment, shown, dataset), *extra.pictures]
     for name, _, figure in pictures:
       figures.save(figure, stage / FIGURES / name)
+    if trained.variables is not None:
+      params.write(stage / PARAMS, trained)
     if extra.tables:
       (stage / TABLES).mkdir()
     for name, table in extra.tables.items():
@@ -254,9 +269,12 @@ class Workdir:
     _write_json(stage / _PROVENANCE, origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
     members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
-    per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
     curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
-    np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+    if trained.has_classes:
+      per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
+      np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+    else:
+      np.savez(stage / "predictions.npz", **prediction_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
 
 
@@ -281,6 +299,9 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
     "dataset": {
       "name": dataset.name,
+      "description": dataset.description,
+      "class_names": list(dataset.class_names),
+      "form": _plain_form(form_of(dataset)),
       "checksum": dataset.checksum,
       "num_train": len(dataset.train),
       "num_validation": len(dataset.validation),
@@ -295,6 +316,14 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "failures": dict(trained.failures),
     "chunk_size": trained.chunks[0].chunk_size if len(trained.chunks) == 1 else None,
   }
+
+
+def _plain_form(form: Form) -> dict[str, Any]:
+  """Returns the form of the data for JSON; what preprocesses them as text."""
+  plain = form._asdict()
+  if form.preprocess is not None:
+    plain["preprocess"] = str(form.preprocess)
+  return plain
 
 
 def _version(package: str) -> str | None:
@@ -323,7 +352,7 @@ def _pictures(
   experiment: Experiment, trained: Population, dataset: Dataset
 ) -> list[tuple[str, str, "Figure"]]:
   """Returns (file name without suffix, caption, figure) of the pictures that every report has."""
-  from jaxdl.report import comparison_plots, plots
+  from jaxdl.report import comparison_plots, number_plots, plots
 
   metric = next(iter(experiment.margins))
   pictures = [
@@ -337,17 +366,16 @@ def _pictures(
       f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval.",
       plots.metric_distribution(trained, metric),
     ),
-    (
-      "confusion_matrices",
-      "Confusion matrices on the test set, counts summed over seeds.",
-      plots.confusion_matrices(trained),
-    ),
-    (
-      "worst_mistakes",
-      "The test images that all arms and seeds together are most wrong about.",
-      plots.worst_mistakes(trained, dataset.test.inputs),
-    ),
   ]
+  if trained.has_classes:
+    caption = "Confusion matrices on the test set, counts summed over seeds."
+    pictures.append(("confusion_matrices", caption, plots.confusion_matrices(trained)))
+  else:
+    caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
+    pictures.append(("predictions", caption, number_plots.predictions(trained)))
+  if trained.has_classes and _are_images(dataset.test.inputs) and dataset.test.targets.ndim == 1:
+    caption = "The test images that all arms and seeds together are most wrong about."
+    pictures.append(("worst_mistakes", caption, plots.worst_mistakes(trained, dataset.test.inputs)))
   if any(_changes_rate(arm) for arm in trained.arms.values()):
     figure = comparison_plots.learning_rates(trained)
     pictures.append(("learning_rates", "The learning rate of each epoch's first step.", figure))
@@ -357,6 +385,10 @@ def _pictures(
       pictures.append(("augmentation", caption, _augmentation_picture(experiment, dataset, arm)))
       break
   return pictures
+
+
+def _are_images(inputs: np.ndarray) -> bool:
+  return inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3)
 
 
 def _changes_rate(arm: Arm) -> bool:

@@ -45,7 +45,7 @@ _OVERWRITTEN = {"overwritten": True}
 # All files that a run makes, and those that it leaves when it is killed while it writes.
 _NAME = r"g\d+-s\d+x\d+-a\d+x\d+"
 _MADE = re.compile(
-  rf"run\.json|(chunks/{_NAME}\.npz)|((split|locks)/{_NAME})|(failures/{_NAME}\.txt)|"
+  rf"run\.json|dataset\.npz|(chunks/{_NAME}\.npz)|((split|locks)/{_NAME})|(failures/{_NAME}\.txt)|"
   rf"(checkpoints/{_NAME}/\d+/.+)"
 )
 _LITTER = re.compile(
