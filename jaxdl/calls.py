@@ -170,7 +170,8 @@ class Call:
       marked = _IMPORTABLE.sub(lambda m: f'_["{m[1]}"]' if m[1] else m[0], text)
       call = _evaluate(ast.parse(marked.strip(), mode="eval").body)
     except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError):
-      call = None
+      # What `str` writes of a function without a name can be kept and compared, not loaded.
+      call = cls(text) if _NAMELESS.search(text) else None
     if not isinstance(call, cls):
       raise InputError(
         f"{show(text)} is not of the form package.module:name or package.module:name(argument=1)"
@@ -203,7 +204,8 @@ class Call:
   def is_text(self) -> bool:
     """Whether `read` can read it from its text, so that other processes can build it."""
     values = (*self.args, *(value for _, value in self.kwargs))
-    return isinstance(self.target, str) and all(map(_is_text, values))
+    is_named = isinstance(self.target, str) and not _NAMELESS.search(self.target)
+    return is_named and all(map(_is_text, values))
 
   def __str__(self) -> str:
     """Returns text that identifies it: equal in every process for equal calls.
@@ -225,6 +227,10 @@ class Call:
     """
     if not isinstance(self.target, str):
       return self.target
+    if _NAMELESS.search(self.target):
+      raise InputError(
+        f"{self.target} has no importable name: only the program that defined it can use it"
+      )
     module, _, name = self.target.partition(":")
     try:
       found = importlib.import_module(module)
@@ -322,7 +328,7 @@ class Call:
 def is_importable(spec: object) -> bool:
   """Returns whether a setting is brought by the user, and not one of the names known here."""
   if isinstance(spec, str):
-    return ":" in spec.partition("(")[0]
+    return ":" in spec.partition("(")[0] or _NAMELESS.search(spec) is not None
   return isinstance(spec, Call) or callable(spec)
 
 
@@ -334,6 +340,8 @@ def canonical(spec: Any) -> Any:
   return str(call) if call.is_text else call
 
 
+# What stands for a function without an importable name: where it is from, and a hash.
+_NAMELESS = re.compile(r"<\S+ [0-9a-f]{12}>")
 # A quoted string, or an importable name; only the latter is a group.
 _IMPORTABLE = re.compile(
   r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|([A-Za-z_][\w.]*:[A-Za-z_][\w.]*)"""
