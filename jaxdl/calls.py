@@ -444,12 +444,35 @@ def _importable_name(value: Any) -> str | None:
 
 
 def _identify(function: Callable) -> str:
-  """Returns the name of a function that cannot be imported, with a hash of its source."""
-  try:
-    source = inspect.getsource(function)
-  except (OSError, TypeError):  # typed into an interpreter, or compiled
-    code = getattr(function, "__code__", None)
-    source = "" if code is None else f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}"
+  """Returns the name of a function that cannot be imported, with a hash of what it does."""
   name = getattr(function, "__qualname__", type(function).__qualname__)
-  digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-  return f"<{getattr(function, '__module__', '?')}:{name} {digest}>"
+  digest = hashlib.sha256(_fingerprint(function).encode()).hexdigest()[:12]
+  return f"<{getattr(function, '__module__', '?')}:{name.replace(' ', '_')} {digest}>"
+
+
+def _fingerprint(function: Any) -> str:
+  """Returns the source of a function or a class, and the values that it takes from around it."""
+  try:
+    parts = [inspect.getsource(function)]
+  except (OSError, TypeError):  # typed into an interpreter, or compiled
+    parts = []
+  code = getattr(function, "__code__", None)
+  if code is not None:  # two lambdas may share a line, and one may be made for several values
+    cells = [_content(cell) for cell in function.__closure__ or ()]
+    values = [*code.co_consts, *(function.__defaults__ or ()), *cells]
+    parts += [code.co_code.hex(), *code.co_names]
+    parts += [repr(v) if _is_text(v) else _inner(v) for v in values]
+  elif isinstance(function, type):
+    parts += [_fingerprint(of) for of in vars(function).values() if inspect.isfunction(of)]
+  return "\n".join(parts)
+
+
+def _inner(value: Any) -> str:
+  return _fingerprint(value) if inspect.isfunction(value) else type(value).__name__
+
+
+def _content(cell: Any) -> Any:
+  try:
+    return cell.cell_contents
+  except ValueError:  # not set yet
+    return None

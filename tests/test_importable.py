@@ -95,7 +95,10 @@ def test_functions_without_a_name_are_told_apart_by_their_source():
       again.build()
     assert "<" in str(call)
     assert "0x" not in str(call)
-  assert str(Call.of(double)) != str(Call.of(make(2)))
+  assert str(Call.of(double)) != str(Call.of(make(2))) != str(Call.of(make(3)))
+  assert str(Call.of(make(2))) == str(Call.of(make(2)))
+  one, other = (lambda x: x + 1), (lambda x: x + 2)
+  assert str(Call.of(one)) != str(Call.of(other))
   assert Call.of(functools.partial(double, x=1)).build() == 2
 
 
