@@ -18,7 +18,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import pandas as pd
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -145,13 +144,11 @@ def is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
 
 
 def _read(wanted: Wanted, path: pathlib.Path) -> Found:
-  try:
-    members = pd.read_csv(path / "members.csv")
-    tables = {file.stem: pd.read_csv(file) for file in sorted((path / "tables").glob("*.csv"))}
-    provenance = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
-  except (OSError, ValueError, RecursionError) as error:
-    raise InputError(f"cannot read the run in {str(path)!r}: {error}") from error
-  return Found(wanted, Run(wanted.name, wanted.experiment, members, tables), path, provenance)
+  found = report.read_run(path)
+  if found.experiment != wanted.experiment:
+    raise InputError(f"the run in {str(path)!r} is of another config")
+  run = Run(wanted.name, wanted.experiment, found.members, found.tables)
+  return Found(wanted, run, path, found.provenance)
 
 
 def _judge_run(found: Found, config: ConfigDict) -> list[ledger.Outcome]:

@@ -41,14 +41,15 @@ from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
 from jaxdl.report.tables import confusion_arrays, curves_table, members_table, per_class_table
 
 CONFIG_FILE = "config.json"
-_PROVENANCE = "provenance.json"
+MEMBERS_FILE = "members.csv"
+PROVENANCE_FILE = "provenance.json"
 _PARTIAL = "partial"
 _REFUSE = "choose another workdir, or replace what is there with --overwrite"
 _NAMES = (
   CONFIG_FILE,
   FIGURES,
   TABLES,
-  "members.csv",
+  MEMBERS_FILE,
   "per_class.csv",
   "curves.parquet",
   "confusion.npz",
@@ -121,7 +122,7 @@ class Workdir:
       self.path /= _PARTIAL  # the report's own folder, and lock
     self._lock = files.Lock(self.path)
     try:
-      files.check_replaceable(self.path, _NAMES, _PROVENANCE)
+      files.check_replaceable(self.path, _NAMES, PROVENANCE_FILE)
       if overwrite and not partial:
         self.store.clear()
       else:
@@ -223,7 +224,7 @@ class Workdir:
     """
     # Without its config a directory is no run, so one that is interrupted while the files move is
     # not taken for one.
-    with files.staging(self.path, _PROVENANCE, last=(CONFIG_FILE,)) as stage:
+    with files.staging(self.path, PROVENANCE_FILE, last=(CONFIG_FILE,)) as stage:
       self._write(stage, experiment, dataset, trained, verdicts, extra, shown or trained)
 
   def _provenance(self, dataset: Dataset, trained: Population) -> dict[str, Any]:
@@ -251,9 +252,9 @@ class Workdir:
     captions = [(name, caption) for name, caption, _ in pictures]
     text = render(experiment, shown, verdicts, origin, captions, extra.sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
-    _write_json(stage / _PROVENANCE, origin)
+    _write_json(stage / PROVENANCE_FILE, origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
-    members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
+    members_table(trained).to_csv(stage / MEMBERS_FILE, index=False, lineterminator="\n")
     per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
     curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
     np.savez(stage / "confusion.npz", **confusion_arrays(trained))

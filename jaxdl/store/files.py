@@ -126,12 +126,36 @@ def check_replaceable(
   for name in sorted({*names, *tops} - {manifest}):
     for path in _files_in(folder / name):
       known = made.get(path.relative_to(folder).as_posix())
-      if known is None or path.is_symlink() or not path.is_file() or known != _hash(path):
+      if known is None or not _is_as_made(path, known):
         raise InputError(
           f"{str(path)!r} was made by no run, or has changed since; move it away, or choose "
           "another workdir"
         )
   return list(made)
+
+
+def check_intact(folder: pathlib.Path, manifest: str = MANIFEST) -> list[str]:
+  """Checks that what `staging` put into a folder is as it was then.
+
+  Returns:
+    The names of the files that the folder's manifest lists; no other file came by `staging`.
+
+  Raises:
+    InputError: there is no manifest, or a file is missing, has changed or cannot be read; it names
+      the file.
+  """
+  if not os.path.lexists(folder / manifest):
+    raise InputError(f"{str(folder)!r} has no results: there is no {manifest}")
+  made = _read_manifest(folder / manifest)
+  for name, known in made.items():
+    with naming(folder / name, "read"):
+      if not _is_as_made(folder / name, known):
+        raise InputError(f"{str(folder / name)!r} is missing, or has changed since it was made")
+  return list(made)
+
+
+def _is_as_made(path: pathlib.Path, known: str) -> bool:
+  return path.is_file() and not path.is_symlink() and known == _hash(path)
 
 
 def _write_manifest(stage: pathlib.Path, manifest: str):

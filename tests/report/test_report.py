@@ -1,6 +1,7 @@
 """What a run leaves behind, read back by other means."""
 
 import datetime
+import hashlib
 import itertools
 import json
 import re
@@ -65,6 +66,81 @@ def workdir(tmp_path_factory, experiment, blobs, trained, verdicts):
     )
     directory.commit(experiment, blobs, trained, verdicts, extra)
   return path
+
+
+def test_a_finished_run_is_read_back(workdir, experiment, trained):
+  found = report.read_run(workdir)
+  assert found.experiment == experiment
+  pd.testing.assert_frame_equal(found.members, report.members_table(trained), check_dtype=False)
+  assert found.tables["own_table"].x.tolist() == [1, 2]
+
+
+def _raise_accuracy(path):
+  table = pd.read_csv(path / "members.csv")
+  table.test_accuracy = (table.test_accuracy + 0.3).clip(upper=1)
+  table.to_csv(path / "members.csv", index=False)
+
+
+def _halve(path):
+  lines = (path / "members.csv").read_text().splitlines(keepends=True)
+  (path / "members.csv").write_text("".join(lines[: len(lines) // 2]))
+
+
+def _take_config(path):
+  text = (path / "config.json").read_text()
+  (path / "config.json").write_text(text.replace('"seed": 3', '"seed": 4'))
+
+
+@pytest.mark.parametrize(
+  ("edit", "name"),
+  [
+    (_raise_accuracy, "members.csv"),
+    (_halve, "members.csv"),
+    (_take_config, "config.json"),
+    (lambda path: (path / "tables" / "own_table.csv").write_text("x\n9\n2\n"), "own_table.csv"),
+    (lambda path: (path / "tables" / "own_table.csv").unlink(), "own_table.csv"),
+    (lambda path: (path / "provenance.json").unlink(), "provenance.json"),
+  ],
+)
+def test_results_that_were_edited_are_not_believed(workdir, tmp_path, edit, name):
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  edit(path)
+  with pytest.raises(InputError, match=name):
+    report.read_run(path)
+
+
+def test_a_table_that_the_run_did_not_write_is_not_read(workdir, tmp_path):
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  (path / "tables" / "another.csv").write_text("x\n1\n")
+  assert set(report.read_run(path).tables) == {"own_table"}
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (lambda table: table[:-1], "14 of 15 members in 14 rows"),
+    (lambda table: pd.concat([table, table[:1]]), "15 of 15 members in 16 rows"),
+    (lambda table: table.assign(seed=table.seed + 1), "12 of 15 members"),
+    (lambda table: table.assign(test_accuracy=1.7), "test_accuracy = 1.7"),
+    (lambda table: table.assign(f1=np.nan), "f1 = nan"),
+    (lambda table: table.assign(epochs=7), "epochs = 7"),
+    (lambda table: table.assign(status="running"), "status 'running'"),
+    (lambda table: table.drop(columns="arm"), "KeyError: 'arm'"),
+  ],
+)
+def test_members_are_those_of_the_config(workdir, tmp_path, change, message):
+  """Also where somebody has made the hashes fit."""
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  change(pd.read_csv(path / "members.csv")).to_csv(path / "members.csv", index=False)
+  origin = json.loads((path / "provenance.json").read_text())
+  content = (path / "members.csv").read_bytes()
+  origin["files"]["members.csv"] = hashlib.sha256(content).hexdigest()
+  (path / "provenance.json").write_text(json.dumps(origin))
+  with pytest.raises(InputError, match=message):
+    report.read_run(path)
 
 
 def test_files(workdir):
