@@ -42,7 +42,9 @@ DATA_DIR = flags.DEFINE_string(
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Start anew and replace any run in the workdir.")
 _RESUME_ANYWAY = flags.DEFINE_bool(
-  "resume_anyway", False, "Continue the run in the workdir although something differs."
+  "resume_anyway",
+  False,
+  "Continue the run in the workdir although its versions, devices or statistics differ.",
 )
 _PARTIAL = flags.DEFINE_bool(
   "partial", False, "Train nothing; report what is trained so far, in the subfolder partial."

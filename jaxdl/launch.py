@@ -71,7 +71,7 @@ def run(
     workdir: the folder of the run. If it holds an earlier part of the same run, that is continued.
     data_dir: folder of TFDS datasets; None: $TFDS_DATA_DIR, then TFDS's default.
     overwrite: start anew, and replace any run in the workdir.
-    resume_anyway: continue the run in the workdir although something differs.
+    resume_anyway: continue the run in the workdir although versions, devices or statistics differ.
     partial: train nothing; report what is trained so far, in the subfolder `partial`.
     executor: what trains, one of `EXECUTORS`: "local" (this process), "dask" (Dask workers) or
       "multihost" (several processes; each calls `jaxdl.population.hosts.join` first, then process 0

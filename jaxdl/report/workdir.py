@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -44,6 +45,12 @@ CONFIG_FILE = "config.json"
 MEMBERS_FILE = "members.csv"
 PROVENANCE_FILE = "provenance.json"
 _PARTIAL = "partial"
+# What may differ from the run that is there if somebody insists: what decides no member's settings.
+_OF_NO_MEMBER = re.compile(
+  r"environment(\.(jax|jaxlib|jaxdl|source))?|device_kind|programs(\..*)?|"
+  r"config\.(question|alpha|num_resamples|reference|target_loss|num_seeds|chunk_size|slice_size|"
+  r"margins(\..*)?)"
+)
 _REFUSE = "choose another workdir, or replace what is there with --overwrite"
 _NAMES = (
   CONFIG_FILE,
@@ -96,8 +103,9 @@ class Workdir:
       path: the directory.
       experiment: what is about to run. A run of the same experiment goes on where it was.
       overwrite: start anew, whatever is there.
-      resume_anyway: go on with the run that is there although it was another config, another width,
-        layers by another compiler or another JAX; what differs is recorded.
+      resume_anyway: go on with the run that is there although other versions, another kind of
+        device or layers by another compiler trained it, or its statistics or widths differ; the
+        report begins with what differs. What decides what a member is must not differ.
       partial: report what is trained so far, in a folder `partial` of its own, also while another
         process trains on.
 
@@ -181,20 +189,26 @@ class Workdir:
       "programs": {str(group.number): _program_identity(group) for group in groups},
     }
     there = self.store.join() if self._partial else self.store.claim(identity)
-    self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
+    different = self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
+    if not self._partial:  # which trains nothing
+      self.store.note_continuation(different)
 
-  def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]):
-    found = [
-      f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
+  def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Compares two identities; returns the differences that concern how chunks are trained."""
+    found = {
+      name: f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
       for name, old, new in _differences(there, now)
-    ]
-    if found and not self._resume_anyway:
+    }
+    other = [text for name, text in found.items() if not _OF_NO_MEMBER.fullmatch(name)]
+    if other or (found and not self._resume_anyway):
       what = "of another config" if there["config"] != now["config"] else "that differs"
+      rest = "" if other else ", or go on with what is there with --resume_anyway"
       raise InputError(
-        f"workdir {str(self.path)!r} holds a run {what} ({found[0]:.300}); choose another workdir, "
-        "start anew with --overwrite, or go on with what is there with --resume_anyway"
+        f"workdir {str(self.path)!r} holds a run {what} ({[*other, *found.values()][0]:.300}); "
+        f"choose another workdir{',' if rest else ' or'} start anew with --overwrite{rest}"
       )
-    self.resumed_anyway += [text for text in found if text not in self.resumed_anyway]
+    self.resumed_anyway += [text for text in found.values() if text not in self.resumed_anyway]
+    return [text for name, text in found.items() if not name.startswith("config.")]
 
   def __enter__(self) -> "Workdir":
     return self
@@ -235,7 +249,8 @@ class Workdir:
       "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
       "total_seconds": round(time.monotonic() - self._clock, 3),
     }
-    return origin | ({"resumed_anyway": self.resumed_anyway} if self.resumed_anyway else {})
+    anyway = {"resumed_anyway": self.resumed_anyway, "continued": self.store.continuations()}
+    return origin | {name: value for name, value in anyway.items() if value}
 
   def _write(self, stage, experiment, dataset, trained, verdicts, extra, shown):
     from jaxdl.report import figures

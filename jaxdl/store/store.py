@@ -5,6 +5,7 @@
   split/NAME               a chunk that did not fit the device and is trained in halves
   failures/NAME.txt        why a chunk failed
   run.json                 the identity of the run; other runs are refused
+  continued.json           processes that went on with the run although something differed
 
 Results and checkpoints have the same format: an .npz file that contains a checksum and no pickle,
 so that damage is detected and reading a file cannot run code. The checksum covers the name of the
@@ -45,7 +46,7 @@ _OVERWRITTEN = {"overwritten": True}
 # All files that a run makes, and those that it leaves when it is killed while it writes.
 _NAME = r"g\d+-s\d+x\d+-a\d+x\d+"
 _MADE = re.compile(
-  rf"run\.json|(chunks/{_NAME}\.npz)|((split|locks)/{_NAME})|(failures/{_NAME}\.txt)|"
+  rf"(run|continued)\.json|(chunks/{_NAME}\.npz)|((split|locks)/{_NAME})|(failures/{_NAME}\.txt)|"
   rf"(checkpoints/{_NAME}/\d+/.+)"
 )
 _LITTER = re.compile(
@@ -214,6 +215,46 @@ class Store:
       ) from error
     return identity
 
+  def note_continuation(self, differences: Sequence[str]):
+    """Records that from now on chunks are trained by a process that differs from the run's first.
+
+    Args:
+      differences: in what it differs, a line each; empty if it does not.
+
+    Raises:
+      InputError: the record cannot be read or written.
+    """
+    records = self.continuations()
+    if list(differences) == (records[-1]["differences"] if records else []):
+      return
+    done = sorted(path.stem for path in self.folder.glob("chunks/[!.]*.npz"))
+    begun = sorted({path.parent.name for path in self.folder.glob("checkpoints/*/[0-9]*")})
+    records.append({"differences": list(differences), "done": done, "begun": begun})
+    self._write(self.folder / "continued.json", json.dumps(records, indent=2) + "\n")
+
+  def continuations(self) -> list[dict[str, list[str]]]:
+    """Returns the records of `note_continuation`, oldest first.
+
+    Each has the process's `differences`, and the names of the chunks that were then `done` and
+    `begun`.
+
+    Raises:
+      InputError: they cannot be read.
+    """
+    file = self.folder / "continued.json"
+    try:
+      if not os.path.lexists(file):
+        return []
+      if not file.is_file():
+        raise ValueError("it is no regular file")
+      records = json.loads(file.read_text(encoding="utf-8"))
+      return [
+        {key: list(map(str, record[key])) for key in ("differences", "done", "begun")}
+        for record in records
+      ]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+      raise InputError(f"{str(file)!r} is damaged ({brief(error)}); move it away") from error
+
   def clear(self):
     """Deletes the run in the folder, its identity last.
 
@@ -229,6 +270,7 @@ class Store:
     with files.naming(self.folder, "delete the run in"):
       for name in ("checkpoints", "chunks", "split", "failures", "locks"):
         _delete_folder(self.folder / name)
+      (self.folder / "continued.json").unlink(missing_ok=True)
       (self.folder / "run.json").unlink(missing_ok=True)
 
   def _check_made(self):

@@ -1,6 +1,7 @@
 """What a run leaves behind, read back by other means."""
 
 import datetime
+import functools
 import hashlib
 import itertools
 import json
@@ -431,14 +432,16 @@ def test_whatever_decides_a_result_is_compared(tmp_path, experiment, blobs, monk
         directory.claim(dataset, [], kind, **recorded)
 
   claim()
-  claim("dataset_checksum", dataset=replace(blobs, checksum="1"))
-  claim("class_names", dataset=replace(blobs, class_names=("a", "b", "d")))
-  claim("observe: None there, .*observe' now", observe=observe)
-  claim("keep_logits: False there, True now", keep_logits=True)
-  with jax.default_matmul_precision("bfloat16"):
-    claim("jax_default_matmul_precision: None there, 'bfloat16' now")
-  with jax.threefry_partitionable(False):
-    claim("jax_threefry_partitionable: True there, False now")
+  for anyway in (False, True):  # what decides what a member is
+    refuse = functools.partial(claim, resume_anyway=anyway)
+    refuse("dataset_checksum", dataset=replace(blobs, checksum="1"))
+    refuse("class_names", dataset=replace(blobs, class_names=("a", "b", "d")))
+    refuse("observe: None there, .*observe' now", observe=observe)
+    refuse("keep_logits: False there, True now", keep_logits=True)
+    with jax.default_matmul_precision("bfloat16"):
+      refuse("jax_default_matmul_precision: None there, 'bfloat16' now")
+    with jax.threefry_partitionable(False):
+      refuse("jax_threefry_partitionable: True there, False now")
   monkeypatch.setattr(jax, "__version__", "9.9.9")
   claim("environment.jax: .* there, '9.9.9' now")
   (said,) = claim(resume_anyway=True)
@@ -446,6 +449,64 @@ def test_whatever_decides_a_result_is_compared(tmp_path, experiment, blobs, monk
   monkeypatch.undo()
   monkeypatch.setattr(environment, "_source_hash", lambda: "edited")
   claim("environment.source: .* there, 'edited' now")
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda e: replace(e, seed=4),
+    lambda e: replace(e, dataset="digits"),
+    lambda e: replace(e, num_train=40),
+    lambda e: replace(e, validation_fraction=0.1),
+    lambda e: replace(e, classes=(0, 1)),
+    lambda e: replace(e, arms={**e.arms, "more": e.arms["random_normal"]}),
+    *(
+      lambda e, setting=setting: replace(
+        e, arms={n: replace(a, **setting) for n, a in e.arms.items()}
+      )
+      for setting in ({"model": "mlp(8)"}, {"loss": "mean_squared_error"}, {"learning_rate": 0.1})
+    ),
+  ],
+)
+def test_another_recipe_is_never_continued(tmp_path, experiment, blobs, change):
+  kind = devices.kind_of(jax.local_devices()[0])
+  with report.Workdir(tmp_path, experiment) as directory:
+    directory.claim(blobs, [], kind)
+  with pytest.raises(InputError, match=r"another config .* or start anew with --overwrite$"):
+    report.Workdir(tmp_path, change(experiment), resume_anyway=True)
+
+
+def test_the_report_begins_with_what_differs(
+  tmp_path, experiment, blobs, trained, verdicts, monkeypatch
+):
+  """Chunk by chunk, whichever process made the report."""
+  kind = devices.kind_of(jax.local_devices()[0])
+
+  def go_on(chunk, experiment=experiment):
+    with report.Workdir(tmp_path, experiment, resume_anyway=True) as directory:
+      directory.claim(blobs, [], kind)
+      directory.store.commit_chunk(chunk, {"x": np.zeros(1)})
+      directory.commit(experiment, blobs, trained, verdicts)
+    return (tmp_path / "report.md").read_text().partition(f"# {experiment.question}")[2]
+
+  assert "resume" not in go_on("g0-s0x2-a0x3")
+  monkeypatch.setattr(jax, "__version__", "9.9.9")
+  text = go_on("g0-s2x2-a0x3", replace(experiment, alpha=0.04))
+  assert text.startswith("\n\n**This run was continued with `--resume_anyway`")
+  assert re.search(
+    r"^- This report: alpha: 0.05 there, 0.04 now; environment.jax: .* now.$", text, re.M
+  )
+  go_on("g0-s4x2-a0x3")  # no other record
+  monkeypatch.undo()
+  assert re.search(
+    r"""
+- Trained first: g0-s0x2-a0x3\.
+- From then on: environment\.jax: .* there, '9\.9\.9' now\.
+- Trained then: chunks g0-s2x2-a0x3, g0-s4x2-a0x3\.
+- From then on: as it began\.
+""",
+    go_on("g1-s0x2-a0x3"),
+  )
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
