@@ -140,7 +140,8 @@ def train_epoch(
   """
   step = step or train_step
   batches = epoch_slices(recipe, key, epoch, len(train.targets))  # [T, K, b]
-  learning_rates = state.plateau.scale * hyper.learning_rate[epoch]  # [T]
+  scheduled = state.plateau.scale * hyper.learning_rate[epoch]  # [T]
+  learning_rates = jnp.maximum(scheduled, hyper.min_learning_rate)  # [T]
   (params, opt_state), (loss_sums, correct_sums) = lax.scan(
     lambda carry, inputs: step(recipe, hyper, train, carry, *inputs),
     (state.params, state.opt_state),
@@ -260,7 +261,6 @@ def after_epoch(
       factor=hyper.plateau_factor,
       min_delta=hyper.plateau_min_delta,
       cooldown=hyper.plateau_cooldown,
-      min_scale=hyper.min_learning_rate,
     )
   else:
     improved, wait, stop = jnp.bool(False), before.wait, jnp.bool(False)
