@@ -117,7 +117,7 @@ def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
   if command_line.DATA_DIR.value is not None:
     arguments.append(f"--data_dir={pathlib.Path(command_line.DATA_DIR.value).resolve()}")
   command = [sys.executable, "-m", f"experiments.{wanted.name}", *arguments]
-  status = subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL).returncode
+  status = interrupts.run_child(command, cwd=_ROOT, stdout=subprocess.DEVNULL)
   if status in (2, interrupts.EXIT_STATUS):
     sys.exit(status)  # the run has already printed why
   if status:

@@ -132,11 +132,8 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
     except InputError as error:
       _fail(error)
     except interrupts.Interrupted as signal:
-      _print_interrupted(signal)
-      sys.stdout.flush()
-      sys.stderr.flush()
       # A worker may be in the middle of an epoch, which only the end of the process can stop.
-      os._exit(interrupts.EXIT_STATUS)
+      interrupts.end(str(signal))
 
   app.run(call, flags_parser=lambda argv: _parse_flags(argv, default_config))
 
@@ -154,17 +151,18 @@ def _launch(script: Script, experiment: Experiment):
     run_experiment(script, experiment)
     return
   try:
-    hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if _PROCESS_ID.value == 0:
-      run_experiment(script, experiment)
-    else:
-      launch.follow(
-        experiment,
-        WORKDIR.value,
-        data_dir=DATA_DIR.value,
-        observe=script.observe,
-        keep_logits=script.keep_logits,
-      )
+    with interrupts.interruptible():
+      hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+      if _PROCESS_ID.value == 0:
+        run_experiment(script, experiment)
+      else:
+        launch.follow(
+          experiment,
+          WORKDIR.value,
+          data_dir=DATA_DIR.value,
+          observe=script.observe,
+          keep_logits=script.keep_logits,
+        )
   except InputError as error:
     _print_error(error)
     hosts.end(2)
@@ -172,7 +170,7 @@ def _launch(script: Script, experiment: Experiment):
     _print_error(error)
     hosts.end(1, tell=False)
   except interrupts.Interrupted as signal:
-    _print_interrupted(signal)
+    interrupts.say(str(signal))
     hosts.end(interrupts.EXIT_STATUS)
   except Exception:
     traceback.print_exc()
@@ -427,7 +425,3 @@ def _fail(error: object):
 
 def _print_error(error: object):
   print(f"error: {one_line(error)}", file=sys.stderr)
-
-
-def _print_interrupted(signal: interrupts.Interrupted):
-  print(f"interrupted by {signal}; run the same command again to continue", file=sys.stderr)

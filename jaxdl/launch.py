@@ -103,6 +103,7 @@ def run(
     interrupts.interruptible(),
   ):
     dataset = experiment_lib.load_dataset(experiment, data_dir)
+    interrupts.check()
     with _executing(
       "partial" if partial else executor,
       directory.store,
@@ -116,6 +117,7 @@ def run(
       population = experiment_lib.train_arms(
         experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
       )
+    interrupts.check()
     shown = population if choose is None else choose(experiment, population)
     verdicts = experiment_lib.compare(experiment, shown)
     extra = report.Extra() if analyze is None else analyze(experiment, dataset, population)

@@ -12,8 +12,8 @@ import functools
 import logging
 import os
 import pathlib
-import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -29,10 +29,11 @@ from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import Trainer
-from jaxdl.store import files
+from jaxdl.store import files, interrupts
 from jaxdl.store.store import Store
 
 _CONNECT_SECONDS = 60
+_POLL_SECONDS = 0.02
 
 
 # Loads the data and plans the chunks of a run for a kind of device. It must be hashable, compare by
@@ -240,11 +241,15 @@ class Cluster:
 
     futures = self._client.map(function, chunks, pure=False, retries=local.ATTEMPTS - 1)
     places = {future.key: chunk for future, chunk in zip(futures, chunks, strict=True)}
+    waiting = as_completed(futures)
     try:
-      for future in as_completed(futures):
-        if future.status not in ("finished", "error"):
-          raise InputError("lost the Dask cluster; run the same command again to continue")
-        yield places[future.key], future.exception() or future.result()
+      while not waiting.is_empty():
+        interrupts.check()
+        for future in waiting.next_batch(block=False):
+          if future.status not in ("finished", "error"):
+            raise InputError("lost the Dask cluster; run the same command again to continue")
+          yield places[future.key], future.exception() or future.result()
+        time.sleep(_POLL_SECONDS)
     finally:
       self._client.cancel(futures)
 
@@ -300,11 +305,18 @@ def _connect(distributed: Any, scheduler: str | None, scheduler_file: str | None
 
 def _local_cluster(distributed: Any, stack: contextlib.ExitStack, num_workers: int | None) -> Any:
   """Starts a cluster that only this machine can reach, on its loopback interface."""
-  return distributed.LocalCluster(
-    n_workers=num_workers or len(_accelerators()) or devices.num_cores(),
-    threads_per_worker=1,
-    host="127.0.0.1",
-    dashboard_address="127.0.0.1:0",
-    memory_limit=None,  # leave it to the system, as in a run without Dask
-    local_directory=stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxdl-dask-")),
-  )
+  import dask
+
+  # Not all that Dask writes goes to its local directory.
+  folder = stack.enter_context(interrupts.temporary_folder("jaxdl-dask-"))
+  stack.enter_context(dask.config.set({"temporary-directory": folder}))
+  with interrupts.spared():
+    return distributed.LocalCluster(
+      n_workers=num_workers or len(_accelerators()) or devices.num_cores(),
+      threads_per_worker=1,
+      host="127.0.0.1",
+      dashboard_address="127.0.0.1:0",
+      memory_limit=None,  # leave it to the system, as in a run without Dask
+      silence_logs=logging.ERROR,
+      local_directory=folder,
+    )

@@ -40,6 +40,7 @@ from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import Functions, Observer, Programs, Splits
 from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import StoppedError, is_out_of_memory
+from jaxdl.store import interrupts
 from jaxdl.store.store import Store
 
 AXIS = "seeds"
@@ -114,6 +115,7 @@ def _await(coordinator: str):
     except OSError as error:  # including a host name that does not resolve yet
       if time.monotonic() > last:
         raise InputError(f"process 0 cannot be reached at {coordinator}: {error}") from error
+    interrupts.check()
     time.sleep(0.5)
 
 
@@ -179,7 +181,7 @@ def train_across_hosts(
   _check_same("another workdir (all hosts must see the same one)", claimed)
   waiting = _agree_on_waiting(store, groups, chunks, progress)
   trainer = _Trainer(dataset, groups, mesh, store, progress, **settings)
-  # In a thread, like the workers of a single process, so that the main thread receives signals.
+  # In a thread, like the workers of a single process, so that the main thread can stop it.
   local.share(trainer.rounds(waiting), [mesh.local_devices[0]], trainer.train)
   _exchange(0)  # all chunks are committed
   if _JOINED.is_set():
@@ -446,6 +448,7 @@ def _read_all(store: Store, groups: Sequence[Group], chunks: Sequence[Chunk]):
     missing = [chunk.name for chunk in chunks if not store.has_chunk(chunk.name)]
     if not missing or time.monotonic() > last:
       break
+    interrupts.check()
     time.sleep(1)
   results = local.read_committed(store, groups, chunks, Progress()).results
   missing = [chunk.name for chunk in chunks if chunk not in results]

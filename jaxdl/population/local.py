@@ -15,6 +15,7 @@ from jaxdl.population.chunk_result import ChunkResult, read_chunk
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import StoppedError, Trainer
+from jaxdl.store import interrupts
 from jaxdl.store.store import Store
 
 _LOGGER = logging.getLogger("jaxdl")
@@ -24,6 +25,7 @@ ATTEMPTS = 3
 # How long workers may take to finish their epoch when the run is to stop. Schedulers of clusters
 # usually allow 30 seconds between the first signal and the kill.
 _GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.1
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -154,8 +156,9 @@ def share(
     threading.Thread(target=work, args=(device,), daemon=True).start()
   try:
     with changed:
-      changed.wait_for(lambda: busy == 0)
-  except BaseException:  # a signal, which only the main thread receives
+      while not changed.wait_for(lambda: busy == 0, _POLL_SECONDS):
+        interrupts.check()
+  except BaseException:
     stop.set()
     with changed:
       changed.wait_for(lambda: busy == 0, _GRACE_SECONDS)

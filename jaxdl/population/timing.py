@@ -22,6 +22,7 @@ from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import devices, plan, programs, tuning
 from jaxdl.population.chunk import BoundPrograms
 from jaxdl.population.programs import Splits
+from jaxdl.store import interrupts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +104,7 @@ def take_turns(
   names = tuple(programs)
   for row, order in zip(seconds, draw_orders(names, len(seconds)), strict=True):
     for name in order:
+      interrupts.check()
       step, _ = programs[name]
       start = clock()
       # Calls are asynchronous: the device is still computing when they return.

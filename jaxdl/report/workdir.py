@@ -31,7 +31,7 @@ from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
-from jaxdl.store import files
+from jaxdl.store import files, interrupts
 from jaxdl.store import store as store_lib
 
 if TYPE_CHECKING:
@@ -258,6 +258,7 @@ class Workdir:
     (stage / FIGURES).mkdir()
     pictures = [*_pictures(experiment, shown, dataset), *extra.pictures]
     for name, _, figure in pictures:
+      interrupts.check()
       figures.save(figure, stage / FIGURES / name)
     if extra.tables:
       (stage / TABLES).mkdir()

@@ -14,13 +14,26 @@ from jaxdl.errors import InputError
 from jaxdl.population import dask as dask_lib
 from jaxdl.population import environment, local, plan
 from jaxdl.population.progress import Progress
-from jaxdl.store import store
+from jaxdl.store import interrupts, store
 
 distributed = pytest.importorskip("distributed")
 
 
 def test_a_cluster_of_its_own(finished, tmp_path):
-  """One that nobody else can reach, and of which nothing stays behind."""
+  """Ctrl-C, which a terminal sends to all of its processes, is one line; nothing stays behind."""
+  folder = tmp_path / "temporary"
+  folder.mkdir()
+  options = {"env": {**os.environ, "TMPDIR": str(folder)}, "start_new_session": True}
+  run = start_run(tmp_path / "run", "--executor=dask", **options)
+  while not list(tmp_path.glob("run/run/locks/*")):
+    assert run.poll() is None
+    time.sleep(0.05)
+  os.killpg(run.pid, signal.SIGINT)
+  _, error = run.communicate(timeout=60)
+  assert run.returncode == interrupts.EXIT_STATUS
+  assert error == "interrupted by SIGINT; run the same command again to continue\n"
+  assert not list(folder.iterdir())
+
   run = start_run(tmp_path / "run", "--executor=dask")
   _, error = run.communicate(timeout=300)
   assert run.returncode == 0, error
