@@ -84,6 +84,8 @@ def join(coordinator: str, num_processes: int, process_id: int):
   """
   if process_id > 0:
     _await(coordinator)
+  # JAX would take SIGTERM for itself, and only note it.
+  jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(
       coordinator_address=coordinator,

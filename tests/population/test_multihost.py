@@ -37,7 +37,9 @@ _SETTINGS = {
 _FATE = """
 import os, signal, sys
 from jaxdl.population import hosts
+from jaxdl.store import interrupts
 
+interrupts.install()
 coordinator, place, event = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 hosts.join(coordinator, 2, place)
 assert hosts._exchange(place).tolist() == [0, 1]
@@ -46,8 +48,14 @@ if (event, place) == ("killed", 1):
 if (event, place) == ("failed", 0):
   hosts.end(2)
 try:
-  while True:
-    hosts._exchange(0)
+  with interrupts.interruptible():
+    if (event, place) == ("stopped", 1):
+      os.kill(os.getpid(), signal.SIGTERM)
+    while True:
+      hosts._exchange(0)
+      interrupts.check()
+except interrupts.Interrupted:
+  hosts.end(interrupts.EXIT_STATUS)
 except hosts.LostError as error:
   print("error:", error, file=sys.stderr)
   hosts.end(1, tell=False)
@@ -193,7 +201,9 @@ def test_two_processes_leave_what_one_leaves(tmp_path):
     pd.testing.assert_frame_equal(found[list(expected)], expected, check_exact=True)
 
 
-@pytest.mark.parametrize(("event", "expected"), [("killed", [1, -9]), ("failed", [2, 1])])
+@pytest.mark.parametrize(
+  ("event", "expected"), [("killed", [1, -9]), ("failed", [2, 1]), ("stopped", [1, 75])]
+)
 def test_what_happens_to_one_process_ends_the_others_with_a_line(tmp_path, event, expected):
   statuses, printed = _run_two(tmp_path, "-c", _FATE, "COORDINATOR", "PLACE", event)
   assert statuses == expected, printed
