@@ -295,6 +295,9 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
     _fail(f"unknown argument {rest[1]!r}; settings are given as --name=value")
   if _EXECUTOR.value != "dask" and (_SCHEDULER.value or _SCHEDULER_FILE.value):
     _fail("--scheduler and --scheduler_file are for --executor=dask")
+  for flag in (_SCHEDULER, _SCHEDULER_FILE):
+    if flag.value == "" and _EXECUTOR.value == "dask":
+      _fail(f"--{flag.name} is empty")
   for flag in (_CONFIG, WORKDIR):
     if flag.value is None:
       _fail(f"--{flag.name} is missing")

@@ -9,9 +9,12 @@ network.
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import os
 import pathlib
+import pydoc
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +35,10 @@ from jaxdl.population.trainer import Trainer
 from jaxdl.store import files, interrupts
 from jaxdl.store.store import Store
 
+# How long a scheduler may take to answer, or to have workers, and a worker to import what it needs.
 _CONNECT_SECONDS = 60
+_ATTEMPT_SECONDS = 5
+_ANSWER_SECONDS = 300
 _POLL_SECONDS = 0.02
 
 
@@ -187,8 +193,29 @@ class Cluster:
   def device(self) -> DeviceKind:
     """The kind of device of one worker; all other workers must have the same."""
     if self._kind is None:
-      self._kind = self._client.submit(_describe, self.is_own, pure=False).result()
+      try:
+        self._check_imports()
+        future = self._client.submit(_describe, self.is_own, pure=False)
+        _wait_for("a worker to say what its device is", future.done, _ANSWER_SECONDS)
+        self._kind = future.result()
+      except Exception as error:
+        raise InputError(
+          f"a worker cannot run jaxdl, which all workers need, installed alike: {brief(error)}"
+        ) from error
     return DeviceKind(*self._kind)
+
+  def _check_imports(self):
+    """Raises ImportError if a worker cannot import this module; its tasks would never end."""
+    workers = self._client.scheduler_info(n_workers=-1)["workers"]
+    name = f"{__name__}.Job"  # found by a function that every Python has
+    submit = functools.partial(self._client.submit, pydoc.locate, name, pure=False)
+    futures = {address: submit(workers=[address]) for address in workers}
+    _wait_for(
+      "workers to import jaxdl", lambda: all(f.done() for f in futures.values()), _ANSWER_SECONDS
+    )
+    for address, future in futures.items():
+      if future.result() is None:
+        raise ImportError(f"no module named {__name__} on the worker at {address}")
 
   def train(
     self, job: Job, groups: Sequence[Group], chunks: Sequence[Chunk], progress: Progress
@@ -288,7 +315,11 @@ def connect(
       else:
         client = _connect(distributed, scheduler, scheduler_file)
       stack.enter_context(client)
-      client.wait_for_workers(num_workers or 1, timeout=_CONNECT_SECONDS)
+      _wait_for(
+        f"workers at {client.scheduler.address}",
+        lambda: len(client.scheduler_info(n_workers=-1)["workers"]) >= (num_workers or 1),
+        _CONNECT_SECONDS,
+      )
     except (OSError, ValueError, TimeoutError) as error:
       where = scheduler or scheduler_file or "this machine"
       raise InputError(f"no Dask cluster with workers at {where}: {brief(error)}") from error
@@ -296,11 +327,43 @@ def connect(
 
 
 def _connect(distributed: Any, scheduler: str | None, scheduler_file: str | None) -> Any:
-  if scheduler is not None:
-    return distributed.Client(scheduler, timeout=_CONNECT_SECONDS)
+  address = _read_address(scheduler_file) if scheduler is None else scheduler
+  port = re.search(r":(\d+)/?$", address)
+  if port is not None and int(port[1]) >= 2**16:
+    raise ValueError(f"there is no port {port[1]}")
+  last = time.monotonic() + _CONNECT_SECONDS
+  with interrupts.waiting(f"the Dask scheduler at {address}"):
+    while True:
+      try:
+        return distributed.Client(address, timeout=_ATTEMPT_SECONDS)
+      except OSError:  # and timeouts, which are among them
+        if time.monotonic() > last:
+          raise
+      interrupts.check()
+
+
+def _read_address(scheduler_file: str | None) -> str:
+  """Returns the address of the scheduler that wrote a file. Raises OSError or ValueError."""
   if scheduler_file is None or not os.path.isfile(scheduler_file):
     raise OSError("no such file")
-  return distributed.Client(scheduler_file=scheduler_file, timeout=_CONNECT_SECONDS)
+  try:
+    address = json.loads(pathlib.Path(scheduler_file).read_text(encoding="utf-8"))["address"]
+  except (LookupError, TypeError, ValueError, RecursionError) as error:
+    raise ValueError("no scheduler has written this file") from error
+  if not isinstance(address, str):
+    raise ValueError("no scheduler has written this file")
+  return address
+
+
+def _wait_for(what: str, condition: Callable[[], bool], seconds: float):
+  """Waits until a condition holds; says so if it takes long. Raises TimeoutError."""
+  last = time.monotonic() + seconds
+  with interrupts.waiting(what):
+    while not condition():
+      if time.monotonic() > last:
+        raise TimeoutError(f"waited {seconds:g} s for {what}")
+      interrupts.check()
+      time.sleep(_POLL_SECONDS)
 
 
 def _local_cluster(distributed: Any, stack: contextlib.ExitStack, num_workers: int | None) -> Any:

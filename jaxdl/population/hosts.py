@@ -83,18 +83,20 @@ def join(coordinator: str, num_processes: int, process_id: int):
     LostError: another process has already ended.
   """
   if process_id > 0:
-    _await(coordinator)
+    with interrupts.waiting(f"process 0 at {coordinator}"):
+      _await(coordinator)
   # JAX would take SIGTERM for itself, and only note it.
   jax.config.update("jax_enable_preemption_service", False)
   try:
-    jax.distributed.initialize(
-      coordinator_address=coordinator,
-      num_processes=num_processes,
-      process_id=process_id,
-      cluster_detection_method="deactivate",  # the arguments say everything
-      initialization_timeout=_JOIN_SECONDS,
-      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-    )
+    with interrupts.waiting(f"the other processes, which connect to {coordinator}"):
+      jax.distributed.initialize(
+        coordinator_address=coordinator,
+        num_processes=num_processes,
+        process_id=process_id,
+        cluster_detection_method="deactivate",  # the arguments say everything
+        initialization_timeout=_JOIN_SECONDS,
+        heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      )
     num_devices = jax.device_count()
   except Exception as error:
     reason = str(error).splitlines()[0]
@@ -446,12 +448,10 @@ def _agree_on_waiting(
 def _read_all(store: Store, groups: Sequence[Group], chunks: Sequence[Chunk]):
   """Returns the results of all chunks, once all of their files are visible here."""
   last = time.monotonic() + _APPEAR_SECONDS
-  while True:
-    missing = [chunk.name for chunk in chunks if not store.has_chunk(chunk.name)]
-    if not missing or time.monotonic() > last:
-      break
-    interrupts.check()
-    time.sleep(1)
+  with interrupts.waiting(f"files of other processes to appear in {str(store.folder)!r}"):
+    while not all(store.has_chunk(chunk.name) for chunk in chunks) and time.monotonic() < last:
+      interrupts.check()
+      time.sleep(1)
   results = local.read_committed(store, groups, chunks, Progress()).results
   missing = [chunk.name for chunk in chunks if chunk not in results]
   if missing:

@@ -272,7 +272,9 @@ class Workdir:
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
     members_table(trained).to_csv(stage / MEMBERS_FILE, index=False, lineterminator="\n")
     per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
-    curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
+    # As bytes: the library that writes them takes no path that is not UTF-8.
+    curves = curves_table(trained).to_parquet(None, index=False)
+    (stage / "curves.parquet").write_bytes(curves)
     np.savez(stage / "confusion.npz", **confusion_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
 

@@ -5,8 +5,6 @@ import errno
 import fcntl
 import hashlib
 import json
-import logging
-import math
 import os
 import pathlib
 import re
@@ -18,14 +16,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from jaxdl.errors import InputError
+from jaxdl.store import interrupts
 from jaxdl.store.leases import Lease
 
-_LOGGER = logging.getLogger("jaxdl")
 MANIFEST = "files.json"
 _STAGING = ".jaxdl-"
 _LOCK = ".lock"
-# No wait is longer without a line that says for what.
-_SILENT_SECONDS = 10.0
 _LOCK_ATTEMPTS = 100
 
 
@@ -224,19 +220,16 @@ def _delete(folder: pathlib.Path, names: Sequence[str]):
 @contextlib.contextmanager
 def exclusive(file: pathlib.Path) -> Iterator[None]:
   """Holds an exclusive lock on a file, once no other process does; creates the file."""
-  last = time.monotonic() + _SILENT_SECONDS
-  while True:
-    try:
-      with naming(file.parent):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        held = _hold(file)
-      break
-    except InputError as error:
-      if not isinstance(error.__cause__, BlockingIOError):
-        raise
-      if time.monotonic() > last:
-        _LOGGER.info("waiting for %s, which has %s", error.__cause__.strerror, file)
-        last = math.inf
+  with interrupts.waiting(f"the process that has locked {str(file)!r}"):
+    while True:
+      try:
+        with naming(file.parent):
+          file.parent.mkdir(parents=True, exist_ok=True)
+          held = _hold(file)
+        break
+      except InputError as error:
+        if not isinstance(error.__cause__, BlockingIOError):
+          raise
       time.sleep(0.1)
   try:
     yield
@@ -253,7 +246,8 @@ class Lock:
     Raises:
       InputError: another process holds it, it cannot be written, or its lock is some other file.
     """
-    self._created = [path for path in (folder, *folder.parents) if not path.exists()]
+    with naming(folder):
+      self._created = [path for path in (folder, *folder.parents) if not path.exists()]
     self._file = folder / _LOCK
     for attempt in range(_LOCK_ATTEMPTS):
       try:
@@ -322,7 +316,8 @@ class _Flock:
           raise BlockingIOError(error.errno, owner or "another process") from error
         if _is_file_of(file, self._descriptor):
           os.truncate(self._descriptor, 0)
-          os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+          text = f"process {os.getpid()} on {socket.gethostname()}\n"
+          os.pwrite(self._descriptor, text.encode(), 0)
           return
       except BaseException:
         os.close(self._descriptor)

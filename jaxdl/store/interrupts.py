@@ -7,6 +7,7 @@ signals and notes them, and what can stop asks for them with `check`.
 
 import contextlib
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -20,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
+_LOGGER = logging.getLogger("jaxdl")
+
 # EX_TEMPFAIL of sysexits.h: a temporary failure, worth another try.
 EXIT_STATUS = 75
 
@@ -28,6 +31,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # first signal and the kill.
 _PATIENCE_SECONDS = 20.0
 _POLL_SECONDS = 0.1
+# No wait is longer without a line that says for what.
+_SILENT_SECONDS = 10.0
 # Has the id of the process that a child must not outlive.
 _PARENT = "JAXDL_PARENT"
 
@@ -95,6 +100,18 @@ def say(name: str):
     sys.stdout.flush()
     print(f"interrupted by {name}; run the same command again to continue", file=sys.stderr)
     sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+  """Says what this process is waiting for, once the block has taken ten seconds."""
+  timer = threading.Timer(_SILENT_SECONDS, _LOGGER.warning, ("waiting for %s", what))
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,10 @@
 """Runs on workers of Dask, which die now and then, against the same run in one process."""
 
+import contextlib
 import json
+import logging
 import os
+import pydoc
 import signal
 import subprocess
 import sys
@@ -86,9 +89,14 @@ def test_workers_that_are_killed_change_nothing(finished, tmp_path):
 
 
 def test_there_is_no_scheduler(tmp_path, run_module):
+  file = tmp_path / "no.json"
+  file.write_text('{"address": 5}')
   for flag, message in (
     ("--scheduler_file=nowhere.json", "at nowhere.json: OSError: no such file"),
+    (f"--scheduler_file={file}", "no.json: ValueError: no scheduler has written this file"),
     ("--scheduler=nonsense://x", "no Dask cluster with workers at nonsense://x"),
+    ("--scheduler=tcp://127.0.0.1:65536", "ValueError: there is no port 65536"),
+    ("--scheduler=", "--scheduler is empty"),
   ):
     result = run_module(*SHORT_RUN[2:], f"--workdir={tmp_path / 'run'}", "--executor=dask", flag)
     assert result.returncode == 2
@@ -107,6 +115,34 @@ def threads():
     distributed.Client(local) as client,
   ):
     yield dask_lib.Cluster(client, is_own=False)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("num_workers", [None, 0])
+def test_no_wait_for_a_cluster_is_silent_or_for_ever(num_workers, monkeypatch, caplog):
+  """For a scheduler that is none, and for one without workers."""
+  monkeypatch.setattr(interrupts, "_SILENT_SECONDS", 0.0)
+  monkeypatch.setattr(dask_lib, "_ATTEMPT_SECONDS", 0.2)
+  monkeypatch.setattr(dask_lib, "_CONNECT_SECONDS", 0.1)
+  monkeypatch.setattr(logging.getLogger("jaxdl"), "propagate", True)
+  with contextlib.ExitStack() as stack:
+    address = "tcp://127.0.0.1:1"
+    if num_workers is not None:
+      cluster = distributed.LocalCluster(
+        n_workers=0, processes=False, protocol="tcp", dashboard_address=None
+      )
+      address = stack.enter_context(cluster).scheduler_address
+    stack.enter_context(pytest.raises(InputError, match=f"no Dask cluster .* at {address}"))
+    with dask_lib.connect(address):
+      pass
+  assert f"waiting for {'the Dask scheduler' if num_workers is None else 'workers'}" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_that_cannot_import_the_library_is_one_line(threads, monkeypatch):
+  monkeypatch.setattr(pydoc, "locate", lambda name: None)
+  with pytest.raises(InputError, match=r"a worker cannot run jaxdl.*no module named jaxdl\."):
+    _ = dask_lib.Cluster(threads._client, is_own=False).device
 
 
 def _chunks(num_chunks):

@@ -213,6 +213,12 @@ def test_what_happens_to_one_process_ends_the_others_with_a_line(tmp_path, event
   assert "Terminating" not in text
 
 
+def test_a_coordinator_that_is_not_there_is_one_line(monkeypatch):
+  monkeypatch.setattr(hosts, "_JOIN_SECONDS", 0)
+  with pytest.raises(InputError, match="process 0 cannot be reached at 127"):
+    hosts.join("127.0.0.1:1", 2, 1)
+
+
 def test_processes_notice_what_is_wrong(monkeypatch):
   """That one is about another run, has failed, or is gone."""
 

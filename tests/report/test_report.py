@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import json
+import os
 import re
 import shutil
 import types
@@ -486,8 +487,9 @@ def test_the_report_begins_with_what_differs(
     with report.Workdir(tmp_path, experiment, resume_anyway=True) as directory:
       directory.claim(blobs, [], kind)
       directory.store.commit_chunk(chunk, {"x": np.zeros(1)})
-      directory.commit(experiment, blobs, trained, verdicts)
-    return (tmp_path / "report.md").read_text().partition(f"# {experiment.question}")[2]
+      origin = directory._provenance(blobs, trained)
+    text = report.render(experiment, trained, verdicts, origin, [], [])
+    return text.partition(f"# {experiment.question}")[2]
 
   assert "resume" not in go_on("g0-s0x2-a0x3")
   monkeypatch.setattr(jax, "__version__", "9.9.9")
@@ -552,6 +554,14 @@ def test_a_report_that_somebody_has_edited_is_refused_and_stays(
       report.Workdir(path, experiment, overwrite=overwrite)
   assert {p.name for p in path.iterdir()} == FILES
   assert (path / "report.md").read_text().endswith("my notes")
+
+
+def test_a_folder_may_have_any_name(tmp_path, experiment, blobs, trained, verdicts):
+  """Such as one that is no UTF-8."""
+  path = tmp_path / os.fsdecode(b"\xff")
+  with report.Workdir(path, experiment) as directory:
+    directory.commit(experiment, blobs, trained, verdicts)
+  assert {p.name for p in path.iterdir()} == FILES - {"tables"}
 
 
 def test_a_failed_run_leaves_nothing(tmp_path, experiment):

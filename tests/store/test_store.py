@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from jaxdl.errors import InputError
-from jaxdl.store import files, leases, store
+from jaxdl.store import files, interrupts, leases, store
 
 _ARRAYS = st.dictionaries(
   st.text("abc/xyz019 é", min_size=1, max_size=12).filter(lambda name: name != "sha256"),
@@ -391,13 +391,17 @@ def test_a_folder_is_one_process_s_at_a_time(tmp_path, has_flock, monkeypatch):
   with files.Lock(folder):
     with pytest.raises(InputError, match=r"is in use by process \d+ on"):
       files.Lock(folder)
-    assert (folder / (".lock" if has_flock else ".lock.lease")).exists()
+    lock = folder / (".lock" if has_flock else ".lock.lease")
+    left = lock.read_text()
   assert not folder.exists()  # nothing came of it
   with files.Lock(folder):
     (folder / "result").write_text("x")
   with files.Lock(folder):
     pass
   assert [p.name for p in folder.iterdir()] == ["result"]
+  lock.write_text(re.sub(r"process \d+", "process 999999999", left))  # it was killed
+  with files.Lock(folder):
+    assert lock.read_text().startswith(f"process {os.getpid()} on")
 
 
 # Each process checks in its own files again and again; whoever is refused tries again.
@@ -428,16 +432,17 @@ def test_four_processes_do_not_mix_their_files(tmp_path):
 
 
 def test_a_wait_for_a_lock_is_said(tmp_path, monkeypatch, caplog):
-  monkeypatch.setattr(files, "_SILENT_SECONDS", 0.0)
-  monkeypatch.setattr(logging.getLogger("jaxdl"), "propagate", True)
-  here = f"process {os.getpid()} on"
   lock = files.exclusive(tmp_path / "lock")
   lock.__enter__()
+  monkeypatch.setattr(interrupts, "_SILENT_SECONDS", 0.0)
+  monkeypatch.setattr(logging.getLogger("jaxdl"), "propagate", True)
   timer = threading.Timer(0.5, lock.__exit__, (None, None, None))
   timer.start()
-  with caplog.at_level(logging.INFO, "jaxdl"), files.exclusive(tmp_path / "lock"):
+  with caplog.at_level(logging.WARNING, "jaxdl"), files.exclusive(tmp_path / "lock"):
     pass
-  assert [r.getMessage().startswith(f"waiting for {here}") for r in caplog.records] == [True]
+  assert [
+    r.getMessage().startswith("waiting for the process that has") for r in caplog.records
+  ] == [True]
 
 
 def test_a_lease_is_taken_over_from_who_has_ended(tmp_path, monkeypatch):
@@ -601,6 +606,12 @@ def test_killed_at_any_moment_what_is_there_can_still_be_replaced(tmp_path, monk
     if done:
       break
   assert when > 5
+
+
+@pytest.mark.parametrize("length", [256, 5000])
+def test_a_path_that_is_too_long_is_one_line(tmp_path, length):
+  with pytest.raises(InputError, match="File name too long"):
+    files.Lock(tmp_path / ("a" * length))
 
 
 def test_a_file_that_is_no_lock_is_left_alone(tmp_path):
