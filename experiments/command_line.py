@@ -6,14 +6,12 @@ A config is read only here, into the frozen `Experiment`, which rejects unknown 
 import dataclasses
 import logging
 import os
-import pathlib
 import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
@@ -22,7 +20,7 @@ from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, one_line, show, unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.population import hosts
+from jaxdl.population import environment, hosts
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
 from jaxdl.store import interrupts
@@ -397,20 +395,8 @@ def _configure_jax():
   for name in ("jax", "matplotlib"):  # matplotlib announces each new list of fonts
     logging.getLogger(name).setLevel(logging.WARNING)
   cache = data.cache_root()
-  if cache is not None and _is_writable(cache / "programs"):
-    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    # Cache every program, also those that compile within a second: there are many.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _is_writable(folder: pathlib.Path) -> bool:
-  """Whether a folder can be used; otherwise JAX would warn about each program it cannot cache."""
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError:
-    return False
-  return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+  if cache is not None:
+    environment.cache_programs(cache / "programs")
 
 
 def _print_result(experiment: Experiment, result: launch.RunResult):
