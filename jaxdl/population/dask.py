@@ -15,6 +15,7 @@ import os
 import pathlib
 import pydoc
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -342,6 +343,24 @@ def _connect(distributed: Any, scheduler: str | None, scheduler_file: str | None
       interrupts.check()
 
 
+def _create_security(distributed: Any, folder: pathlib.Path) -> Any:
+  """Makes a key and a certificate for one cluster. Raises OSError or ValueError."""
+  key, certificate = folder / "key.pem", folder / "certificate.pem"
+  curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+  files_of = ("-keyout", str(key), "-out", str(certificate))
+  command = ["openssl", "req", "-x509", *curve, *files_of, "-days", "365", "-subj", "/CN=jaxdl"]
+  made = subprocess.run(command, capture_output=True, text=True, check=False)
+  if made.returncode:
+    raise ValueError(f"openssl makes no key: {made.stderr.strip()}")
+  roles = ("client", "scheduler", "worker")
+  return distributed.Security(
+    require_encryption=True,
+    tls_ca_file=str(certificate),
+    **{f"tls_{role}_key": str(key) for role in roles},
+    **{f"tls_{role}_cert": str(certificate) for role in roles},
+  )
+
+
 def _read_address(scheduler_file: str | None) -> str:
   """Returns the address of the scheduler that wrote a file. Raises OSError or ValueError."""
   if scheduler_file is None or not os.path.isfile(scheduler_file):
@@ -367,14 +386,21 @@ def _wait_for(what: str, condition: Callable[[], bool], seconds: float):
 
 
 def _local_cluster(distributed: Any, stack: contextlib.ExitStack, num_workers: int | None) -> Any:
-  """Starts a cluster that only this machine can reach, on its loopback interface."""
+  """Starts a cluster that only this process can use, on the loopback interface."""
   import dask
 
   # Not all that Dask writes goes to its local directory.
   folder = stack.enter_context(interrupts.temporary_folder("jaxdl-dask-"))
-  stack.enter_context(dask.config.set({"temporary-directory": folder}))
+  # Nor is all that it listens for protected by a key: nothing is served over HTTP.
+  roles = ("scheduler", "worker", "nanny")
+  routes: dict[str, Any] = {f"distributed.{role}.http.routes": [] for role in roles}
+  stack.enter_context(dask.config.set({"temporary-directory": folder, **routes}))
+  # Any account of this machine could otherwise run code on the workers.
+  security = _create_security(distributed, pathlib.Path(folder))
   with interrupts.spared():
     return distributed.LocalCluster(
+      security=security,
+      protocol="tls://",
       n_workers=num_workers or len(_accelerators()) or devices.num_cores(),
       threads_per_worker=1,
       host="127.0.0.1",

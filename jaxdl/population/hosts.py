@@ -82,7 +82,9 @@ def join(coordinator: str, num_processes: int, process_id: int):
       devices.
     LostError: another process has already ended.
   """
-  if process_id > 0:
+  if process_id == 0:
+    _check_address(coordinator)
+  else:
     with interrupts.waiting(f"process 0 at {coordinator}"):
       _await(coordinator)
   # JAX would take SIGTERM for itself, and only note it.
@@ -91,6 +93,7 @@ def join(coordinator: str, num_processes: int, process_id: int):
     with interrupts.waiting(f"the other processes, which connect to {coordinator}"):
       jax.distributed.initialize(
         coordinator_address=coordinator,
+        coordinator_bind_address=coordinator,  # JAX's default is every network of this machine
         num_processes=num_processes,
         process_id=process_id,
         cluster_detection_method="deactivate",  # the arguments say everything
@@ -106,6 +109,20 @@ def join(coordinator: str, num_processes: int, process_id: int):
   there = _exchange(jax.local_device_count())
   if num_devices != num_processes * jax.local_device_count():
     raise InputError(f"all processes need the same number of devices; they have {there.tolist()}")
+
+
+def _check_address(coordinator: str):
+  """Raises InputError unless this machine can listen there; JAX would wait, or abort."""
+  host, _, port = coordinator.rpartition(":")
+  host = host.strip("[]")
+  try:
+    family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+    socket.create_server((host, int(port)), family=family).close()
+  except OSError as error:
+    raise InputError(
+      f"process 0 cannot listen at {coordinator}, which must be an address of its own machine: "
+      f"{error.strerror or error}"
+    ) from error
 
 
 def _await(coordinator: str):

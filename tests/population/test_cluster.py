@@ -1,5 +1,6 @@
 """Runs on workers of Dask, which die now and then, against the same run in one process."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -20,6 +21,7 @@ from jaxdl.population.progress import Progress
 from jaxdl.store import interrupts, store
 
 distributed = pytest.importorskip("distributed")
+comm = pytest.importorskip("distributed.comm")
 
 
 def test_a_cluster_of_its_own(finished, tmp_path):
@@ -44,6 +46,26 @@ def test_a_cluster_of_its_own(finished, tmp_path):
   assert hashes(tmp_path / "run") == hashes(finished)
   origin = json.loads((tmp_path / "run" / "provenance.json").read_text())
   assert origin["num_workers"] == len(os.sched_getaffinity(0))
+
+
+def test_nobody_else_can_use_a_cluster_of_this_machine(tmp_path):
+  """Without its key: neither without any, nor with one of somebody's own."""
+  other = dask_lib._create_security(distributed, tmp_path).get_connection_args("client")
+
+  async def reach(address, **arguments):
+    connection = await comm.connect(address, timeout=3, **arguments)
+    await connection.close()
+
+  with dask_lib.connect(num_workers=1) as cluster:
+    client = cluster._client
+    (worker,) = client.scheduler_info()["workers"].values()
+    for address in (client.scheduler.address, worker["nanny"], *client.nthreads()):
+      assert address.startswith("tls://127.0.0.1:")
+      asyncio.run(reach(address, **client.security.get_connection_args("client")))
+      with pytest.raises(OSError, match=r"."):
+        asyncio.run(reach(address, **other))
+      with pytest.raises(OSError, match=r"."):
+        asyncio.run(reach(address.replace("tls", "tcp")))
 
 
 def _spawn(*command):

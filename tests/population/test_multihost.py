@@ -43,6 +43,11 @@ interrupts.install()
 coordinator, place, event = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 hosts.join(coordinator, 2, place)
 assert hosts._exchange(place).tolist() == [0, 1]
+own = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+for kind in ("tcp", "tcp6"):
+  for _, address, _, state, *_, inode in (line.split()[:10] for line in open(f"/proc/net/{kind}")):
+    if state == "0A" and any(file.endswith(f"socket:[{inode}]") for file in own):  # it listens
+      assert address.split(":")[0].endswith("0100007F"), address
 if (event, place) == ("killed", 1):
   os.kill(os.getpid(), signal.SIGKILL)
 if (event, place) == ("failed", 0):
@@ -211,6 +216,13 @@ def test_what_happens_to_one_process_ends_the_others_with_a_line(tmp_path, event
   assert text.count("error: another process of this run has ended") == 1
   assert "Traceback" not in text
   assert "Terminating" not in text
+
+
+def test_process_0_listens_where_it_is_told_to():
+  with socket.create_server(("127.0.0.1", 0)) as taken:
+    for host, port in (("192.0.2.1", 1), ("127.0.0.1", taken.getsockname()[1])):
+      with pytest.raises(InputError, match=f"process 0 cannot listen at {host}:{port}, "):
+        hosts.join(f"{host}:{port}", 2, 0)
 
 
 def test_a_coordinator_that_is_not_there_is_one_line(monkeypatch):
