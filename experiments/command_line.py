@@ -57,7 +57,7 @@ _EXECUTOR = flags.DEFINE_enum(
   "executor",
   "local",
   list(launch.EXECUTORS),
-  "What trains: this process, Dask workers, or several processes (multihost).",
+  "What trains: this process, Dask workers, tasks of an array, or one program on several hosts.",
 )
 _SCHEDULER = flags.DEFINE_string(
   "scheduler", None, "Address of the Dask scheduler (default: a cluster on this machine)."
@@ -73,6 +73,13 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 )
 _PROCESS_ID = flags.DEFINE_integer(
   "process_id", None, "Number of this process, from 0; process 0 writes the report.", lower_bound=0
+)
+
+_INDEX = flags.DEFINE_integer(
+  "index", None, "Number of this task, from 0, with --executor=array.", lower_bound=0
+)
+_COUNT = flags.DEFINE_integer(
+  "count", None, "Number of tasks, with --executor=array.", lower_bound=1
 )
 
 _PATHS = tuple(flag.name for flag in (_CONFIG, WORKDIR, DATA_DIR, _SCHEDULER_FILE))
@@ -187,6 +194,7 @@ def run_experiment(script: Script, experiment: Experiment):
     executor=_EXECUTOR.value,
     scheduler=_SCHEDULER.value,
     scheduler_file=_SCHEDULER_FILE.value,
+    place=(_INDEX.value or 0, _COUNT.value or 1),
     checkpoint_every=_CHECKPOINT_EVERY.value or None,
     observe=script.observe,
     keep_logits=script.keep_logits,
@@ -301,7 +309,7 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
       _fail(f"--{flag.name} is missing")
   if not WORKDIR.value:
     _fail("--workdir is empty")
-  mistake = _multihost_mistake()
+  mistake = _array_mistake() or _multihost_mistake()
   if mistake is not None:
     _fail(mistake)
   _configure_jax()
@@ -311,6 +319,17 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
 def _read_flags(argv: list[str]) -> list[str]:
   _ARGUMENTS[:] = argv
   return flags.FLAGS(argv)
+
+
+def _array_mistake() -> str | None:
+  """Returns what is wrong with the flags of `--executor=array`, in one line."""
+  for flag in (_INDEX, _COUNT):
+    if (flag.value is not None) != (_EXECUTOR.value == "array"):
+      needs = (f"--{flag.name}", "--executor=array")
+      return "{} needs {}".format(*(needs if flag.value is not None else reversed(needs)))
+  if _EXECUTOR.value == "array" and _INDEX.value >= _COUNT.value:
+    return f"--index must be less than --count={_COUNT.value}"
+  return None
 
 
 def _multihost_mistake() -> str | None:

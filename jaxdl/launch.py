@@ -17,9 +17,9 @@ import jax
 from jaxdl import experiment as experiment_lib
 from jaxdl import report, stats
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError
+from jaxdl.errors import InputError, check_integer
 from jaxdl.experiment import Experiment
-from jaxdl.population import devices, hosts, local, plan
+from jaxdl.population import array, devices, hosts, local, plan
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.local import Execute
 from jaxdl.population.programs import Observer
@@ -28,7 +28,7 @@ from jaxdl.population.results import Population
 from jaxdl.store import interrupts
 from jaxdl.store.store import Store
 
-EXECUTORS = ("local", "dask", "multihost")
+EXECUTORS = ("local", "dask", "array", "multihost")
 
 
 class RunResult(NamedTuple):
@@ -58,6 +58,7 @@ def run(
   executor: str = "local",
   scheduler: str | None = None,
   scheduler_file: str | None = None,
+  place: tuple[int, int] = (0, 1),
   checkpoint_every: int | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
@@ -73,11 +74,13 @@ def run(
     overwrite: start anew, and replace any run in the workdir.
     resume_anyway: continue the run in the workdir although versions, devices or statistics differ.
     partial: train nothing; report what is trained so far, in the subfolder `partial`.
-    executor: what trains, one of `EXECUTORS`: "local" (this process), "dask" (Dask workers) or
+    executor: what trains, one of `EXECUTORS`: "local" (this process), "dask" (Dask
+      workers), "array" (this process and others that are called alike, with another `place`) or
       "multihost" (several processes; each calls `jaxdl.population.hosts.join` first, then process 0
       calls `run` and the others `follow`).
     scheduler: address of the Dask scheduler; None: a cluster on this machine.
     scheduler_file: file that the Dask scheduler wrote, in place of its address.
+    place: with the executor "array", the index of this process and the number of processes.
     checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
     observe: records more about every member; see `jaxdl.population.programs.Observer`.
     keep_logits: keep every member's logits on the test set.
@@ -91,6 +94,8 @@ def run(
   """
   if executor not in EXECUTORS:
     raise InputError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
+  if executor == "array":
+    _check_place(place, overwrite)
   options = {"observe": observe, "keep_logits": keep_logits, "checkpoint_every": checkpoint_every}
   with (
     report.Workdir(
@@ -99,6 +104,7 @@ def run(
       overwrite=overwrite,
       resume_anyway=resume_anyway,
       partial=partial,
+      shared=executor == "array" and not partial,
     ) as directory,
     interrupts.interruptible(),
   ):
@@ -110,6 +116,7 @@ def run(
       dataset,
       experiment_lib.Source(experiment.dumps(), _absolute(data_dir), dataset.checksum),
       (scheduler, scheduler_file),
+      place,
       options,
     ) as (kind, execute):
       groups = experiment_lib.plan_groups(experiment, dataset, kind)
@@ -120,8 +127,9 @@ def run(
     interrupts.check()
     shown = population if choose is None else choose(experiment, population)
     verdicts = experiment_lib.compare(experiment, shown)
-    extra = report.Extra() if analyze is None else analyze(experiment, dataset, population)
-    directory.commit(experiment, dataset, population, verdicts, extra, shown)
+    if directory.take_to_report():
+      extra = report.Extra() if analyze is None else analyze(experiment, dataset, population)
+      directory.commit(experiment, dataset, population, verdicts, extra, shown)
   answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)), shown)
   return RunResult(population, verdicts, answer, directory.path)
 
@@ -157,6 +165,15 @@ def follow(
     hosts.train_across_hosts(dataset, store, settings, groups, chunks, Progress())
 
 
+def _check_place(place: tuple[int, int], overwrite: bool):
+  check_integer("count", place[1], 1)
+  check_integer("index", place[0], 0, place[1] - 1)
+  if overwrite:
+    raise InputError(
+      "one process of an array must not start anew what others have begun; choose another workdir"
+    )
+
+
 @contextlib.contextmanager
 def _executing(
   executor: str,
@@ -164,6 +181,7 @@ def _executing(
   dataset: Dataset,
   source: experiment_lib.Source,
   scheduler: tuple[str | None, str | None],
+  place: tuple[int, int],
   options: dict[str, Any],
 ) -> Iterator[tuple[DeviceKind, Execute | None]]:
   """Yields the kind of device to plan for, and the executor; None: workers of this process."""
@@ -180,6 +198,9 @@ def _executing(
   execute = {
     "local": None,
     "partial": functools.partial(local.read_committed, store),
+    "array": functools.partial(
+      array.train_share, dataset, devices.workers(), store, options, place
+    ),
     "multihost": functools.partial(hosts.train_across_hosts, dataset, store, settings),
   }[executor]
   yield devices.kind_of(jax.local_devices()[0]), execute

@@ -1,5 +1,6 @@
 """Workers of this process: threads that take chunks from one list and never wait for each other."""
 
+import functools
 import logging
 import threading
 import traceback
@@ -71,27 +72,35 @@ def train_here(
   """
   trainer = Trainer(dataset, groups, workers, store=store, progress=progress, **settings)
   failures: dict[Chunk, str] = {}
-
-  def train_chunk(chunk, device, stop):
-    for attempt in range(1, ATTEMPTS + 1):
-      try:
-        return trainer.train(chunk, device, stop)
-      except (InputError, StoppedError):
-        raise
-      except Exception as error:
-        if store is None:
-          raise
-        failures[chunk] = note_failure(store, chunk, error, f"attempt {attempt} of {ATTEMPTS}")
-    return None
-
   try:
-    trained = share(chunks, workers, train_chunk)
+    trained = share(chunks, workers, functools.partial(attempt, trainer, store, failures))
   finally:
     trainer.close()
   results = {c: result for c, result in zip(chunks, trained, strict=True) if result is not None}
   failed = {chunk: failures[chunk] for chunk in chunks if chunk not in results}
   split = store.split_chunks() if store is not None else sorted(trainer.split_chunks)
   return Outcome(results, failed, len(workers), trainer.compile_seconds, split)
+
+
+def attempt(
+  trainer: Trainer,
+  store: Store | None,
+  failures: dict[Chunk, str],
+  chunk: Chunk,
+  device: jax.Device,
+  stop: threading.Event,
+) -> ChunkResult | None:
+  """Trains a chunk, up to `ATTEMPTS` times; then notes why it failed, and returns None."""
+  for number in range(1, ATTEMPTS + 1):
+    try:
+      return trainer.train(chunk, device, stop)
+    except (InputError, StoppedError):
+      raise
+    except Exception as error:
+      if store is None:
+        raise
+      failures[chunk] = note_failure(store, chunk, error, f"attempt {number} of {ATTEMPTS}")
+  return None
 
 
 def read_committed(

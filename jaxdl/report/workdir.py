@@ -45,6 +45,8 @@ CONFIG_FILE = "config.json"
 MEMBERS_FILE = "members.csv"
 PROVENANCE_FILE = "provenance.json"
 _PARTIAL = "partial"
+# How long one of several processes waits while another one reports.
+_PATIENCE_SECONDS = 600.0
 # What may differ from the run that is there if somebody insists: what decides no member's settings.
 _OF_NO_MEMBER = re.compile(
   r"environment(\.(jax|jaxlib|jaxdl|source))?|device_kind|programs(\..*)?|"
@@ -96,6 +98,7 @@ class Workdir:
     overwrite: bool = False,
     resume_anyway: bool = False,
     partial: bool = False,
+    shared: bool = False,
   ):
     """Claims the directory, creating it where it is not there.
 
@@ -108,6 +111,7 @@ class Workdir:
         report begins with what differs. What decides what a member is must not differ.
       partial: report what is trained so far, in a folder `partial` of its own, also while another
         process trains on.
+      shared: other processes train and report the same run; see `take_to_report`.
 
     Raises:
       InputError: where the directory cannot be written, is in use, holds another run, or has
@@ -128,7 +132,8 @@ class Workdir:
       if self.store.read_identity() is None:
         raise InputError(f"no run has begun in workdir {str(self.path)!r}: nothing to report")
       self.path /= _PARTIAL  # the report's own folder, and lock
-    self._lock = files.Lock(self.path)
+    self._shared = shared
+    self._lock: files.Lock | None = files.Lock(self.path, _PATIENCE_SECONDS if shared else 0.0)
     try:
       files.check_replaceable(self.path, _NAMES, PROVENANCE_FILE)
       if overwrite and not partial:
@@ -136,8 +141,15 @@ class Workdir:
       else:
         self._check_config()
     except BaseException:
-      self._lock.release()
+      self._release()
       raise
+    if shared:
+      self._release()
+
+  def _release(self):
+    if self._lock is not None:
+      self._lock.release()
+      self._lock = None
 
   def _check_config(self):
     running = self.store.read_identity()
@@ -188,7 +200,7 @@ class Workdir:
       "keep_logits": keep_logits,
       "programs": {str(group.number): _program_identity(group) for group in groups},
     }
-    there = self.store.join() if self._partial else self.store.claim(identity)
+    there = self.store.join() if self._partial else self.store.claim(identity, self._shared)
     different = self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
     if not self._partial:  # which trains nothing
       self.store.note_continuation(different)
@@ -215,7 +227,19 @@ class Workdir:
 
   def __exit__(self, *_):
     self.store.close()
-    self._lock.release()
+    self._release()
+
+  def take_to_report(self) -> bool:
+    """Returns whether the report is left to this process, after locking a shared directory.
+
+    Raises:
+      InputError: another process has locked it for too long.
+    """
+    if not self._shared:
+      return True
+    self._lock = files.Lock(self.path, _PATIENCE_SECONDS)
+    file = self.path / CONFIG_FILE  # the last of a report
+    return not file.exists() or file.stat().st_mtime < self.store.newest_change()
 
   def commit(
     self,

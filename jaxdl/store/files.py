@@ -240,12 +240,29 @@ def exclusive(file: pathlib.Path) -> Iterator[None]:
 class Lock:
   """A folder that belongs to this process until it is released or the process dies."""
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path, patience: float = 0.0):
     """Locks the folder, and creates it if it does not exist.
+
+    Args:
+      folder: the folder.
+      patience: how long to wait for another process that holds it, in seconds.
 
     Raises:
       InputError: another process holds it, it cannot be written, or its lock is some other file.
     """
+    last = time.monotonic() + patience
+    with interrupts.waiting(f"the process that has locked {str(folder)!r}"):
+      while True:
+        try:
+          self._acquire(folder)
+          return
+        except InputError as error:
+          if not isinstance(error.__cause__, BlockingIOError) or time.monotonic() >= last:
+            raise
+        interrupts.check()
+        time.sleep(0.1)
+
+  def _acquire(self, folder: pathlib.Path):
     with naming(folder):
       self._created = [path for path in (folder, *folder.parents) if not path.exists()]
     self._file = folder / _LOCK
@@ -260,7 +277,7 @@ class Lock:
           raise InputError(
             f"workdir {str(folder)!r} is in use by {error.__cause__.strerror}; wait for it, or "
             "choose another workdir"
-          ) from error
+          ) from error.__cause__
         # Another process that failed may just have deleted the folder, which it had created.
         is_last = attempt == _LOCK_ATTEMPTS - 1
         if is_last or not isinstance(error.__cause__, FileNotFoundError):

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from jaxdl.errors import InputError, brief
-from jaxdl.store import files
+from jaxdl.store import files, leases
 
 _LOGGER = logging.getLogger("jaxdl")
 _CHECKSUM = "sha256"
@@ -146,11 +146,12 @@ class Store:
 
   # --- Which run this is ---
 
-  def claim(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+  def claim(self, identity: Mapping[str, Any], shared: bool = False) -> dict[str, Any]:
     """Claims the folder for a run, unless another run has claimed it.
 
     Args:
       identity: everything that the results depend on.
+      shared: other processes may be writing to the folder.
 
     Returns:
       The identity of the run that claimed the folder first; `identity` if this one did. The caller
@@ -164,7 +165,8 @@ class Store:
       self._check_made()
       self._write(self.folder / "run.json", json.dumps(identity, indent=2) + "\n")
     claimed = self.join()
-    self._sweep()
+    if not shared:
+      self._sweep()
     return dict(identity) if claimed is None else claimed
 
   def join(self) -> dict[str, Any] | None:
@@ -319,6 +321,29 @@ class Store:
     for folder in self.folder.glob("checkpoints/*"):
       if self.has_chunk(folder.name):
         self._delete_checkpoints(folder.name)
+
+  def newest_change(self) -> float:
+    """Returns when a chunk was last committed or failed, by the clock of the disk; 0: never."""
+    files_of = [*self.folder.glob("chunks/[!.]*"), *self.folder.glob("failures/[!.]*")]
+    return max((path.stat().st_mtime for path in files_of), default=0.0)
+
+  def lease(self, name: str) -> leases.Lease:
+    """Takes the lease of a chunk, for processes that share out the chunks of a run.
+
+    Raises:
+      BlockingIOError: another process has it.
+      InputError: it cannot be written.
+    """
+    try:
+      return leases.Lease(self.lease_file(name))
+    except BlockingIOError:
+      raise
+    except OSError as error:
+      raise InputError(f"cannot write to {str(self.folder)!r}: {error.strerror}") from error
+
+  def lease_file(self, name: str) -> pathlib.Path:
+    """Returns the file of `lease`, which is there while a process has it, and if it was killed."""
+    return self.folder / "locks" / f"{name}.lease"
 
   def log_resumption(self, names: Sequence[str]):
     """Logs in one line how many of the chunks are done or have begun, if any."""

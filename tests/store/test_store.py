@@ -454,10 +454,11 @@ def test_a_lease_is_taken_over_from_who_has_ended(tmp_path, monkeypatch):
   assert not file.exists()
 
   ended = subprocess.Popen(["true"])
-  ended.wait()
-  file.write_text(f"process {ended.pid} on {leases._host()}, {'0' * 32}\n")
-  with leases.Lease(file) as lease:
-    assert lease.is_held()
+  for wait in (lambda: os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT), ended.wait):
+    wait()
+    file.write_text(f"process {ended.pid} on {leases._host()}, {'0' * 32}\n")
+    with leases.Lease(file) as lease:
+      assert lease.is_held()
   # Nobody knows of a process on another machine, but that it renews its lease.
   file.write_text(f"process {ended.pid} on another, {'0' * 32}\n")
   with pytest.raises(BlockingIOError, match="on another"):
