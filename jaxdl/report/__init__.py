@@ -4,9 +4,10 @@ Read `workdir.py` first. Matplotlib and pandas are imported where they are used:
 first need not wait for them.
 
 Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe,
-stats, store.
+stats, store, train.
 """
 
+from jaxdl.report.finished import FinishedRun, read_run
 from jaxdl.report.markdown import (
   RUN,
   beside_table,
@@ -25,6 +26,7 @@ __all__ = (
   "CONFIG_FILE",
   "RUN",
   "Extra",
+  "FinishedRun",
   "Workdir",
   "beside_table",
   "curves_table",
@@ -35,6 +37,7 @@ __all__ = (
   "number",
   "per_class_table",
   "provenance",
+  "read_run",
   "render",
   "text_table",
   "verdict_rows",

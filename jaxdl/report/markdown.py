@@ -63,6 +63,7 @@ def render(
   primary = next(iter(experiment.margins))
   parts = [
     f"# {escape(experiment.question)}",
+    _anyway_text(origin),
     _partial_text(population),
     f"**{escape(experiment_lib.answer(verdicts, primary, population))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
@@ -91,6 +92,33 @@ def _classes_text(population: Population) -> str:
   if not population.has_classes:
     return ""
   return f"The classes are {escape(', '.join(population.class_names))}. "
+
+
+def _anyway_text(origin: dict[str, Any]) -> str:
+  """Says in what a run that was continued differs from how it began; empty if in nothing."""
+  now, records = origin.get("resumed_anyway", []), origin.get("continued", [])
+  if not now and not records:
+    return ""
+  lines = ["**This run was continued with `--resume_anyway` although something differed.**", ""]
+  if now:
+    lines.append(f"- This report: {escape('; '.join(now))}.")
+  for number, record in enumerate(records):
+    lines += [
+      f"- Trained {'then' if number else 'first'}: {_names(record['done'], records[:number])}"
+    ]
+    if record["begun"]:
+      lines[-1] += f" Begun, and continued by the next: {_names(record['begun'])}"
+    lines.append(f"- From then on: {escape('; '.join(record['differences']) or 'as it began')}.")
+  return "\n".join(lines)
+
+
+def _names(names: Sequence[str], before: Sequence[dict[str, Any]] = ()) -> str:
+  """Lists chunks, except those that were already done in earlier records."""
+  known = {name for record in before for name in record["done"]}
+  fresh = [name for name in names if name not in known]
+  more = f" and {len(fresh) - 20} more" if len(fresh) > 20 else ""
+  what = f"chunks {', '.join(fresh[:20])}{more}" if len(fresh) > 1 else "".join(fresh[:1])
+  return f"{escape(what or 'no chunk')}."
 
 
 def _partial_text(population: Population) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
-from jaxdl.store import files
+from jaxdl.store import files, interrupts
 from jaxdl.store import store as store_lib
 
 if TYPE_CHECKING:
@@ -50,15 +51,24 @@ from jaxdl.report.tables import (
 )
 
 CONFIG_FILE = "config.json"
-_PROVENANCE = "provenance.json"
+MEMBERS_FILE = "members.csv"
+PROVENANCE_FILE = "provenance.json"
 _PARTIAL = "partial"
+# How long one of several processes waits while another one reports.
+_PATIENCE_SECONDS = 600.0
+# What may differ from the run that is there if somebody insists: what decides no member's settings.
+_OF_NO_MEMBER = re.compile(
+  r"environment(\.(jax|jaxlib|jaxdl|source))?|device_kind|programs(\..*)?|"
+  r"config\.(question|alpha|num_resamples|reference|target_loss|num_seeds|chunk_size|slice_size|"
+  r"margins(\..*)?)"
+)
 _REFUSE = "choose another workdir, or replace what is there with --overwrite"
 _NAMES = (
   CONFIG_FILE,
   FIGURES,
   PARAMS,
   TABLES,
-  "members.csv",
+  MEMBERS_FILE,
   "per_class.csv",
   "curves.parquet",
   "confusion.npz",
@@ -98,6 +108,7 @@ class Workdir:
     overwrite: bool = False,
     resume_anyway: bool = False,
     partial: bool = False,
+    shared: bool = False,
   ):
     """Claims the directory, creating it where it is not there.
 
@@ -105,10 +116,12 @@ class Workdir:
       path: the directory.
       experiment: what is about to run. A run of the same experiment goes on where it was.
       overwrite: start anew, whatever is there.
-      resume_anyway: go on with the run that is there although it was another config, another width,
-        layers by another compiler or another JAX; what differs is recorded.
+      resume_anyway: go on with the run that is there although other versions, another kind of
+        device or layers by another compiler trained it, or its statistics or widths differ; the
+        report begins with what differs. What decides what a member is must not differ.
       partial: report what is trained so far, in a folder `partial` of its own, also while another
         process trains on.
+      shared: other processes train and report the same run; see `take_to_report`.
 
     Raises:
       InputError: where the directory cannot be written, is in use, holds another run, or has
@@ -129,16 +142,24 @@ class Workdir:
       if self.store.read_identity() is None:
         raise InputError(f"no run has begun in workdir {str(self.path)!r}: nothing to report")
       self.path /= _PARTIAL  # the report's own folder, and lock
-    self._lock = files.Lock(self.path)
+    self._shared = shared
+    self._lock: files.Lock | None = files.Lock(self.path, _PATIENCE_SECONDS if shared else 0.0)
     try:
-      files.check_replaceable(self.path, _NAMES, _PROVENANCE)
+      files.check_replaceable(self.path, _NAMES, PROVENANCE_FILE)
       if overwrite and not partial:
         self.store.clear()
       else:
         self._check_config()
     except BaseException:
-      self._lock.release()
+      self._release()
       raise
+    if shared:
+      self._release()
+
+  def _release(self):
+    if self._lock is not None:
+      self._lock.release()
+      self._lock = None
 
   def _check_config(self):
     running = self.store.read_identity()
@@ -192,28 +213,46 @@ class Workdir:
       "keep_params": keep_params,
       "programs": {str(group.number): _program_identity(group) for group in groups},
     }
-    there = self.store.join() if self._partial else self.store.claim(identity)
-    self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
+    there = self.store.join() if self._partial else self.store.claim(identity, self._shared)
+    different = self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
+    if not self._partial:  # which trains nothing
+      self.store.note_continuation(different)
 
-  def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]):
-    found = [
-      f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
+  def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Compares two identities; returns the differences that concern how chunks are trained."""
+    found = {
+      name: f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
       for name, old, new in _differences(there, now)
-    ]
-    if found and not self._resume_anyway:
+    }
+    other = [text for name, text in found.items() if not _OF_NO_MEMBER.fullmatch(name)]
+    if other or (found and not self._resume_anyway):
       what = "of another config" if there["config"] != now["config"] else "that differs"
+      rest = "" if other else ", or go on with what is there with --resume_anyway"
       raise InputError(
-        f"workdir {str(self.path)!r} holds a run {what} ({found[0]:.300}); choose another workdir, "
-        "start anew with --overwrite, or go on with what is there with --resume_anyway"
+        f"workdir {str(self.path)!r} holds a run {what} ({[*other, *found.values()][0]:.300}); "
+        f"choose another workdir{',' if rest else ' or'} start anew with --overwrite{rest}"
       )
-    self.resumed_anyway += [text for text in found if text not in self.resumed_anyway]
+    self.resumed_anyway += [text for text in found.values() if text not in self.resumed_anyway]
+    return [text for name, text in found.items() if not name.startswith("config.")]
 
   def __enter__(self) -> "Workdir":
     return self
 
   def __exit__(self, *_):
     self.store.close()
-    self._lock.release()
+    self._release()
+
+  def take_to_report(self) -> bool:
+    """Returns whether the report is left to this process, after locking a shared directory.
+
+    Raises:
+      InputError: another process has locked it for too long.
+    """
+    if not self._shared:
+      return True
+    self._lock = files.Lock(self.path, _PATIENCE_SECONDS)
+    file = self.path / CONFIG_FILE  # the last of a report
+    return not file.exists() or file.stat().st_mtime < self.store.newest_change()
 
   def commit(
     self,
@@ -236,7 +275,7 @@ class Workdir:
     """
     # Without its config a directory is no run, so one that is interrupted while the files move is
     # not taken for one.
-    with files.staging(self.path, _PROVENANCE, last=(CONFIG_FILE,)) as stage:
+    with files.staging(self.path, PROVENANCE_FILE, last=(CONFIG_FILE,)) as stage:
       self._write(stage, experiment, dataset, trained, verdicts, extra, shown or trained)
 
   def _provenance(self, dataset: Dataset, trained: Population) -> dict[str, Any]:
@@ -247,7 +286,8 @@ class Workdir:
       "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
       "total_seconds": round(time.monotonic() - self._clock, 3),
     }
-    return origin | ({"resumed_anyway": self.resumed_anyway} if self.resumed_anyway else {})
+    anyway = {"resumed_anyway": self.resumed_anyway, "continued": self.store.continuations()}
+    return origin | {name: value for name, value in anyway.items() if value}
 
   def _write(self, stage, experiment, dataset, trained, verdicts, extra, shown):
     from jaxdl.report import figures
@@ -255,6 +295,7 @@ class Workdir:
     (stage / FIGURES).mkdir()
     pictures = [*_pictures(experiment, shown, dataset), *extra.pictures]
     for name, _, figure in pictures:
+      interrupts.check()
       figures.save(figure, stage / FIGURES / name)
     if trained.variables is not None:
       params.write(stage / PARAMS, trained)
@@ -266,10 +307,12 @@ class Workdir:
     captions = [(name, caption) for name, caption, _ in pictures]
     text = render(experiment, shown, verdicts, origin, captions, extra.sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
-    _write_json(stage / _PROVENANCE, origin)
+    _write_json(stage / PROVENANCE_FILE, origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
-    members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
-    curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
+    members_table(trained).to_csv(stage / MEMBERS_FILE, index=False, lineterminator="\n")
+    # As bytes: the library that writes them takes no path that is not UTF-8.
+    curves = curves_table(trained).to_parquet(None, index=False)
+    (stage / "curves.parquet").write_bytes(curves)
     if trained.has_classes:
       per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
       np.savez(stage / "confusion.npz", **confusion_arrays(trained))
