@@ -6,7 +6,16 @@ training need not wait for it.
 Imports: errors, optim.
 """
 
+from jaxdl.stats.anytime import compare_anytime, log_e_values
 from jaxdl.stats.scores import AXES, ArmSummary, Scores, paired_differences, std, summarize
+from jaxdl.stats.sequential import (
+  LOOK_EVERY,
+  MIN_BUDGET,
+  compare_looks,
+  looks,
+  nominal_levels,
+  undecided_arms,
+)
 from jaxdl.stats.tests import (
   MAX_EXACT,
   MAX_SEEDS_NEEDED,
@@ -22,8 +31,11 @@ from jaxdl.stats.tests import (
   tost,
 )
 from jaxdl.stats.verdicts import (
+  ANYTIME,
   BETTER,
   EQUIVALENT,
+  FIXED,
+  GROUP_SEQUENTIAL,
   TOO_FEW_SEEDS,
   UNDECIDED,
   WORSE,
@@ -35,11 +47,16 @@ from jaxdl.stats.verdicts import (
 )
 
 __all__ = (
+  "ANYTIME",
   "AXES",
   "BETTER",
   "EQUIVALENT",
+  "FIXED",
+  "GROUP_SEQUENTIAL",
+  "LOOK_EVERY",
   "MAX_EXACT",
   "MAX_SEEDS_NEEDED",
+  "MIN_BUDGET",
   "MIN_PAIRS_EQUIVALENT",
   "NUM_RESAMPLES",
   "TOO_FEW_SEEDS",
@@ -50,11 +67,16 @@ __all__ = (
   "Verdict",
   "check_settings",
   "compare",
+  "compare_anytime",
+  "compare_looks",
   "confidence_bounds",
   "format_seeds_needed",
   "holm",
+  "log_e_values",
+  "looks",
   "min_pairs",
   "min_pairs_equivalent",
+  "nominal_levels",
   "paired_differences",
   "seeds_needed",
   "sentence",
@@ -63,4 +85,5 @@ __all__ = (
   "summarize",
   "to_json",
   "tost",
+  "undecided_arms",
 )

@@ -223,9 +223,23 @@ def paired_differences(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
   Raises:
     InputError: an arm is not among `scores.arms`.
   """
+  differences = differences_by_seed(scores, arm_a, arm_b)
+  return differences[~np.isnan(differences)]  # [n]
+
+
+def differences_by_seed(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
+  """Returns the scores of `arm_a` minus those of `arm_b`, [S], NaN where either has none.
+
+  Raises:
+    InputError: an arm is not among `scores.arms`.
+  """
   for arm in (arm_a, arm_b):
     if arm not in scores.arms:
       raise unknown_name("arm", arm, scores.arms)
-  a, b = (scores.values[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))  # [S] each
-  differences = a - b  # [S], NaN where either diverged
-  return differences[~np.isnan(differences)]  # [n]
+  a, b = (scores.values[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
+  return a - b
+
+
+def count_diverged(scores: Scores, arm: str) -> int:
+  """Returns on how many seeds an arm has no score."""
+  return int(np.isnan(scores.values[:, scores.arms.index(arm)]).sum())

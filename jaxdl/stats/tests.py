@@ -133,16 +133,23 @@ def tost(differences: np.ndarray, margin: float) -> float:
   """
   differences = _check_differences(differences)
   check_margin(margin)
-  n = len(differences)
-  if n < 2:
-    return math.nan
-  distance = abs(mean(differences))
-  if is_constant(differences):
-    return 0.5**n if distance < margin * (1 - ROUNDING) else 1.0
-  from scipy.stats import t
+  return max(tost_sides(differences, margin))
 
-  p = float(t.sf((margin - distance) / (std(differences) / math.sqrt(n)), n - 1))
-  return max(p, 0.5**n)
+
+def tost_sides(differences: np.ndarray, margin: float) -> tuple[float, float]:
+  """Returns the p-values of the two tests of `tost`: of mean <= -margin, and of mean >= margin."""
+  n, centre = len(differences), mean(differences)
+  if n < 2:
+    return math.nan, math.nan
+  distances = np.array([margin + centre, margin - centre])  # from either end, inwards
+  if is_constant(differences):
+    low, high = np.where(distances > margin * ROUNDING, 0.5**n, 1.0)
+  else:
+    from scipy.stats import t
+
+    p = t.sf(distances / (std(differences) / math.sqrt(n)), n - 1)
+    low, high = np.maximum(p, 0.5**n)
+  return float(low), float(high)
 
 
 def confidence_bounds(differences: np.ndarray, alpha: float) -> tuple[float, float]:

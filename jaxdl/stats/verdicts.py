@@ -25,6 +25,7 @@ from jaxdl.stats.scores import (
   ROUNDING,
   ArmSummary,
   Scores,
+  count_diverged,
   mean,
   paired_differences,
   student_interval,
@@ -51,12 +52,18 @@ EQUIVALENT = "equivalent"
 UNDECIDED = "undecided"
 TOO_FEW_SEEDS = "too few seeds"
 
+# How the number of seeds was decided, and with it the test.
+FIXED = "fixed number of seeds"  # `compare`
+GROUP_SEQUENTIAL = "group-sequential"  # `jaxdl.stats.sequential`
+ANYTIME = "betting"  # `jaxdl.stats.anytime`
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
   """How arm a compares with arm b on one metric; see `compare`, and `sentence` for it in words.
 
-  The p-values are NaN where there are too few seeds: nothing is tested then.
+  The p-values are NaN where there are too few seeds, so that nothing is tested, and with the design
+  GROUP_SEQUENTIAL, whose levels differ by look.
 
   Attributes:
     metric: what was measured.
@@ -64,13 +71,13 @@ class Verdict:
     arm_b: the arm it is compared with.
     num_pairs: n, the seeds on which both arms have a score.
     mean_difference: a minus b, in the metric's own unit; NaN where n = 0.
-    ci_low: lower end of its 95% interval (Student t on the differences); NaN where n < 2 or all
-      differences are equal.
+    ci_low: lower end of its interval (Student t on the differences; with another design, see
+      `compare_looks` and `compare_anytime`); NaN where n < 2 or all differences are equal.
     ci_high: upper end of it.
     p_value: of the sign-flip test, for this pair of arms alone.
     p_holm: the same, corrected for all pairs of arms of this metric.
     p_beyond_margin: of the sign-flip test that |difference| is beyond the margin, corrected
-    likewise.
+      likewise.
     p_equivalence: of the equivalence test, corrected for all pairs of arms of this metric.
     margin: the largest difference that counts as none, in the metric's own unit.
     verdict: BETTER, WORSE, EQUIVALENT, UNDECIDED or TOO_FEW_SEEDS.
@@ -80,7 +87,10 @@ class Verdict:
       because an arm diverged.
     num_diverged_a: seeds on which arm a has no score.
     num_diverged_b: seeds on which arm b has no score.
-    num_seeds: S, diverged ones included.
+    num_seeds: S, diverged ones included; of a design with looks, those of the look that decided.
+    confidence: of the interval; of a design with looks, that of all pairs and looks together.
+    design: FIXED, GROUP_SEQUENTIAL or ANYTIME.
+    budget: of a GROUP_SEQUENTIAL design, the largest number of seeds; else None.
   """
 
   metric: str
@@ -101,6 +111,9 @@ class Verdict:
   num_diverged_a: int
   num_diverged_b: int
   num_seeds: int
+  confidence: float = 0.95
+  design: str = FIXED
+  budget: int | None = None
 
 
 def compare(
@@ -151,16 +164,10 @@ def compare(
   check_margin(margin)
   check_alpha(alpha)
   check_num_resamples(num_resamples)
-  if reference is None:
-    pairs = list(itertools.combinations(scores.arms, 2))
-    num_at_margin = len(scores.arms) ** 2 // 4
-  elif reference in scores.arms:
-    pairs = [(arm, reference) for arm in scores.arms if arm != reference]
-    num_at_margin = len(pairs)
-  else:
-    raise unknown_name("reference arm", reference, scores.arms)
+  pairs = arm_pairs(scores, reference)
   if not pairs:
     return []
+  num_at_margin = len(scores.arms) ** 2 // 4 if reference is None else len(pairs)
   differences = [paired_differences(scores, *pair) for pair in pairs]
   if any(len(d) > MAX_EXACT for d in differences):
     check_resolution(num_resamples, len(pairs), alpha)
@@ -174,6 +181,19 @@ def compare(
       pairs, differences, p_values, p_holm, p_beyond, strict=True
     )
   ]
+
+
+def arm_pairs(scores: Scores, reference: str | None) -> list[tuple[str, str]]:
+  """Returns the pairs of arms to compare, in the order of `scores.arms`; see `compare`.
+
+  Raises:
+    InputError: the reference is no arm.
+  """
+  if reference is None:
+    return list(itertools.combinations(scores.arms, 2))
+  if reference not in scores.arms:
+    raise unknown_name("reference arm", reference, scores.arms)
+  return [(arm, reference) for arm in scores.arms if arm != reference]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +252,7 @@ def _verdict(
   n, mean_difference = len(differences), mean(differences)
   p_value, p_holm, p_beyond_margin = p
   p_equivalence = math.nan
-  num_diverged = [_num_diverged(scores, arm) for arm in (arm_a, arm_b)]
+  num_diverged = [count_diverged(scores, arm) for arm in (arm_a, arm_b)]
   needed = None
   if n < family.min_pairs:
     verdict, needed = TOO_FEW_SEEDS, family.seeds_needed(differences)
@@ -269,15 +289,11 @@ def _verdict(
   )
 
 
-def _num_diverged(scores: Scores, arm: str) -> int:
-  return int(np.isnan(scores.values[:, scores.arms.index(arm)]).sum())
-
-
 def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
   """Says a verdict in one plain sentence, without a full stop.
 
   Args:
-    verdict: from `compare`.
+    verdict: from `compare`, `compare_looks` or `compare_anytime`.
     unit: follows the numbers, e.g. "points".
     scale: the numbers are multiplied by it, e.g. 100 to show an accuracy in [0, 1] in points.
   """
@@ -289,15 +305,27 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
   within = f"{scale * verdict.margin:.6g}{suffix}"
   if verdict.verdict == EQUIVALENT:
     text = f"{a} and {b} are equivalent in {metric} within {within}"
-    test = f"equivalence {_format_p(verdict.p_equivalence)}"
   elif verdict.verdict == UNDECIDED:
     text = f"undecided between {a} and {b} in {metric}: {format_seeds_needed(verdict)}"
-    test = f"Holm-corrected {_format_p(verdict.p_holm)}; margin {within}"
   else:
     text = f"{a} is {verdict.verdict} than {b} in {metric}, {_format_size(verdict, within)}"
-    test = f"Holm-corrected {_format_p(verdict.p_holm)}"
-  difference = _format_difference(verdict, scale, suffix)
-  return f"{text} (difference {difference}; {test}){_format_divergence(verdict)}"
+  details = [_format_difference(verdict, scale, suffix), _format_test(verdict)]
+  if verdict.verdict == UNDECIDED:
+    details.append(f"margin {within}")
+  return f"{text} (difference {'; '.join(details)}){_format_divergence(verdict)}"
+
+
+def _format_test(verdict: Verdict) -> str:
+  """Says which test the verdict is from and, where there is one, its p-value."""
+  if verdict.design == GROUP_SEQUENTIAL:
+    at = f"group-sequential test, {verdict.num_seeds} of at most {verdict.budget} seeds"
+    stopped = verdict.verdict != UNDECIDED and verdict.num_seeds != verdict.budget
+    return f"{at}; decided early, so the mean is biased" if stopped else at
+  p = verdict.p_equivalence if verdict.verdict == EQUIVALENT else verdict.p_holm
+  which = "equivalence" if verdict.verdict == EQUIVALENT else "Holm-corrected"
+  if verdict.design == ANYTIME:
+    which = "betting test, corrected"
+  return f"{which} {_format_p(p)}"
 
 
 def _format_size(verdict: Verdict, margin: str) -> str:
@@ -310,9 +338,15 @@ def _format_size(verdict: Verdict, margin: str) -> str:
 def format_seeds_needed(verdict: Verdict) -> str:
   """Says how many seeds an undecided verdict, or one from too few seeds, would need.
 
-  Not that many in all: seeds that were looked at cannot be part of the test that they call for.
+  Not that many in all: seeds that were looked at cannot be part of the test that they call for,
+  unless its design has looks.
   """
   needed, num_pairs = verdict.seeds_needed, verdict.num_pairs
+  if verdict.design == GROUP_SEQUENTIAL:
+    seeds, budget = verdict.num_seeds, verdict.budget
+    return f"after {'all ' if seeds == budget else ''}{seeds} of {budget} seeds"
+  if verdict.design == ANYTIME:
+    return f"after {verdict.num_seeds} seeds, to which more may be added"
   if verdict.verdict == TOO_FEW_SEEDS:
     return f"at least {needed} are needed"
   if needed is None:
@@ -338,8 +372,13 @@ def _format_difference(verdict: Verdict, scale: float, suffix: str) -> str:
   n = verdict.num_pairs
   low, high = scale * verdict.ci_low, scale * verdict.ci_high
   if math.isfinite(low):
-    return f"{_format_interval(low, high)}{suffix}, 95% interval over {n} pairs"
-  equal = f"{scale * verdict.mean_difference:.6g}{suffix} in all {n} pairs"
+    looks = "" if verdict.design == FIXED else " for all pairs of arms and looks"
+    interval = f"{100 * verdict.confidence:g}% interval{looks}"
+    return f"{_format_interval(low, high)}{suffix}, {interval} over {n} pairs"
+  centre = f"{scale * verdict.mean_difference:.6g}{suffix}"
+  if verdict.design == ANYTIME:
+    return f"{centre} on average over {n} pairs, which give no interval"
+  equal = f"{centre} in all {n} pairs"
   # Were it so in a smaller share of all seeds, n of n would agree in less than 5% of runs.
   least_share = 0.05 ** (1 / n)
   return f"{equal}, so in {100 * least_share:.0f}% of seeds or more with 95% confidence"
