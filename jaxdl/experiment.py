@@ -17,6 +17,7 @@ from jaxdl.errors import InputError, check_integer, show, unknown_name
 from jaxdl.population import (
   EPOCHS_TO_TARGET,
   RATES,
+  Looks,
   Population,
   check_seeds,
   metric_names,
@@ -44,7 +45,8 @@ class Experiment:
       validation set; None: all.
     validation_fraction: share of the training set, in [0, 1), that becomes the validation set; it
       is taken from the end.
-    num_seeds: S, the number of replications of each arm.
+    num_seeds: S, the number of replications of each arm; with `until_decided`, the most there may
+      be.
     seed: root seed of all randomness.
     chunk_size: seeds that a worker trains at a time; None chooses by model, backend and memory.
     slice_size: examples that pass through a model at once; None chooses by model and backend.
@@ -55,6 +57,11 @@ class Experiment:
       of them.
     reference: the arm that all others are compared with; None compares every pair.
     target_loss: a training loss. If set, "epochs_to_target" is a metric; see `epochs_to`.
+    until_decided: train seeds only until the first metric in `margins` is decided for all pairs of
+      arms. They are looked at every few seeds, at levels that take that into account; see
+      `jaxdl.stats.compare_looks`.
+    continued_from: number of seeds of an earlier run that was planned with so many, and that this
+      one continues. Since no looks were planned, `jaxdl.stats.compare_anytime` compares.
   """
 
   question: str
@@ -72,6 +79,8 @@ class Experiment:
   num_resamples: int = stats.NUM_RESAMPLES
   reference: str | None = None
   target_loss: float | None = None
+  until_decided: bool = False
+  continued_from: int | None = None
 
   def __post_init__(self):
     # Reject bad settings before anything is loaded or trained.
@@ -92,6 +101,30 @@ class Experiment:
     others = len(self.arms) - 1
     num_comparisons = math.comb(len(self.arms), 2) if self.reference is None else others
     stats.check_settings(self.num_seeds, num_comparisons, self.alpha, self.num_resamples)
+    self._check_looks()
+
+  def _check_looks(self):
+    if not isinstance(self.until_decided, bool):
+      raise InputError(f"until_decided must be True or False, not {show(self.until_decided)}")
+    if self.continued_from is not None:
+      check_integer("continued_from", self.continued_from, 1, self.num_seeds)
+    if self.until_decided:
+      _ = self.looks
+
+  @property
+  def looks(self) -> tuple[int, ...] | None:
+    """Numbers of seeds at which to ask whether to train on; None: all seeds are trained."""
+    if not self.until_decided:
+      return None
+    if self.continued_from is None:
+      return stats.looks(self.num_seeds)
+    every = range(self.continued_from, self.num_seeds, stats.LOOK_EVERY)
+    return (*every, self.num_seeds)
+
+  @property
+  def block(self) -> int | None:
+    """Seeds that are trained before it is decided whether to train more; None: all of them."""
+    return self.continued_from or (self.looks[0] if self.looks else None)
 
   def _check_names(self):
     if not self.arms:
@@ -195,6 +228,7 @@ def plan_groups(experiment: Experiment, dataset: Dataset, device: DeviceKind) ->
     device,
     experiment.chunk_size,
     experiment.slice_size,
+    experiment.block,
   )
 
 
@@ -218,8 +252,27 @@ def train_arms(experiment: Experiment, dataset: Dataset, **options: Any) -> Popu
     root_seed=experiment.seed,
     chunk_size=experiment.chunk_size,
     slice_size=experiment.slice_size,
+    until_decided=_looks(experiment),
     **options,
   )
+  return _with_epochs_to_target(experiment, population)
+
+
+def _looks(experiment: Experiment) -> Looks | None:
+  """Returns when to look at the population, and what ends its training."""
+  if experiment.looks is None:
+    return None
+  metric = next(iter(experiment.margins))
+
+  def is_decided(population):
+    return not stats.undecided_arms(
+      compare_metric(experiment, _with_epochs_to_target(experiment, population), metric)
+    )
+
+  return Looks(experiment.looks, is_decided)
+
+
+def _with_epochs_to_target(experiment: Experiment, population: Population) -> Population:
   if experiment.target_loss is None:
     return population
   epochs = epochs_to(population, experiment.target_loss)
@@ -257,16 +310,23 @@ def compare(experiment: Experiment, population: Population) -> list[stats.Verdic
   """Returns the verdicts on all metrics that have a margin, metric by metric."""
   return [
     verdict
-    for metric, margin in experiment.margins.items()
-    for verdict in stats.compare(
-      population.scores(metric),
-      margin=margin,
-      alpha=experiment.alpha,
-      num_resamples=experiment.num_resamples,
-      seed=experiment.seed,
-      reference=experiment.reference,
-    )
+    for metric in experiment.margins
+    for verdict in compare_metric(experiment, population, metric)
   ]
+
+
+def compare_metric(
+  experiment: Experiment, population: Population, metric: str
+) -> list[stats.Verdict]:
+  """Returns the verdicts on one metric, by the test that the experiment's design needs."""
+  scores, margin = population.scores(metric), experiment.margins[metric]
+  alpha, reference = experiment.alpha, experiment.reference
+  if experiment.continued_from is not None:
+    return stats.compare_anytime(scores, margin, alpha, reference)
+  random = experiment.num_resamples, experiment.seed
+  if experiment.until_decided:
+    return stats.compare_looks(scores, margin, experiment.num_seeds, alpha, *random, reference)
+  return stats.compare(scores, margin, alpha, *random, reference)
 
 
 def sentence(verdict: stats.Verdict) -> str:

@@ -6,6 +6,7 @@ again, and a folder that holds a different run is refused.
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
@@ -55,6 +56,7 @@ def run(
   overwrite: bool = False,
   resume_anyway: bool = False,
   partial: bool = False,
+  until_decided: bool = False,
   executor: str = "local",
   scheduler: str | None = None,
   scheduler_file: str | None = None,
@@ -73,6 +75,9 @@ def run(
     overwrite: start anew, and replace any run in the workdir.
     resume_anyway: continue the run in the workdir although something differs.
     partial: train nothing; report what is trained so far, in the subfolder `partial`.
+    until_decided: train seeds only until the question is decided, at most `experiment.num_seeds`;
+      see `Experiment.until_decided`. A run in the workdir that was planned with fewer seeds is
+      continued; see `Experiment.continued_from`.
     executor: what trains, one of `EXECUTORS`: "local" (this process), "dask" (Dask workers) or
       "multihost" (several processes; each calls `jaxdl.population.hosts.join` first, then process 0
       calls `run` and the others `follow`).
@@ -92,9 +97,14 @@ def run(
   if executor not in EXECUTORS:
     raise InputError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
   options = {"observe": observe, "keep_logits": keep_logits, "checkpoint_every": checkpoint_every}
+  workdir = os.path.expanduser(workdir)
+  if until_decided:
+    there = None if overwrite else report.continued_from(workdir, experiment)
+    experiment = dataclasses.replace(experiment, until_decided=True, continued_from=there)
+  _check_looks(experiment, executor, choose is not None)
   with (
     report.Workdir(
-      os.path.expanduser(workdir),
+      workdir,
       experiment,
       overwrite=overwrite,
       resume_anyway=resume_anyway,
@@ -122,6 +132,18 @@ def run(
     directory.commit(experiment, dataset, population, verdicts, extra, shown)
   answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)), shown)
   return RunResult(population, verdicts, answer, directory.path)
+
+
+def _check_looks(experiment: Experiment, executor: str, chooses: bool):
+  if experiment.looks is None:
+    return
+  if executor == "multihost":
+    raise InputError("until_decided is for the executors local and dask, not for multihost")
+  if chooses:
+    raise InputError(
+      "until_decided compares all arms; this experiment chooses some of them after all seeds are "
+      "trained"
+    )
 
 
 def follow(

@@ -63,6 +63,7 @@ DEFAULT_FLAGS = {
   "overwrite": "false",
   "resume_anyway": "false",
   "partial": "false",
+  "until_decided": "false",
   "checkpoint_every": "0",
   "executor": "local",
   "scheduler": "",

@@ -100,6 +100,7 @@ def plan_groups(
   device: DeviceKind,
   chunk_size: int | None = None,
   slice_size: int | None = None,
+  block: int | None = None,
 ) -> list[Group]:
   """Decides which arms share a program and how its members are cut into chunks.
 
@@ -111,6 +112,8 @@ def plan_groups(
     device: the kind of device to train on.
     chunk_size: seeds that a worker trains at a time; None chooses by model, backend and memory.
     slice_size: examples that pass through a model at once; None chooses by model and backend.
+    block: seeds that are trained before it is decided whether to train more: chunks are chosen as
+      if there were only so many. None: all of them.
 
   Raises:
     InputError: a setting is out of range or does not fit the dataset, or JAX is configured so that
@@ -121,10 +124,9 @@ def plan_groups(
   sizes = tuning.slice_sizes(slice_size, device.platform)
   recipes = arm_lib.group_by_recipe(arms, dataset.num_classes, len(dataset.train), sizes)
   keys = functools.partial(_keys, root_seed, seeds)
+  counts = len(seeds), min(block or len(seeds), len(seeds)), chunk_size
   return [
-    _plan_group(
-      index, dataset, recipe, {n: arms[n] for n in names}, len(seeds), keys, chunk_size, device
-    )
+    _plan_group(index, dataset, recipe, {n: arms[n] for n in names}, counts, keys, device)
     for index, (recipe, names) in enumerate(recipes.items())
   ]
 
@@ -160,7 +162,8 @@ def _keys(root_seed: int, seeds: Sequence[int], length: int) -> jax.Array:
   return jax.vmap(functools.partial(batches.seed_key, root_seed))(padded)
 
 
-def _plan_group(number, dataset, recipe, arms, num_seeds, keys, chunk_size, device) -> Group:
+def _plan_group(number, dataset, recipe, arms, counts, keys, device) -> Group:
+  num_seeds, block, chunk_size = counts
   num_steps = -(-len(dataset.train) // recipe.arm.batch_size)
   hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
@@ -169,10 +172,10 @@ def _plan_group(number, dataset, recipe, arms, num_seeds, keys, chunk_size, devi
   member = tuning.member_shapes(recipe, first, image_shape)
   if chunk_size is None:
     size, chunk_arms = tuning.default_chunk(
-      recipe, num_seeds, len(arms), member, first, image_shape, device
+      recipe, block, len(arms), member, first, image_shape, device
     )
   else:
-    size, chunk_arms = tuning.even_size(num_seeds, chunk_size), len(arms)
+    size, chunk_arms = tuning.even_size(block, chunk_size), len(arms)
   num_blocks = -(-num_seeds // size)
   recipe = tuning.specialize(recipe, size * chunk_arms, device.platform)
   return Group(

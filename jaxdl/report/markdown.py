@@ -73,7 +73,7 @@ def render(
     f"{len(population.arms)} arms. {_stopping_text(population)}",
     "## Verdicts",
     _verdict_table(verdicts),
-    _VERDICT_NOTE,
+    _verdict_note(experiment),
     "## Arms",
     _arms_table(population),
     _per_class_text(population),
@@ -107,7 +107,43 @@ def _partial_text(population: Population) -> str:
   return "\n\n".join([lines[0], "\n".join(lines[1:])]).strip()
 
 
-_VERDICT_NOTE = (
+def _verdict_note(experiment: Experiment) -> str:
+  """Says what the columns of verdicts mean, and what is controlled, for the experiment's design."""
+  if experiment.continued_from is not None:
+    return _ANYTIME_NOTE.format(before=experiment.continued_from)
+  if experiment.until_decided:
+    most = experiment.num_seeds
+    return _LOOKS_NOTE.format(
+      every=stats.LOOK_EVERY, most=most, metric=escape(next(iter(experiment.margins)))
+    )
+  return _FIXED_NOTE
+
+
+_LOOKS_NOTE = (
+  "Differences are a minus b, paired by seed. Seeds were trained until {metric} was decided for "
+  "all pairs of arms, with looks after every {every} seeds and at most {most}; a pair has the "
+  "verdict, and the numbers, of the look that decided it. *better* and *worse*: the sign-flip "
+  "permutation test, made group-sequential. *equivalent*: two one-sided t tests at the level of "
+  "the look, with 16 seeds or more and none diverged. Looks share the level by Lan and DeMets's "
+  "spending (Pocock type), pairs by Bonferroni: for each metric, the chance of any wrong verdict "
+  "in the run is at most alpha, if differences are symmetric around their mean. Intervals are "
+  "repeated confidence intervals, right for all pairs and looks together with probability 1 - "
+  "alpha; *beyond margin* says whether they exclude the margin. **The mean of a pair that was "
+  "decided early is biased**, away from zero where one arm is better: read its interval. Another "
+  "budget is another run."
+)
+_ANYTIME_NOTE = (
+  "Differences are a minus b, paired by seed. The run was planned with {before} seeds, looked at, "
+  "and continued, so verdicts are from a test by betting, whose level holds whenever and for "
+  "whatever reason a run is stopped or continued. *better* and *worse*: the evidence against equal "
+  "arms. *equivalent*: that against a difference as large as the margin, with 16 seeds or more and "
+  "none diverged. For each metric, the chance of any wrong verdict at any number of seeds is at "
+  "most alpha (Bonferroni over pairs), if differences are symmetric around their mean. Intervals "
+  "are right at all numbers of seeds and for all pairs together with probability 1 - alpha. **The "
+  "mean difference of a run that is stopped by its results is biased**: read its interval. More "
+  "seeds may be added."
+)
+_FIXED_NOTE = (
   "Differences are a minus b, paired by seed, with their 95% interval (Student's t, for this pair"
   " alone; none where all are equal). *better* and *worse*: the sign-flip permutation test, "
   "Holm-corrected over the pairs of a metric, shows a difference; *beyond margin* says whether "
@@ -116,8 +152,9 @@ _VERDICT_NOTE = (
   "within it, with 16 seeds or more and none diverged. *undecided*: neither is shown. For each "
   "metric and each of these three statements, the chance that it is wrong of any pair is at most "
   "alpha if differences are symmetric around their mean; a rare collapse that no seed here had is"
-  " not covered. More seeds mean a new run with another `seed`: adding them to this run because "
-  "it is undecided, and testing again, makes wrong verdicts up to twice as likely."
+  " not covered. Adding seeds to this run because it is undecided, and testing again in the same "
+  "way, makes wrong verdicts up to twice as likely. `--until_decided` with a larger `num_seeds` "
+  "continues it with a test that allows for that."
 )
 
 

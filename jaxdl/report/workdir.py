@@ -4,6 +4,7 @@ What draws and what makes tables is imported where it is used: it takes longer t
 and a run that trains first need not wait for it.
 """
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -77,6 +78,26 @@ class Extra(NamedTuple):
   tables: Mapping[str, "pd.DataFrame"] = {}  # file name without suffix -> table
 
 
+def continued_from(path: str | os.PathLike, experiment: Experiment) -> int | None:
+  """Returns how many seeds the run in a directory was planned with, if it can be continued.
+
+  It can if it is the same experiment, was planned with a fixed number of seeds, and with fewer.
+  Returns None if there is no run, or another one.
+
+  Raises:
+    InputError: the run's identity cannot be read.
+  """
+  running = store_lib.Store(pathlib.Path(path) / RUN).read_identity()
+  if running is None:
+    return None
+  there = running["config"]
+  num_seeds = there.get("num_seeds")
+  if not isinstance(num_seeds, int) or num_seeds >= experiment.num_seeds:
+    return None
+  planned = dataclasses.replace(experiment, num_seeds=num_seeds, until_decided=False)
+  return num_seeds if there == json.loads(planned.dumps()) else None
+
+
 class Workdir:
   """The directory of one run: claimed before the training, and filled after it, all at once."""
 
@@ -107,7 +128,8 @@ class Workdir:
     self.path = pathlib.Path(path)
     if not str(path):
       raise InputError("workdir is empty")
-    self._config = json.loads(json.dumps(experiment.to_json()))
+    self._config = json.loads(experiment.dumps())
+    self._continued = experiment.continued_from
     self._resume_anyway = resume_anyway
     self.resumed_anyway: list[str] = []  # in what the run that is there differs
     # The date for people; how long it takes by a clock that does not jump.
@@ -134,7 +156,7 @@ class Workdir:
     running = self.store.read_identity()
     if running is not None:
       there = {"config": running.get("config")}
-      self._refuse_differences(there, {"config": self._config})
+      self._refuse_differences(there, {"config": self._begun_config()})
       return
     file = self.path / CONFIG_FILE
     if not file.exists():
@@ -170,17 +192,33 @@ class Workdir:
       InputError: the run that is there is another one.
     """
     identity = {
-      "config": self._config,
+      "config": self._begun_config(),
       "dataset_checksum": dataset.checksum,
       "class_names": list(dataset.class_names),
       "environment": environment.describe(),
       "device_kind": device.name,
       "observe": None if observe is None else getattr(observe, "__qualname__", "unnamed"),
       "keep_logits": keep_logits,
-      "programs": {str(group.number): _program_identity(group) for group in groups},
+      "programs": {str(group.number): self._program_identity(group) for group in groups},
     }
     there = self.store.join() if self._partial else self.store.claim(identity)
     self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
+
+  def _program_identity(self, group: Group) -> dict[str, Any]:
+    layout = group.layout._asdict()
+    if self._continued is not None:
+      begun = group._replace(num_seeds=self._continued)
+      layout["num_chunks"] = len(begun.chunks())
+    if not layout["kernels"]:
+      del layout["kernels"]  # as in runs from before there was a choice
+    return layout
+
+  def _begun_config(self) -> dict[str, Any]:
+    """Returns the config with which the run began: one that is continued had fewer seeds."""
+    if self._continued is None:
+      return self._config
+    begun = {"num_seeds": self._continued, "until_decided": False, "continued_from": None}
+    return self._config | begun
 
   def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]):
     found = [
@@ -258,13 +296,6 @@ class Workdir:
     curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
     np.savez(stage / "confusion.npz", **confusion_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
-
-
-def _program_identity(group: Group) -> dict[str, Any]:
-  layout = group.layout._asdict()
-  if not layout["kernels"]:
-    del layout["kernels"]  # as in runs from before there was a choice
-  return layout
 
 
 def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from jaxdl.stats.verdicts import (
   BETTER,
   EQUIVALENT,
   GROUP_SEQUENTIAL,
+  TOO_FEW_SEEDS,
   UNDECIDED,
   WORSE,
   Verdict,
@@ -196,8 +197,9 @@ def compare_looks(
     either arm diverged up to then;
   * BETTER or WORSE: `sign_flip_looks` rejects;
 
-  and UNDECIDED if there is no such look. Each kind is tested at alpha / P per pair, P the number of
-  pairs, so that the probability of any wrong verdict in the run is at most alpha.
+  and UNDECIDED if there is no such look, or TOO_FEW_SEEDS before the first one. Each kind is tested
+  at alpha / P per pair, P the number of pairs, so that the probability of any wrong verdict in the
+  run is at most alpha.
 
   The interval of a verdict is a repeated confidence interval, mean ± t std / sqrt(n) with the
   nominal level of the look: those of all pairs and looks together are right with probability
@@ -220,8 +222,7 @@ def compare_looks(
     One verdict per pair of arms, as in `compare`. The p-values are NaN: levels differ by look.
 
   Raises:
-    InputError: there are more seeds than the budget, or fewer than the first look needs; or an
-      argument is out of its range.
+    InputError: there are more seeds than the budget, or an argument is out of its range.
   """
   check_margin(margin)
   check_alpha(alpha)
@@ -231,10 +232,8 @@ def compare_looks(
     return []
   check_resolution(num_resamples, len(pairs), alpha)
   every = looks(budget)
-  if not every[0] <= len(scores.seeds) <= budget:
-    raise InputError(
-      f"looks are taken at {every[0]} to {budget} seeds, and there are {len(scores.seeds)}"
-    )
+  if len(scores.seeds) > budget:
+    raise InputError(f"the budget is {budget} seeds, and there are {len(scores.seeds)}")
   design = _Design.plan(every, float(margin), alpha, len(pairs))
   signs = sign_patterns(num_resamples, budget, seed)
   return [_verdict(scores, *pair, design, signs) for pair in pairs]
@@ -243,7 +242,8 @@ def compare_looks(
 def undecided_arms(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
   """Returns the arms of which a pair is undecided: the others need not train on."""
   arms = itertools.chain.from_iterable((v.arm_a, v.arm_b) for v in verdicts)
-  is_open = {arm for v in verdicts if v.verdict == UNDECIDED for arm in (v.arm_a, v.arm_b)}
+  still = (v for v in verdicts if v.verdict in (UNDECIDED, TOO_FEW_SEEDS))
+  is_open = {arm for v in still for arm in (v.arm_a, v.arm_b)}
   return tuple(arm for arm in dict.fromkeys(arms) if arm in is_open)
 
 
@@ -278,15 +278,17 @@ def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.
   alike = _first_alike(every, design)
   last = sum(end <= len(every) for end in design.looks) - 1
   look = min(k for k in (different, alike, last) if k is not None)
-  seen = every[: design.looks[look]]
+  seen = every if look < 0 else every[: design.looks[look]]
   kept = seen[~np.isnan(seen)]
   centre = mean(kept)
-  verdict = UNDECIDED
+  verdict = UNDECIDED if look >= 0 else TOO_FEW_SEEDS
   if look == alike:
     verdict = EQUIVALENT
   elif look == different:
     verdict = BETTER if (centre > 0) == scores.higher_is_better else WORSE
-  low, high = _repeated_interval(kept, design.difference_levels[look])
+  low = high = math.nan
+  if look >= 0:
+    low, high = _repeated_interval(kept, design.difference_levels[look])
   columns = (scores.values[: len(seen), scores.arms.index(arm)] for arm in (arm_a, arm_b))
   num_diverged = [int(np.isnan(column).sum()) for column in columns]
   rounding = ROUNDING * design.margin
@@ -306,7 +308,7 @@ def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.
     margin=design.margin,
     verdict=verdict,
     beyond_margin=verdict in (BETTER, WORSE) and is_beyond,
-    seeds_needed=None,
+    seeds_needed=None if look >= 0 else design.looks[0],
     num_diverged_a=num_diverged[0],
     num_diverged_b=num_diverged[1],
     num_seeds=len(seen),

@@ -342,13 +342,13 @@ def format_seeds_needed(verdict: Verdict) -> str:
   unless its design has looks.
   """
   needed, num_pairs = verdict.seeds_needed, verdict.num_pairs
+  if verdict.verdict == TOO_FEW_SEEDS:
+    return f"at least {needed} are needed"
   if verdict.design == GROUP_SEQUENTIAL:
     seeds, budget = verdict.num_seeds, verdict.budget
     return f"after {'all ' if seeds == budget else ''}{seeds} of {budget} seeds"
   if verdict.design == ANYTIME:
     return f"after {verdict.num_seeds} seeds, to which more may be added"
-  if verdict.verdict == TOO_FEW_SEEDS:
-    return f"at least {needed} are needed"
   if needed is None:
     return "alike where both trained, which not all of them did"
   if needed >= MAX_SEEDS_NEEDED:
