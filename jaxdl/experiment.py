@@ -349,7 +349,7 @@ def answer(verdicts: Sequence[stats.Verdict], metric: str, population: Populatio
   about = [verdict for verdict in verdicts if verdict.metric == metric]
   sentences = [_chance_text(population)]
   if about:
-    sentences.append(f"{_outcome(about)} ({_pairs_text(about)}).")
+    sentences.append(outcome(about))
   else:
     sentences.append("There is one arm only, so there is nothing to compare.")
   diverged = _divergence(about) if about else ""
@@ -377,7 +377,12 @@ def _chance_text(population: Population) -> str:
   return f"Caution: in test accuracy, {who} better than {answer}."
 
 
-def _outcome(about: list[stats.Verdict]) -> str:
+def outcome(about: Sequence[stats.Verdict]) -> str:
+  """Returns in one sentence what verdicts on one metric say together; there is at least one."""
+  return f"{_outcome(about)} ({_pairs_text(about)})."
+
+
+def _outcome(about: Sequence[stats.Verdict]) -> str:
   metric, margin = about[0].metric, _margin_text(about[0])
   decided = [v for v in about if v.verdict in (stats.BETTER, stats.WORSE)]
   open_pairs = [v for v in about if v.verdict in (stats.UNDECIDED, stats.TOO_FEW_SEEDS)]
@@ -412,9 +417,10 @@ def _margin_text(verdict: stats.Verdict) -> str:
   return f"{margin:g}{unit.removesuffix('s') if margin == 1 else unit}"
 
 
-def _pairs_text(about: list[stats.Verdict]) -> str:
+def _pairs_text(about: Sequence[stats.Verdict]) -> str:
   fewest, most = (f(v.num_pairs for v in about) for f in (min, max))
-  return f"{most} pairs of runs" if fewest == most else f"{fewest} to {most} pairs of runs"
+  kind = "runs of each arm" if about[0].design == stats.UNPAIRED else "pairs of runs"
+  return f"{most} {kind}" if fewest == most else f"{fewest} to {most} {kind}"
 
 
 def _divergence(about: list[stats.Verdict]) -> str:

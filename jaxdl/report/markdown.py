@@ -73,7 +73,7 @@ def render(
     f"{len(population.arms)} arms. {_stopping_text(population)}",
     "## Verdicts",
     _verdict_table(verdicts),
-    _verdict_note(experiment),
+    _design_note(experiment),
     "## Arms",
     _arms_table(population),
     _per_class_text(population),
@@ -107,55 +107,81 @@ def _partial_text(population: Population) -> str:
   return "\n\n".join([lines[0], "\n".join(lines[1:])]).strip()
 
 
-def _verdict_note(experiment: Experiment) -> str:
-  """Says what the columns of verdicts mean, and what is controlled, for the experiment's design."""
+def _design_note(experiment: Experiment) -> str:
+  """Says how seeds were added, and what the columns of verdicts mean and control."""
+  primary = escape(next(iter(experiment.margins)))
   if experiment.continued_from is not None:
-    return _ANYTIME_NOTE.format(before=experiment.continued_from)
+    how = f"The run was planned with {experiment.continued_from} seeds, looked at, and continued."
+    return verdict_note(stats.ANYTIME, how)
   if experiment.until_decided:
-    most = experiment.num_seeds
-    return _LOOKS_NOTE.format(
-      every=stats.LOOK_EVERY, most=most, metric=escape(next(iter(experiment.margins)))
+    how = (
+      f"Seeds were trained until {primary} was decided for all pairs of arms, with looks after "
+      f"every {stats.LOOK_EVERY} seeds and at most {experiment.num_seeds}."
     )
-  return _FIXED_NOTE
+    return verdict_note(stats.GROUP_SEQUENTIAL, how)
+  how = (
+    "Adding seeds to this run because it is undecided, and testing again in the same way, makes "
+    "wrong verdicts up to twice as likely. `--until_decided` with a larger `num_seeds` continues "
+    "it with a test that allows for that."
+  )
+  return verdict_note(stats.FIXED, how)
 
 
-_LOOKS_NOTE = (
-  "Differences are a minus b, paired by seed. Seeds were trained until {metric} was decided for "
-  "all pairs of arms, with looks after every {every} seeds and at most {most}; a pair has the "
-  "verdict, and the numbers, of the look that decided it. *better* and *worse*: the sign-flip "
-  "permutation test, made group-sequential. *equivalent*: two one-sided t tests at the level of "
-  "the look, with 16 seeds or more and none diverged. Looks share the level by Lan and DeMets's "
-  "spending (Pocock type), pairs by Bonferroni: for each metric, the chance of any wrong verdict "
-  "in the run is at most alpha, if differences are symmetric around their mean. Intervals are "
-  "repeated confidence intervals, right for all pairs and looks together with probability 1 - "
-  "alpha; *beyond margin* says whether they exclude the margin. **The mean of a pair that was "
-  "decided early is biased**, away from zero where one arm is better: read its interval. Another "
-  "budget is another run."
-)
-_ANYTIME_NOTE = (
-  "Differences are a minus b, paired by seed. The run was planned with {before} seeds, looked at, "
-  "and continued, so verdicts are from a test by betting, whose level holds whenever and for "
-  "whatever reason a run is stopped or continued. *better* and *worse*: the evidence against equal "
-  "arms. *equivalent*: that against a difference as large as the margin, with 16 seeds or more and "
-  "none diverged. For each metric, the chance of any wrong verdict at any number of seeds is at "
-  "most alpha (Bonferroni over pairs), if differences are symmetric around their mean. Intervals "
-  "are right at all numbers of seeds and for all pairs together with probability 1 - alpha. **The "
-  "mean difference of a run that is stopped by its results is biased**: read its interval. More "
-  "seeds may be added."
-)
-_FIXED_NOTE = (
-  "Differences are a minus b, paired by seed, with their 95% interval (Student's t, for this pair"
-  " alone; none where all are equal). *better* and *worse*: the sign-flip permutation test, "
-  "Holm-corrected over the pairs of a metric, shows a difference; *beyond margin* says whether "
-  "the same test shows that it is larger than the margin. *equivalent*: two one-sided t tests, "
-  "corrected for the number of pairs that can differ by exactly the margin, put the difference "
-  "within it, with 16 seeds or more and none diverged. *undecided*: neither is shown. For each "
-  "metric and each of these three statements, the chance that it is wrong of any pair is at most "
-  "alpha if differences are symmetric around their mean; a rare collapse that no seed here had is"
-  " not covered. Adding seeds to this run because it is undecided, and testing again in the same "
-  "way, makes wrong verdicts up to twice as likely. `--until_decided` with a larger `num_seeds` "
-  "continues it with a test that allows for that."
-)
+def verdict_note(design: str, how: str) -> str:
+  """Says what the columns of verdicts mean and what they control.
+
+  Args:
+    design: of the verdicts; see `jaxdl.stats.Verdict`.
+    how: how it was decided how many seeds there are, in Markdown.
+  """
+  return f"{_NOTES[design]} {how}"
+
+
+_SYMMETRIC = "if differences are symmetric around their mean"
+_EQUIVALENT = "with 16 seeds or more and none diverged"
+_NOTES = {
+  stats.FIXED: (
+    "Differences are a minus b, paired by seed, with their 95% interval (Student's t, for this "
+    "pair alone; none where all are equal). *better* and *worse*: the sign-flip permutation test, "
+    "Holm-corrected over the pairs of a metric, shows a difference; *beyond margin* says whether "
+    "the same test shows that it is larger than the margin. *equivalent*: two one-sided t tests, "
+    "corrected for the number of pairs that can differ by exactly the margin, put the difference "
+    f"within it, {_EQUIVALENT}. *undecided*: neither is shown. For each metric and each of these "
+    "three statements, the chance that it is wrong of any pair is at most alpha "
+    f"{_SYMMETRIC}; a rare collapse that no seed here had is not covered."
+  ),
+  stats.UNPAIRED: (
+    "Differences are a mean minus b mean, with their 95% interval. **No two arms share a seed, so "
+    "they are compared as independent samples**, which takes more runs than pairs would. Intervals "
+    "and the two one-sided tests of *equivalent* are Welch's; *better* and *worse* are from the "
+    "permutation test of Welch's t, Holm-corrected over the pairs; *beyond margin* says whether "
+    "the same test shows that the difference is larger than the margin. *equivalent* is corrected "
+    "for the number of pairs that can differ by exactly the margin, and needs 16 runs, none of "
+    "which diverged. For each of these three statements, the chance that it is wrong of any pair "
+    "is at most alpha: exactly if arms have the same distribution, else if there are enough runs "
+    "for the means to be normal."
+  ),
+  stats.GROUP_SEQUENTIAL: (
+    "Differences are a minus b, paired by seed. A pair has the verdict, and the numbers, of the "
+    "look that decided it. *better* and *worse*: the sign-flip permutation test, made "
+    "group-sequential. *equivalent*: two one-sided t tests at the level of the look, "
+    f"{_EQUIVALENT}. Looks share the level by Lan and DeMets's spending (Pocock type), pairs by "
+    "Bonferroni: for each metric, the chance of any wrong verdict is at most alpha, "
+    f"{_SYMMETRIC}. Intervals are repeated confidence intervals, right for all pairs and looks "
+    "together with probability 1 - alpha; *beyond margin* says whether they exclude the margin. "
+    "**The mean of a pair that was decided early is biased**, away from zero where one arm is "
+    "better: read its interval. The budget belongs to the test: another budget is another run."
+  ),
+  stats.ANYTIME: (
+    "Differences are a minus b, paired by seed. Verdicts are from a test by betting, whose level "
+    "holds whenever, and for whatever reason, seeds are added or not. *better* and *worse*: the "
+    "evidence against equal arms. *equivalent*: that against a difference as large as the margin, "
+    f"{_EQUIVALENT}. For each metric, the chance of any wrong verdict at any number of seeds is at "
+    f"most alpha (Bonferroni over pairs), {_SYMMETRIC}. Intervals are right at all numbers of "
+    "seeds and for all pairs together with probability 1 - alpha. **The mean difference of a run "
+    "that is stopped by its results is biased**: read its interval. More seeds may be added."
+  ),
+}
 
 
 def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
@@ -230,17 +256,31 @@ def _verdict_table(verdicts: Sequence[stats.Verdict]) -> str:
 
 def _arms_table(population: Population) -> str:
   """One row per arm and metric: n, mean with interval, spread; both decision thresholds."""
-  rows = [["metric", "arm", "n", "diverged", "mean", "95% interval", "std", "min", "max"]]
+  rows = []
   for metric in [*population.metrics, "epochs"]:
-    scale, unit = (100, "%") if metric in RATES else (1, "")
-    limits = (0, 1) if metric in RATES else (-math.inf, math.inf)
-    for arm in stats.summarize(population.scores(metric), limits=limits):
-      values = [scale * x for x in (arm.mean, arm.ci_low, arm.ci_high, arm.std, arm.min, arm.max)]
-      mean, low, high, *spread = (f"{x:.4g}{unit}" if math.isfinite(x) else "-" for x in values)
-      interval = f"{low} to {high}" if math.isfinite(arm.ci_low) else "-"
-      counts = [str(arm.n), str(arm.num_diverged)]
-      rows.append([_metric_label(metric, population), arm.arm, *counts, mean, interval, *spread])
-  return markdown_table(rows) + "\n\n" + _ARMS_NOTE
+    label = _metric_label(metric, population)
+    rows += [[label, *row] for row in _summary_rows(population.scores(metric))]
+  return markdown_table([["metric", *_SUMMARY_HEADER], *rows]) + "\n\n" + _ARMS_NOTE
+
+
+_SUMMARY_HEADER = ("arm", "n", "diverged", "mean", "95% interval", "std", "min", "max")
+
+
+def summary_table(scores: stats.Scores) -> str:
+  """Returns a Markdown table with a row per arm: n, mean with its interval, spread."""
+  return markdown_table([_SUMMARY_HEADER, *_summary_rows(scores)]) + "\n\n" + _ARMS_NOTE
+
+
+def _summary_rows(scores: stats.Scores) -> list[list[str]]:
+  is_rate = scores.metric in RATES
+  scale, unit = (100, "%") if is_rate else (1, "")
+  rows = []
+  for arm in stats.summarize(scores, limits=(0, 1) if is_rate else (-math.inf, math.inf)):
+    values = [scale * x for x in (arm.mean, arm.ci_low, arm.ci_high, arm.std, arm.min, arm.max)]
+    mean, low, high, *spread = (f"{x:.4g}{unit}" if math.isfinite(x) else "-" for x in values)
+    interval = f"{low} to {high}" if math.isfinite(arm.ci_low) else "-"
+    rows.append([arm.arm, str(arm.n), str(arm.num_diverged), mean, interval, *spread])
+  return rows
 
 
 _ARMS_NOTE = (

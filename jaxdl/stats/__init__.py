@@ -16,6 +16,12 @@ from jaxdl.stats.sequential import (
   nominal_levels,
   undecided_arms,
 )
+from jaxdl.stats.tasks import (
+  Interval,
+  interquartile_mean,
+  mean_over_tasks,
+  probability_of_improvement,
+)
 from jaxdl.stats.tests import (
   MAX_EXACT,
   MAX_SEEDS_NEEDED,
@@ -30,6 +36,7 @@ from jaxdl.stats.tests import (
   sign_flip_test,
   tost,
 )
+from jaxdl.stats.unpaired import permutation_test, welch_interval, welch_tost
 from jaxdl.stats.verdicts import (
   ANYTIME,
   BETTER,
@@ -38,6 +45,7 @@ from jaxdl.stats.verdicts import (
   GROUP_SEQUENTIAL,
   TOO_FEW_SEEDS,
   UNDECIDED,
+  UNPAIRED,
   WORSE,
   Verdict,
   compare,
@@ -61,8 +69,10 @@ __all__ = (
   "NUM_RESAMPLES",
   "TOO_FEW_SEEDS",
   "UNDECIDED",
+  "UNPAIRED",
   "WORSE",
   "ArmSummary",
+  "Interval",
   "Scores",
   "Verdict",
   "check_settings",
@@ -72,12 +82,16 @@ __all__ = (
   "confidence_bounds",
   "format_seeds_needed",
   "holm",
+  "interquartile_mean",
   "log_e_values",
   "looks",
+  "mean_over_tasks",
   "min_pairs",
   "min_pairs_equivalent",
   "nominal_levels",
   "paired_differences",
+  "permutation_test",
+  "probability_of_improvement",
   "seeds_needed",
   "sentence",
   "sign_flip_test",
@@ -86,4 +100,6 @@ __all__ = (
   "to_json",
   "tost",
   "undecided_arms",
+  "welch_interval",
+  "welch_tost",
 )

@@ -5,10 +5,12 @@ import functools
 import math
 import operator
 from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
 
 from jaxdl.errors import InputError, unknown_name
+from jaxdl.stats import frames
 
 AXES = ("seed", "arm")
 
@@ -33,6 +35,8 @@ class Scores:
     arms: [A] the arm of each column.
     axes: what the axes of `values` are; must be given, and be ("seed", "arm").
     higher_is_better: True for an accuracy, False for a loss.
+    paired: whether the runs of a row share their seed. If not, a row has the s-th run of each arm,
+      and arms are compared as independent samples.
 
   Raises:
     ValueError: the axes are named or ordered differently (so a transposed array is refused also
@@ -47,6 +51,7 @@ class Scores:
   arms: tuple[str, ...]  # [A]
   axes: tuple[str, str]
   higher_is_better: bool
+  paired: bool = True
 
   def __post_init__(self):
     if not isinstance(self.higher_is_better, bool):
@@ -75,6 +80,73 @@ class Scores:
         f"values of {self.metric!r} must be finite, or NaN for a member that diverged; "
         f"{np.isinf(values).sum()} are infinite"
       )
+
+  @overload
+  @classmethod
+  def from_frame(
+    cls,
+    frame: Any,
+    *,
+    metric: str,
+    arm: str,
+    seed: str,
+    resolution: float | None = None,
+    higher_is_better: bool = True,
+  ) -> "Scores": ...
+
+  @overload
+  @classmethod
+  def from_frame(
+    cls,
+    frame: Any,
+    *,
+    metric: str,
+    arm: str,
+    seed: str,
+    task: str,
+    resolution: float | None = None,
+    higher_is_better: bool = True,
+  ) -> dict[str, "Scores"]: ...
+
+  @classmethod
+  def from_frame(
+    cls, frame, *, metric, arm, seed, task=None, resolution=None, higher_is_better=True
+  ):
+    """Returns the scores in a long table, which has a row per run, as trackers export them.
+
+    Arms are paired if all have the same seeds. If no two share a seed they are not, see `paired`.
+
+    Args:
+      frame: a pandas data frame.
+      metric: column of the scores; empty or NaN where a run diverged.
+      arm: column of the arms' names.
+      seed: column of the seeds, integers.
+      task: column of the tasks' names, e.g. data sets; None: one task.
+      resolution: scores are rounded to multiples of it, e.g. one over the number of test examples.
+        Needed if they are numbers of 32 bits, whose rounding takes ties apart.
+      higher_is_better: True for an accuracy, False for a loss.
+
+    Returns:
+      The scores; with a column of tasks, task -> scores.
+
+    Raises:
+      InputError: a column is missing or has something else than it should, a run occurs twice, or
+        a seed is missing from an arm; it names the row, counted from 1 below the header.
+    """
+    tables = frames.read(frame, metric=metric, arm=arm, seed=seed, task=task, resolution=resolution)
+    found = {
+      name: cls(
+        metric=metric,
+        values=table.values,
+        seeds=table.seeds,
+        arms=table.arms,
+        axes=AXES,
+        higher_is_better=higher_is_better,
+        paired=table.paired,
+      )
+      for name, table in tables.items()
+    }
+    return found[""] if task is None else found
 
   def _check_axes(self) -> None:
     shape = self.values.shape

@@ -16,11 +16,12 @@ import dataclasses
 import functools
 import itertools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdl.errors import unknown_name
+from jaxdl.stats import unpaired
 from jaxdl.stats.scores import (
   ROUNDING,
   ArmSummary,
@@ -28,6 +29,7 @@ from jaxdl.stats.scores import (
   count_diverged,
   mean,
   paired_differences,
+  std,
   student_interval,
 )
 from jaxdl.stats.tests import (
@@ -41,7 +43,7 @@ from jaxdl.stats.tests import (
   holm,
   min_pairs,
   min_pairs_equivalent,
-  seeds_needed,
+  seeds_for_power,
   sign_flip_test,
   tost,
 )
@@ -54,6 +56,7 @@ TOO_FEW_SEEDS = "too few seeds"
 
 # How the number of seeds was decided, and with it the test.
 FIXED = "fixed number of seeds"  # `compare`
+UNPAIRED = "fixed number of runs, unpaired"  # `compare`, where arms share no seed
 GROUP_SEQUENTIAL = "group-sequential"  # `jaxdl.stats.sequential`
 ANYTIME = "betting"  # `jaxdl.stats.anytime`
 
@@ -69,7 +72,8 @@ class Verdict:
     metric: what was measured.
     arm_a: the arm the verdict is about.
     arm_b: the arm it is compared with.
-    num_pairs: n, the seeds on which both arms have a score.
+    num_pairs: n, the seeds on which both arms have a score; with the design UNPAIRED, the scores of
+      the arm that has fewer.
     mean_difference: a minus b, in the metric's own unit; NaN where n = 0.
     ci_low: lower end of its interval (Student t on the differences; with another design, see
       `compare_looks` and `compare_anytime`); NaN where n < 2 or all differences are equal.
@@ -89,7 +93,7 @@ class Verdict:
     num_diverged_b: seeds on which arm b has no score.
     num_seeds: S, diverged ones included; of a design with looks, those of the look that decided.
     confidence: of the interval; of a design with looks, that of all pairs and looks together.
-    design: FIXED, GROUP_SEQUENTIAL or ANYTIME.
+    design: FIXED, UNPAIRED, GROUP_SEQUENTIAL or ANYTIME.
     budget: of a GROUP_SEQUENTIAL design, the largest number of seeds; else None.
   """
 
@@ -142,6 +146,9 @@ def compare(
   exactly the margin: those between two clusters of arms (Caffo, Lauzon & Roehmel, 2013, The
   American Statistician 67:115); with a reference by A - 1.
 
+  Scores that are not paired are compared as independent samples: `permutation_test` takes the place
+  of `sign_flip_test`, Welch's t that of the paired t, and n is the size of the smaller sample.
+
   Decide on the number of seeds before looking: adding seeds until a verdict appears makes false
   ones likelier than alpha.
 
@@ -168,17 +175,17 @@ def compare(
   if not pairs:
     return []
   num_at_margin = len(scores.arms) ** 2 // 4 if reference is None else len(pairs)
-  differences = [paired_differences(scores, *pair) for pair in pairs]
-  if any(len(d) > MAX_EXACT for d in differences):
+  samples = [_sample(scores, *pair) for pair in pairs]
+  if any(sample.is_resampled(num_resamples) for sample in samples):
     check_resolution(num_resamples, len(pairs), alpha)
   family = _Family(float(margin), alpha, len(pairs), num_at_margin, num_resamples, seed)
-  p_values = [family.test(d) for d in differences]
+  p_values = [family.test(sample) for sample in samples]
   p_holm = holm(p_values)
-  p_beyond = holm([family.test_beyond_margin(d) for d in differences])
+  p_beyond = holm([family.test_beyond_margin(sample) for sample in samples])
   return [
-    _verdict(scores, *pair, d, family, (p, float(after_holm), float(beyond)))
-    for pair, d, p, after_holm, beyond in zip(
-      pairs, differences, p_values, p_holm, p_beyond, strict=True
+    _verdict(scores, *pair, sample, family, (p, float(after_holm), float(beyond)))
+    for pair, sample, p, after_holm, beyond in zip(
+      pairs, samples, p_values, p_holm, p_beyond, strict=True
     )
   ]
 
@@ -196,6 +203,97 @@ def arm_pairs(scores: Scores, reference: str | None) -> list[tuple[str, str]]:
   return [(arm, reference) for arm in scores.arms if arm != reference]
 
 
+class _Paired(NamedTuple):
+  """Differences of two arms, seed by seed."""
+
+  differences: np.ndarray  # [n]
+
+  @property
+  def num_pairs(self) -> int:
+    return len(self.differences)
+
+  @property
+  def mean_difference(self) -> float:
+    return mean(self.differences)
+
+  @property
+  def num_samples(self) -> int:
+    return 1
+
+  @property
+  def spread(self) -> float:
+    return std(self.differences)
+
+  def is_resampled(self, num_resamples: int) -> bool:
+    return self.num_pairs > MAX_EXACT
+
+  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
+    return min_pairs(num_comparisons, alpha)
+
+  def test(self, num_resamples: int, seed: int) -> float:
+    return sign_flip_test(self.differences, num_resamples, seed)
+
+  def less(self, amount: float) -> "_Paired":
+    excess = self.differences - amount
+    # On paper equal to the amount, and not after rounding.
+    excess[np.abs(excess) <= ROUNDING * (np.abs(self.differences) + abs(amount))] = 0
+    return _Paired(excess)
+
+  def tost(self, margin: float) -> float:
+    return tost(self.differences, margin)
+
+  def interval(self, confidence: float) -> tuple[float, float]:
+    return student_interval(self.differences, confidence)
+
+
+class _Unpaired(NamedTuple):
+  """Scores of two arms that share no seed."""
+
+  a: np.ndarray  # [n_a]
+  b: np.ndarray  # [n_b]
+
+  @property
+  def num_pairs(self) -> int:
+    return min(len(self.a), len(self.b))
+
+  @property
+  def mean_difference(self) -> float:
+    return mean(self.a) - mean(self.b)
+
+  @property
+  def num_samples(self) -> int:
+    return 2
+
+  @property
+  def spread(self) -> float:
+    return math.hypot(std(self.a), std(self.b))
+
+  def is_resampled(self, num_resamples: int) -> bool:
+    return math.comb(len(self.a) + len(self.b), len(self.a)) > num_resamples
+
+  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
+    return unpaired.min_runs(num_comparisons, alpha)
+
+  def test(self, num_resamples: int, seed: int) -> float:
+    return unpaired.permutation_test(self.a, self.b, num_resamples, seed)
+
+  def less(self, amount: float) -> "_Unpaired":
+    return _Unpaired(self.a - amount, self.b)
+
+  def tost(self, margin: float) -> float:
+    return unpaired.welch_tost(self.a, self.b, margin)
+
+  def interval(self, confidence: float) -> tuple[float, float]:
+    return unpaired.welch_interval(self.a, self.b, confidence)
+
+
+def _sample(scores: Scores, arm_a: str, arm_b: str) -> _Paired | _Unpaired:
+  if scores.paired:
+    return _Paired(paired_differences(scores, arm_a, arm_b))
+  a, b = (scores.values[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
+  return _Unpaired(a[~np.isnan(a)], b[~np.isnan(b)])
+
+
 @dataclasses.dataclass(frozen=True)
 class _Family:
   """What all comparisons on one metric share."""
@@ -208,35 +306,34 @@ class _Family:
   seed: int
 
   @functools.cached_property
-  def min_pairs(self) -> int:
-    return min_pairs(self.num_comparisons, self.alpha)
-
-  @functools.cached_property
   def min_pairs_equivalent(self) -> int:
     return min_pairs_equivalent(self.num_at_margin, self.alpha)
 
-  def test(self, differences: np.ndarray) -> float:
-    """Returns the p-value of differences `[n]`; 1 where they are too few for any test."""
-    if len(differences) < self.min_pairs:
-      return 1.0
-    return sign_flip_test(differences, self.num_resamples, self.seed)
+  def is_too_few(self, sample: _Paired | _Unpaired) -> bool:
+    return sample.num_pairs < sample.min_pairs(self.num_comparisons, self.alpha)
 
-  def test_beyond_margin(self, differences: np.ndarray) -> float:
+  def test(self, sample: _Paired | _Unpaired) -> float:
+    """Returns the p-value of a difference; 1 where there are too few seeds for any test."""
+    return 1.0 if self.is_too_few(sample) else sample.test(self.num_resamples, self.seed)
+
+  def test_beyond_margin(self, sample: _Paired | _Unpaired) -> float:
     """Returns the p-value of |difference| <= margin; 1 where the mean lies within the margin."""
-    centre = mean(differences)
-    if len(differences) < self.min_pairs or abs(centre) <= self.margin:
+    centre = sample.mean_difference
+    if self.is_too_few(sample) or abs(centre) <= self.margin:
       return 1.0
-    excess = differences - math.copysign(self.margin, centre)
-    # On paper equal to the margin, and not after rounding.
-    excess[np.abs(excess) <= ROUNDING * (np.abs(differences) + self.margin)] = 0
-    return self.test(excess)
+    return self.test(sample.less(math.copysign(self.margin, centre)))
 
-  def seeds_needed(self, differences: np.ndarray) -> int:
-    """Returns how many pairs would decide what differences `[n]` do not."""
-    if len(differences) < self.min_pairs:
-      return self.min_pairs
-    return seeds_needed(
-      differences, self.margin, self.num_comparisons, self.alpha, self.num_at_margin
+  def seeds_needed(self, sample: _Paired | _Unpaired) -> int:
+    """Returns how many seeds would decide what these do not."""
+    least = sample.min_pairs(self.num_comparisons, self.alpha)
+    if sample.num_pairs < least:
+      return least
+    return seeds_for_power(
+      (abs(sample.mean_difference), sample.spread),
+      self.margin,
+      (self.alpha / self.num_comparisons / 2, self.alpha / self.num_at_margin),
+      (least, self.min_pairs_equivalent),
+      sample.num_samples,
     )
 
 
@@ -244,29 +341,29 @@ def _verdict(
   scores: Scores,
   arm_a: str,
   arm_b: str,
-  differences: np.ndarray,
+  sample: _Paired | _Unpaired,
   family: _Family,
   p: tuple[float, float, float],
 ) -> Verdict:
   """Returns the verdict on one pair, given its p-values: alone, by Holm, beyond the margin."""
-  n, mean_difference = len(differences), mean(differences)
+  n, mean_difference = sample.num_pairs, sample.mean_difference
   p_value, p_holm, p_beyond_margin = p
   p_equivalence = math.nan
   num_diverged = [count_diverged(scores, arm) for arm in (arm_a, arm_b)]
   needed = None
-  if n < family.min_pairs:
-    verdict, needed = TOO_FEW_SEEDS, family.seeds_needed(differences)
+  if family.is_too_few(sample):
+    verdict, needed = TOO_FEW_SEEDS, family.seeds_needed(sample)
     p_value = p_holm = p_beyond_margin = math.nan
   else:
-    p_equivalence = min(1.0, family.num_at_margin * tost(differences, family.margin))
+    p_equivalence = min(1.0, family.num_at_margin * sample.tost(family.margin))
     is_alike = n >= family.min_pairs_equivalent and p_equivalence < family.alpha
     if is_alike and not any(num_diverged):
       verdict = EQUIVALENT
     elif p_holm < family.alpha:
       verdict = BETTER if (mean_difference > 0) == scores.higher_is_better else WORSE
     else:
-      verdict, needed = UNDECIDED, None if is_alike else family.seeds_needed(differences)
-  ci_low, ci_high = student_interval(differences, 0.95)
+      verdict, needed = UNDECIDED, None if is_alike else family.seeds_needed(sample)
+  ci_low, ci_high = sample.interval(0.95)
   return Verdict(
     metric=scores.metric,
     arm_a=arm_a,
@@ -286,6 +383,7 @@ def _verdict(
     num_diverged_a=num_diverged[0],
     num_diverged_b=num_diverged[1],
     num_seeds=len(scores.seeds),
+    design=FIXED if scores.paired else UNPAIRED,
   )
 
 
@@ -369,15 +467,18 @@ def _format_divergence(verdict: Verdict) -> str:
 
 def _format_difference(verdict: Verdict, scale: float, suffix: str) -> str:
   """Says the difference with its interval or, where all are equal, what that allows."""
-  n = verdict.num_pairs
+  n, design = verdict.num_pairs, verdict.design
   low, high = scale * verdict.ci_low, scale * verdict.ci_high
+  over = f"over {n} pairs"
+  if design == UNPAIRED:
+    over = f"Welch, over {n} or more runs of each arm, which share no seed"
   if math.isfinite(low):
-    looks = "" if verdict.design == FIXED else " for all pairs of arms and looks"
+    looks = " for all pairs of arms and looks" if design in (GROUP_SEQUENTIAL, ANYTIME) else ""
     interval = f"{100 * verdict.confidence:g}% interval{looks}"
-    return f"{_format_interval(low, high)}{suffix}, {interval} over {n} pairs"
+    return f"{_format_interval(low, high)}{suffix}, {interval} {over}"
   centre = f"{scale * verdict.mean_difference:.6g}{suffix}"
-  if verdict.design == ANYTIME:
-    return f"{centre} on average over {n} pairs, which give no interval"
+  if design in (ANYTIME, UNPAIRED):
+    return f"{centre} {over}, which give no interval"
   equal = f"{centre} in all {n} pairs"
   # Were it so in a smaller share of all seeds, n of n would agree in less than 5% of runs.
   least_share = 0.05 ** (1 / n)

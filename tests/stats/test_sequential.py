@@ -269,7 +269,7 @@ def test_rate_of_wrong_verdicts(name):
     "t3": lambda size: rng.standard_t(3, size=size) / math.sqrt(3),
     "counts": lambda size: rng.binomial(89, 0.96, size=size) / math.sqrt(89 * 0.96 * 0.04),
   }[name]
-  num_trials, wrong = 300, {"looks": 0, "bets": 0}
+  num_trials, wrong = 150, {"looks": 0, "bets": 0}
   for _ in range(num_trials):
     scores = make_scores(*(draw((32, 3)) / math.sqrt(2) + [0, 0, 1]).T)
     verdicts = {

@@ -639,7 +639,7 @@ def test_compare_of_many_arms_with_too_few_seeds_computes_no_test(monkeypatch):
   def refuse(*args):
     raise AssertionError("a test was computed")
 
-  for name in ("sign_flip_test", "tost", "seeds_needed"):
+  for name in ("sign_flip_test", "tost", "seeds_for_power"):
     monkeypatch.setattr(f"jaxdl.stats.verdicts.{name}", refuse)
   arms = tuple(f"arm {i}" for i in range(40))
   verdicts = stats.compare(make_scores(np.random.default_rng(0).normal(size=(8, 40)), arms), 1)
