@@ -291,18 +291,30 @@ def _check_margins(experiment: Experiment, dataset: Dataset):
 def epochs_to(population: Population, target_loss: float) -> np.ndarray:
   """Returns how many epochs each member took until its training loss was at most a target.
 
+  In the epoch that reaches it, the loss is taken to fall evenly from that of the epoch before, so
+  e - 1 + (L_{e-1} - target) / (L_{e-1} - L_e). Counted in whole epochs, which of two arms is faster
+  would change with the target.
+
   Args:
     population: the trained members.
     target_loss: the target, in the unit of the loss.
 
   Returns:
-    `[S, A]` float, counted from 1. A member that never reached the target has the arm's
-    `num_epochs` + 1, a lower bound; a member that diverged has NaN.
+    `[S, A]` float. Two values are bounds: 1 if the first epoch reached the target, which may have
+    been sooner; the arm's `num_epochs` + 1 if none did. A member that diverged has NaN.
   """
-  reached = population.curves["train_loss"] <= target_loss  # [S, A, E]
-  first = reached.argmax(axis=-1) + 1.0
+  losses = population.curves["train_loss"]  # [S, A, E]
+  reached = losses <= target_loss
+  first = reached.argmax(axis=-1)  # [S, A]
+  before, after = (
+    np.take_along_axis(losses, np.maximum(place, 0)[..., None], axis=-1)[..., 0]
+    for place in (first - 1, first)
+  )
+  drop = np.where(first > 0, before - after, 1.0)  # positive where the target is reached
+  with np.errstate(invalid="ignore", divide="ignore"):
+    epochs = np.where(first > 0, first + (before - target_loss) / drop, 1.0)
   never = np.array([arm.num_epochs + 1.0 for arm in population.arms.values()])
-  epochs = np.where(reached.any(axis=-1), first, never)
+  epochs = np.where(reached.any(axis=-1), epochs, never)
   return np.where(population.status == "diverged", np.nan, epochs)
 
 

@@ -13,7 +13,7 @@ from jaxdl import stats
 from jaxdl.errors import one_line
 from jaxdl.experiment import Experiment
 from jaxdl.optim import metrics
-from jaxdl.population.results import RATES, Population
+from jaxdl.population.results import EPOCHS_TO_TARGET, RATES, Population
 
 # The folder of what `jaxdl.store.store` keeps of the run.
 RUN = "run"
@@ -76,6 +76,7 @@ def render(
     _design_note(experiment),
     "## Arms",
     _arms_table(population),
+    censored_text(population),
     _per_class_text(population),
     "## Pictures",
     *(
@@ -287,6 +288,26 @@ _ARMS_NOTE = (
   "The interval is for the mean over seeds (Student's t), that of a rate cut to 0 and 100%: where "
   "it fills most of that range, these seeds say little. One value, or equal ones, have no interval."
 )
+
+
+def censored_text(population: Population) -> str:
+  """Says how many epochs to a target are bounds and not values; empty if none are."""
+  epochs = population.metrics.get(EPOCHS_TO_TARGET)
+  if epochs is None:
+    return ""
+  parts = []
+  for place, (name, arm) in enumerate(population.arms.items()):
+    never = int((epochs[:, place] > arm.num_epochs).sum())
+    at_once = int((epochs[:, place] == 1).sum())
+    counts = [f"{never} never, counted as {arm.num_epochs + 1}"] if never else []
+    counts += [f"{at_once} within the first epoch, counted as 1"] if at_once else []
+    parts += [f"{escape(name)}: {' and '.join(counts)}"] if counts else []
+  if not parts:
+    return ""
+  return (
+    f"`{EPOCHS_TO_TARGET}` has bounds: {'; '.join(parts)}. Where one arm has more of the first "
+    "kind, it is slower by more than the difference says."
+  )
 
 
 def _per_class_text(population: Population) -> str:
