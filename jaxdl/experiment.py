@@ -364,9 +364,8 @@ def answer(verdicts: Sequence[stats.Verdict], metric: str, population: Populatio
     sentences.append(outcome(about))
   else:
     sentences.append("There is one arm only, so there is nothing to compare.")
-  diverged = _divergence(about) if about else ""
-  if diverged:
-    sentences.append(f"Only runs that did not diverge were compared: {diverged}.")
+  if about:
+    sentences.append(_divergence(about))
   return " ".join(text for text in sentences if text)
 
 
@@ -436,9 +435,22 @@ def _pairs_text(about: Sequence[stats.Verdict]) -> str:
 
 
 def _divergence(about: list[stats.Verdict]) -> str:
-  """Says how often each arm diverged; empty if none did."""
+  """Says how often each arm diverged, and what changes without these runs; empty if none did."""
   counts: dict[str, int] = {}
   for v in about:
     counts |= {v.arm_a: v.num_diverged_a, v.arm_b: v.num_diverged_b}
   seeds = about[0].num_seeds
-  return ", ".join(f"{arm} diverged in {n} of {seeds} seeds" for arm, n in counts.items() if n)
+  who = ", ".join(f"{arm} diverged in {n} of {seeds} seeds" for arm, n in counts.items() if n)
+  if not who:
+    return ""
+  counted = next((v.diverged_as for v in about if v.diverged_as is not None), None)
+  if counted is None:
+    return f"Only runs that did not diverge were compared: {who}."
+  number = f"{100 * counted:.1f}%" if about[0].metric in RATES else f"{counted:.4g}"
+  changed = [
+    f"{v.arm_a} and {v.arm_b}: {other.verdict}"
+    for v in about
+    if (other := v.without_diverged) is not None and other.verdict != v.verdict
+  ]
+  without = f" Without these runs, {'; '.join(changed)}." if changed else ""
+  return f"Runs that diverged count with a {about[0].metric} of {number}: {who}.{without}"

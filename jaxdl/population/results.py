@@ -92,6 +92,8 @@ class Population:
   def scores(self, metric: str) -> stats.Scores:
     """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
 
+    In comparisons such a member counts as `jaxdl.stats.Scores.diverged_as` says.
+
     Raises:
       InputError: there is no such metric.
     """
@@ -107,7 +109,27 @@ class Population:
       arms=tuple(self.arms),
       axes=stats.AXES,
       higher_is_better=higher_is_better(metric),
+      diverged_as=self._diverged_as(metric) if diverged.any() else None,
     )
+
+  def _diverged_as(self, metric: str) -> float | None:
+    """Returns what a member that diverged counts as.
+
+    Rates on the test set: that of always answering the most frequent class. Epochs to a target: as
+    if it was never reached. All else: the worst that any member has.
+    """
+    if metric == EPOCHS_TO_TARGET:
+      return max(arm.num_epochs for arm in self.arms.values()) + 1.0
+    rate = metric.removesuffix("_at_half")
+    if rate in _TEST_RATES:
+      labels, num_classes = self.test_labels, len(self.class_names)
+      constant = np.full_like(labels, np.bincount(labels).argmax())
+      return float(
+        _confusion_metrics(metrics.confusion_matrix(labels, constant, num_classes))[rate]
+      )
+    values = self.epochs.astype(float) if metric == "epochs" else self.metrics[metric]
+    trained = np.where(self.status == "diverged", np.nan, values)
+    return stats.worst(trained, higher_is_better(metric))
 
   def select(self, arms: Sequence[str]) -> "Population":
     """Returns a population with only the named arms, in the order in which they are named.

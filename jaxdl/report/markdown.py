@@ -189,7 +189,12 @@ def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
   """Returns a table of verdicts, header first, rates in percentage points."""
   header = ["metric", "a", "b", "pairs", "diverged a, b", "a - b", "95% interval"]
   header += ["p (Holm)", "margin", "verdict", "beyond margin", "seeds needed"]
-  return [header, *(_verdict_row(verdict) for verdict in verdicts)]
+  rows = [_verdict_row(verdict) for verdict in verdicts]
+  if any(v.without_diverged is not None for v in verdicts):
+    header.append("without diverged")
+    for row, v in zip(rows, verdicts, strict=True):
+      row.append("" if v.without_diverged is None else v.without_diverged.verdict)
+  return [header, *rows]
 
 
 def _verdict_row(v: stats.Verdict) -> list[str]:

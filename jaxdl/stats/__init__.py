@@ -7,7 +7,15 @@ Imports: errors, optim.
 """
 
 from jaxdl.stats.anytime import compare_anytime, log_e_values
-from jaxdl.stats.scores import AXES, ArmSummary, Scores, paired_differences, std, summarize
+from jaxdl.stats.scores import (
+  AXES,
+  ArmSummary,
+  Scores,
+  paired_differences,
+  std,
+  summarize,
+  worst,
+)
 from jaxdl.stats.sequential import (
   LOOK_EVERY,
   MIN_BUDGET,
@@ -102,4 +110,5 @@ __all__ = (
   "undecided_arms",
   "welch_interval",
   "welch_tost",
+  "worst",
 )

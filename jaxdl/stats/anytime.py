@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxdl.stats.scores import Scores, differences_by_seed, is_constant, mean
+from jaxdl.stats.scores import Scores, count_diverged, differences_by_seed, is_constant, mean
 from jaxdl.stats.tests import MIN_PAIRS_EQUIVALENT, check_alpha, check_margin
 from jaxdl.stats.verdicts import (
   ANYTIME,
@@ -19,6 +19,7 @@ from jaxdl.stats.verdicts import (
   WORSE,
   Verdict,
   arm_pairs,
+  beside_diverged,
 )
 
 # The strengths of the bets; each gets the same share of the stake.
@@ -86,7 +87,10 @@ def compare_anytime(
   check_margin(margin)
   check_alpha(alpha)
   pairs = arm_pairs(scores, reference)
-  return [_verdict(scores, *pair, float(margin), alpha, len(pairs)) for pair in pairs]
+  verdicts = [_verdict(scores, *pair, float(margin), alpha, len(pairs)) for pair in pairs]
+  return beside_diverged(
+    scores, verdicts, lambda trained: compare_anytime(trained, margin, alpha, reference)
+  )
 
 
 def _verdict(
@@ -94,8 +98,7 @@ def _verdict(
 ) -> Verdict:
   every = differences_by_seed(scores, arm_a, arm_b)
   d = every[~np.isnan(every)]  # [n]
-  columns = (scores.values[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
-  num_diverged = [int(np.isnan(column).sum()) for column in columns]
+  num_diverged = [count_diverged(scores, arm) for arm in (arm_a, arm_b)]
   sides = _largest_log(d), _largest_log(-d)
   p_value = min(1.0, 2 * math.exp(-max(sides)))
   p_equivalence = 1.0

@@ -35,13 +35,16 @@ class Scores:
     arms: [A] the arm of each column.
     axes: what the axes of `values` are; must be given, and be ("seed", "arm").
     higher_is_better: True for an accuracy, False for a loss.
+    diverged_as: the score that a run which diverged counts as in comparisons, e.g. that of always
+      answering the most frequent class: then arms are compared by intention to treat, on all seeds.
+      None leaves such runs out.
     paired: whether the runs of a row share their seed. If not, a row has the s-th run of each arm,
       and arms are compared as independent samples.
 
   Raises:
     ValueError: the axes are named or ordered differently (so a transposed array is refused also
       where S == A), a length disagrees with the names, a name occurs twice, a value is infinite or
-      not a real number, or the values are floats of less than 64 bits.
+      not a real number, `diverged_as` is not finite, or the values are floats of less than 64 bits.
     TypeError: `higher_is_better` is not a bool.
   """
 
@@ -51,6 +54,7 @@ class Scores:
   arms: tuple[str, ...]  # [A]
   axes: tuple[str, str]
   higher_is_better: bool
+  diverged_as: float | None = None
   paired: bool = True
 
   def __post_init__(self):
@@ -75,11 +79,20 @@ class Scores:
     for name, value in fields.items():
       object.__setattr__(self, name, value)
     self._check_axes()
+    if self.diverged_as is not None and not math.isfinite(self.diverged_as):
+      raise ValueError(f"diverged_as must be finite, got {self.diverged_as}")
     if np.isinf(values).any():
       raise ValueError(
         f"values of {self.metric!r} must be finite, or NaN for a member that diverged; "
         f"{np.isinf(values).sum()} are infinite"
       )
+
+  @property
+  def counted(self) -> np.ndarray:
+    """The values `[S, A]` that arms are compared by: with `diverged_as` where a run diverged."""
+    if self.diverged_as is None:
+      return self.values
+    return np.where(np.isnan(self.values), self.diverged_as, self.values)
 
   @overload
   @classmethod
@@ -114,7 +127,8 @@ class Scores:
   ):
     """Returns the scores in a long table, which has a row per run, as trackers export them.
 
-    Arms are paired if all have the same seeds. If no two share a seed they are not, see `paired`.
+    A run that diverged counts as the worst score of its task, see `diverged_as`. Arms are paired if
+    all have the same seeds. If no two share a seed they are not, see `paired`.
 
     Args:
       frame: a pandas data frame.
@@ -142,6 +156,7 @@ class Scores:
         arms=table.arms,
         axes=AXES,
         higher_is_better=higher_is_better,
+        diverged_as=worst(table.values, higher_is_better),
         paired=table.paired,
       )
       for name, table in tables.items()
@@ -290,7 +305,7 @@ def t_quantile(probability: float, degrees: int) -> float:
 
 
 def paired_differences(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
-  """Returns the scores of `arm_a` minus those of `arm_b`, [n], on the seeds where both have one.
+  """Returns the scores of `arm_a` minus those of `arm_b`, [n], on the seeds where both count.
 
   Raises:
     InputError: an arm is not among `scores.arms`.
@@ -300,7 +315,7 @@ def paired_differences(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
 
 
 def differences_by_seed(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
-  """Returns the scores of `arm_a` minus those of `arm_b`, [S], NaN where either has none.
+  """Returns the scores of `arm_a` minus those of `arm_b`, [S], NaN where either is left out.
 
   Raises:
     InputError: an arm is not among `scores.arms`.
@@ -308,10 +323,18 @@ def differences_by_seed(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
   for arm in (arm_a, arm_b):
     if arm not in scores.arms:
       raise unknown_name("arm", arm, scores.arms)
-  a, b = (scores.values[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
+  a, b = (scores.counted[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
   return a - b
 
 
-def count_diverged(scores: Scores, arm: str) -> int:
-  """Returns on how many seeds an arm has no score."""
-  return int(np.isnan(scores.values[:, scores.arms.index(arm)]).sum())
+def worst(values: np.ndarray, higher_is_better: bool) -> float | None:
+  """Returns the worst of all values that are not NaN; None if all are."""
+  finite = values[~np.isnan(values)]
+  if not len(finite):
+    return None
+  return float(finite.min() if higher_is_better else finite.max())
+
+
+def count_diverged(scores: Scores, arm: str, num_seeds: int | None = None) -> int:
+  """Returns in how many of the first seeds, or of all, an arm has no score."""
+  return int(np.isnan(scores.values[:num_seeds, scores.arms.index(arm)]).sum())

@@ -20,7 +20,15 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdl.errors import InputError, check_integer
-from jaxdl.stats.scores import ROUNDING, Scores, differences_by_seed, mean, std, t_quantile
+from jaxdl.stats.scores import (
+  ROUNDING,
+  Scores,
+  count_diverged,
+  differences_by_seed,
+  mean,
+  std,
+  t_quantile,
+)
 from jaxdl.stats.tests import (
   MIN_PAIRS_EQUIVALENT,
   NUM_RESAMPLES,
@@ -39,6 +47,7 @@ from jaxdl.stats.verdicts import (
   WORSE,
   Verdict,
   arm_pairs,
+  beside_diverged,
 )
 
 # Seeds from one look to the next. Looking after every four saves one or two seeds.
@@ -134,7 +143,7 @@ def sign_flip_looks(
   AdaStop, arXiv:2306.10882).
 
   Args:
-    differences: [n]; zero where a pair is missing.
+    differences: [n]; zero where a pair is left out.
     looks: numbers of pairs, increasing; those beyond n are not taken.
     levels: [K], the level that is spent up to each look.
     signs: [B, N] of +1 and -1, N >= n.
@@ -236,7 +245,12 @@ def compare_looks(
     raise InputError(f"the budget is {budget} seeds, and there are {len(scores.seeds)}")
   design = _Design.plan(every, float(margin), alpha, len(pairs))
   signs = sign_patterns(num_resamples, budget, seed)
-  return [_verdict(scores, *pair, design, signs) for pair in pairs]
+  verdicts = [_verdict(scores, *pair, design, signs) for pair in pairs]
+  return beside_diverged(
+    scores,
+    verdicts,
+    lambda trained: compare_looks(trained, margin, budget, alpha, num_resamples, seed, reference),
+  )
 
 
 def undecided_arms(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
@@ -275,7 +289,8 @@ def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.
   """Returns the verdict of the first look that decides, or of the last one so far."""
   every = differences_by_seed(scores, arm_a, arm_b)  # [n], NaN where either diverged
   different = sign_flip_looks(np.nan_to_num(every), design.looks, design.spent, signs)
-  alike = _first_alike(every, design)
+  pair = scores.values[:, [scores.arms.index(arm) for arm in (arm_a, arm_b)]]  # [n, 2]
+  alike = _first_alike(every[: _first_diverged(pair)], design)
   last = sum(end <= len(every) for end in design.looks) - 1
   look = min(k for k in (different, alike, last) if k is not None)
   seen = every if look < 0 else every[: design.looks[look]]
@@ -289,8 +304,7 @@ def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.
   low = high = math.nan
   if look >= 0:
     low, high = _repeated_interval(kept, design.difference_levels[look])
-  columns = (scores.values[: len(seen), scores.arms.index(arm)] for arm in (arm_a, arm_b))
-  num_diverged = [int(np.isnan(column).sum()) for column in columns]
+  num_diverged = [count_diverged(scores, arm, len(seen)) for arm in (arm_a, arm_b)]
   rounding = ROUNDING * design.margin
   is_beyond = low > design.margin + rounding or high < -design.margin - rounding
   return Verdict(
@@ -318,11 +332,17 @@ def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.
   )
 
 
+def _first_diverged(values: np.ndarray) -> int:
+  """Returns the first row of `[n, 2]` with NaN, or n."""
+  diverged = np.isnan(values).any(axis=1)
+  return int(diverged.argmax()) if diverged.any() else len(values)
+
+
 def _first_alike(differences: np.ndarray, design: _Design) -> int | None:
-  """Returns the first look that shows equivalence, given differences with NaN for missing pairs."""
+  """Returns the first look that shows equivalence, given the differences before any divergence."""
   is_shown = np.zeros(2, dtype=bool)  # above -margin, below margin
   for look, (end, level) in enumerate(zip(design.looks, design.equivalence_levels, strict=True)):
-    if end > len(differences) or np.isnan(differences[:end]).any():
+    if end > len(differences):
       return None
     if end < MIN_PAIRS_EQUIVALENT:
       continue

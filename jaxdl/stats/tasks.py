@@ -31,6 +31,8 @@ class Interval(NamedTuple):
 def mean_over_tasks(tasks: Mapping[str, Scores]) -> Scores:
   """Returns each replication's mean over tasks, for `compare`; NaN where one of its runs diverged.
 
+  Such replications are left out: there is no one score that they could count as.
+
   Seeds of different tasks are matched by their number if all tasks have the same, else by their
   order: seeds are independent, so any matching will do. Scores of tasks have to be comparable, e.g.
   all accuracies.
@@ -53,7 +55,7 @@ def mean_over_tasks(tasks: Mapping[str, Scores]) -> Scores:
     if set(scores.seeds) == set(first.seeds):
       order = [scores.seeds.index(seed) for seed in first.seeds]
     aligned.append(scores.values[order])
-  return dataclasses.replace(first, values=np.mean(aligned, axis=0))
+  return dataclasses.replace(first, values=np.mean(aligned, axis=0), diverged_as=None)
 
 
 def interquartile_mean(

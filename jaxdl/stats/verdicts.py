@@ -5,9 +5,10 @@ arms are compared through the differences of their scores seed by seed. In shape
 number of seeds on which both arms have a score, `A` the number of arms, and `P` that of their
 pairs.
 
-A score is NaN where the member diverged. Such seeds leave the pairs and are counted, so a verdict
-speaks of the seeds on which both arms trained; the counts stand beside it. Arms of which one
-diverged are never called equivalent.
+A score is NaN where the member diverged. It counts as `Scores.diverged_as`, so that a verdict is
+about all seeds (intention to treat: an arm that diverges on hard seeds is not compared on the easy
+ones); the verdict without such seeds stands beside it. Without that number, diverged seeds leave
+the pairs. Arms of which one diverged are never called equivalent.
 
 SciPy is imported where it is used: training need not wait for it.
 """
@@ -16,6 +17,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,8 +74,8 @@ class Verdict:
     metric: what was measured.
     arm_a: the arm the verdict is about.
     arm_b: the arm it is compared with.
-    num_pairs: n, the seeds on which both arms have a score; with the design UNPAIRED, the scores of
-      the arm that has fewer.
+    num_pairs: n, the seeds on which both arms count; with the design UNPAIRED, the scores of the
+      arm that has fewer.
     mean_difference: a minus b, in the metric's own unit; NaN where n = 0.
     ci_low: lower end of its interval (Student t on the differences; with another design, see
       `compare_looks` and `compare_anytime`); NaN where n < 2 or all differences are equal.
@@ -95,6 +97,10 @@ class Verdict:
     confidence: of the interval; of a design with looks, that of all pairs and looks together.
     design: FIXED, UNPAIRED, GROUP_SEQUENTIAL or ANYTIME.
     budget: of a GROUP_SEQUENTIAL design, the largest number of seeds; else None.
+    diverged_as: the score that runs which diverged count as; None if they are left out, or none
+      did.
+    without_diverged: the verdict without the seeds on which either arm diverged, where they count;
+      else None.
   """
 
   metric: str
@@ -118,6 +124,8 @@ class Verdict:
   confidence: float = 0.95
   design: str = FIXED
   budget: int | None = None
+  diverged_as: float | None = None
+  without_diverged: "Verdict | None" = None
 
 
 def compare(
@@ -182,11 +190,37 @@ def compare(
   p_values = [family.test(sample) for sample in samples]
   p_holm = holm(p_values)
   p_beyond = holm([family.test_beyond_margin(sample) for sample in samples])
-  return [
+  verdicts = [
     _verdict(scores, *pair, sample, family, (p, float(after_holm), float(beyond)))
     for pair, sample, p, after_holm, beyond in zip(
       pairs, samples, p_values, p_holm, p_beyond, strict=True
     )
+  ]
+  return beside_diverged(
+    scores,
+    verdicts,
+    lambda trained: compare(trained, margin, alpha, num_resamples, seed, reference),
+  )
+
+
+def beside_diverged(
+  scores: Scores, verdicts: list[Verdict], compare: Callable[[Scores], list[Verdict]]
+) -> list[Verdict]:
+  """Puts beside each verdict on arms that diverged the one without these seeds.
+
+  Args:
+    scores: that were compared.
+    verdicts: on them.
+    compare: gives the verdicts on other scores.
+  """
+  if scores.diverged_as is None or not np.isnan(scores.values).any():
+    return verdicts
+  trained = compare(dataclasses.replace(scores, diverged_as=None))
+  return [
+    dataclasses.replace(v, diverged_as=scores.diverged_as, without_diverged=other)
+    if v.num_diverged_a or v.num_diverged_b
+    else v
+    for v, other in zip(verdicts, trained, strict=True)
   ]
 
 
@@ -290,7 +324,7 @@ class _Unpaired(NamedTuple):
 def _sample(scores: Scores, arm_a: str, arm_b: str) -> _Paired | _Unpaired:
   if scores.paired:
     return _Paired(paired_differences(scores, arm_a, arm_b))
-  a, b = (scores.values[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
+  a, b = (scores.counted[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
   return _Unpaired(a[~np.isnan(a)], b[~np.isnan(b)])
 
 
@@ -396,10 +430,10 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
     scale: the numbers are multiplied by it, e.g. 100 to show an accuracy in [0, 1] in points.
   """
   a, b, metric = verdict.arm_a, verdict.arm_b, verdict.metric
+  suffix = f" {unit}" if unit else ""
   if verdict.verdict == TOO_FEW_SEEDS:
     text = f"too few seeds ({verdict.num_pairs}) to compare {a} with {b} in {metric}: no claim"
-    return f"{text}; {format_seeds_needed(verdict)}{_format_divergence(verdict)}"
-  suffix = f" {unit}" if unit else ""
+    return f"{text}; {format_seeds_needed(verdict)}{_format_divergence(verdict, scale, suffix)}"
   within = f"{scale * verdict.margin:.6g}{suffix}"
   if verdict.verdict == EQUIVALENT:
     text = f"{a} and {b} are equivalent in {metric} within {within}"
@@ -410,7 +444,7 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
   details = [_format_difference(verdict, scale, suffix), _format_test(verdict)]
   if verdict.verdict == UNDECIDED:
     details.append(f"margin {within}")
-  return f"{text} (difference {'; '.join(details)}){_format_divergence(verdict)}"
+  return f"{text} (difference {'; '.join(details)}){_format_divergence(verdict, scale, suffix)}"
 
 
 def _format_test(verdict: Verdict) -> str:
@@ -448,7 +482,7 @@ def format_seeds_needed(verdict: Verdict) -> str:
   if verdict.design == ANYTIME:
     return f"after {verdict.num_seeds} seeds, to which more may be added"
   if needed is None:
-    return "alike where both trained, which not all of them did"
+    return "alike, but arms of which one diverged are not called equivalent"
   if needed >= MAX_SEEDS_NEEDED:
     return f"a new run of {MAX_SEEDS_NEEDED:,} seeds or more would be needed"
   if needed <= num_pairs:
@@ -457,12 +491,22 @@ def format_seeds_needed(verdict: Verdict) -> str:
   return f"a new run of about {needed} other seeds would be needed"
 
 
-def _format_divergence(verdict: Verdict) -> str:
+def _format_divergence(verdict: Verdict, scale: float, suffix: str) -> str:
   counts = ((verdict.arm_a, verdict.num_diverged_a), (verdict.arm_b, verdict.num_diverged_b))
   parts = [
     f"{arm} diverged in {count} of {verdict.num_seeds} seeds" for arm, count in counts if count
   ]
-  return f"; {' and '.join(parts)}, which are left out of the pairs" if parts else ""
+  if not parts:
+    return ""
+  who = " and ".join(parts)
+  other = verdict.without_diverged
+  if other is None or verdict.diverged_as is None:
+    return f"; {who}, which are left out of the pairs"
+  difference = _format_difference(other, scale, suffix)
+  return (
+    f"; {who}, which count as {scale * verdict.diverged_as:.4g}{suffix}; without them: "
+    f"{other.verdict} (difference {difference})"
+  )
 
 
 def _format_difference(verdict: Verdict, scale: float, suffix: str) -> str:
@@ -501,7 +545,10 @@ def to_json(record: Verdict | ArmSummary) -> dict[str, Any]:
 
   JSON has no NaN: a number that is not finite becomes None.
   """
-  return {
-    name: None if isinstance(value, float) and not math.isfinite(value) else value
-    for name, value in dataclasses.asdict(record).items()
-  }
+  return _finite(dataclasses.asdict(record))
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _finite(inner) for name, inner in value.items()}
+  return None if isinstance(value, float) and not math.isfinite(value) else value

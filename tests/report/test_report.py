@@ -287,10 +287,19 @@ def test_answer_says_what_diverged(trained):
   )
   verdicts = stats.compare(scores, margin=0.01)
   assert experiment_lib.answer(verdicts, "test_accuracy", trained) == (
-    "Undecided in test_accuracy for 1 of 1 pairs of arms: alike where both trained, which not all "
-    "of them did (17 pairs of runs). Only runs that did not diverge were compared: b diverged in 3 "
+    "Undecided in test_accuracy for 1 of 1 pairs of arms: alike, but arms of which one diverged "
+    "are not called equivalent (17 pairs of runs). Only runs that did not diverge were compared: b "
+    "diverged in 3 of 20 seeds."
+  )
+  counted = stats.compare(replace(scores, diverged_as=0.1), margin=0.01)
+  text = experiment_lib.answer(counted, "test_accuracy", trained)
+  assert text.startswith("Undecided in test_accuracy for 1 of 1 pairs of arms: ")
+  assert text.endswith(
+    "(20 pairs of runs). Runs that diverged count with a test_accuracy of 10.0%: b diverged in 3 "
     "of 20 seeds."
   )
+  header, row = report.verdict_rows(counted)
+  assert row[header.index("without diverged")] == "undecided"
   header, row = report.verdict_rows(verdicts)
   assert row[header.index("diverged a, b")] == "0, 3"
   assert row[header.index("95% interval")] == "-"
