@@ -321,10 +321,23 @@ def epochs_to(population: Population, target_loss: float) -> np.ndarray:
 def compare(experiment: Experiment, population: Population) -> list[stats.Verdict]:
   """Returns the verdicts on all metrics that have a margin, metric by metric."""
   return [
-    verdict
+    dataclasses.replace(verdict, new_examples=_new_examples(population, verdict))
     for metric in experiment.margins
     for verdict in compare_metric(experiment, population, metric)
   ]
+
+
+def _new_examples(population: Population, verdict: stats.Verdict) -> stats.Crossed | None:
+  """Returns the difference of an accuracy for new test examples too; None for other metrics."""
+  correct = population.is_correct(verdict.metric)
+  if correct is None:
+    return None
+  arms = list(population.arms)
+  a, b = (
+    correct[: verdict.num_seeds, arms.index(arm)].astype(np.int8)
+    for arm in (verdict.arm_a, verdict.arm_b)
+  )
+  return stats.crossed_interval(a - b)
 
 
 def compare_metric(

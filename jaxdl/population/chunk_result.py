@@ -28,6 +28,10 @@ class ChunkResult(NamedTuple):
   test_loss: np.ndarray  # [S, A]
   confusion: np.ndarray  # [S, A, C, C] int, at the arm's threshold
   confusion_at_half: np.ndarray  # [S, A, C, C] int, at threshold 0.5
+  correct: np.ndarray  # [S, A, ceil(N / 8)] uint8, a bit per example, at the arm's threshold
+  correct_at_half: np.ndarray  # [S, A, ceil(N / 8)] uint8, at threshold 0.5
+  calibration: np.ndarray  # [S, A, 3, M], see `metrics.calibration_counts`
+  auc: np.ndarray  # [S, A]
   sum_probabilities: np.ndarray  # [A, N, C], summed over the seeds that did not diverge
   observations: dict[str, np.ndarray]  # [S, A, E + 1, ...]
   logits: np.ndarray | None  # [S, A, N, C]
@@ -129,8 +133,13 @@ def sum_up(
   valid = (status != train.DIVERGED)[..., None, None]
   probabilities = metrics.probabilities(np.where(valid, tested.logits, 0)) * valid  # [S, A, N, C]
 
+  labels = dataset.test.targets
+
+  def bits(predicted):  # [S, A, N] -> [S, A, ceil(N / 8)]
+    return np.packbits((predicted == labels) & valid[..., 0], axis=-1)
+
   def count(predicted):  # [S, A, N] -> [S, A, C, C]
-    counts = metrics.confusion_matrix(dataset.test.targets, predicted, dataset.num_classes)
+    counts = metrics.confusion_matrix(labels, predicted, dataset.num_classes)
     return np.where(valid, counts, 0)
 
   return ChunkResult(
@@ -141,6 +150,10 @@ def sum_up(
     test_loss=tested.loss,
     confusion=count(tested.predicted),
     confusion_at_half=count(tested.predicted_at_half),
+    correct=bits(tested.predicted),
+    correct_at_half=bits(tested.predicted_at_half),
+    calibration=metrics.calibration_counts(probabilities, labels) * valid,
+    auc=metrics.auc(probabilities, labels),
     sum_probabilities=probabilities.sum(axis=0),
     observations=_along_epochs(observed, num_real, num_epochs + 1),
     logits=tested.logits,

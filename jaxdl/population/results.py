@@ -20,12 +20,17 @@ from jaxdl.population.plan import Chunk, Group, Layout
 
 CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 _TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
+# Of the predicted probabilities: area under the ROC curve, and expected calibration error.
+PROBABILISTIC = ("auc", "ece")
 # Metrics in [0, 1], which are shown in percent.
-RATES = ("val_accuracy", *_TEST_RATES, *(f"{name}_at_half" for name in _TEST_RATES))
+RATES = (
+  *("val_accuracy", *_TEST_RATES, *(f"{name}_at_half" for name in _TEST_RATES)),
+  *PROBABILISTIC,
+)
 # The metric of `jaxdl.experiment.epochs_to`.
 EPOCHS_TO_TARGET = "epochs_to_target"
 # Metrics for which lower is better.
-_LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "epochs", EPOCHS_TO_TARGET)
+_LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "ece", "epochs", EPOCHS_TO_TARGET)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +69,10 @@ class Population:
       after every epoch, for the weights at that time. They become NaN some time after a member has
       stopped, at the latest when all members of its chunk have.
     logits: arm -> `[S, N, C]` on the test set; None unless `keep_logits` was set.
+    correct: `[S, A, ceil(N / 8)]` uint8, a bit per test example (`numpy.packbits`): whether the
+      prediction at the arm's threshold is right.
+    correct_at_half: the same at threshold 0.5; None if no model has a threshold.
+    calibration: `[S, A, 3, M]`, see `jaxdl.optim.metrics.calibration_counts`.
   """
 
   seeds: tuple[int, ...]
@@ -88,6 +97,27 @@ class Population:
   failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
   observations: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
   logits: dict[str, np.ndarray] | None = None
+  correct: np.ndarray | None = None
+  correct_at_half: np.ndarray | None = None
+  calibration: np.ndarray | None = None
+
+  def is_correct(self, metric: str) -> np.ndarray | None:
+    """Returns whether each test example is predicted right, `[S, A, N]` bool.
+
+    A member that diverged counts as one that always answers the most frequent class.
+
+    Args:
+      metric: "test_accuracy" or "test_accuracy_at_half"; there is None of any other.
+    """
+    bits = {"test_accuracy": self.correct, "test_accuracy_at_half": self.correct_at_half}.get(
+      metric
+    )
+    if bits is None:
+      return None
+    labels = self.test_labels
+    constant = labels == np.bincount(labels).argmax()
+    correct = np.unpackbits(bits, axis=-1, count=len(labels)).astype(bool)
+    return np.where((self.status == "diverged")[..., None], constant, correct)
 
   def scores(self, metric: str) -> stats.Scores:
     """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
@@ -115,9 +145,11 @@ class Population:
   def _diverged_as(self, metric: str) -> float | None:
     """Returns what a member that diverged counts as.
 
-    Rates on the test set: that of always answering the most frequent class. Epochs to a target: as
+    Rates on the test set: those of always answering the most frequent class. Epochs to a target: as
     if it was never reached. All else: the worst that any member has.
     """
+    if metric == "auc":
+      return 0.5
     if metric == EPOCHS_TO_TARGET:
       return max(arm.num_epochs for arm in self.arms.values()) + 1.0
     rate = metric.removesuffix("_at_half")
@@ -141,7 +173,10 @@ class Population:
       if arm not in self.arms:
         raise unknown_name("arm", arm, self.arms)
     places = [list(self.arms).index(arm) for arm in arms]
-    at_half = None if self.confusion_at_half is None else self.confusion_at_half[:, places]
+
+    def part(values):
+      return None if values is None else values[:, places]
+
     return dataclasses.replace(
       self,
       arms={arm: self.arms[arm] for arm in arms},
@@ -152,7 +187,10 @@ class Population:
       curves={name: curve[:, places] for name, curve in self.curves.items()},
       metrics={name: values[:, places] for name, values in self.metrics.items()},
       confusion=self.confusion[:, places],
-      confusion_at_half=at_half,
+      confusion_at_half=part(self.confusion_at_half),
+      correct=part(self.correct),
+      correct_at_half=part(self.correct_at_half),
+      calibration=part(self.calibration),
       mean_probabilities=self.mean_probabilities[places],
       train_seconds=self.train_seconds[:, places],
       observations={n: {a: of[a] for a in arms} for n, of in self.observations.items()},
@@ -171,7 +209,7 @@ def metric_names(arms: Mapping[str, Arm], dataset: Dataset) -> tuple[str, ...]:
   names += ["test_loss", *_TEST_RATES]
   if _has_threshold(arms, dataset.num_classes):
     names += [f"{name}_at_half" for name in _TEST_RATES]
-  return (*names, "epochs")
+  return (*names, *PROBABILISTIC, "epochs")
 
 
 class _GroupResult(NamedTuple):
@@ -278,6 +316,8 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     **_curves_at(curves, np.where(restored, best_epoch, epochs), len(dataset.validation) > 0),
     "test_loss": join("test_loss"),
     **_test_metrics(confusion, at_half),
+    "auc": join("auc"),
+    "ece": metrics.expected_calibration_error(join("calibration")),
   }
   num_params = np.array([g.group.num_params for g in groups for _ in g.group.layout.arms])[places]
   logits = None
@@ -305,6 +345,9 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
       for name in results[0].observations
     },
     logits=logits,
+    correct=join("correct"),
+    correct_at_half=None if at_half is None else join("correct_at_half"),
+    calibration=join("calibration"),
   )
 
 

@@ -85,3 +85,20 @@ def confusion_arrays(population: Population) -> dict[str, np.ndarray]:
   if population.confusion_at_half is not None:
     arrays["confusion_at_half"] = population.confusion_at_half
   return arrays
+
+
+def correct_arrays(population: Population) -> dict[str, np.ndarray]:
+  """Returns name -> array: which test examples each member predicts right, as packed bits.
+
+  `numpy.unpackbits(correct, axis=-1, count=num_examples)` is `[S, A, N]`, zeros for a member that
+  diverged.
+  """
+  arrays = {
+    "correct": population.correct,
+    "correct_at_half": population.correct_at_half,
+    "num_examples": np.array(len(population.test_labels)),
+    "labels": population.test_labels,
+    "seeds": np.array(population.seeds),
+    "arms": np.array(list(population.arms)),
+  }
+  return {name: array for name, array in arrays.items() if array is not None}

@@ -39,7 +39,13 @@ if TYPE_CHECKING:
 
   from jaxdl.report.figures import Figure
 from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
-from jaxdl.report.tables import confusion_arrays, curves_table, members_table, per_class_table
+from jaxdl.report.tables import (
+  confusion_arrays,
+  correct_arrays,
+  curves_table,
+  members_table,
+  per_class_table,
+)
 
 CONFIG_FILE = "config.json"
 _PROVENANCE = "provenance.json"
@@ -53,6 +59,7 @@ _NAMES = (
   "per_class.csv",
   "curves.parquet",
   "confusion.npz",
+  "correct.npz",
   "verdicts.json",
   "report.md",
 )
@@ -295,6 +302,7 @@ class Workdir:
     per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
     curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
     np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+    np.savez(stage / "correct.npz", **correct_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
 
 
@@ -372,6 +380,12 @@ def _pictures(
       "confusion_matrices",
       "Confusion matrices on the test set, counts summed over seeds.",
       plots.confusion_matrices(trained),
+    ),
+    (
+      "reliability",
+      "How often predictions are right, against how confident they are, over all seeds; below, the "
+      "share of predictions.",
+      plots.reliability(trained),
     ),
     (
       "worst_mistakes",

@@ -7,6 +7,7 @@ Imports: errors, optim.
 """
 
 from jaxdl.stats.anytime import compare_anytime, log_e_values
+from jaxdl.stats.crossed import Crossed, crossed_interval
 from jaxdl.stats.scores import (
   AXES,
   ArmSummary,
@@ -80,6 +81,7 @@ __all__ = (
   "UNPAIRED",
   "WORSE",
   "ArmSummary",
+  "Crossed",
   "Interval",
   "Scores",
   "Verdict",
@@ -88,6 +90,7 @@ __all__ = (
   "compare_anytime",
   "compare_looks",
   "confidence_bounds",
+  "crossed_interval",
   "format_seeds_needed",
   "holm",
   "interquartile_mean",

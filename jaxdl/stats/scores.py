@@ -297,7 +297,7 @@ def student_interval(x: np.ndarray, confidence: float) -> tuple[float, float]:
 
 
 @functools.lru_cache(maxsize=1024)
-def t_quantile(probability: float, degrees: int) -> float:
+def t_quantile(probability: float, degrees: float) -> float:
   """Returns a quantile of Student's t; kept, since all pairs of many arms ask for the same one."""
   from scipy.stats import t
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxdl.errors import unknown_name
 from jaxdl.stats import unpaired
+from jaxdl.stats.crossed import Crossed
 from jaxdl.stats.scores import (
   ROUNDING,
   ArmSummary,
@@ -101,6 +102,8 @@ class Verdict:
       did.
     without_diverged: the verdict without the seeds on which either arm diverged, where they count;
       else None.
+    new_examples: of an accuracy, the difference for new test examples as well as new seeds, if it
+      is known which examples each member got right; else None. It is for this pair alone.
   """
 
   metric: str
@@ -126,6 +129,7 @@ class Verdict:
   budget: int | None = None
   diverged_as: float | None = None
   without_diverged: "Verdict | None" = None
+  new_examples: Crossed | None = None
 
 
 def compare(
@@ -444,6 +448,11 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
   details = [_format_difference(verdict, scale, suffix), _format_test(verdict)]
   if verdict.verdict == UNDECIDED:
     details.append(f"margin {within}")
+  new = verdict.new_examples
+  if new is not None and math.isfinite(new.low):
+    details.append(
+      f"on new examples too {_format_interval(scale * new.low, scale * new.high)}{suffix}"
+    )
   return f"{text} (difference {'; '.join(details)}){_format_divergence(verdict, scale, suffix)}"
 
 

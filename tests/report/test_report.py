@@ -29,6 +29,7 @@ FILES = {
   "members.csv",
   "curves.parquet",
   "confusion.npz",
+  "correct.npz",
   "per_class.csv",
   "tables",
   "verdicts.json",
@@ -71,7 +72,7 @@ def test_files(workdir):
   assert {path.name for path in workdir.iterdir()} == FILES
   names = {path.name for path in (workdir / "figures").iterdir()}
   stems = ["learning_curves", "metric_distribution", "confusion_matrices", "worst_mistakes"]
-  stems.append("own_picture")
+  stems += ["reliability", "own_picture"]
   assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
   assert (workdir / "tables" / "own_table.csv").read_text() == "x\n1\n2\n"
   text = (workdir / "report.md").read_text()
@@ -121,7 +122,7 @@ def test_members(workdir, trained, three_arms):
   assert list(members.columns) == [
     *("seed", "arm", "status", "epochs", "best_epoch", "num_params"),
     *("train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
-    *("precision", "recall", "f1", "train_seconds"),
+    *("precision", "recall", "f1", "auc", "ece", "train_seconds"),
   ]
   assert members.seed.tolist() == [s for s in range(5) for _ in range(3)]
   assert members.arm.tolist() == list(three_arms) * 5
@@ -129,6 +130,35 @@ def test_members(workdir, trained, three_arms):
   np.testing.assert_allclose(table, trained.metrics["test_loss"], rtol=1e-12)
   assert set(members.status) <= {"finished", "early_stopped", "diverged"}
   assert (members.train_seconds > 0).all()
+
+
+def test_bits_and_confusion_matrices_agree(workdir, trained):
+  """Read as another program would."""
+  with np.load(workdir / "correct.npz", allow_pickle=False) as file:
+    bits = np.unpackbits(file["correct"], axis=-1, count=int(file["num_examples"]))
+    assert file["arms"].tolist() == list(trained.arms)
+    for label in range(3):
+      right = bits[..., file["labels"] == label].sum(axis=-1)
+      np.testing.assert_array_equal(right, trained.confusion[..., label, label])
+  members = pd.read_csv(workdir / "members.csv")
+  np.testing.assert_allclose(bits.mean(axis=-1).ravel(), members.test_accuracy)
+
+
+def test_verdicts_on_accuracies_say_what_new_images_would(workdir, trained):
+  verdicts = json.loads((workdir / "verdicts.json").read_text())
+  correct = np.unpackbits(trained.correct, axis=-1, count=30).astype(float)
+  arms = list(trained.arms)
+  seen = 0
+  for verdict in verdicts:
+    if verdict["metric"] != "test_accuracy":
+      assert verdict["new_examples"] is None
+      continue
+    a, b = (correct[:, arms.index(verdict[key])] for key in ("arm_a", "arm_b"))
+    expected = stats.to_json(stats.crossed_interval(a - b))
+    assert verdict["new_examples"] == pytest.approx(expected)
+    assert expected["difference"] == pytest.approx(verdict["mean_difference"])
+    seen += 1
+  assert seen == 3
 
 
 def test_curves(workdir, trained):
