@@ -20,7 +20,7 @@ from jaxdl.report.markdown import (
   verdict_rows,
 )
 from jaxdl.report.tables import curves_table, members_table, per_class_table
-from jaxdl.report.workdir import CONFIG_FILE, Extra, Workdir, provenance
+from jaxdl.report.workdir import CONFIG_FILE, Extra, Workdir, continued_from, provenance
 
 __all__ = (
   "CONFIG_FILE",
@@ -29,6 +29,7 @@ __all__ = (
   "FinishedRun",
   "Workdir",
   "beside_table",
+  "continued_from",
   "curves_table",
   "escape",
   "html_summary",
