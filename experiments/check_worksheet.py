@@ -124,7 +124,8 @@ def _print_results(results: Results):
 def _remarks(checked: CheckedWorksheet) -> list[str]:
   """Returns all remarks but the one that is said of what is wrong first."""
   first = worksheet.first_slip(checked)
-  return [claim.remark for claim in checked.claims if claim.remark and claim.remark not in first]
+  remarks = dict.fromkeys(claim.remark for claim in checked.claims if claim.remark)
+  return [remark for remark in remarks if remark not in first]
 
 
 def _summary_rows(results: Results) -> list[list[str]]:
@@ -240,7 +241,7 @@ def markdown(checked: CheckedWorksheet) -> str:
       [
         ["node", "equation", "value"],
         *(
-          [name, checked.worksheet.formulas[name], f"{checked.values[name]:.6g}"]
+          [name, checked.worksheet.formulas[name], worksheet.show_value(checked.values[name])]
           for name in checked.worksheet.equations
         ),
       ]

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from jaxdl.byhand.expressions import Derivative
+from jaxdl.byhand.worksheet import show_value
 from jaxdl.byhand.worksheet.checker import WRONG, CheckedClaim, CheckedWorksheet
 from jaxdl.report import figures, graph_layout
 
@@ -80,9 +81,9 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
 def _wrong_claims(checked: CheckedWorksheet) -> _Wrong:
   """Returns the wrong claims by place."""
   places: dict[tuple[str, str], list[CheckedClaim]] = {}
-  for claim, result in zip(checked.worksheet.claims, checked.claims, strict=True):
+  for result in checked.claims:
     if result.status in WRONG:
-      of = claim.of
+      of = checked.worksheet.claims[result.number - 1].of
       if isinstance(of, Derivative):
         place = (of.of, of.by) if (of.of, of.by) in checked.partials else ("", of.by)
       else:
@@ -98,11 +99,15 @@ def _wrong_text(wrong: _Wrong, name: str, user: str = "") -> list[str]:
 
 
 def _value_text(checked: CheckedWorksheet, name: str) -> str:
-  return f"{name} = {checked.values[name]:.5g}"
+  value = checked.values[name]
+  shape = checked.worksheet.shapes[name]
+  return f"{name} {shape}" if value.size > 4 else f"{name} = {show_value(value, 5)}"
 
 
 def _slope_text(checked: CheckedWorksheet, node: str, name: str) -> str:
-  return f"{checked.partials[node, name] + 0.0:.4g}"  # never -0
+  """Returns the derivative on an edge; nothing if it is no number."""
+  slope = checked.partials[node, name]
+  return "" if slope is None else f"{slope + 0.0:.4g}"  # never -0
 
 
 def _box_lines(checked: CheckedWorksheet, name: str, wrong: _Wrong) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from jaxdl.byhand.expressions import Name, Updated
+from jaxdl.byhand.expressions import Name, spell, write
 from jaxdl.byhand.worksheet.checker import (
   CARRIED,
   EXACT,
@@ -17,7 +17,9 @@ from jaxdl.byhand.worksheet.checker import (
   CheckedClaim,
   CheckedWorksheet,
 )
-from jaxdl.byhand.worksheet.reader import parse_number, parse_quantity
+from jaxdl.byhand.worksheet.numerals import parse_number
+from jaxdl.byhand.worksheet.right_values import show_value
+from jaxdl.byhand.worksheet.sheet import shift
 
 
 def to_json(checked: CheckedWorksheet) -> dict[str, Any]:
@@ -45,10 +47,14 @@ def marks_table(checked: Mapping[str, CheckedWorksheet]) -> list[list[str]]:
   Args:
     checked: file -> worksheet.
   """
-  columns = list(dict.fromkeys(claim.of for sheet in checked.values() for claim in sheet.claims))
+  columns = list(
+    dict.fromkeys(str(claim) for sheet in checked.values() for claim in sheet.worksheet.claims)
+  )
   table = [["file", "title", "marks", "points", *STATUSES, "first mistake", *columns]]
   for file, sheet in checked.items():
-    own = {claim.of: f"{claim.marks:g}" for claim in sheet.claims}
+    own = {str(claim): 0.0 for claim in sheet.worksheet.claims}
+    for entry in sheet.claims:
+      own[str(sheet.worksheet.claims[entry.number - 1])] += entry.marks
     first = sheet.first_wrong
     table.append(
       [
@@ -58,7 +64,7 @@ def marks_table(checked: Mapping[str, CheckedWorksheet]) -> list[list[str]]:
         f"{sheet.points:g}",
         *map(str, sheet.counts.values()),
         first.of if first else "",
-        *(own.get(column, "") for column in columns),
+        *(f"{own[column]:.6g}" if column in own else "" for column in columns),
       ]
     )
   return table
@@ -83,7 +89,7 @@ def feedback(checked: CheckedWorksheet) -> tuple[str, list[list[str]]]:
     WRONG_FORMULA: claim.remark,
     INCONSISTENT: "It contradicts what is given.",
   }
-  text = f"The first mistake is in claim {len(shown)}, {claim.of} = {claim.claimed}."
+  text = f"The first mistake is in claim {claim.number}, {claim.of} = {claim.claimed}."
   return f"{text} {why[claim.status]}", table
 
 
@@ -123,13 +129,13 @@ def first_slip(checked: CheckedWorksheet) -> str:
   """Returns what is wrong first, in sentences for the person who wrote the worksheet."""
   claim = checked.first_wrong
   if claim is None:
-    num = len(checked.claims)
+    num = len(checked.worksheet.claims)
     text = f"No slip in {num} claim{'s' if num != 1 else ''}."
     carried = checked.counts[CARRIED]
     if carried:
       text += f" {carried} carried: right from the lines before, which were rounded."
     return text
-  position = checked.claims.index(claim) + 1
+  position = claim.number
   if claim.status == INCONSISTENT:
     return (
       f"The first mistake is in claim {position}: {claim.of} = {claim.claimed} is written there, "
@@ -158,16 +164,17 @@ def first_slip(checked: CheckedWorksheet) -> str:
 def _how(checked: CheckedWorksheet, claim: CheckedClaim) -> str:
   """Returns the formula of the right value, or nothing for a derivative."""
   sheet = checked.worksheet
-  of = parse_quantity(claim.of, sheet)
-  if isinstance(of, Name):
-    return f"{of.name} = {' '.join(sheet.formulas[of.name].split())}"
-  if isinstance(of, Updated):
-    slope = (sheet.given[of.name] - claim.computed) / float(sheet.learning_rate or 1)
-    return (
-      f"{claim.of} = {of.name} - learning_rate * d{sheet.loss}/d{of.name} = "
-      f"{sheet.given[of.name]:g} - {sheet.learning_rate:g} * ({slope:.4g})"
-    )
-  return ""
+  of = sheet.claims[claim.number - 1].of
+  if not isinstance(of, Name):
+    return ""
+  if of.name in sheet.equations:
+    return f"{spell(of)} = {' '.join(sheet.formulas[of.name].split())}"
+  rule = sheet.steps.rules[of.name]
+  formula = f"{spell(of)} = {write(rule, lambda q: sheet.spell(shift(q, of.step - 1)))}"
+  if sheet.shapes[of.name]:
+    return formula
+  numbers = write(rule, lambda q: show_value(checked.known[shift(q, of.step - 1)], 4))
+  return f"{formula} = {numbers}"
 
 
 def _is_right(claim: CheckedClaim) -> bool:
@@ -183,8 +190,8 @@ def _guess(claim: CheckedClaim) -> str:
       continue
     if abs(value + Fraction(right)) <= unit <= abs(value) / 2:
       return " Its sign is wrong."
-    for shift in (1, 2, 3, -1, -2, -3):
-      scaled = Fraction(right) * Fraction(10) ** shift
+    for places in (1, 2, 3, -1, -2, -3):
+      scaled = Fraction(right) * Fraction(10) ** places
       if scaled and abs(value - scaled) <= unit and abs(value) >= 10 * unit:
         return " The digits are right, but the decimal point is in the wrong place."
   return ""
