@@ -57,7 +57,12 @@ class _Solution:
 
   def lines(self) -> Iterator[str]:
     sheet = self._sheet
-    last = sheet.num_steps if sheet.steps.explicit else 0
+    claimed = [
+      claim.of.step
+      for claim in sheet.claims
+      if isinstance(claim.of, Derivative) or claim.of.name in sheet.equations
+    ]
+    last = max([sheet.num_steps - 1, 0, *claimed])
     for step in range(last + 1):
       self._step = step
       if step:
@@ -170,7 +175,7 @@ class _Solution:
     known: dict[Quantity, np.ndarray] = {Name(n): v for n, v in self._values().items()}
     known[outer] = slopes[outer.by]
     return (
-      write(formula, lambda q: self._sheet.spell(shift(q, self._step) if isinstance(q, Name) else q)),
+      write(formula, lambda q: self._sheet.spell(q if q == outer else shift(q, self._step))),
       write(formula, lambda q: show_value(known[q])),
     )
 

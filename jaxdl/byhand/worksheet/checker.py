@@ -282,12 +282,29 @@ class _Checker:
     self._num_explained += len(claim.working)
     if self._num_explained <= _MAX_EXPLAINED:
       cause = repairs.explain(
-        claim.working, verdict.numbers, target, self._known.values, self._factors(claim.of)
+        claim.working,
+        verdict.numbers,
+        target,
+        self._known.values,
+        self._candidates(claim.of),
+        self._factors(claim.of),
       )
     cause = "; ".join(filter(None, (claim.misfit, cause)))
     text = " ".join(claim.working_text.split())
     word = "also wrong" if also else "wrong"
     return f"The formula for {claim}, {text}, is {word}{cause and f': {cause}'}."
+
+  def _candidates(self, of: Quantity) -> list[Quantity]:
+    """Returns the quantities that a formula may lack: those in the right one first."""
+    own: list[Quantity] = []
+    if isinstance(of, Name):
+      equation = self._sheet.equations.get(of.name)
+      before = of.step if equation is not None else of.step - 1
+      formula = equation or self._sheet.steps.rules.get(of.name, ())
+      own = [shift(quantity, before) for quantity in quantities(formula)]
+    settings = self._sheet.steps.settings.keys() - {"learning_rate"}
+    all_of_them = dict.fromkeys([*own, *self._known.values])
+    return [q for q in all_of_them if isinstance(q, Derivative) or q.name not in settings]
 
   def _slope_of(self, of: Quantity) -> Derivative | None:
     """Returns the derivative that a claim is of, or that an updated value is computed from."""

@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxdl.byhand import expressions
-from jaxdl.byhand.expressions import Apply, Expression, Number
+from jaxdl.byhand.expressions import Apply, Expression, Number, Quantity
 from jaxdl.byhand.worksheet.points import SAME_SUMS
 from jaxdl.byhand.worksheet.working import AtPoints, Meaning, are_equal
 from jaxdl.errors import InputError
@@ -27,6 +27,7 @@ def explain(
   numbers: Mapping[int, Meaning],
   target: np.ndarray,
   known: AtPoints,
+  candidates: Collection[Quantity],
   factors: Mapping[str, np.ndarray],
 ) -> str:
   """Returns what is wrong with a formula if one change makes it right, else nothing.
@@ -36,6 +37,7 @@ def explain(
     numbers: what its numbers stand for.
     target: `[*shape, P]`, the right values; the formula's own shape may be another.
     known: as for `judge`.
+    candidates: the quantities that may be missing, the likeliest first.
     factors: text -> `[*shape, P]`: derivatives along the way, which are easily forgotten.
   """
   if len(formula) > _MAX_ITEMS or not np.isfinite(target[..., SAME_SUMS]).all():
@@ -54,7 +56,8 @@ def explain(
     written += (item,) if index not in numbers else numbers[index].items
   at = {quantity: values[..., SAME_SUMS] for quantity, values in known.items()}
   near = {text: values[..., SAME_SUMS] for text, values in factors.items()}
-  return next(_Repair(tuple(written), target[..., SAME_SUMS], at, near).sentences(), "")
+  repair = _Repair(tuple(written), target[..., SAME_SUMS], at, candidates, near)
+  return next(repair.sentences(), "")
 
 
 def _products(formula: Expression, target: np.ndarray, known: AtPoints) -> Iterator[str]:
@@ -114,9 +117,16 @@ def _by_shape(values: Mapping[str, np.ndarray]) -> _Tables:
 class _Repair:
   """Looks for one change that makes a formula right, the likeliest first; P points."""
 
-  def __init__(self, formula: Expression, target: np.ndarray, known: AtPoints, factors: dict):
+  def __init__(
+    self,
+    formula: Expression,
+    target: np.ndarray,
+    known: AtPoints,
+    candidates: Collection[Quantity],
+    factors: Mapping[str, np.ndarray],
+  ):
     self._formula, self._target, self._known = formula, target, known
-    self._factors = factors
+    self._candidates, self._factors = candidates, factors
     self._values = self._steps(lambda _, value: value)
     self._shapes = [np.shape(value)[:-2] for value in self._values]
     self._fits = self._shapes[-1] == target.shape[:-1] or not self._shapes[-1]
@@ -143,12 +153,12 @@ class _Repair:
     yield from self._replaced(names)
     yield from self._transposed()
     for index in range(last - 1, -1, -1):
-      yield from self._scaled(index, self._factors | names | constants)
+      yield from self._scaled(index, {**self._factors, **names, **constants})
     yield from self._term(names)
 
   def _names(self) -> dict[str, np.ndarray]:
     """Returns all quantities, and the entries of those in the formula."""
-    names = {expressions.spell(q): values for q, values in self._known.items()}
+    names = {expressions.spell(q): self._known[q] for q in self._candidates}
     for quantity in expressions.quantities(self._formula):
       values = self._known[quantity]
       if 0 < math.prod(values.shape[:-1]) <= _MAX_ENTRIES and values.ndim > 1:

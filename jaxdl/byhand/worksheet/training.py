@@ -84,7 +84,8 @@ def _learning_rate(value: object) -> list[float]:
       for name in expressions.quantities(formula):
         if name != Name("t"):
           raise InputError(f"it may depend on t, the number of the step, but not on {spell(name)}")
-      expressions.shapes(formula, lambda _: ())
+      if expressions.shapes(formula, lambda _: ())[-1] != ():
+        raise InputError("it must be one number in each step")
       with np.errstate(all="ignore"):
         steps = np.arange(1.0, MAX_STEPS + 2)
         value = expressions.evaluate(formula, lambda _: steps, num_points=1)
@@ -95,9 +96,6 @@ def _learning_rate(value: object) -> list[float]:
     rates = [finite_number(RATE, rate) for rate in value]
   else:
     rates = [finite_number(RATE, value)]
-  for rate in rates:
-    if not (rate > 0 and math.isfinite(rate)):
-      raise InputError(f"{RATE} must be above 0, not {rate:g}")
   return rates
 
 
@@ -248,6 +246,9 @@ def count_steps(sheet: Worksheet) -> Worksheet:
   if last > MAX_STEPS:
     raise InputError(f"the claims need {last} gradient steps, more than {MAX_STEPS}")
   rates = sheet.steps.settings.get(RATE, [])
+  for rate in rates[: max(last, 1)]:
+    if not (rate > 0 and math.isfinite(rate)):
+      raise InputError(f"{RATE} must be above 0, not {rate:g}")
   if 1 < len(rates) < last:
     raise InputError(f"{RATE} has {len(rates)} values, but the claims need {last} steps")
   steps = sheet.steps
