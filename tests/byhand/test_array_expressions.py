@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from python_formulas import PYTHON
+from python_formulas import JAX
 
 from jaxdl.byhand import expressions
 from jaxdl.byhand.expressions import Name
@@ -92,7 +92,7 @@ def test_values_and_derivatives_are_those_of_jax(text):
   assert [np.shape(value) for value in steps] == found
   python = compile(_as_python(text), "formula", "eval")
   with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
-    value, pull = jax.vjp(lambda inputs: jnp.asarray(eval(python, dict(PYTHON), inputs)), at)
+    value, pull = jax.vjp(lambda inputs: jnp.asarray(eval(python, dict(JAX), inputs)), at)
     np.testing.assert_allclose(steps[-1], value, rtol=1e-12, atol=1e-14)
     cotangent = np.random.default_rng(1).normal(size=found[-1])
     (expected,) = pull(jnp.asarray(cotangent))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from python_formulas import PYTHON
+from python_formulas import JAX
 from worksheet_examples import make_sheet
 
 from jaxdl.byhand import worksheet
@@ -279,7 +279,7 @@ def test_derivatives_are_those_of_jax_grad(name, seed):
   def loss(inputs):
     names = dict(inputs)
     for node, text in equations.items():
-      names[node] = eval(text, dict(PYTHON), names)
+      names[node] = eval(text, dict(JAX), names)
     return names["L"]
 
   with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
@@ -345,7 +345,7 @@ def test_the_formulas_of_a_worked_solution_give_its_values(name):
       of, *formulas, value = line.strip().split(" = ")
       known[python(of)] = np.array(json.loads(value), float)
       if formulas:
-        found = eval(python(formulas[0]), dict(PYTHON), known)
+        found = eval(python(formulas[0]), dict(JAX), known)
         found = np.broadcast_to(found, known[python(of)].shape)
         np.testing.assert_allclose(found, known[python(of)], rtol=1e-4, atol=1e-4)
         num += 1

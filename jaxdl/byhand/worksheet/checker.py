@@ -302,7 +302,9 @@ class _Checker:
       before = of.step if equation is not None else of.step - 1
       formula = equation or self._sheet.steps.rules.get(of.name, ())
       own = [shift(quantity, before) for quantity in quantities(formula)]
-    settings = self._sheet.steps.settings.keys() - {"learning_rate"}
+    settings = set(self._sheet.steps.settings)
+    if isinstance(of, Name) and of.name in self._sheet.steps.rules:
+      settings.discard("learning_rate")
     all_of_them = dict.fromkeys([*own, *self._known.values])
     return [q for q in all_of_them if isinstance(q, Derivative) or q.name not in settings]
 

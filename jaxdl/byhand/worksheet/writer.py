@@ -120,7 +120,7 @@ def show(value: float, claim: CheckedClaim, extra: int = 2) -> str:
   places = len(str(unit.numerator)) - len(str(unit.denominator))  # the unit is 10**places
   decimals = extra - places
   if (value == 0 or 1e-4 <= abs(value) < 1e7) and 0 <= decimals <= 17:
-    return f"{value:.{decimals}f}"
+    return f"{value + 0.0:.{decimals}f}"  # never -0
   exponent = math.floor(math.log10(abs(value))) if value else 0
   return f"{value:.{min(max(exponent - places + extra, extra), 16)}e}"
 
