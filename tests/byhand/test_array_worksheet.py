@@ -140,9 +140,7 @@ def test_what_follows_from_a_wrong_array_is_carried():
       name = claim.of.partition("[")[0]
       if name == "dL/dZ2":
         assert claim.status == W
-        assert (
-          claim.remark == "The formula for dL/dZ2, P - Y, is wrong: the factor 3 is one too many."
-        )
+        assert claim.remark == "The formula for dL/dZ2, P - Y, is wrong: the factor 1/3 is missing."
       elif name in follow:
         assert claim.status == (C if abs(claim.computed) > 1e-12 else E)
       else:
@@ -163,7 +161,7 @@ def test_what_follows_from_a_wrong_array_is_carried():
     ),
     ("dL/db2", "mean(dL/dZ2, axis=0)", "the factor 3 is missing"),
     ("dL/db2", "sum(dL/dZ2, axis=1)", r"its shape is \(3,\)"),
-    ("dL/dZ2", "P - Y", "the factor 3 is one too many"),
+    ("dL/dZ2", "P - Y", "the factor 1/3 is missing"),
     ("dL/dZ2", "(Y - P)/3", "its sign is wrong"),
     ("dL/dZ1", "dL/dA1", "the factor dA1/dZ1 is missing"),
     ("dL/dZ1", "dL/dA1 * step(A1)", None),  # right: step of relu is its derivative

@@ -137,7 +137,7 @@ def test_a_slip_in_any_claim_is_found_and_what_follows_from_it_is_carried(name):
     ("matrices", "dL/dZ1", "dL/dA1", "the factor dA1/dZ1 is missing"),
     ("matrices", "dL/dZ1", "dL/dA1 * (1 + A1**2)", "the sign of A1**2 is wrong"),
     ("matrices", "W1'", "W1 + learning_rate * dL/dW1", "the sign of learning_rate"),
-    ("cross_entropy", "dL/dZ", "P - Y", "the factor 2 is one too many"),
+    ("cross_entropy", "dL/dZ", "P - Y", "the factor 1/2 is missing"),
     ("cross_entropy", "dL/dZ", "(Y - P) / 2", "its sign is wrong"),
     ("cross_entropy", "dL/dX", "dL/dZ @ W", "dL/dZ @ W should be dL/dZ @ W.T"),
     ("convolution", "dL/dw", "dL/dz * w", "w should be f"),

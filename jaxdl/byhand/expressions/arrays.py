@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from jaxdl.byhand.expressions.elementwise import elementwise, share
 from jaxdl.byhand.expressions.operation import (
   MAX_SIZE,
   Operation,
   Options,
+  broadcast,
   points_of,
   shape_of,
   write_shape,
@@ -38,12 +38,13 @@ def _reduced_shape(shapes: Sequence[Shape], options: Options) -> Shape:
   return tuple(n for i, n in enumerate(shape) if i not in axes)
 
 
-def _reduction(reduce: Callable, share: Callable) -> Operation:
+def _reduction(reduce: Callable, slope: Callable) -> Operation:
   """Returns an operation that reduces axes.
 
   Args:
     reduce: the function of NumPy.
-    share: (argument, result with the reduced axes kept, axes) -> derivatives, which broadcast.
+    slope: (argument, result with the reduced axes kept, axes) -> derivatives, in the shape of the
+      argument.
   """
 
   def value(args, num_points, options):
@@ -55,47 +56,46 @@ def _reduction(reduce: Callable, share: Callable) -> Operation:
     axes = _axes(shape_of(args[0], num_points), options)
     if not options.get("keepdims"):
       cotangent, out = np.expand_dims(cotangent, axes), np.expand_dims(out, axes)
-    # The cotangent may have more points than the argument.
-    return cotangent * share(args[0], out, axes)
+    return cotangent * slope(args[0], out, axes)
 
   return Operation(1, 1, _reduced_shape, value, pull, ("axis", "keepdims"))
 
 
-def share_of_mean(x, out, axes):
+def slope_of_mean(x, out, axes):
+  """Returns the derivatives of a mean over axes."""
   del out
   return np.full(np.shape(x), 1.0) / math.prod(np.shape(x)[axis] for axis in axes)
 
 
-def share_of_extreme(x, out, axes):
+def slope_of_extreme(x, out, axes):
+  """Returns the derivatives of a maximum or minimum over axes, which equal entries share."""
   equal = (x == out).astype(float)
   return equal / equal.sum(axis=axes, keepdims=True)
 
 
 def _maximum(reduce: Callable, pairwise: Callable) -> Operation:
   """Returns max or min: of one array over its axes, of several elementwise."""
-  over_axes = _reduction(reduce, share_of_extreme)
-  pairs = elementwise(lambda *args: functools.reduce(pairwise, args), share, num_args=(2, 2000))
-
-  def either(args):
-    return over_axes if len(args) == 1 else pairs
+  over_axes = _reduction(reduce, slope_of_extreme)
 
   def shape(shapes, options):
     if len(shapes) == 1 and shapes[0] == ():
       raise InputError("it takes an array or several arguments, not one number")
     if len(shapes) > 1 and options:
       raise InputError("an axis needs one array")
-    return either(shapes).shape(shapes, options)
+    return over_axes.shape(shapes, options) if len(shapes) == 1 else broadcast(shapes)
 
-  return Operation(
-    1,
-    2000,
-    shape,
-    lambda args, num_points, options: either(args).value(args, num_points, options),
-    lambda ct, args, out, num_points, options, place: either(args).pull(
-      ct, args, out, num_points, options, place
-    ),
-    ("axis", "keepdims"),
-  )
+  def value(args, num_points, options):
+    if len(args) == 1:
+      return over_axes.value(args, num_points, options)
+    return functools.reduce(pairwise, args)
+
+  def pull(cotangent, args, out, num_points, options, place):
+    if len(args) == 1:
+      return over_axes.pull(cotangent, args, out, num_points, options, place)
+    num_equal = functools.reduce(np.add, [(arg == out) * 1.0 for arg in args])
+    return cotangent * (args[place] == out) / num_equal
+
+  return Operation(1, 2000, shape, value, pull, ("axis", "keepdims"))
 
 
 # --- Softmax ---
@@ -304,7 +304,7 @@ FUNCTIONS: dict[str, Operation] = {
   "max": _maximum(np.max, np.maximum),
   "min": _maximum(np.min, np.minimum),
   "sum": _reduction(np.sum, lambda x, out, axes: np.ones(np.shape(x))),
-  "mean": _reduction(np.mean, share_of_mean),
+  "mean": _reduction(np.mean, slope_of_mean),
   "softmax": Operation(1, 1, _softmax_shape, _softmax, _softmax_pull, ("axis",)),
   "log_softmax": Operation(1, 1, _softmax_shape, _log_softmax, _log_softmax_pull, ("axis",)),
   "outer": Operation(

@@ -1,10 +1,9 @@
 """Elementwise functions: their values, and their slopes.
 
-At kinks relu'(0) = abs'(0) = 0 and leaky_relu'(0) = 1, and equal arguments of max or min get equal
-shares. step(0) = 0, and the derivative of step is 0 everywhere.
+At kinks relu'(0) = abs'(0) = 0 and leaky_relu'(0) = 1. step(0) = 0, and the derivative of step is 0
+everywhere.
 """
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -20,13 +19,18 @@ def elementwise(
   num_args: int | tuple[int, int] = 1,
   by_output: Callable | None = None,
 ) -> Operation:
-  """Returns an operation; a slope is (result, *arguments) -> derivative; one serves all of many."""
+  """Returns an elementwise operation.
+
+  Args:
+    value: of the arguments.
+    slopes: for each argument, (result, *arguments) -> derivative.
+    num_args: how many arguments it takes, or (fewest, most).
+    by_output: f'(x) as a function of y = f(x).
+  """
   fewest, most = (num_args, num_args) if isinstance(num_args, int) else num_args
 
   def pull(cotangent, args, out, num_points, options, place):
     del num_points, options
-    if len(slopes) == 1 and most > 1:
-      return cotangent * slopes[0](place, out, *args)
     return cotangent * slopes[place](out, *args)
 
   return Operation(
@@ -48,12 +52,6 @@ def _power_slope(out, x, y):
 def _exponent_slope(out, x, y):
   del y
   return out * np.log(np.where(x == 0, 1.0, x))
-
-
-def share(place, out, *args):
-  """Returns the share of an argument of max or min in the cotangent of the result."""
-  equal = [arg == out for arg in args]
-  return equal[place] / functools.reduce(np.add, [e.astype(float) for e in map(np.asarray, equal)])
 
 
 def _gelu_slope(y, x):

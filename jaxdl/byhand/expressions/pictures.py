@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxdl.byhand.expressions.arrays import share_of_extreme, share_of_mean
+from jaxdl.byhand.expressions.arrays import slope_of_extreme, slope_of_mean
 from jaxdl.byhand.expressions.operation import (
   MAX_SIZE,
   Operation,
@@ -69,7 +69,7 @@ def _pool_windows(shape, options):
   return _windows(shape, (size, size), options.get("stride", size), "a pool")
 
 
-def _pool(reduce: Callable, share: Callable) -> Operation:
+def _pool(reduce: Callable, slope: Callable) -> Operation:
   """Returns pooling of a picture: size 2, and a stride as large as the size, if not given."""
 
   def parts(picture, num_points, options):
@@ -84,10 +84,10 @@ def _pool(reduce: Callable, share: Callable) -> Operation:
     del place
     (picture,) = args
     places = parts(picture, num_points, options)
-    shares = share(np.stack([picture[part] for part in places]), out, (0,))
+    slopes = slope(np.stack([picture[part] for part in places]), out, (0,))
     points = points_of(cotangent, picture, num_points=num_points)
     result = np.zeros((*shape_of(picture, num_points), *points))
-    for part, weight in zip(places, shares, strict=True):
+    for part, weight in zip(places, slopes, strict=True):
       result[part] += weight * cotangent
     return result
 
@@ -105,6 +105,6 @@ FUNCTIONS: dict[str, Operation] = {
   "conv": Operation(
     2, 2, lambda shapes, options: _conv_windows(shapes, options)[0], _conv, _conv_pull, ("stride",)
   ),
-  "max_pool": _pool(np.max, share_of_extreme),
-  "mean_pool": _pool(np.mean, share_of_mean),
+  "max_pool": _pool(np.max, slope_of_extreme),
+  "mean_pool": _pool(np.mean, slope_of_mean),
 }

@@ -59,7 +59,7 @@ STATUSES = (EXACT, TRUNCATED, CARRIED, SLIP, WRONG_FORMULA, INCONSISTENT)
 # A worksheet with one of these is wrong.
 WRONG = (SLIP, WRONG_FORMULA, INCONSISTENT)
 
-# Looking for what is wrong with formulas stops when so many of their items were looked at.
+# Wrong formulas are no longer explained once they have had this many items in all.
 _MAX_EXPLAINED = 1500
 
 
@@ -69,7 +69,7 @@ class CheckedClaim:
 
   Attributes:
     number: of the claim, from 1. A claim about an array has an entry of this kind for each number.
-    of: what it is the value of, as in "a1", "dL/da[0, 1]", "w7'".
+    of: what it is the value of, as in "a1", "dL/da[0,1]", "w7'".
     claimed: the value as written.
     digits: how many digits were written, not counting leading zeros.
     computed: the right value.
@@ -77,7 +77,7 @@ class CheckedClaim:
     expected_from_claims: the value that follows from the claims before; None if it is not finite,
       or if the claim is about a given, which follows from nothing.
     working: the line of working as written; empty without one.
-    remark: what else there is to say, in a sentence, or nothing.
+    remark: what else is to be said, in a sentence; empty if nothing.
     points: what the claim is worth.
   """
 
@@ -94,7 +94,7 @@ class CheckedClaim:
 
   @property
   def marks(self) -> float:
-    """The points that were earned: all or none. What was carried from a mistake keeps its own."""
+    """The points that were earned: all or none. A carried value keeps its points."""
     return 0 if self.status in WRONG else self.points
 
 
@@ -157,7 +157,7 @@ def check(path_or_text: str | os.PathLike) -> CheckedWorksheet:
   """Checks a worksheet.
 
   Args:
-    path_or_text: the file, or the TOML text itself, which is told by a line break or "=" in it.
+    path_or_text: the file, or the TOML text itself, recognised by a line break or "=".
 
   Raises:
     InputError: if it cannot be read, is no valid worksheet, or has a value that is not finite.
@@ -199,13 +199,13 @@ class _Checker:
   # --- What follows from the claims before ---
 
   def _expected(self, claim: Claim, following: Following) -> list[np.ndarray]:
-    """Returns what follows from the claims before: what is shown, then what is right as well."""
+    """Returns what follows from the claims before: first what is shown, then what is also right."""
     if claim.working:
       if claim.misfit:
         return []
       lookups = (
         following.follow,
-        lambda q: following.claimed[q] if q in following.claimed else self._known.here(q),
+        lambda q: following.with_claims(q, self._known.here(q)),
         self._known.here,
       )
       shape = self._known.points(claim).shape[:-1]
@@ -262,16 +262,16 @@ class _Checker:
   def _with_remarks(
     self, claim: Claim, verdict: working.Verdict | None, checked: list[CheckedClaim]
   ) -> list[CheckedClaim]:
-    """Returns the verdicts with what else there is to say."""
-    wrong = [c.status for c in checked if c.status in WRONG]
+    """Returns the verdicts with their remarks."""
     remark = ""
     if verdict is not None and not verdict.right:
-      remark = self._remark_on_formula(claim, verdict, SLIP in wrong)
+      has_slip = any(c.status == SLIP for c in checked)
+      remark = self._remark_on_formula(claim, verdict, has_slip)
     elif verdict is not None and verdict.simplified:
       remark = self._remark_on_data(claim)
     result = []
     for entry, c in zip(claim.entries, checked, strict=True):
-      own = _remark_on_digits(c.of, entry, c.computed) if c.status == SLIP and not wrong[1:] else ""
+      own = _remark_on_digits(c.of, entry, c.computed) if c.status == SLIP else ""
       is_wrong = verdict is not None and not verdict.right
       result.append(dataclasses.replace(c, remark=remark if is_wrong else own or remark))
     return result

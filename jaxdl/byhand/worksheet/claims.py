@@ -16,6 +16,7 @@ from jaxdl.byhand.expressions import (
   Shape,
   excerpt,
   spell,
+  spell_index,
   write_shape,
 )
 from jaxdl.byhand.worksheet.fields import finite_number, named, refuse_unknown, type_name
@@ -84,7 +85,7 @@ def _parse_claim(table: Mapping[str, Any], sheet: Worksheet, graph: Graph) -> Cl
     working = expressions.parse(text, set(_names(sheet)), working=True)
     for inner in expressions.quantities(working):
       _check_quantity(shift(inner, before - 1), sheet, graph, in_working=True)
-  misfit = _misfit(working, sheet, spell(quantity), shape)
+  misfit = _misfit(working, sheet, f"{spell(quantity)}{spell_index(index)}", shape)
   working = tuple(
     shift(item, before - 1) if isinstance(item, Name | Derivative) else item for item in working
   )

@@ -8,7 +8,7 @@ from jaxdl.byhand.worksheet.numerals import Numeral
 
 
 def slack(written: Numeral, value: Fraction) -> Fraction:
-  """Returns how far off float64 may be: that must not decide whether something is a tie."""
+  """Returns how far off float64 may be: rounding errors must not decide what is a tie."""
   return written.unit / 10**9 + 4 * abs(value) * Fraction(np.finfo(np.float64).eps.item())
 
 
@@ -22,6 +22,7 @@ def has_a_digit(written: Numeral, value: Fraction) -> bool:
 
 
 def is_exact(written: Numeral, value: Fraction) -> bool:
+  """Returns whether a number is the value, correctly rounded to its last digit."""
   if value == 0:
     return written.value == 0
   is_rounded = abs(written.value - value) <= written.unit / 2 + slack(written, value)

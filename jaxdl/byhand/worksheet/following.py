@@ -62,7 +62,7 @@ class Following:
     if by_claims and self._is_claimed(quantity):
       return self.claimed[quantity]
     slope = self._derivative(quantity, by_claims)
-    return self._with_claims(quantity, slope) if by_claims else slope
+    return self.with_claims(quantity, slope) if by_claims else slope
 
   def from_before(self, quantity: Quantity, by_claims: bool = True) -> Any:
     """Returns what follows for a quantity from the others, whatever was claimed of it."""
@@ -74,8 +74,8 @@ class Following:
     """Returns whether all entries of a quantity were claimed."""
     return quantity in self.claimed and not np.isnan(self.claimed[quantity]).any()
 
-  def _with_claims(self, quantity: Quantity, value: Any) -> Any:
-    """Returns a value with the entries in it that were claimed."""
+  def with_claims(self, quantity: Quantity, value: Any) -> Any:
+    """Returns a value in which every claimed entry is replaced by what was claimed."""
     claimed = self.claimed.get(quantity)
     return value if claimed is None else np.where(np.isnan(claimed), value, claimed)
 
@@ -91,9 +91,9 @@ class Following:
       for name in self._graph.ancestors(quantity.name):
         if name not in values:
           inner = Name(name, quantity.step)
-          values[name] = self._with_claims(inner, self._computed(inner))
+          values[name] = self.with_claims(inner, self._computed(inner))
       if quantity.name not in values:
-        values[quantity.name] = self._with_claims(quantity, self._computed(quantity))
+        values[quantity.name] = self.with_claims(quantity, self._computed(quantity))
     return values[quantity.name]
 
   def _computed(self, quantity: Name, by_claims: bool = True) -> Any:
@@ -113,7 +113,7 @@ class Following:
         return self.follow(inner, by_claims)
       if by_claims or inner.step < step or self._is_claimed(inner):
         return self._value(inner)
-      return self._with_claims(inner, self._computed(inner, by_claims))
+      return self.with_claims(inner, self._computed(inner, by_claims))
 
     return expressions.evaluate(self._sheet.steps.rules[name], lookup)
 
@@ -139,9 +139,9 @@ class Following:
           continue
         slope = self._chain_step(name, derivative, slopes, between, by_claims)
         if name == by:
-          slopes.pop(name, None)  # it was asked for whatever was claimed of it
+          slopes.pop(name, None)  # what was claimed of it is not in it
           return slope
-        slopes[name] = self._with_claims(quantity, slope) if by_claims else slope
+        slopes[name] = self.with_claims(quantity, slope) if by_claims else slope
     return slopes[by]
 
   def _chain_step(

@@ -225,6 +225,8 @@ class _Repair:
     is_number = re.fullmatch("-?[0-9]+(/[0-9]+)?", name)
     is_constant = values.ndim == 1 and np.ptp(values) <= 1e-12
     value = f" = {values[0]:g}" if is_constant and not is_number else ""
+    if is_number and not missing and Number(float(name)) not in self._formula:
+      name, missing = f"1/{name}", True  # 3 is not there to be left out
     fault = "is missing" if missing else "is one too many"
     where = "" if is_whole else f" in {part}"
     return f"the factor {name}{value}{where} {fault}"
