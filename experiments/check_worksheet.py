@@ -255,7 +255,7 @@ def _marked(checked: CheckedWorksheet) -> list[list[str]]:
   header, *rows = worksheet.rows(checked)
   has_working = any(claim.working for claim in checked.claims)
   marked = [[*header, "working"] if has_working else header]
-  for claim, row in zip(checked.claims, rows, strict=True):
+  for (claim, *_), row in zip(worksheet.groups(checked), rows, strict=True):
     row[4] = f"✗ {claim.status}" if claim.status in worksheet.WRONG else claim.status
     marked.append([*row, claim.working or ""] if has_working else row)
   return marked

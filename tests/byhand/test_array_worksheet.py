@@ -159,8 +159,13 @@ def test_what_follows_from_a_wrong_array_is_carried():
       "dL/dZ2",
       r"its shape is \(3, 2\), but that of dL/db2 is \(2,\); the sum over axis 0",
     ),
-    ("dL/db2", "mean(dL/dZ2, axis=0)", "the factor 3 is missing"),
-    ("dL/db2", "sum(dL/dZ2, axis=1)", r"its shape is \(3,\)"),
+    ("dL/db2", "mean(dL/dZ2, axis=0)", r"mean\(.*\) should be sum\(dL/dZ2, axis=0\)"),
+    (
+      "dL/db2",
+      "sum(dL/dZ2, axis=1)",
+      r"its shape is \(3,\), .*; .* should be sum\(dL/dZ2, axis=0\)",
+    ),
+    ("dL/db2", "sum(dL/dZ2, axis=0) / 3", "the factor 1/3 is one too many"),
     ("dL/dZ2", "P - Y", "the factor 1/3 is missing"),
     ("dL/dZ2", "(Y - P)/3", "its sign is wrong"),
     ("dL/dZ1", "dL/dA1", "the factor dA1/dZ1 is missing"),
@@ -307,6 +312,23 @@ def test_an_entry_of_an_array_is_differentiated():
   assert {claim.status for claim in checked.claims} == {E}
 
 
+def test_right_arrays_take_one_row_of_a_table():
+  checked = worksheet.check(
+    sheet([("b2[0]", "0"), ("Z2", written(RIGHT["Z2"])), ("P[0][1]", "0.4")])
+  )
+  table = [(row[0], row[1], row[4]) for row in worksheet.rows(checked)[1:]]
+  assert table == [("b2[0]", "0", E), ("Z2", "6 numbers", E), ("P[0,1]", "0.4", S)]
+
+
+def test_an_entry_that_was_claimed_counts_within_its_array():
+  """A = 2 x = (2, 4), b = a²: with a[0] = 3 claimed, b[0] = 9 is carried and b[1] = 16 exact."""
+  equations = {"a": "2*x", "b": "a**2"}
+  for working in ((), ("a * a",)):
+    claims = [("a[0]", "3"), ("b", "[9.0, 16.0]", *working), ("a[1]", "4")]
+    checked = worksheet.check(sheet(claims, equations, {"x": [1, 2]}, ""))
+    assert [claim.status for claim in checked.claims] == [S, C, E, E]
+
+
 def test_a_scalar_worksheet_may_use_lists():
   """Softmax of two scalars."""
   equations = {"p": "softmax([z1, z2])[0]", "L": "-log(p)"}
@@ -360,7 +382,11 @@ def test_the_formulas_of_a_worked_solution_give_its_values(name):
     (sheet([("L", "[1]")]), "value: '\\[1\\]' is an array, but one number is claimed"),
     (sheet([("b2", "[1, 2, 3]")]), r"must have the shape \(2,\), as in \[0, 0\]"),
     (sheet([("b2", "[1, 2")]), r"value: '\[1, 2' is not an array; write it as in \[0.1, -0.2\]"),
-    (sheet([("b2", "[1 2]")]), "'1 2' is not a decimal number"),
+    (sheet([("b2", "[1 2]")]), "'1 2' is not a decimal number; separate the numbers by commas"),
+    (sheet([("W2", "[1 2; 3 4]")]), "separate the numbers by commas and the rows by brackets"),
+    (sheet([("L", "1")], {"L": "sum(W1^T @ X)"}), "the transpose of W is written W.T"),
+    (sheet([("L", "1")], {"L": "np.sum(X)"}), "functions are written without a point"),
+    (sheet([("L", "1")], {"L": "sum(dot(X, W1))"}), "dot is written @, as in W @ x"),
     (sheet([("W2", "[[1, 2], [3]]")]), "rows of different lengths"),
     (sheet([("b2", "[[[[1]]]]")]), "is not an array"),
     (sheet([("b2[2]", "1")]), "entries are counted from 0"),

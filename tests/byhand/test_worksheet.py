@@ -368,7 +368,7 @@ def test_a_line_of_working_is_checked_as_mathematics_and_as_arithmetic(
     ("dL/dw1", "(a - y)*w1", False, "w1 should be x1"),
     ("dL/dw1", "a - y", False, "the factor dz/dw1 is missing"),
     ("dL/dw1", "(a - y)*a*(1 - a)*x1", False, "the factor da/dz is one too many"),
-    ("dL/dw1", "(a - y)*x1/2", False, "the factor 2 is missing"),
+    ("dL/dw1", "(a - y)*x1/2", False, "the factor 1/2 is one too many"),
     ("dL/dw1", "dL/da * da/dz * x1", True, ""),
     ("dL/da", "-y/a + (1 - y)/(1 - a)", True, ""),
     ("dL/da", "-1/a", True, "right only because y = 1"),

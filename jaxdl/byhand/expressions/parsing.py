@@ -45,13 +45,36 @@ _TOKEN = re.compile(
   r"|(?P<symbol>\*\*|\.T(?!\w)|[-+*/@(),\[\]:])"
 )
 _HINTS = {
+  "^T": "; the transpose of W is written W.T",
   "^": "; a power is written **",
+  ".": "; functions are written without a point: exp(x), sum(X), but the transpose is W.T",
+  "∑": "; a sum is written sum(x)",
+  "∂": "; a derivative is written dL/dw",
+  ";": "; the parts of a list are separated by commas: [[1, 2], [3, 4]]",
   "%": "; write 0.5 for 50%",
   "=": "; write the right-hand side only",
   "≈": "; write the right-hand side only",
   "√": "; a root is written sqrt(x)",
   "⊙": "; the elementwise product is written *",
   "ᵀ": "; the transpose of W is written W.T",
+}
+
+
+# What functions are called elsewhere.
+_OTHER_NAMES = {
+  "dot": "@, as in W @ x",
+  "matmul": "@, as in W @ x",
+  "transpose": "W.T",
+  "maximum": "max",
+  "minimum": "min",
+  "average": "mean",
+  "concatenate": "concat(a, b)",
+  "convolve": "conv(X, K)",
+  "square": "x**2",
+  "pow": "x**2",
+  "power": "x**2",
+  "sign": "step(x) - step(-x)",
+  "\u03c3": "sigmoid",
 }
 
 
@@ -118,7 +141,7 @@ def _tokens(text: str) -> Iterable[_Token]:
     match = _TOKEN.match(text, place)
     if match is None or "ᵀ" in match[0]:
       place = text.index("ᵀ", place) if match is not None else place
-      hint = _HINTS.get(text[place], "")
+      hint = _HINTS.get(text[place : place + 2], _HINTS.get(text[place], ""))
       raise InputError(f"unexpected character {text[place]!r} at position {place + 1}{hint}")
     yield _Token(str(match.lastgroup), match[0], place + 1)
     place = match.end()
@@ -263,6 +286,8 @@ class _Parser:
     return -int(token.text) if ahead else int(token.text)
 
   def _call(self, token: _Token):
+    if token.text in _OTHER_NAMES:
+      raise InputError(f"{token.text} is written {_OTHER_NAMES[token.text]}")
     if token.text not in operations.FUNCTIONS:
       raise unknown_name("function", token.text[:60], operations.FUNCTIONS)
     operation = operations.FUNCTIONS[token.text]

@@ -18,6 +18,7 @@ from jaxdl.byhand.worksheet.sheet import Claim, Worksheet
 from jaxdl.byhand.worksheet.writer import (
   feedback,
   first_slip,
+  groups,
   marks,
   marks_table,
   rows,
@@ -36,6 +37,7 @@ __all__ = (
   "check",
   "feedback",
   "first_slip",
+  "groups",
   "marks",
   "marks_table",
   "parse",

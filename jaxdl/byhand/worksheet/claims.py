@@ -144,12 +144,12 @@ def parse_quantity(text: str, sheet: Worksheet) -> tuple[Quantity, Index]:
     raise _not_a_claim() from error
   first, *rest = expression
   indices = [item.index for item in rest if isinstance(item, expressions.Apply)]
-  is_entry = len(rest) == len(indices) <= 1 and all(
+  is_entry = len(rest) == len(indices) and all(
     item.function == "[]" for item in rest if isinstance(item, expressions.Apply)
   )
   if not isinstance(first, Name | Derivative) or not is_entry:
     raise _not_a_claim()
-  index = indices[0] if indices else ()
+  index: Index = sum(indices, ())  # W[0][1] is W[0,1]
   if not all(isinstance(i, int) for i in index):
     raise InputError("a claim is of a whole array, a row or an entry: z, W[0], W[0, 1]")
   return first, index

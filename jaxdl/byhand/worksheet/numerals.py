@@ -71,6 +71,8 @@ def _hint(plain: str) -> str:
     return "write a point, not a comma"
   if plain.endswith("%"):
     return "write 0.5 for 50%"
+  if re.fullmatch(r"[+-]?[0-9.]+[\s;|]+[-+0-9.;|\s]+", plain):
+    return "separate the numbers by commas and the rows by brackets: [[1, 2], [3, 4]]"
   if plain[:1] in ("≈", "=", "~"):
     return f"leave out {plain[0]}"
   return "write it as in 0.8807, -5.57e-4 or 5.57 x 10^-4"

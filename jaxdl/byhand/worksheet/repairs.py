@@ -44,7 +44,8 @@ def explain(
     return ""
   if math.prod(target.shape[:-1]) > _MAX_SIZE:
     return ""
-  product = next(_products(formula, target[..., SAME_SUMS], known), "")
+  at = {quantity: values[..., SAME_SUMS] for quantity, values in known.items()}
+  product = next(_products(formula, target[..., SAME_SUMS], at), "")
   if product:
     return product
   try:
@@ -54,13 +55,12 @@ def explain(
   written: list = []
   for index, item in enumerate(formula):
     written += (item,) if index not in numbers else numbers[index].items
-  at = {quantity: values[..., SAME_SUMS] for quantity, values in known.items()}
   near = {text: values[..., SAME_SUMS] for text, values in factors.items()}
   repair = _Repair(tuple(written), target[..., SAME_SUMS], at, candidates, near)
   return next(repair.sentences(), "")
 
 
-def _products(formula: Expression, target: np.ndarray, known: AtPoints) -> Iterator[str]:
+def _products(formula: Expression, target: np.ndarray, at: AtPoints) -> Iterator[str]:
   """Yields which product of arrays should have its factors transposed or swapped."""
   for place, item in enumerate(formula):
     if item != Apply("@", 2) and item != Apply("*", 2):
@@ -70,7 +70,7 @@ def _products(formula: Expression, target: np.ndarray, known: AtPoints) -> Itera
     start = place - len(right) - len(left)
     for variant in _variants(left, right):
       changed = (*formula[:start], *variant, *formula[place + 1 :])
-      if _is_right(changed, target, known):
+      if _fits(changed, target, at):
         written = expressions.write(expressions.part(formula, place))
         yield f"{written} should be {expressions.write(variant)}"
 
@@ -90,7 +90,7 @@ def _transposed(part: Expression) -> Expression:
   return part[:-1] if part[-1] == Apply("T", 1) else (*part, Apply("T", 1))
 
 
-def _is_right(formula: Expression, target: np.ndarray, known: AtPoints) -> bool:
+def _fits(formula: Expression, target: np.ndarray, known: AtPoints) -> bool:
   """Returns whether a formula has the shape and the values of the target, `[*shape, P]`."""
   try:
     found = expressions.shapes(formula, lambda q: known[q].shape[:-1])
@@ -98,7 +98,7 @@ def _is_right(formula: Expression, target: np.ndarray, known: AtPoints) -> bool:
     return False
   if found[-1] != target.shape[:-1]:
     return False
-  values = expressions.steps(formula, lambda q: known[q][..., None, SAME_SUMS], num_points=2)
+  values = expressions.steps(formula, lambda q: known[q][..., None, :], num_points=2)
   shape = (*target.shape[:-1], 1, target.shape[-1])
   return bool(are_equal([*values, np.broadcast_to(values[-1], shape)], target).all())
 
@@ -140,13 +140,16 @@ class _Repair:
     """Yields what is wrong with the formula, every way in which one change makes it right."""
     yield from self._reshaped()
     if not self._fits:
+      yield from self._reduced_otherwise()
       return
     last = len(self._formula) - 1
     names = self._names()
     points = self._target.shape[-1]
     sign = {"-1": np.full(points, -1.0)}
     constants = {str(n): np.full(points, float(n)) for n in range(2, 11)}
-    for factors in (sign, self._factors, names, self._number()):
+    yield from self._scaled(last, sign)
+    yield from self._reduced_otherwise()
+    for factors in (self._factors, names, self._number()):
       yield from self._scaled(last, factors)
     for index in range(last - 1, -1, -1):
       yield from self._scaled(index, sign)
@@ -225,11 +228,26 @@ class _Repair:
     is_number = re.fullmatch("-?[0-9]+(/[0-9]+)?", name)
     is_constant = values.ndim == 1 and np.ptp(values) <= 1e-12
     value = f" = {values[0]:g}" if is_constant and not is_number else ""
-    if is_number and not missing and Number(float(name)) not in self._formula:
-      name, missing = f"1/{name}", True  # 3 is not there to be left out
+    if is_number:
+      name, missing = self._say_number(name, missing)
     fault = "is missing" if missing else "is one too many"
     where = "" if is_whole else f" in {part}"
     return f"the factor {name}{value}{where} {fault}"
+
+  def _say_number(self, name: str, missing: bool) -> tuple[str, bool]:
+    """Returns a factor as it would be written, and whether it is missing or one too many.
+
+    A factor 3 that is not in the formula cannot be one too many: 1/3 is missing. A formula with / 3
+    to which a factor 3 is missing has 1/3 too much.
+    """
+    number = Number(float(name))
+    divides = any(
+      item == number and self._formula[i + 1 : i + 2] == (Apply("/", 2),)
+      for i, item in enumerate(self._formula)
+    )
+    if (missing and divides) or (not missing and number not in self._formula):
+      return f"1/{name}", not missing
+    return name, missing
 
   def _replaced(self, names: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Yields which quantity, or entry of one, should be another."""
@@ -265,6 +283,23 @@ class _Repair:
         part = expressions.write(expressions.part(self._formula, index))
         is_quantity = not isinstance(self._formula[index], Apply)
         yield f"{part} should be {part}.T" if is_quantity else f"{part} should be transposed"
+
+  def _reduced_otherwise(self) -> Iterator[str]:
+    """Yields which sum should be a mean, or the other way round, or over another axis."""
+    for index, item in enumerate(self._formula):
+      if not isinstance(item, Apply) or item.function not in ("sum", "mean"):
+        continue
+      part = expressions.part(self._formula, index)
+      num_axes = len(self._shapes[index - 1])
+      options = dict(item.options)
+      for function in ("sum", "mean"):
+        for axis in range(num_axes) if "axis" in options else (None,):
+          changed = {**options, "axis": axis} if axis is not None else options
+          other = Apply(function, 1, tuple(sorted(changed.items())))
+          formula = (*self._formula[:index], other, *self._formula[index + 1 :])
+          if other != item and _fits(formula, self._target, self._known):
+            replaced = (*part[:-1], other)
+            yield f"{expressions.write(part)} should be {expressions.write(replaced)}"
 
   def _term(self, names: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Yields the term that is missing, or one too many."""

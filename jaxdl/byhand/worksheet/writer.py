@@ -77,11 +77,11 @@ def feedback(checked: CheckedWorksheet) -> tuple[str, list[list[str]]]:
     A sentence or two, and a table with its header first.
   """
   claim = checked.first_wrong
-  shown = checked.claims if claim is None else checked.claims[: checked.claims.index(claim) + 1]
-  table = [
-    ["claim", "written", "status"],
-    *([shown_claim.of, shown_claim.claimed, shown_claim.status] for shown_claim in shown),
-  ]
+  table = [["claim", "written", "status"]]
+  for group in groups(checked):
+    table.append([*_name_and_text(checked, group), group[0].status])
+    if group[0] is claim:
+      break
   if claim is None:
     return first_slip(checked), table
   why = {
@@ -95,23 +95,41 @@ def feedback(checked: CheckedWorksheet) -> tuple[str, list[list[str]]]:
 
 def rows(checked: CheckedWorksheet) -> list[list[str]]:
   """Returns a table of the claims in order, header first."""
-  header = ["claim", "claimed", "computed", "digits", "status", "from the claims before"]
-  return [
-    header,
-    *(
-      [
-        claim.of,
-        claim.claimed,
+  table = [["claim", "claimed", "computed", "digits", "status", "from the claims before"]]
+  for group in groups(checked):
+    claim, expected = group[0], group[0].expected_from_claims
+    is_right = claim.status in (EXACT, TRUNCATED)
+    numbers = (
+      ["", "", claim.status, ""]
+      if len(group) > 1
+      else [
         show(claim.computed, claim),
         str(claim.digits),
         claim.status,
-        ""
-        if claim.status in (EXACT, TRUNCATED) or claim.expected_from_claims is None
-        else show(claim.expected_from_claims, claim),
+        "" if is_right or expected is None else show(expected, claim),
       ]
-      for claim in checked.claims
-    ),
-  ]
+    )
+    table.append([*_name_and_text(checked, group), *numbers])
+  return table
+
+
+def groups(checked: CheckedWorksheet) -> list[list[CheckedClaim]]:
+  """Returns the claims that a row of a table is about: one, or all of an array that is right."""
+  found: list[list[CheckedClaim]] = []
+  for number in range(1, len(checked.worksheet.claims) + 1):
+    entries = [claim for claim in checked.claims if claim.number == number]
+    if all(claim.status == EXACT for claim in entries):
+      found.append(entries)
+    else:
+      found += [[claim] for claim in entries]
+  return found
+
+
+def _name_and_text(checked: CheckedWorksheet, group: list[CheckedClaim]) -> list[str]:
+  """Returns what a row is about, and what was written."""
+  if len(group) == 1:
+    return [group[0].of, group[0].claimed]
+  return [str(checked.worksheet.claims[group[0].number - 1]), f"{len(group)} numbers"]
 
 
 def show(value: float, claim: CheckedClaim, extra: int = 2) -> str:
