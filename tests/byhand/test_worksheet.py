@@ -514,6 +514,20 @@ def test_the_formulas_of_a_worked_solution_have_the_values_beside_them(sheet):
   assert num > 5
 
 
+def test_what_should_be_written_is_told_from_what_was():
+  """0.08 with the digits of 0 is 0, which is what was written."""
+  claims = [("z", "0", "2*x")]
+  assert "z = 0 should be 0.1," in worksheet.first_slip(
+    worksheet.check(make_sheet({"z": "2*x"}, claims, {"x": 0.04}))
+  )
+
+
+def test_round_derivatives_are_derivatives():
+  sheet = make_sheet(NEURON, [("∂L/∂w1", "-0.27", "∂L/∂z * x1"), ("∂ z / ∂ b", "1")], NEURON_GIVEN)
+  assert [claim.of for claim in worksheet.check(sheet).claims] == ["dL/dw1", "dz/db"]
+  assert statuses(sheet) == [E, E]
+
+
 def test_advice_to_write_a_digit():
   checked = worksheet.check(make_sheet({"z": "0.235"}, [("z", "0")]))
   assert "no significant digit of the right value: write at least one, as in 0.2" in (

@@ -36,7 +36,7 @@ MAX_LENGTH = 2000
 MAX_DEPTH = 60
 
 # What people type, or word processors substitute, for the characters of a formula.
-_SPELLINGS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "′": "'", "’": "'"})  # noqa: RUF001
+_SPELLINGS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "′": "'", "’": "'", "∂": "d"})  # noqa: RUF001
 _OPTIONS = ("axis", "keepdims", "size", "stride", "width")
 _TOKEN = re.compile(
   r"(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
@@ -49,7 +49,6 @@ _HINTS = {
   "^": "; a power is written **",
   ".": "; functions are written without a point: exp(x), sum(X), but the transpose is W.T",
   "∑": "; a sum is written sum(x)",
-  "∂": "; a derivative is written dL/dw",
   ";": "; the parts of a list are separated by commas: [[1, 2], [3, 4]]",
   "%": "; write 0.5 for 50%",
   "=": "; write the right-hand side only",

@@ -135,7 +135,7 @@ def _misfit(working: Expression, sheet: Worksheet, of: str, shape: Shape) -> str
 
 def parse_quantity(text: str, sheet: Worksheet) -> tuple[Quantity, Index]:
   """Reads what a claim is of: a quantity, and an index or nothing."""
-  plain = text.strip()
+  plain = text.strip().replace("∂", "d")
   if "d" not in _names(sheet):
     plain = re.sub(r"\bd\s+(?=\w)", "d", plain)  # d z / d x
   try:

@@ -143,6 +143,13 @@ def show(value: float, claim: CheckedClaim, extra: int = 2) -> str:
   return f"{value:.{min(max(exponent - places + extra, extra), 16)}e}"
 
 
+def _show_briefly(value: float, claim: CheckedClaim) -> str:
+  """Returns a value with as many digits as the claim has, or as many as tell the two apart."""
+  written, _ = parse_number(claim.claimed)
+  texts = (show(value, claim, extra) for extra in range(4))
+  return next((text for text in texts if Fraction(text) != written), show(value, claim, 0))
+
+
 def first_slip(checked: CheckedWorksheet) -> str:
   """Returns what is wrong first, in sentences for the person who wrote the worksheet."""
   claim = checked.first_wrong
@@ -159,7 +166,7 @@ def first_slip(checked: CheckedWorksheet) -> str:
       f"The first mistake is in claim {position}: {claim.of} = {claim.claimed} is written there, "
       f"but {claim.of} is given as {claim.computed:g}."
     )
-  right = show(claim.computed, claim, extra=0)
+  right = _show_briefly(claim.computed, claim)
   if claim.status == WRONG_FORMULA:
     start = f"The first mistake is in claim {position}, {claim.of} = {claim.claimed}"
     if _is_right(claim):
@@ -173,7 +180,7 @@ def first_slip(checked: CheckedWorksheet) -> str:
   text += "."
   expected = claim.expected_from_claims
   if expected is not None:
-    value = show(expected, claim, extra=0)
+    value = _show_briefly(expected, claim)
     value = "the same" if value == right else value
     text += f" From the claims before it, it would be {value}, so the mistake is in this one."
   return text + _guess(claim)
