@@ -293,7 +293,10 @@ STEP = '\n[step]\nw = "w - dL/dw"\n'
       "step must be an integer from 1 to 50",
     ),
     (sheet([("w'", "1")], after=STEP), r"the section \[step\] has all rules"),
-    (make_sheet(SQUARE, [("w'", "1")], {"w": 1}) + '\n[step]\nL = "1"\n', "step.L: L is no given"),
+    (
+      make_sheet(SQUARE, [("w'", "1")], {"w": 1}) + '\n[step]\nL = "1"\n',
+      "step.L: L is not in .given.",
+    ),
     (
       make_sheet(SQUARE, [("w'", "1")], {"w": 1}) + '\n[step]\nw = "v\'"\nv = "1"\n',
       "v' needs a rule before",

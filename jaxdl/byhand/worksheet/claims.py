@@ -23,7 +23,7 @@ from jaxdl.byhand.worksheet.fields import finite_number, named, refuse_unknown, 
 from jaxdl.byhand.worksheet.graph import Graph
 from jaxdl.byhand.worksheet.numerals import Numeral, parse_numbers
 from jaxdl.byhand.worksheet.sheet import Claim, Worksheet, shift
-from jaxdl.byhand.worksheet.training import MAX_STEPS, RATE, check_derivative
+from jaxdl.byhand.worksheet.training import HINTS, MAX_STEPS, RATE, check_derivative
 from jaxdl.errors import InputError, unknown_name
 
 MAX_ENTRIES = 2000
@@ -49,7 +49,9 @@ def parse_claims(section: list, sheet: Worksheet) -> tuple[Claim, ...]:
       claim = _parse_claim(table, sheet, graph)
       for entry in claim.entries:
         if (claim.of, entry.place) in claimed:
-          raise InputError(f"it repeats claim {claimed[claim.of, entry.place]}")
+          raise InputError(
+            f"it repeats claim {claimed[claim.of, entry.place]}: leave one of them out"
+          )
         claimed[claim.of, entry.place] = number
       result.append(claim)
   if len(claimed) > MAX_ENTRIES:
@@ -172,7 +174,7 @@ def _check_quantity(quantity: Quantity, sheet: Worksheet, graph: Graph, in_worki
     return
   name = quantity.name
   if in_working and name == RATE and RATE not in _names(sheet):
-    raise InputError(f"the worksheet has no {RATE}")
+    raise InputError(f"the worksheet has no {RATE}; {HINTS[RATE]}")
   if name in steps.settings:
     if in_working:
       return
@@ -195,7 +197,7 @@ def _check_quantity(quantity: Quantity, sheet: Worksheet, graph: Graph, in_worki
     raise InputError(f"{name} is the same in every step: {spell(quantity)} is {name}")
   for key, present in {"loss": sheet.loss is not None, RATE: RATE in steps.settings}.items():
     if not present:
-      raise InputError(f"the worksheet has no {key}, which {spell(quantity)} needs")
+      raise InputError(f"the worksheet has no {key}, which {spell(quantity)} needs; {HINTS[key]}")
 
 
 def _needs_parameters(quantity: Quantity) -> InputError:

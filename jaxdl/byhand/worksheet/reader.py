@@ -56,7 +56,7 @@ def parse(path_or_text: str | os.PathLike) -> Worksheet:
   )
   title = table.get("title", "worksheet")
   if not isinstance(title, str):
-    raise InputError("title must be a string")
+    raise InputError('title must be a string, as in title = "A neuron"')
   given = {
     name: array(f"given.{name}", v) for name, v in _given(section(table, "given", dict)).items()
   }
@@ -164,7 +164,9 @@ def _parse_equations(table: Mapping[str, Any], given: Mapping[str, Any]) -> dict
     if name in given:
       raise InputError(f"{name} is defined twice, as given and in [equations]")
     if not isinstance(text, str):
-      raise InputError(f"equations.{name} must be a string, not {type_name(text)}")
+      raise InputError(
+        f"equations.{name} must be a string, not {type_name(text)}: put it in quotation marks"
+      )
     with named(f"equations.{name} = {excerpt(text)}"):
       equations[name] = expressions.parse(text, names)
   if sum(map(len, equations.values())) > MAX_TERMS:

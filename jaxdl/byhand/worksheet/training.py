@@ -26,6 +26,11 @@ from jaxdl.errors import InputError, unknown_name
 RATE = "learning_rate"
 KEYS = (RATE, "loss", "optimizer", "parameters", "step", "examples")
 MAX_STEPS = 50
+# What to write for what is missing.
+HINTS = {
+  "loss": 'write loss = "L" above [given]',
+  RATE: f"write {RATE} = 0.1 above [given]",
+}
 
 
 def parse_examples(
@@ -56,7 +61,7 @@ def add_steps(
   """Returns a worksheet with its loss and its gradient steps."""
   loss = table.get("loss")
   if loss is not None and not isinstance(loss, str):
-    raise InputError("loss must be a string, the name of a node")
+    raise InputError('loss must be a string, the name of a node, as in loss = "L"')
   if loss is not None and loss not in sheet.equations:
     raise InputError(f"loss: {unknown_name('node', loss[:60], sheet.equations)}")
   if loss is not None and sheet.shapes[loss] != ():
@@ -114,7 +119,7 @@ def _add_optimizer(
   if is_explicit:
     for key, present in {"loss": sheet.loss is not None, RATE: RATE in settings}.items():
       if not present:
-        raise InputError(f"the worksheet has no {key}, which a gradient step needs")
+        raise InputError(f"the worksheet has no {key}, which a gradient step needs; {HINTS[key]}")
   settings |= {key: [value] for key, value in own.items()}
   if name == "adam":
     settings["t"] = list(range(1, MAX_STEPS + 2))
@@ -183,10 +188,12 @@ def _add_rules(
   parsed: dict[str, Expression] = {}
   for name, text in formulas.items():
     if not isinstance(text, str):
-      raise InputError(f"step.{name[:60]} must be a string, not {type_name(text)}")
+      raise InputError(
+        f"step.{name[:60]} must be a string, not {type_name(text)}: put it in quotation marks"
+      )
     check_name("step", name)
     if name in sheet.equations or (examples and name in examples[0]):
-      raise InputError(f"step.{name}: {name} is no given, so no rule changes it")
+      raise InputError(f"step.{name}: {name} is not in [given], so no rule can change it")
     with named(f"step.{name} = {excerpt(text)}"):
       rule = expressions.parse(text, names, working=True)
       for quantity in expressions.quantities(rule):
