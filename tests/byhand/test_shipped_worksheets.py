@@ -2,6 +2,7 @@
 
 import functools
 import json
+import random
 import re
 import tomllib
 
@@ -9,10 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from python_formulas import JAX, NUMPY
 from worksheet_examples import SHEETS, make_sheet
 
 from jaxdl.byhand import worksheet
+from jaxdl.byhand.expressions import Derivative
+from jaxdl.errors import InputError
 
 E, T, C, S, W, I = worksheet.STATUSES  # noqa: E741
 
@@ -32,8 +37,8 @@ def text(name, claims):
   head = "\n".join(
     f"{key} = {json.dumps(sheet[key])}" for key in ("loss", "learning_rate") if key in sheet
   )
-  given = {key: json.dumps(value) for key, value in sheet["given"].items()}
-  return make_sheet(sheet["equations"], claims, given, head)
+  values = {key: json.dumps(value) for key, value in sheet["given"].items()}
+  return make_sheet(sheet["equations"], claims, values, head)
 
 
 def claims_of(name):
@@ -50,8 +55,9 @@ def evaluate(formula, known):
   return np.asarray(eval(python, dict(NUMPY), known))
 
 
-def forward(name):
-  known = {key: np.array(value, float) for key, value in table(name)["given"].items()}
+def forward(name, inputs=None):
+  inputs = inputs or table(name)["given"]
+  known = {key: np.array(value, float) for key, value in inputs.items()}
   known["learning_rate"] = np.float64(table(name).get("learning_rate", 0.0))
   for node, equation in table(name)["equations"].items():
     known[node] = evaluate(equation, known)
@@ -196,3 +202,76 @@ def test_a_wrong_formula_in_the_second_step_of_adam_is_found(old, new, of):
   checked = worksheet.check(f"{first}step = 2{second.replace(old, new, 1)}")
   wrong = [claim for claim in checked.claims if claim.status in worksheet.WRONG]
   assert [(claim.of, claim.status) for claim in wrong] == [(f"{of}'", W)]
+
+
+# --- Formulas with one change, judged a second time ---
+
+
+def mutated(formula, names, random):
+  """A formula in which one name, sign, axis, index or transpose is another."""
+  pieces = list(re.finditer(r"d?[A-Za-z_]\w*|[-+*/@]|\.T|axis=\d|\[[^\[\]]*\]", formula))
+  piece = random.choice(pieces)
+  old = piece[0]
+  if old in "+-*/@":
+    new = random.choice("+-*/@")
+  elif old == ".T":
+    new = ""
+  elif old.startswith("axis"):
+    new = random.choice(["axis=0", "axis=1"])
+  elif old.startswith("["):
+    new = random.choice(["[0]", "[1]", "[0,1]", "[1,0]"])
+  elif old in names or old[1:] in names:
+    new = ("" if old in names else "d") + random.choice([*names, f"{old.removeprefix('d')}.T"])
+  else:
+    new = random.choice(["tanh", "sum", "mean", "outer", "sigmoid", "exp", "step", "relu"])
+  return formula[: piece.start()] + new + formula[piece.end() :]
+
+
+def is_the_same_function(name, index, formula, parameters):
+  """Whether a formula is that of a claim near the given point; None if that is not known."""
+  claims = claims_of(name)
+  for seed in range(3):
+    rng = np.random.default_rng(seed)
+    at = {}
+    for key, value in table(name)["given"].items():
+      value = np.array(value, float)
+      shift = 0.03 * rng.uniform(-1, 1, value.shape) * np.where(value == 0, 1, value)
+      # Data that are 0 or 1 are the same: a formula may be simplified for them.
+      is_fixed = np.isin(value, (0, 1, -1)) & (key not in parameters)
+      at[key] = value + np.where(is_fixed, 0, shift)
+    known = forward(name, at)
+    for of, _, *working in claims[: index + 1]:
+      if working:
+        known[python_name(of)] = evaluate(working[0], known)
+    right = known[python_name(claims[index][0])]
+    try:
+      found = np.broadcast_to(evaluate(formula, known), right.shape)
+    except NameError:  # a derivative that was not claimed before
+      return None
+    except (IndexError, TypeError, ValueError):  # shapes that do not fit
+      return False
+    if not np.isfinite(found).all():
+      return None
+    if not np.allclose(found, right, rtol=1e-8, atol=1e-10):
+      return False
+  return True
+
+
+@given(st.sampled_from(ONE_PASS), st.integers(0, 2**32))
+@settings(max_examples=80)
+def test_a_formula_is_wrong_if_and_only_if_it_is_another_function(name, seed):
+  choose = random.Random(seed)
+  claims = claims_of(name)
+  index = choose.choice([i for i, claim in enumerate(claims) if len(claim) == 3])
+  of, value, right = claims[index]
+  formula = mutated(right, [*table(name)["given"], *table(name)["equations"]], choose)
+  try:
+    checked = worksheet.check(text(name, [*claims[:index], (of, value, formula)]))
+  except InputError:
+    return
+  parameters = {quantity.by for quantity in checked.known if isinstance(quantity, Derivative)}
+  with np.errstate(all="ignore"):
+    expected = is_the_same_function(name, index, formula, parameters)
+  if expected is not None:
+    (remark,) = {claim.remark for claim in checked.claims if claim.number == index + 1}
+    assert ("wrong" in remark) == (not expected)
