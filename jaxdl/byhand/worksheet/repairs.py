@@ -1,5 +1,6 @@
 """What is wrong with a line of working: the one change that makes it right."""
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,6 +19,9 @@ _MAX_ITEMS = 60
 _MAX_SIZE = 100
 # Entries of an array that a formula mentions are tried one by one if there are no more.
 _MAX_ENTRIES = 40
+# At most so many other names are tried.
+_MAX_TRIES = 500
+_OPERATORS = ("+", "-", "*", "/", "@")
 # At most so many numbers are computed to try one kind of change at one place.
 _MAX_WORK = 300_000
 
@@ -45,19 +49,55 @@ def explain(
   if math.prod(target.shape[:-1]) > _MAX_SIZE:
     return ""
   at = {quantity: values[..., SAME_SUMS] for quantity, values in known.items()}
-  product = next(_products(formula, target[..., SAME_SUMS], at), "")
-  if product:
-    return product
-  try:
-    expressions.shapes(formula, lambda q: known[q].shape[:-1])
-  except InputError:
-    return ""
+  right = target[..., SAME_SUMS]
   written: list = []
   for index, item in enumerate(formula):
     written += (item,) if index not in numbers else numbers[index].items
   near = {text: values[..., SAME_SUMS] for text, values in factors.items()}
-  repair = _Repair(tuple(written), target[..., SAME_SUMS], at, candidates, near)
-  return next(repair.sentences(), "")
+  sentences = itertools.chain(
+    _products(formula, right, at),
+    _Repair(tuple(written), right, at, candidates, near).sentences()
+    if _has_value(formula, at)
+    else (),
+    _operators(formula, right, at),
+    _other_names(formula, right, at, candidates),
+  )
+  return next(iter(sentences), "")
+
+
+def _has_value(formula: Expression, at: AtPoints) -> bool:
+  """Returns whether the shapes in a formula fit together."""
+  try:
+    expressions.shapes(formula, lambda q: at[q].shape[:-1])
+  except InputError:
+    return False
+  return True
+
+
+def _operators(formula: Expression, target: np.ndarray, at: AtPoints) -> Iterator[str]:
+  """Yields which operator should be another."""
+  for place, item in enumerate(formula):
+    if not isinstance(item, Apply) or item.function not in _OPERATORS:
+      continue
+    part = expressions.part(formula, place)
+    for operator in _OPERATORS:
+      other = Apply(operator, 2)
+      if other != item and _fits((*formula[:place], other, *formula[place + 1 :]), target, at):
+        yield f"{expressions.write(part)} should be {expressions.write((*part[:-1], other))}"
+
+
+def _other_names(
+  formula: Expression, target: np.ndarray, at: AtPoints, candidates: Collection[Quantity]
+) -> Iterator[str]:
+  """Yields which quantity should be another, of another shape."""
+  places = [i for i, item in enumerate(formula) if not isinstance(item, Apply | Number)]
+  tries = ((place, other) for place in places for other in candidates)
+  for place, other in itertools.islice(tries, _MAX_TRIES):
+    item = formula[place]
+    if isinstance(item, Apply | Number) or at[item].shape == at[other].shape:
+      continue
+    if _fits((*formula[:place], other, *formula[place + 1 :]), target, at):
+      yield f"{expressions.spell(item)} should be {expressions.spell(other)}"
 
 
 def _products(formula: Expression, target: np.ndarray, at: AtPoints) -> Iterator[str]:
