@@ -26,6 +26,7 @@ from absl import flags
 
 from jaxdl import report
 from jaxdl.byhand import worksheet
+from jaxdl.byhand.expressions import write
 from jaxdl.byhand.worksheet.checker import CheckedWorksheet
 from jaxdl.errors import InputError, one_line
 from jaxdl.report import figures, worksheet_plots
@@ -247,6 +248,10 @@ def markdown(checked: CheckedWorksheet) -> str:
       ]
     ),
   ]
+  steps = checked.worksheet.steps
+  if steps.explicit:
+    rules = [[f"{name}'", write(rule)] for name, rule in steps.rules.items()]
+    parts += ["## Gradient step", report.markdown_table([["after the step", "rule"], *rules])]
   return "\n\n".join(parts) + "\n"
 
 

@@ -1,5 +1,7 @@
 """Formulas over arrays: values and derivatives are those of JAX, which reads them as Python."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,21 +85,38 @@ def _inputs(seed=0):
   return {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
 
 
+@functools.cache
+def _by_jax():
+  """Values, cotangents of the results and of the inputs of all formulas, in one compilation."""
+  at, cotangents = _inputs(), {}
+  for text in FORMULAS:
+    shape = expressions.shapes(expressions.parse(text, SHAPES), lambda q: SHAPES[q.name])[-1]
+    cotangents[text] = np.random.default_rng(1).normal(size=shape)
+
+  def differentiate(at, cotangents):
+    found = {}
+    for text, cotangent in cotangents.items():
+      python = compile(_as_python(text), "formula", "eval")
+      value, pull = jax.vjp(lambda at, f=python: jnp.asarray(eval(f, dict(JAX), at)), at)
+      found[text] = (value, pull(cotangent)[0])
+    return found
+
+  with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
+    return cotangents, jax.tree.map(np.asarray, jax.jit(differentiate)(at, cotangents))
+
+
 @pytest.mark.parametrize("text", FORMULAS)
 def test_values_and_derivatives_are_those_of_jax(text):
   at = _inputs()
+  cotangents, by_jax = _by_jax()
+  value, expected = by_jax[text]
   expression = expressions.parse(text, SHAPES)
-  found = expressions.shapes(expression, lambda q: SHAPES[q.name])
   steps = expressions.steps(expression, lambda q: at[q.name])
-  assert [np.shape(value) for value in steps] == found
-  python = compile(_as_python(text), "formula", "eval")
-  with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
-    value, pull = jax.vjp(lambda inputs: jnp.asarray(eval(python, dict(JAX), inputs)), at)
-    np.testing.assert_allclose(steps[-1], value, rtol=1e-12, atol=1e-14)
-    cotangent = np.random.default_rng(1).normal(size=found[-1])
-    (expected,) = pull(jnp.asarray(cotangent))
+  shapes = expressions.shapes(expression, lambda q: SHAPES[q.name])
+  assert [np.shape(step) for step in steps] == shapes
+  np.testing.assert_allclose(steps[-1], value, rtol=1e-12, atol=1e-14)
   wanted = set(expressions.quantities(expression))
-  slopes = expressions.pull_back(expression, steps, cotangent, wanted)
+  slopes = expressions.pull_back(expression, steps, cotangents[text], wanted)
   assert set(slopes) == wanted
   for quantity, slope in slopes.items():
     np.testing.assert_allclose(slope, expected[quantity.name], rtol=1e-10, atol=1e-12)

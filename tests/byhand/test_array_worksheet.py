@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from python_formulas import JAX
+from python_formulas import JAX, NUMPY
 from worksheet_examples import make_sheet
 
 from jaxdl.byhand import worksheet
@@ -92,7 +92,6 @@ def statuses(checked):
 
 def test_a_network_by_hand_is_right_entry_by_entry():
   checked = worksheet.check(sheet(claims_of()))
-  # Rounded to four digits, an entry may differ by a unit from what JAX rounds: it is then carried.
   assert {claim.status for claim in checked.claims} == {E}
   for claim in checked.claims:
     name, _, index = claim.of.partition("[")
@@ -270,7 +269,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(seed=st.integers(0, 10**6))
 def test_derivatives_are_those_of_jax_grad(name, seed):
   equations, shapes = NETWORKS[name]
@@ -286,7 +285,7 @@ def test_derivatives_are_those_of_jax_grad(name, seed):
     return names["L"]
 
   with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
-    expected = jax.grad(loss)({n: jnp.asarray(v) for n, v in at.items()})
+    expected = jax.jit(jax.grad(loss))({n: jnp.asarray(v) for n, v in at.items()})
   for claim in checked.claims:
     n, _, index = claim.of.removeprefix("dL/d").partition("[")
     place = tuple(map(int, index.rstrip("]").split(","))) if index else ()
@@ -343,7 +342,7 @@ def test_a_scalar_worksheet_may_use_lists():
 
 @pytest.mark.parametrize("name", ["network", *NETWORKS])
 def test_the_formulas_of_a_worked_solution_give_its_values(name):
-  """Every formula, computed by JAX from the values before it, gives the value beside it."""
+  """Every formula, computed by NumPy from the values before it, gives the value beside it."""
   if name == "network":
     equations, at = EQUATIONS, {n: np.array(v, float) for n, v in GIVEN.items()}
   else:
@@ -357,18 +356,17 @@ def test_the_formulas_of_a_worked_solution_give_its_values(name):
   def python(text):
     return re.sub(r"d(\w+)/d(\w+)", r"d\1_d\2", text)
 
-  with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
-    for line in lines:
-      if " = " not in line:
-        continue
-      # An axis has no blanks around its sign.
-      of, *formulas, value = line.strip().split(" = ")
-      known[python(of)] = np.array(json.loads(value), float)
-      if formulas:
-        found = eval(python(formulas[0]), dict(JAX), known)
-        found = np.broadcast_to(found, known[python(of)].shape)
-        np.testing.assert_allclose(found, known[python(of)], rtol=1e-4, atol=1e-4)
-        num += 1
+  for line in lines:
+    if " = " not in line:
+      continue
+    # An axis has no blanks around its sign.
+    of, *formulas, value = line.strip().split(" = ")
+    known[python(of)] = np.array(json.loads(value), float)
+    if formulas:
+      found = eval(python(formulas[0]), dict(NUMPY), known)
+      found = np.broadcast_to(found, known[python(of)].shape)
+      np.testing.assert_allclose(found, known[python(of)], rtol=1e-4, atol=1e-4)
+      num += 1
   assert num >= 2 * len(equations) - 2
 
 

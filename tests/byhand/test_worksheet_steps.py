@@ -9,6 +9,7 @@ import optax
 import pytest
 from worksheet_examples import make_sheet
 
+from experiments import check_worksheet
 from jaxdl.byhand import worksheet
 from jaxdl.errors import InputError
 
@@ -52,6 +53,11 @@ def computed(text):
     ),
     # v' = 0.1 16 = 1.6, w' = 2 - 0.4 / sqrt(1.6).
     ('optimizer = {name = "rmsprop", eps = 0}', {"v_w'": 1.6, "w'": 2 - 0.4 / 1.6**0.5}),
+    # s' = 16, w' = 2 - 0.1; s'' = 16 + 3.8^2.
+    (
+      'optimizer = {name = "adagrad", eps = 0}',
+      {"s_w'": 16, "w'": 1.9, "w''": 1.9 - 0.38 / (16 + 3.8**2) ** 0.5},
+    ),
     # The first step of Adam is the learning rate.
     (
       'optimizer = {name = "adam", beta1 = 0.5, beta2 = 0.75, eps = 0}',
@@ -75,6 +81,7 @@ OPTAX = {
   "nesterov": lambda rate: optax.sgd(rate, momentum=0.9, nesterov=True),
   "rmsprop": lambda rate: optax.rmsprop(rate, decay=0.9, eps=1e-8, eps_in_sqrt=False),
   "adam": lambda rate: optax.adam(rate),
+  "adamw": lambda rate: optax.adamw(rate, weight_decay=0.01),
 }
 
 
@@ -223,6 +230,14 @@ def test_the_worked_solution_has_every_step():
     "Gradient step",
     "  w'' = w' - learning_rate * dL'/dw' = 1.6 - 0.1 * 3.2 = 1.28",
   ]
+
+
+def test_the_report_has_the_rules():
+  text = check_worksheet.markdown(worksheet.check(sheet([("v_w'", "4")], 'optimizer = "momentum"')))
+  assert "| v_w' | momentum \\* v_w + dL/dw |" in text
+  assert "Gradient step" not in check_worksheet.markdown(
+    worksheet.check(make_sheet(SQUARE, [("L", "4")], {"w": 2}))
+  )
 
 
 def test_what_should_be_written_instead_of_a_wrong_step():

@@ -91,6 +91,7 @@ def _parse_claim(table: Mapping[str, Any], sheet: Worksheet, graph: Graph) -> Cl
   working = tuple(
     shift(item, before - 1) if isinstance(item, Name | Derivative) else item for item in working
   )
+  text = text if before == 1 else f"{text} (in step {before})"
   return Claim(quantity, index, entries, points, misfit, working, text)
 
 

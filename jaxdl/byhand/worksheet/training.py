@@ -121,7 +121,7 @@ def _add_optimizer(
       if not present:
         raise InputError(f"the worksheet has no {key}, which a gradient step needs; {HINTS[key]}")
   settings |= {key: [value] for key, value in own.items()}
-  if name == "adam":
+  if name in ("adam", "adamw"):
     settings["t"] = list(range(1, MAX_STEPS + 2))
   if sheet.loss is None or RATE not in settings:
     return dataclasses.replace(sheet, steps=Steps({}, {}, settings, examples, False))
