@@ -77,7 +77,7 @@ def _print_answers(worksheets: Sequence[str]) -> int:
   status = 0
   for file in worksheets:
     try:
-      lines = worksheet.answers(pathlib.Path(file))
+      lines = worksheet.answers(pathlib.Path(file).expanduser())
     except InputError as error:
       _complain_about(file, error)
       status = 2

@@ -1,5 +1,6 @@
 """Workers of this process: threads that take chunks from one list and never wait for each other."""
 
+import functools
 import logging
 import threading
 import traceback
@@ -15,6 +16,7 @@ from jaxdl.population.chunk_result import ChunkResult, read_chunk
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import StoppedError, Trainer
+from jaxdl.store import interrupts
 from jaxdl.store.store import Store
 
 _LOGGER = logging.getLogger("jaxdl")
@@ -24,6 +26,7 @@ ATTEMPTS = 3
 # How long workers may take to finish their epoch when the run is to stop. Schedulers of clusters
 # usually allow 30 seconds between the first signal and the kill.
 _GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.1
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -69,27 +72,35 @@ def train_here(
   """
   trainer = Trainer(dataset, groups, workers, store=store, progress=progress, **settings)
   failures: dict[Chunk, str] = {}
-
-  def train_chunk(chunk, device, stop):
-    for attempt in range(1, ATTEMPTS + 1):
-      try:
-        return trainer.train(chunk, device, stop)
-      except (InputError, StoppedError):
-        raise
-      except Exception as error:
-        if store is None:
-          raise
-        failures[chunk] = note_failure(store, chunk, error, f"attempt {attempt} of {ATTEMPTS}")
-    return None
-
   try:
-    trained = share(chunks, workers, train_chunk)
+    trained = share(chunks, workers, functools.partial(attempt, trainer, store, failures))
   finally:
     trainer.close()
   results = {c: result for c, result in zip(chunks, trained, strict=True) if result is not None}
   failed = {chunk: failures[chunk] for chunk in chunks if chunk not in results}
   split = store.split_chunks() if store is not None else sorted(trainer.split_chunks)
   return Outcome(results, failed, len(workers), trainer.compile_seconds, split)
+
+
+def attempt(
+  trainer: Trainer,
+  store: Store | None,
+  failures: dict[Chunk, str],
+  chunk: Chunk,
+  device: jax.Device,
+  stop: threading.Event,
+) -> ChunkResult | None:
+  """Trains a chunk, up to `ATTEMPTS` times; then notes why it failed, and returns None."""
+  for number in range(1, ATTEMPTS + 1):
+    try:
+      return trainer.train(chunk, device, stop)
+    except (InputError, StoppedError):
+      raise
+    except Exception as error:
+      if store is None:
+        raise
+      failures[chunk] = note_failure(store, chunk, error, f"attempt {number} of {ATTEMPTS}")
+  return None
 
 
 def read_committed(
@@ -154,8 +165,9 @@ def share(
     threading.Thread(target=work, args=(device,), daemon=True).start()
   try:
     with changed:
-      changed.wait_for(lambda: busy == 0)
-  except BaseException:  # a signal, which only the main thread receives
+      while not changed.wait_for(lambda: busy == 0, _POLL_SECONDS):
+        interrupts.check()
+  except BaseException:
     stop.set()
     with changed:
       changed.wait_for(lambda: busy == 0, _GRACE_SECONDS)

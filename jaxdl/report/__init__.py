@@ -3,14 +3,16 @@
 Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
 first need not wait for them.
 
-Imports: errors, arm, batches, byhand, data, experiment, forward, nn, optim, population, stats,
-store.
+Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe,
+stats, store, train.
 """
 
+from jaxdl.report.finished import FinishedRun, read_run
 from jaxdl.report.markdown import (
   RUN,
   beside_table,
   escape,
+  html_summary,
   markdown_table,
   number,
   render,
@@ -24,15 +26,18 @@ __all__ = (
   "CONFIG_FILE",
   "RUN",
   "Extra",
+  "FinishedRun",
   "Workdir",
   "beside_table",
   "curves_table",
   "escape",
+  "html_summary",
   "markdown_table",
   "members_table",
   "number",
   "per_class_table",
   "provenance",
+  "read_run",
   "render",
   "text_table",
   "verdict_rows",

@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import batches, forward, stats
+from jaxdl import batches, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
@@ -30,25 +31,44 @@ from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
-from jaxdl.store import files
+from jaxdl.store import files, interrupts
 from jaxdl.store import store as store_lib
 
 if TYPE_CHECKING:
   import pandas as pd
 
   from jaxdl.report.figures import Figure
+from jaxdl.recipe import Form, form_of
+from jaxdl.report import params
 from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
-from jaxdl.report.tables import confusion_arrays, curves_table, members_table, per_class_table
+from jaxdl.report.params import PARAMS
+from jaxdl.report.tables import (
+  confusion_arrays,
+  curves_table,
+  members_table,
+  per_class_table,
+  prediction_arrays,
+)
 
 CONFIG_FILE = "config.json"
-_PROVENANCE = "provenance.json"
+MEMBERS_FILE = "members.csv"
+PROVENANCE_FILE = "provenance.json"
 _PARTIAL = "partial"
+# How long one of several processes waits while another one reports.
+_PATIENCE_SECONDS = 600.0
+# What may differ from the run that is there if somebody insists: what decides no member's settings.
+_OF_NO_MEMBER = re.compile(
+  r"environment(\.(jax|jaxlib|jaxdl|source))?|device_kind|programs(\..*)?|"
+  r"config\.(question|alpha|num_resamples|reference|target_loss|num_seeds|chunk_size|slice_size|"
+  r"margins(\..*)?)"
+)
 _REFUSE = "choose another workdir, or replace what is there with --overwrite"
 _NAMES = (
   CONFIG_FILE,
   FIGURES,
+  PARAMS,
   TABLES,
-  "members.csv",
+  MEMBERS_FILE,
   "per_class.csv",
   "curves.parquet",
   "confusion.npz",
@@ -88,6 +108,7 @@ class Workdir:
     overwrite: bool = False,
     resume_anyway: bool = False,
     partial: bool = False,
+    shared: bool = False,
   ):
     """Claims the directory, creating it where it is not there.
 
@@ -95,10 +116,12 @@ class Workdir:
       path: the directory.
       experiment: what is about to run. A run of the same experiment goes on where it was.
       overwrite: start anew, whatever is there.
-      resume_anyway: go on with the run that is there although it was another config, another width,
-        layers by another compiler or another JAX; what differs is recorded.
+      resume_anyway: go on with the run that is there although other versions, another kind of
+        device or layers by another compiler trained it, or its statistics or widths differ; the
+        report begins with what differs. What decides what a member is must not differ.
       partial: report what is trained so far, in a folder `partial` of its own, also while another
         process trains on.
+      shared: other processes train and report the same run; see `take_to_report`.
 
     Raises:
       InputError: where the directory cannot be written, is in use, holds another run, or has
@@ -119,16 +142,24 @@ class Workdir:
       if self.store.read_identity() is None:
         raise InputError(f"no run has begun in workdir {str(self.path)!r}: nothing to report")
       self.path /= _PARTIAL  # the report's own folder, and lock
-    self._lock = files.Lock(self.path)
+    self._shared = shared
+    self._lock: files.Lock | None = files.Lock(self.path, _PATIENCE_SECONDS if shared else 0.0)
     try:
-      files.check_replaceable(self.path, _NAMES, _PROVENANCE)
+      files.check_replaceable(self.path, _NAMES, PROVENANCE_FILE)
       if overwrite and not partial:
         self.store.clear()
       else:
         self._check_config()
     except BaseException:
-      self._lock.release()
+      self._release()
       raise
+    if shared:
+      self._release()
+
+  def _release(self):
+    if self._lock is not None:
+      self._lock.release()
+      self._lock = None
 
   def _check_config(self):
     running = self.store.read_identity()
@@ -156,6 +187,7 @@ class Workdir:
     device: DeviceKind,
     observe: Observer | None = None,
     keep_logits: bool = False,
+    keep_params: bool = False,
   ):
     """Says what is about to train here, before anything of it does.
 
@@ -165,6 +197,7 @@ class Workdir:
       device: what they train on.
       observe: what else is recorded, as `jaxdl.launch.run` takes it.
       keep_logits: likewise.
+      keep_params: likewise.
 
     Raises:
       InputError: the run that is there is another one.
@@ -177,30 +210,49 @@ class Workdir:
       "device_kind": device.name,
       "observe": None if observe is None else getattr(observe, "__qualname__", "unnamed"),
       "keep_logits": keep_logits,
+      "keep_params": keep_params,
       "programs": {str(group.number): _program_identity(group) for group in groups},
     }
-    there = self.store.join() if self._partial else self.store.claim(identity)
-    self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
+    there = self.store.join() if self._partial else self.store.claim(identity, self._shared)
+    different = self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
+    if not self._partial:  # which trains nothing
+      self.store.note_continuation(different)
 
-  def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]):
-    found = [
-      f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
+  def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Compares two identities; returns the differences that concern how chunks are trained."""
+    found = {
+      name: f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
       for name, old, new in _differences(there, now)
-    ]
-    if found and not self._resume_anyway:
+    }
+    other = [text for name, text in found.items() if not _OF_NO_MEMBER.fullmatch(name)]
+    if other or (found and not self._resume_anyway):
       what = "of another config" if there["config"] != now["config"] else "that differs"
+      rest = "" if other else ", or go on with what is there with --resume_anyway"
       raise InputError(
-        f"workdir {str(self.path)!r} holds a run {what} ({found[0]:.300}); choose another workdir, "
-        "start anew with --overwrite, or go on with what is there with --resume_anyway"
+        f"workdir {str(self.path)!r} holds a run {what} ({[*other, *found.values()][0]:.300}); "
+        f"choose another workdir{',' if rest else ' or'} start anew with --overwrite{rest}"
       )
-    self.resumed_anyway += [text for text in found if text not in self.resumed_anyway]
+    self.resumed_anyway += [text for text in found.values() if text not in self.resumed_anyway]
+    return [text for name, text in found.items() if not name.startswith("config.")]
 
   def __enter__(self) -> "Workdir":
     return self
 
   def __exit__(self, *_):
     self.store.close()
-    self._lock.release()
+    self._release()
+
+  def take_to_report(self) -> bool:
+    """Returns whether the report is left to this process, after locking a shared directory.
+
+    Raises:
+      InputError: another process has locked it for too long.
+    """
+    if not self._shared:
+      return True
+    self._lock = files.Lock(self.path, _PATIENCE_SECONDS)
+    file = self.path / CONFIG_FILE  # the last of a report
+    return not file.exists() or file.stat().st_mtime < self.store.newest_change()
 
   def commit(
     self,
@@ -223,7 +275,7 @@ class Workdir:
     """
     # Without its config a directory is no run, so one that is interrupted while the files move is
     # not taken for one.
-    with files.staging(self.path, _PROVENANCE, last=(CONFIG_FILE,)) as stage:
+    with files.staging(self.path, PROVENANCE_FILE, last=(CONFIG_FILE,)) as stage:
       self._write(stage, experiment, dataset, trained, verdicts, extra, shown or trained)
 
   def _provenance(self, dataset: Dataset, trained: Population) -> dict[str, Any]:
@@ -234,7 +286,8 @@ class Workdir:
       "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
       "total_seconds": round(time.monotonic() - self._clock, 3),
     }
-    return origin | ({"resumed_anyway": self.resumed_anyway} if self.resumed_anyway else {})
+    anyway = {"resumed_anyway": self.resumed_anyway, "continued": self.store.continuations()}
+    return origin | {name: value for name, value in anyway.items() if value}
 
   def _write(self, stage, experiment, dataset, trained, verdicts, extra, shown):
     from jaxdl.report import figures
@@ -242,7 +295,10 @@ class Workdir:
     (stage / FIGURES).mkdir()
     pictures = [*_pictures(experiment, shown, dataset), *extra.pictures]
     for name, _, figure in pictures:
+      interrupts.check()
       figures.save(figure, stage / FIGURES / name)
+    if trained.variables is not None:
+      params.write(stage / PARAMS, trained)
     if extra.tables:
       (stage / TABLES).mkdir()
     for name, table in extra.tables.items():
@@ -251,12 +307,17 @@ class Workdir:
     captions = [(name, caption) for name, caption, _ in pictures]
     text = render(experiment, shown, verdicts, origin, captions, extra.sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
-    _write_json(stage / _PROVENANCE, origin)
+    _write_json(stage / PROVENANCE_FILE, origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
-    members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
-    per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
-    curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
-    np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+    members_table(trained).to_csv(stage / MEMBERS_FILE, index=False, lineterminator="\n")
+    # As bytes: the library that writes them takes no path that is not UTF-8.
+    curves = curves_table(trained).to_parquet(None, index=False)
+    (stage / "curves.parquet").write_bytes(curves)
+    if trained.has_classes:
+      per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
+      np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+    else:
+      np.savez(stage / "predictions.npz", **prediction_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
 
 
@@ -281,6 +342,9 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
     "dataset": {
       "name": dataset.name,
+      "description": dataset.description,
+      "class_names": list(dataset.class_names),
+      "form": _plain_form(form_of(dataset)),
       "checksum": dataset.checksum,
       "num_train": len(dataset.train),
       "num_validation": len(dataset.validation),
@@ -295,6 +359,14 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "failures": dict(trained.failures),
     "chunk_size": trained.chunks[0].chunk_size if len(trained.chunks) == 1 else None,
   }
+
+
+def _plain_form(form: Form) -> dict[str, Any]:
+  """Returns the form of the data for JSON; what preprocesses them as text."""
+  plain = form._asdict()
+  if form.preprocess is not None:
+    plain["preprocess"] = str(form.preprocess)
+  return plain
 
 
 def _version(package: str) -> str | None:
@@ -323,7 +395,7 @@ def _pictures(
   experiment: Experiment, trained: Population, dataset: Dataset
 ) -> list[tuple[str, str, "Figure"]]:
   """Returns (file name without suffix, caption, figure) of the pictures that every report has."""
-  from jaxdl.report import comparison_plots, plots
+  from jaxdl.report import comparison_plots, number_plots, plots
 
   metric = next(iter(experiment.margins))
   pictures = [
@@ -337,17 +409,16 @@ def _pictures(
       f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval.",
       plots.metric_distribution(trained, metric),
     ),
-    (
-      "confusion_matrices",
-      "Confusion matrices on the test set, counts summed over seeds.",
-      plots.confusion_matrices(trained),
-    ),
-    (
-      "worst_mistakes",
-      "The test images that all arms and seeds together are most wrong about.",
-      plots.worst_mistakes(trained, dataset.test.inputs),
-    ),
   ]
+  if trained.has_classes:
+    caption = "Confusion matrices on the test set, counts summed over seeds."
+    pictures.append(("confusion_matrices", caption, plots.confusion_matrices(trained)))
+  else:
+    caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
+    pictures.append(("predictions", caption, number_plots.predictions(trained)))
+  if trained.has_classes and _are_images(dataset.test.inputs) and dataset.test.targets.ndim == 1:
+    caption = "The test images that all arms and seeds together are most wrong about."
+    pictures.append(("worst_mistakes", caption, plots.worst_mistakes(trained, dataset.test.inputs)))
   if any(_changes_rate(arm) for arm in trained.arms.values()):
     figure = comparison_plots.learning_rates(trained)
     pictures.append(("learning_rates", "The learning rate of each epoch's first step.", figure))
@@ -359,8 +430,12 @@ def _pictures(
   return pictures
 
 
+def _are_images(inputs: np.ndarray) -> bool:
+  return inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3)
+
+
 def _changes_rate(arm: Arm) -> bool:
-  return arm.schedule.strip() != "constant" or arm.plateau_patience is not None
+  return str(arm.schedule).strip() != "constant" or arm.plateau_patience is not None
 
 
 def _augmentation_picture(
@@ -369,11 +444,10 @@ def _augmentation_picture(
   """Draws what an arm's augmentation makes of the first training images."""
   from jaxdl.report import comparison_plots
 
-  originals = dataset.train.inputs[:num_images]  # [K, H, W, D]
+  originals = dataset.train.inputs[:num_images]  # [K, H, W, D] uint8
+  pixels = originals.astype(np.float32) / 255
   keys = jax.random.split(batches.seed_key(experiment.seed, 0), (num_variants, len(originals)))
-  augmented = [
-    augment.random_affine(row, forward.scale(originals), arm.augmentation) for row in keys
-  ]
+  augmented = [augment.random_affine(row, pixels, arm.augmentation) for row in keys]
   return comparison_plots.augmented_images(originals, np.stack(augmented, axis=1))
 
 

@@ -1,8 +1,11 @@
 """What a run leaves behind, read back by other means."""
 
 import datetime
+import functools
+import hashlib
 import itertools
 import json
+import os
 import re
 import shutil
 import types
@@ -65,6 +68,81 @@ def workdir(tmp_path_factory, experiment, blobs, trained, verdicts):
     )
     directory.commit(experiment, blobs, trained, verdicts, extra)
   return path
+
+
+def test_a_finished_run_is_read_back(workdir, experiment, trained):
+  found = report.read_run(workdir)
+  assert found.experiment == experiment
+  pd.testing.assert_frame_equal(found.members, report.members_table(trained), check_dtype=False)
+  assert found.tables["own_table"].x.tolist() == [1, 2]
+
+
+def _raise_accuracy(path):
+  table = pd.read_csv(path / "members.csv")
+  table.test_accuracy = (table.test_accuracy + 0.3).clip(upper=1)
+  table.to_csv(path / "members.csv", index=False)
+
+
+def _halve(path):
+  lines = (path / "members.csv").read_text().splitlines(keepends=True)
+  (path / "members.csv").write_text("".join(lines[: len(lines) // 2]))
+
+
+def _take_config(path):
+  text = (path / "config.json").read_text()
+  (path / "config.json").write_text(text.replace('"seed": 3', '"seed": 4'))
+
+
+@pytest.mark.parametrize(
+  ("edit", "name"),
+  [
+    (_raise_accuracy, "members.csv"),
+    (_halve, "members.csv"),
+    (_take_config, "config.json"),
+    (lambda path: (path / "tables" / "own_table.csv").write_text("x\n9\n2\n"), "own_table.csv"),
+    (lambda path: (path / "tables" / "own_table.csv").unlink(), "own_table.csv"),
+    (lambda path: (path / "provenance.json").unlink(), "provenance.json"),
+  ],
+)
+def test_results_that_were_edited_are_not_believed(workdir, tmp_path, edit, name):
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  edit(path)
+  with pytest.raises(InputError, match=name):
+    report.read_run(path)
+
+
+def test_a_table_that_the_run_did_not_write_is_not_read(workdir, tmp_path):
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  (path / "tables" / "another.csv").write_text("x\n1\n")
+  assert set(report.read_run(path).tables) == {"own_table"}
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (lambda table: table[:-1], "14 of 15 members in 14 rows"),
+    (lambda table: pd.concat([table, table[:1]]), "15 of 15 members in 16 rows"),
+    (lambda table: table.assign(seed=table.seed + 1), "12 of 15 members"),
+    (lambda table: table.assign(test_accuracy=1.7), "test_accuracy = 1.7"),
+    (lambda table: table.assign(f1=np.nan), "f1 = nan"),
+    (lambda table: table.assign(epochs=7), "epochs = 7"),
+    (lambda table: table.assign(status="running"), "status 'running'"),
+    (lambda table: table.drop(columns="arm"), "KeyError: 'arm'"),
+  ],
+)
+def test_members_are_those_of_the_config(workdir, tmp_path, change, message):
+  """Also where somebody has made the hashes fit."""
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  change(pd.read_csv(path / "members.csv")).to_csv(path / "members.csv", index=False)
+  origin = json.loads((path / "provenance.json").read_text())
+  content = (path / "members.csv").read_bytes()
+  origin["files"]["members.csv"] = hashlib.sha256(content).hexdigest()
+  (path / "provenance.json").write_text(json.dumps(origin))
+  with pytest.raises(InputError, match=message):
+    report.read_run(path)
 
 
 def test_files(workdir):
@@ -355,14 +433,16 @@ def test_whatever_decides_a_result_is_compared(tmp_path, experiment, blobs, monk
         directory.claim(dataset, [], kind, **recorded)
 
   claim()
-  claim("dataset_checksum", dataset=replace(blobs, checksum="1"))
-  claim("class_names", dataset=replace(blobs, class_names=("a", "b", "d")))
-  claim("observe: None there, .*observe' now", observe=observe)
-  claim("keep_logits: False there, True now", keep_logits=True)
-  with jax.default_matmul_precision("bfloat16"):
-    claim("jax_default_matmul_precision: None there, 'bfloat16' now")
-  with jax.threefry_partitionable(False):
-    claim("jax_threefry_partitionable: True there, False now")
+  for anyway in (False, True):  # what decides what a member is
+    refuse = functools.partial(claim, resume_anyway=anyway)
+    refuse("dataset_checksum", dataset=replace(blobs, checksum="1"))
+    refuse("class_names", dataset=replace(blobs, class_names=("a", "b", "d")))
+    refuse("observe: None there, .*observe' now", observe=observe)
+    refuse("keep_logits: False there, True now", keep_logits=True)
+    with jax.default_matmul_precision("bfloat16"):
+      refuse("jax_default_matmul_precision: None there, 'bfloat16' now")
+    with jax.threefry_partitionable(False):
+      refuse("jax_threefry_partitionable: True there, False now")
   monkeypatch.setattr(jax, "__version__", "9.9.9")
   claim("environment.jax: .* there, '9.9.9' now")
   (said,) = claim(resume_anyway=True)
@@ -370,6 +450,65 @@ def test_whatever_decides_a_result_is_compared(tmp_path, experiment, blobs, monk
   monkeypatch.undo()
   monkeypatch.setattr(environment, "_source_hash", lambda: "edited")
   claim("environment.source: .* there, 'edited' now")
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda e: replace(e, seed=4),
+    lambda e: replace(e, dataset="digits"),
+    lambda e: replace(e, num_train=40),
+    lambda e: replace(e, validation_fraction=0.1),
+    lambda e: replace(e, classes=(0, 1)),
+    lambda e: replace(e, arms={**e.arms, "more": e.arms["random_normal"]}),
+    *(
+      lambda e, setting=setting: replace(
+        e, arms={n: replace(a, **setting) for n, a in e.arms.items()}
+      )
+      for setting in ({"model": "mlp(8)"}, {"loss": "mean_squared_error"}, {"learning_rate": 0.1})
+    ),
+  ],
+)
+def test_another_recipe_is_never_continued(tmp_path, experiment, blobs, change):
+  kind = devices.kind_of(jax.local_devices()[0])
+  with report.Workdir(tmp_path, experiment) as directory:
+    directory.claim(blobs, [], kind)
+  with pytest.raises(InputError, match=r"another config .* or start anew with --overwrite$"):
+    report.Workdir(tmp_path, change(experiment), resume_anyway=True)
+
+
+def test_the_report_begins_with_what_differs(
+  tmp_path, experiment, blobs, trained, verdicts, monkeypatch
+):
+  """Chunk by chunk, whichever process made the report."""
+  kind = devices.kind_of(jax.local_devices()[0])
+
+  def go_on(chunk, experiment=experiment):
+    with report.Workdir(tmp_path, experiment, resume_anyway=True) as directory:
+      directory.claim(blobs, [], kind)
+      directory.store.commit_chunk(chunk, {"x": np.zeros(1)})
+      origin = directory._provenance(blobs, trained)
+    text = report.render(experiment, trained, verdicts, origin, [], [])
+    return text.partition(f"# {experiment.question}")[2]
+
+  assert "resume" not in go_on("g0-s0x2-a0x3")
+  monkeypatch.setattr(jax, "__version__", "9.9.9")
+  text = go_on("g0-s2x2-a0x3", replace(experiment, alpha=0.04))
+  assert text.startswith("\n\n**This run was continued with `--resume_anyway`")
+  assert re.search(
+    r"^- This report: alpha: 0.05 there, 0.04 now; environment.jax: .* now.$", text, re.M
+  )
+  go_on("g0-s4x2-a0x3")  # no other record
+  monkeypatch.undo()
+  assert re.search(
+    r"""
+- Trained first: g0-s0x2-a0x3\.
+- From then on: environment\.jax: .* there, '9\.9\.9' now\.
+- Trained then: chunks g0-s2x2-a0x3, g0-s4x2-a0x3\.
+- From then on: as it began\.
+""",
+    go_on("g1-s0x2-a0x3"),
+  )
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -415,6 +554,14 @@ def test_a_report_that_somebody_has_edited_is_refused_and_stays(
       report.Workdir(path, experiment, overwrite=overwrite)
   assert {p.name for p in path.iterdir()} == FILES
   assert (path / "report.md").read_text().endswith("my notes")
+
+
+def test_a_folder_may_have_any_name(tmp_path, experiment, blobs, trained, verdicts):
+  """Such as one that is no UTF-8."""
+  path = tmp_path / os.fsdecode(b"\xff")
+  with report.Workdir(path, experiment) as directory:
+    directory.commit(experiment, blobs, trained, verdicts)
+  assert {p.name for p in path.iterdir()} == FILES - {"tables"}
 
 
 def test_a_failed_run_leaves_nothing(tmp_path, experiment):
