@@ -65,6 +65,7 @@ DEFAULT_FLAGS = {
   "resume_anyway": "false",
   "partial": "false",
   "save_params": "true",
+  "until_decided": "false",
   "checkpoint_every": "0",
   "executor": "local",
   "scheduler": "",
@@ -279,14 +280,15 @@ SHORT_RUN = [
 ]
 
 
-def start_run(workdir, *flags):
-  """Starts `SHORT_RUN` as a process."""
+def start_run(workdir, *flags, **options):
+  """Starts `SHORT_RUN` as a process; options are those of `subprocess.Popen`."""
   return subprocess.Popen(
     [*SHORT_RUN, f"--workdir={workdir}", *flags],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
     text=True,
     cwd=ROOT,
+    **options,
   )
 
 

@@ -4,9 +4,10 @@ Read `workdir.py` first. Matplotlib and pandas are imported where they are used:
 first need not wait for them.
 
 Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe,
-stats, store.
+stats, store, train.
 """
 
+from jaxdl.report.finished import FinishedRun, read_run
 from jaxdl.report.markdown import (
   RUN,
   beside_table,
@@ -19,14 +20,16 @@ from jaxdl.report.markdown import (
   verdict_rows,
 )
 from jaxdl.report.tables import curves_table, members_table, per_class_table
-from jaxdl.report.workdir import CONFIG_FILE, Extra, Workdir, provenance
+from jaxdl.report.workdir import CONFIG_FILE, Extra, Workdir, continued_from, provenance
 
 __all__ = (
   "CONFIG_FILE",
   "RUN",
   "Extra",
+  "FinishedRun",
   "Workdir",
   "beside_table",
+  "continued_from",
   "curves_table",
   "escape",
   "html_summary",
@@ -35,6 +38,7 @@ __all__ = (
   "number",
   "per_class_table",
   "provenance",
+  "read_run",
   "render",
   "text_table",
   "verdict_rows",
