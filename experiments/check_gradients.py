@@ -1,4 +1,4 @@
-"""Are the gradients right, the project's or your own?
+r"""Are the gradients right, the project's or your own?
 
   python -m experiments.check_gradients [--workdir=DIR]
 
@@ -12,6 +12,12 @@ finite differences.
 checks a backward pass of your own. The file is run as Python. It defines `forward`, `backward`,
 `inputs` and `params` as `jaxdl.byhand.check` describes them.
 
+  python -m experiments.check_gradients --model='my_nets:Net(width=8)' \
+      --loss='my_losses:focal(gamma=2.0)' [--dataset=digits] [--workdir=DIR]
+
+checks `jax.grad` of your own model and loss, as they train, on a few examples of a dataset. Nothing
+is derived by hand for them, so the reference is finite differences only.
+
 Exit status: 0 if everything agrees, 1 if something does not, 2 for bad input. With --workdir it
 also writes `gradients.json` and `report.md`.
 """
@@ -23,10 +29,12 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 from absl import flags
 
+from experiments import own_gradients
 from jaxdl import byhand, report
 from jaxdl.byhand import gradient_check
 from jaxdl.byhand.gradient_check import TOLERANCE, Row
@@ -47,10 +55,16 @@ _NAMES = ("forward", "backward", "inputs", "params")
 def main(argv: Sequence[str]) -> int:
   """Runs the checks and returns the exit status."""
   try:
-    module, workdir = _parse(argv)
+    asked = _parse(argv)
+    workdir = asked.workdir
     if workdir is not None:
       _claim(workdir)
-    passed, content, text = _check_project() if module is None else _check_module(module)
+    if asked.module is not None:
+      passed, content, text = _check_module(asked.module)
+    elif asked.model is not None or asked.loss is not None:
+      passed, content, text = _check_own(asked)
+    else:
+      passed, content, text = _check_project()
     if workdir is not None:
       _write(workdir, content, text)
       print(f"\nReport: {one_line(workdir / 'report.md')}")
@@ -97,6 +111,26 @@ def _check_module(file: pathlib.Path) -> _Outcome:
   parts = [f"# {report.escape(file.name)}", report.escape(checked.summary())]
   parts += [report.markdown_table(checked.rows()), *map(report.escape, checked.notes)]
   return checked.passed, content, "\n\n".join(parts) + "\n"
+
+
+def _check_own(asked: "_Asked") -> _Outcome:
+  """Checks and prints the gradients of a model and a loss of the user's own."""
+  arm, gradients = own_gradients.check(asked.model, asked.loss, asked.dataset, asked.data_dir)
+  table, passed = own_gradients.rows(gradients), all(of.passed for of in gradients)
+  text = own_gradients.summary(arm, asked.dataset, gradients)
+  print(f"{report.text_table(table)}\n\n{text}")
+  content = {
+    "tolerance": own_gradients.TOLERANCE,
+    "passed": passed,
+    "reference": "finite differences",
+    "model": str(arm.model),
+    "loss": str(arm.loss),
+    "dataset": asked.dataset,
+    "gradients": [{**of._asdict(), "error": _finite(of.error)} for of in gradients],
+  }
+  title = "# Are the gradients right?"
+  parts = (title, report.escape(text), report.markdown_table(table))
+  return passed, content, "\n\n".join(parts) + "\n"
 
 
 def _load(file: pathlib.Path):
@@ -157,11 +191,26 @@ def _table(name: str, rows: Sequence[Row]) -> list[list[str]]:
   return [header, *([*r.of, f"{r.error:.1e}", r.leaf, verdict[r.passed]] for r in own)]
 
 
-def _parse(argv: Sequence[str]) -> tuple[pathlib.Path | None, pathlib.Path | None]:
-  """Returns the module and the workdir, None if not given. No config is needed here."""
+class _Asked(NamedTuple):
+  """What the command line asks for; None if not given."""
+
+  module: pathlib.Path | None
+  workdir: pathlib.Path | None
+  model: str | None
+  loss: str | None
+  dataset: str
+  data_dir: str | None
+
+
+def _parse(argv: Sequence[str]) -> _Asked:
+  """Reads the command line. No config is needed here."""
   values = flags.FlagValues()
   flags.DEFINE_string("module", None, "Python file with a backward pass.", flag_values=values)
   flags.DEFINE_string("workdir", None, "Directory for the results.", flag_values=values)
+  flags.DEFINE_string("model", None, "Setting of a model.", flag_values=values)
+  flags.DEFINE_string("loss", None, "Setting of a loss.", flag_values=values)
+  flags.DEFINE_string("dataset", "digits", "Name of a dataset.", flag_values=values)
+  flags.DEFINE_string("data_dir", None, "Directory of prepared datasets.", flag_values=values)
   if {"--help", "-h", "--helpfull"} & set(argv):
     print(__doc__)
     sys.exit(0)
@@ -171,11 +220,16 @@ def _parse(argv: Sequence[str]) -> tuple[pathlib.Path | None, pathlib.Path | Non
     raise InputError(str(error)) from error
   if len(rest) > 1:
     raise InputError(f"unknown argument {rest[1]!r}; settings are given as --name=value")
-  for name in ("module", "workdir"):
+  for name in _Asked._fields:
     if values[name].value == "":
       raise InputError(f"--{name} is empty")
-  paths = (values.module, values.workdir)
-  return tuple(None if path is None else pathlib.Path(path).expanduser() for path in paths)
+  if values.module is not None and (values.model is not None or values.loss is not None):
+    raise InputError("--module has a loss of its own; give either --module or --model and --loss")
+  module, workdir = (
+    None if path is None else pathlib.Path(path).expanduser()
+    for path in (values.module, values.workdir)
+  )
+  return _Asked(module, workdir, values.model, values.loss, values.dataset, values.data_dir)
 
 
 def _claim(workdir: pathlib.Path):

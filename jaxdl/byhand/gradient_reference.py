@@ -10,7 +10,7 @@ import numpy as np
 from jaxdl.errors import InputError, brief
 
 # Differences start with this step, relative to the number, and quarter it.
-_LARGEST_STEP, _NUM_STEPS = 1e-3, 7
+_LARGEST_STEP, _NUM_STEPS = 1e-3, 10
 # One-sided slopes that differ by more, relative to the gradient's scale, make a kink.
 _KINK = 1e-3
 

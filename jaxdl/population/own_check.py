@@ -1,5 +1,6 @@
 """Checks that what a user brings fits the data, before anything is compiled or trained."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -36,6 +37,8 @@ def _has_own_parts(recipe: Recipe) -> bool:
 
 def _check_training(recipe: Recipe, hyper: Hyperparams, member: train.MemberState):
   """Checks the shapes of outputs, losses, metrics and of the variables' state after a batch."""
+  arm = recipe.arm.replace(batch_size=_NUM_EXAMPLES)
+  recipe = dataclasses.replace(recipe, arm=arm, slice_size=_NUM_EXAMPLES)
   examples, piece = tuning.example_shapes(recipe, _NUM_EXAMPLES)
   inputs = _shapes("preprocess", lambda x: forward.prepare(recipe, x), examples.inputs)
 
