@@ -7,6 +7,7 @@ What a user needs is here and in the packages' own `__init__`:
   select_classes, split_validation, Dataset
   train_population                   seeds x arms, from Python
   compare, run, Result               seeds x arms, verdicts, and a report
+  summary                            the layers of an arm's model
   open_run                           a finished run: its tables, parameters, predictions
   InputError                         what is raised for bad input, in one line
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
   from jaxdl.launch import Result as Result
   from jaxdl.launch import compare as compare
   from jaxdl.launch import run as run
+  from jaxdl.model_summary import summary as summary
   from jaxdl.opened import open_run as open_run
   from jaxdl.population import Population as Population
   from jaxdl.population import train_population as train_population
@@ -47,6 +49,7 @@ _MODULES = {
   "run": "launch",
   "select_classes": "data",
   "split_validation": "data",
+  "summary": "model_summary",
   "train_population": "population",
 }
 __all__ = tuple(_MODULES)
