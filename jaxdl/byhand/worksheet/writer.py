@@ -209,7 +209,7 @@ def _how(checked: CheckedWorksheet, claim: CheckedClaim) -> str:
 
 def _is_right(claim: CheckedClaim) -> bool:
   value, unit = parse_number(claim.claimed)
-  return abs(value - Fraction(claim.computed)) <= unit
+  return abs(value - Fraction(claim.computed)) < unit
 
 
 def _guess(claim: CheckedClaim) -> str:
