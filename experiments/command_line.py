@@ -47,6 +47,9 @@ _RESUME_ANYWAY = flags.DEFINE_bool(
 _PARTIAL = flags.DEFINE_bool(
   "partial", False, "Train nothing; report what is trained so far, in the subfolder partial."
 )
+_SAVE_PARAMS = flags.DEFINE_bool(
+  "save_params", True, "Keep the parameters of every member in the workdir."
+)
 _CHECKPOINT_EVERY = flags.DEFINE_integer(
   "checkpoint_every",
   0,
@@ -90,6 +93,7 @@ _EXPERIMENT_KEYS = (
   "classes",
   "num_train",
   "validation_fraction",
+  "validation_split",
   "num_seeds",
   "seed",
   "chunk_size",
@@ -100,7 +104,7 @@ _EXPERIMENT_KEYS = (
   "reference",
   "target_loss",
 )
-_ARM_KEYS = tuple(field.name for field in dataclasses.fields(Arm))
+ARM_KEYS = tuple(field.name for field in dataclasses.fields(Arm))
 
 
 class Script(NamedTuple):
@@ -167,6 +171,7 @@ def _launch(script: Script, experiment: Experiment):
           data_dir=DATA_DIR.value,
           observe=script.observe,
           keep_logits=script.keep_logits,
+          keep_params=_SAVE_PARAMS.value,
         )
   except InputError as error:
     _print_error(error)
@@ -198,10 +203,11 @@ def run_experiment(script: Script, experiment: Experiment):
     checkpoint_every=_CHECKPOINT_EVERY.value or None,
     observe=script.observe,
     keep_logits=script.keep_logits,
+    keep_params=_SAVE_PARAMS.value,
     choose=script.choose,
     analyze=script.analyze,
   )
-  _print_result(experiment, result)
+  print(f"\n{result}")
   missing = result.population.missing_seeds
   if missing:
     print(f"{len(missing)} seeds are missing; the report says why", file=sys.stderr)
@@ -214,7 +220,7 @@ def create_arm(config: ConfigDict, **settings: Any) -> Arm:
 
   In a config, -1 stands for None in `patience`, `plateau_patience` and `weight_decay`.
   """
-  values = {key: config[key] for key in _ARM_KEYS if key in config}
+  values = {key: config[key] for key in ARM_KEYS if key in config}
   for key in ("patience", "plateau_patience", "weight_decay"):
     if values.get(key) == -1:
       values[key] = None
@@ -267,7 +273,7 @@ def create_experiment(
   Raises:
     InputError: a key is unknown, or a value is out of range.
   """
-  known = (*_EXPERIMENT_KEYS, *_ARM_KEYS, *own_keys)
+  known = (*_EXPERIMENT_KEYS, *ARM_KEYS, *own_keys)
   for key in config:
     if key not in known:
       raise unknown_name("config key", key, known)
@@ -416,13 +422,6 @@ def _configure_jax():
   cache = data.cache_root()
   if cache is not None:
     environment.cache_programs(cache / "programs")
-
-
-def _print_result(experiment: Experiment, result: launch.RunResult):
-  print(f"\n{one_line(experiment.question)}\n{one_line(result.answer)}\n")
-  if result.verdicts:
-    print(report.text_table(report.verdict_rows(result.verdicts)))
-  print(f"\nReport: {one_line(result.workdir / 'report.md')}")
 
 
 def _fail(error: object):

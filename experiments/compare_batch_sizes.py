@@ -111,10 +111,9 @@ def name_batch_sizes(sizes: Sequence[int]) -> dict[str, int]:
   }
 
 
-def observe(recipe, params, hyper, train_set, validation, test) -> dict:
+def observe(recipe, variables, hyper, train_set, validation, test) -> dict:
   """Counts correct test predictions, for curves that are only shown: nothing is chosen by them."""
-  _, correct = forward.evaluate(recipe, params, test, hyper)
-  return {"test_correct": correct}
+  return {"test_correct": forward.evaluate(recipe, variables, test, hyper).correct}
 
 
 def analyze(timed: TimedExperiment, dataset: Dataset, population: Population) -> report.Extra:

@@ -90,7 +90,7 @@ def _ensembles(population: Population, arm: str) -> list[ensembles.Ensembles]:
   logits = population.logits[arm][valid]  # [S, N, C]
   threshold = population.arms[arm].threshold
   return [
-    ensembles.disjoint_ensembles(logits, population.test_labels, size, threshold)
+    ensembles.disjoint_ensembles(logits, population.test_targets, size, threshold)
     for size in ensembles.power_of_two_sizes(len(logits))
   ]
 

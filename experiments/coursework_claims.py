@@ -52,7 +52,7 @@ class Run(NamedTuple):
     table = self.members.assign(value=values.astype(float)).pivot(
       index="seed", columns="arm", values="value"
     )
-    return _scores(metric, table, arms, population.higher_is_better(metric))
+    return _scores(metric, table, arms, population.higher_is_better(metric, self.experiment.arms))
 
   def table_scores(
     self, table: str, index: str, columns: str, values: str, *arms: str, higher_is_better: bool
@@ -349,7 +349,9 @@ def _initial_scales(run: Run) -> tuple[str, str, str]:
   """Returns the initializers with the right, a too small and a too large scale: multiples of He."""
   table = run.tables["vanishing"]
   parsed = {name: initializers_lib.parse(name, min_ndim=2) for name in set(table.initializer)}
-  multiples = {value: name for name, (family, value) in parsed.items() if family == "he_normal"}
+  multiples = {
+    numbers["value"]: name for name, (kind, numbers) in parsed.items() if kind == "he_normal"
+  }
   if 1.0 not in multiples or not min(multiples) < 1 < max(multiples):
     raise InputError(
       f"a claim needs he_normal in the run of {run.name}, also with a smaller and a larger factor"

@@ -86,17 +86,17 @@ class JaxdlWorker:
     """See `protocol.Worker`. The first member predicts, one batch per call."""
     if self._chunks is None:
       self._create()
-    params = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][1].params)
-    recipe = tuning.specialize(self._recipe, 1, self._workers[0].platform)
+    member = jax.tree.map(lambda leaf: leaf[0, 0], self._chunks[0][1])
+    recipe = tuning.specialize(self._recipe, member, 1, self._workers[0].platform)
     predict = jax.jit(
-      lambda params, images: forward.predict(recipe, params, images),
+      lambda variables, images: forward.predict(recipe, variables, images),
       compiler_options=tuning.compile_options(self._workers[0].platform),
     )
     images = jnp.asarray(self._test_images[:num_images])
     batches = [images[i : i + batch_size] for i in range(0, num_images, batch_size)]
 
     def compute() -> np.ndarray:
-      logits = [predict(params, batch) for batch in batches]
+      logits = [predict(member.variables, batch) for batch in batches]
       return np.concatenate(jax.device_get(logits))  # after all calls, so the device never waits
 
     return compute

@@ -3,9 +3,11 @@
 What a user needs is here and in the packages' own `__init__`:
 
   Arm, Experiment, Population        one condition, a question, all its members trained
-  load, select_classes, split_validation, Dataset
+  load, from_arrays                  data: by name, or arrays of one's own
+  select_classes, split_validation, Dataset
   train_population                   seeds x arms, from Python
-  run, RunResult                     a whole run with a report
+  compare, run, Result               seeds x arms, verdicts, and a report
+  open_run                           a finished run: its tables, parameters, predictions
   InputError                         what is raised for bad input, in one line
 
 Names are imported when they are first used, so that `import jaxdl` starts nothing and takes no
@@ -18,13 +20,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
   from jaxdl.arm import Arm as Arm
   from jaxdl.data import Dataset as Dataset
+  from jaxdl.data import from_arrays as from_arrays
   from jaxdl.data import load as load
   from jaxdl.data import select_classes as select_classes
   from jaxdl.data import split_validation as split_validation
   from jaxdl.errors import InputError as InputError
   from jaxdl.experiment import Experiment as Experiment
-  from jaxdl.launch import RunResult as RunResult
+  from jaxdl.launch import Result as Result
+  from jaxdl.launch import compare as compare
   from jaxdl.launch import run as run
+  from jaxdl.opened import open_run as open_run
   from jaxdl.population import Population as Population
   from jaxdl.population import train_population as train_population
 
@@ -34,8 +39,11 @@ _MODULES = {
   "Experiment": "experiment",
   "InputError": "errors",
   "Population": "population",
-  "RunResult": "launch",
+  "Result": "launch",
+  "compare": "launch",
+  "from_arrays": "data",
   "load": "data",
+  "open_run": "opened",
   "run": "launch",
   "select_classes": "data",
   "split_validation": "data",

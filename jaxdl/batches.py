@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdl.arm import Recipe
+from jaxdl.recipe import Recipe
 
 # The streams of random numbers of a member.
 INITIALIZATION, _DATA_ORDER, _DROPOUT, _AUGMENTATION = range(4)
@@ -21,8 +21,8 @@ INITIALIZATION, _DATA_ORDER, _DROPOUT, _AUGMENTATION = range(4)
 class Examples(NamedTuple):
   """The examples of one split, on a device."""
 
-  inputs: jax.Array  # [N, H, W, D] uint8
-  targets: jax.Array  # [N] int32
+  inputs: jax.Array  # [N, ...]; [N, H, W, D] uint8 for images
+  targets: jax.Array  # [N] int32 for classes
 
 
 class Slice(NamedTuple):
@@ -32,6 +32,7 @@ class Slice(NamedTuple):
   weights: jax.Array  # [b] float32; 1, or 0 for padding
   dropout_keys: jax.Array | None  # [b] keys; None without dropout
   augmentation_keys: jax.Array | None  # [b] keys; None without augmentation
+  step_key: jax.Array | None = None  # [] key, of the step; only for models of the user's own
 
 
 def seed_key(root_seed: int, seed: int) -> jax.Array:
@@ -58,7 +59,7 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
 
   Returns:
     Slices with leading axes `[T, K, b]`, where T = ceil(N / B) for batches of size B. If B does not
-    divide N, the last batch is padded. Padding has weight 0.
+    divide N, the last batch is padded. Padding has weight 0. `step_key` has the axes `[T, K]`.
   """
   batch_size = recipe.arm.batch_size
   num_steps = -(-num_examples // batch_size)
@@ -71,17 +72,44 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
   valid = (place < batch_size)[None] & (position < num_examples)
   indices = jnp.where(valid, order[jnp.minimum(position, num_examples - 1)], 0)
 
-  def keys(stream):  # [T, K, b]
-    step_keys = jax.vmap(jax.random.fold_in, (None, 0))(_fold(key, stream, epoch), step)  # [T]
-    fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
-    return fold(step_keys, place).reshape(shape)
+  def step_keys(stream):  # [T]
+    return jax.vmap(jax.random.fold_in, (None, 0))(_fold(key, stream, epoch), step)
 
+  def keys(stream):  # [T, K, b]
+    fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
+    return fold(step_keys(stream), place).reshape(shape)
+
+  has_masks = recipe.arm.dropout_rate > 0 and not recipe.is_own
   return Slice(
     indices=indices.reshape(shape),
     weights=valid.astype(jnp.float32).reshape(shape),
-    dropout_keys=keys(_DROPOUT) if recipe.arm.dropout_rate > 0 else None,
+    dropout_keys=keys(_DROPOUT) if has_masks else None,
     augmentation_keys=None if recipe.arm.augmentation.is_identity else keys(_AUGMENTATION),
+    step_key=step_keys(_DROPOUT)[:, None] if recipe.is_own else None,
   )
+
+
+def split_ragged(recipe: Recipe, batches: Slice, num_examples: int) -> tuple[Slice, Slice | None]:
+  """Separates a last batch that is smaller, where padding would change what a model computes.
+
+  Statistics of a batch, as batch normalisation takes them, must not include padding; a model of the
+  user's own may have some.
+
+  Args:
+    recipe: the static settings.
+    batches: the result of `epoch_slices`.
+    num_examples: N.
+
+  Returns:
+    The batches that have their full size, `[T - 1, 1, b]`, and the last one without padding,
+    `[1, r]`; or all batches and None.
+  """
+  rest = num_examples % recipe.arm.batch_size
+  if not (recipe.is_own and rest):
+    return batches, None
+  step_key: Any = batches.step_key
+  last = jax.tree.map(lambda x: x[-1, :, :rest], batches._replace(step_key=None))
+  return jax.tree.map(lambda x: x[:-1], batches), last._replace(step_key=step_key[-1])
 
 
 def slice_shape(recipe: Recipe) -> tuple[int, int]:

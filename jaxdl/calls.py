@@ -1,9 +1,20 @@
-"""The one grammar of settings that take arguments: `name`, `name(0.5, 10)`, `name(factor=0.5)`."""
+"""Settings that take arguments: names known here, and whatever a user brings by importable name.
 
+`parse` reads `name`, `name(0.5, 10)`, `name(factor=0.5)`, where the name is one of a few. `Call`
+reads `package.module:name(width=64)`.
+"""
+
+import ast
 import dataclasses
+import functools
+import hashlib
+import importlib
+import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -124,3 +135,313 @@ def _number(kind: str, spec: object, argument: Argument, written: str) -> float:
     meaning = argument.meaning if finite or not math.isfinite(value) else "a number of float32"
     raise InputError(f"{argument.name} of {kind} {show(spec)} must be {meaning}, not {written!r}")
   return int(value) if argument.is_integer else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  """What a user brings: something importable with arguments, `package.module:name(width=64)`.
+
+  It is read and compared without importing anything; only `load`, `build`, `partial` and `split`
+  import. Equal calls build equal things.
+
+  Attributes:
+    target: `"package.module:name"`, where the name may have dots. A function without an importable
+      name, such as a lambda, stands for itself.
+    args: the arguments that are given without a name.
+    kwargs: the arguments that are given by name, as pairs, sorted. Values are literals, tuples,
+      calls, or objects that compare by value.
+    has_brackets: whether it is written as a call; without brackets it means the object itself.
+  """
+
+  target: str | Callable
+  args: tuple[Any, ...] = ()
+  kwargs: tuple[tuple[str, Any], ...] = ()
+  has_brackets: bool = False
+
+  @classmethod
+  def read(cls, text: str) -> "Call":
+    """Reads `package.module:name` or `package.module:name(1, a=2.5, b=package.module:other)`.
+
+    Raises:
+      InputError: the text is not of that form.
+    """
+    try:
+      # Importable names become subscripts `_["package.module:name"]`, which Python can parse.
+      marked = _IMPORTABLE.sub(lambda m: f'_["{m[1]}"]' if m[1] else m[0], text)
+      call = _evaluate(ast.parse(marked.strip(), mode="eval").body)
+    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError):
+      call = None
+    if not isinstance(call, cls):
+      raise InputError(
+        f"{show(text)} is not of the form package.module:name or package.module:name(argument=1)"
+      )
+    return call
+
+  @classmethod
+  def of(cls, value: Any) -> "Call":
+    """Returns the call that builds a function, a class, a partial or a flax module.
+
+    Text is read. Of a flax module, the fields that differ from their defaults become arguments.
+
+    Raises:
+      InputError: it is none of these.
+    """
+    if isinstance(value, cls):
+      return value
+    if isinstance(value, str):
+      return cls.read(value)
+    if isinstance(value, functools.partial):
+      args, kwargs = map(_argument, value.args), _arguments(value.keywords)
+      return cls(cls.of(value.func).target, tuple(args), kwargs, True)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+      return cls(cls.of(type(value)).target, (), _arguments(_changed_fields(value)), True)
+    if callable(value):
+      return cls(_importable_name(value) or value)
+    raise InputError(f"{show(value)} is neither text nor a function, a class or a module")
+
+  @property
+  def is_text(self) -> bool:
+    """Whether `read` can read it from its text, so that other processes can build it."""
+    values = (*self.args, *(value for _, value in self.kwargs))
+    return isinstance(self.target, str) and all(map(_is_text, values))
+
+  def __str__(self) -> str:
+    """Returns text that identifies it: equal in every process for equal calls.
+
+    `read` reads it back if `is_text`. A function without an importable name is written in angle
+    brackets with a hash of its source, so that a run is not continued with another function of the
+    same name.
+    """
+    target = self.target if isinstance(self.target, str) else _identify(self.target)
+    inside = [_written(value) for value in self.args]
+    inside += [f"{name}={_written(value)}" for name, value in self.kwargs]
+    return f"{target}({', '.join(inside)})" if self.has_brackets else target
+
+  def load(self) -> Any:
+    """Imports and returns what the name stands for, without the arguments.
+
+    Raises:
+      InputError: it cannot be imported.
+    """
+    if not isinstance(self.target, str):
+      return self.target
+    module, _, name = self.target.partition(":")
+    try:
+      found = importlib.import_module(module)
+      for part in name.split("."):
+        found = getattr(found, part)
+    except Exception as error:  # whatever the code of somebody else raises
+      raise InputError(f"{self.target} cannot be imported: {one_line(error)}") from error
+    return found
+
+  def parameters(self) -> tuple[str, ...]:
+    """Returns the names of all arguments that it takes by name."""
+    of = inspect.signature(self._function()).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(parameter.name for parameter in of if parameter.kind in kinds)
+
+  def given(self) -> tuple[str, ...]:
+    """Returns the names of the arguments that the call gives."""
+    return tuple(self._bound())
+
+  def split(self) -> tuple["Call", dict[str, float]]:
+    """Splits off the arguments that are floats, which may be traced.
+
+    Returns:
+      The call without them, and name -> float.
+
+    Raises:
+      InputError: it cannot be imported, or does not take its arguments.
+    """
+    bound = self._bound()
+    numbers = {name: value for name, value in bound.items() if isinstance(value, float)}
+    rest = {name: value for name, value in bound.items() if name not in numbers}
+    return Call(self.target, (), tuple(sorted(rest.items())), bool(bound)), numbers
+
+  def build(self, **more: Any) -> Any:
+    """Returns the result of calling it, with some more arguments.
+
+    Raises:
+      InputError: something cannot be imported, or the call fails.
+    """
+    arguments = {name: _built(value) for name, value in self._bound().items()}
+    try:
+      return self._function()(**arguments, **more)
+    except InputError:
+      raise
+    except Exception as error:  # whatever the code of somebody else raises
+      raise InputError(f"{self} fails: {one_line(error)}") from error
+
+  def partial(self) -> Callable:
+    """Returns the callable with the arguments filled in.
+
+    Raises:
+      InputError: something cannot be imported, or does not take these arguments.
+    """
+    arguments = {name: _built(value) for name, value in self._bound().items()}
+    return functools.partial(self._function(), **arguments) if arguments else self._function()
+
+  def function(self) -> Callable:
+    """Returns the function that is meant, whether it is named itself or made by a factory.
+
+    A function with all of its arguments filled in is a factory: `optax:linear_schedule(1, 0, 10)`
+    makes a schedule.
+
+    Raises:
+      InputError: as of `build`.
+    """
+    signature = inspect.signature(self._function())
+    is_open = any(
+      parameter.default is inspect.Parameter.empty and name not in self._bound()
+      for name, parameter in signature.parameters.items()
+      if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    )
+    return self.partial() if is_open or not self.has_brackets else self.build()
+
+  def _function(self) -> Callable:
+    function = self.load()
+    if not callable(function):
+      raise InputError(f"{self.target} is not a function or a class")
+    return function
+
+  def _bound(self) -> dict[str, Any]:
+    """Returns name -> argument, not built."""
+    try:
+      bound = inspect.signature(self._function()).bind_partial(*self.args, **dict(self.kwargs))
+    except TypeError as error:
+      raise InputError(f"{self} does not fit its signature: {error}") from error
+    values: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+      kind = bound.signature.parameters[name].kind
+      if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
+        raise InputError(f"{self}: an argument of {self.target} cannot be given by name")
+      values |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return values
+
+
+def is_importable(spec: object) -> bool:
+  """Returns whether a setting is brought by the user, and not one of the names known here."""
+  if isinstance(spec, str):
+    return ":" in spec.partition("(")[0]
+  return isinstance(spec, Call) or callable(spec)
+
+
+def canonical(spec: Any) -> Any:
+  """Returns a setting as text if it has one, else as a `Call`; other values as they are."""
+  if isinstance(spec, str) or not (callable(spec) or isinstance(spec, Call)):
+    return spec
+  call = Call.of(spec)
+  return str(call) if call.is_text else call
+
+
+# A quoted string, or an importable name; only the latter is a group.
+_IMPORTABLE = re.compile(
+  r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|([A-Za-z_][\w.]*:[A-Za-z_][\w.]*)"""
+)
+
+
+def _evaluate(node: ast.expr) -> Any:
+  """Returns the value of an expression of literals and importable names; ValueError otherwise."""
+  match node:
+    case ast.Subscript(value=ast.Name(id="_"), slice=ast.Constant(value=str(target))):
+      return Call(target)
+    case ast.Call(func=ast.Subscript() as function):
+      kwargs = {keyword.arg or "**": _evaluate(keyword.value) for keyword in node.keywords}
+      if "**" in kwargs or len(kwargs) < len(node.keywords):
+        raise ValueError("an argument is given twice, or by **")
+      args = tuple(map(_evaluate, node.args))
+      return Call(_evaluate(function).target, args, tuple(sorted(kwargs.items())), True)
+    case ast.Tuple() | ast.List():
+      return tuple(map(_evaluate, node.elts))
+    case _:
+      value = ast.literal_eval(node)
+      hash(value)  # TypeError for a dict or a set
+      return value
+
+
+def one_line(error: Exception) -> str:
+  """Returns an exception in one line, whatever its message has."""
+  message = str(error).partition("\n----")[0]  # below, JAX explains its tracebacks
+  return f"{type(error).__name__}: {' '.join(message.split())}"
+
+
+def _is_text(value: Any) -> bool:
+  if isinstance(value, tuple):
+    return all(map(_is_text, value))
+  if isinstance(value, Call):
+    return value.is_text
+  return value is None or type(value) in (bool, int, float, str)
+
+
+def _written(value: Any) -> str:
+  if isinstance(value, tuple):
+    return f"({', '.join(map(_written, value))}{',' if len(value) == 1 else ''})"
+  return str(value) if isinstance(value, Call) else repr(value)
+
+
+def _built(value: Any) -> Any:
+  """Returns the value of an argument: what it names is imported, and called if it has brackets."""
+  if isinstance(value, tuple):
+    return tuple(map(_built, value))
+  if isinstance(value, Call):
+    return value.build() if value.has_brackets else value.load()
+  return value
+
+
+def _argument(value: Any) -> Any:
+  """Returns an argument as a `Call` has it."""
+  if isinstance(value, tuple | list):
+    return tuple(map(_argument, value))
+  if callable(value) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
+    return Call.of(value)
+  try:
+    hash(value)
+  except TypeError as error:
+    raise InputError(f"an argument must compare by value, unlike {show(value)}") from error
+  return value
+
+
+def _arguments(named: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+  return tuple(sorted((name, _argument(value)) for name, value in named.items()))
+
+
+def _changed_fields(module: Any) -> dict[str, Any]:
+  """Returns the fields of a dataclass, as flax modules are, that do not have their defaults."""
+  changed = {}
+  for field in dataclasses.fields(module):
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+      default = field.default_factory()
+    value = getattr(module, field.name)
+    is_default = value is default or (type(value) is type(default) and bool(value == default))
+    # Flax's own fields are not arguments of the user's.
+    if field.init and field.name not in ("parent", "name") and not is_default:
+      changed[field.name] = value
+  return changed
+
+
+def _importable_name(value: Any) -> str | None:
+  """Returns the shortest importable name: `optax:adam`, defined in `optax._src.alias`."""
+  module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+  if not module or not name or module == "__main__":
+    return None
+  parts = module.split(".")
+  for package in (".".join(parts[:length]) for length in range(1, len(parts) + 1)):
+    found: Any = sys.modules.get(package)
+    for part in name.split("."):
+      found = getattr(found, part, None)
+    if found is value:
+      return f"{package}:{name}"
+  return None
+
+
+def _identify(function: Callable) -> str:
+  """Returns the name of a function that cannot be imported, with a hash of its source."""
+  try:
+    source = inspect.getsource(function)
+  except (OSError, TypeError):  # typed into an interpreter, or compiled
+    code = getattr(function, "__code__", None)
+    source = "" if code is None else f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}"
+  name = getattr(function, "__qualname__", type(function).__qualname__)
+  digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+  return f"<{getattr(function, '__module__', '?')}:{name} {digest}>"

@@ -42,8 +42,10 @@ class Experiment:
     classes: the classes to tell apart, in the order of their new labels; empty: all classes.
     num_train: number of training examples to use, from the first, including those that become the
       validation set; None: all.
-    validation_fraction: share of the training set, in [0, 1), that becomes the validation set; it
-      is taken from the end.
+    validation_fraction: share of the training set, in [0, 1), that becomes the validation set,
+      unless the dataset has one.
+    validation_split: which examples these are, as `jaxdl.data.split_validation` takes them: "end",
+      "shuffled" or "stratified".
     num_seeds: S, the number of replications of each arm.
     seed: root seed of all randomness.
     chunk_size: seeds that a worker trains at a time; None chooses by model, backend and memory.
@@ -63,6 +65,7 @@ class Experiment:
   classes: tuple[int | str, ...] = ()
   num_train: int | None = None
   validation_fraction: float = 0.2
+  validation_split: str = "end"
   num_seeds: int = 16
   seed: int = 0
   chunk_size: int | None = None
@@ -111,7 +114,8 @@ class Experiment:
 
   def to_json(self) -> dict[str, Any]:
     """Returns the effective config, with every setting of every arm, for `json.dumps`."""
-    config = dataclasses.asdict(self)
+    config = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    config["arms"] = {name: arm.to_json() for name, arm in self.arms.items()}
     return {**config, "classes": list(self.classes), "margins": dict(self.margins)}
 
   def dumps(self) -> str:
@@ -139,18 +143,30 @@ def _check_positive(name: str, value: Any):
     raise InputError(f"{name} must be a finite number > 0, not {show(value)}")
 
 
-def load_dataset(experiment: Experiment, data_dir: str | None = None) -> Dataset:
+def load_dataset(
+  experiment: Experiment, data_dir: str | None = None, dataset: Dataset | None = None
+) -> Dataset:
   """Loads the dataset, chooses the classes and splits off the validation set.
+
+  Args:
+    experiment: the experiment.
+    data_dir: folder of TFDS datasets; None: $TFDS_DATA_DIR, then TFDS's default.
+    dataset: in the place of the one that the experiment names.
 
   Raises:
     InputError: the dataset or a class is unknown, or a number is out of range.
   """
-  dataset = data.load(experiment.dataset, data_dir=data_dir)
+  if dataset is None:
+    dataset = data.load(experiment.dataset, data_dir=data_dir)
   if experiment.classes:
     dataset = data.select_classes(dataset, experiment.classes)
   if experiment.num_train is not None:
     dataset = data.take_train(dataset, experiment.num_train)
-  return data.split_validation(dataset, experiment.validation_fraction)
+  if len(dataset.validation):  # its own
+    return dataset
+  return data.split_validation(
+    dataset, experiment.validation_fraction, how=experiment.validation_split
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +177,13 @@ class Source:
     config: the experiment, as JSON.
     data_dir: folder of TFDS datasets on the other machine.
     dataset_checksum: checksum of the data in this process.
+    dataset_file: the data, as `jaxdl.data.save` writes them, if they cannot be loaded by name.
   """
 
   config: str
   data_dir: str | None
   dataset_checksum: str
+  dataset_file: str | None = None
 
   def __call__(self, device: DeviceKind) -> tuple[Dataset, list[Group]]:
     """Returns the data, and the groups of the population as planned for a kind of device.
@@ -174,7 +192,8 @@ class Source:
       InputError: the data differ from those of the process that sent this.
     """
     experiment = Experiment.from_json(json.loads(self.config))
-    dataset = load_dataset(experiment, self.data_dir)
+    given = None if self.dataset_file is None else data.read(self.dataset_file)
+    dataset = load_dataset(experiment, self.data_dir, given)
     if dataset.checksum != self.dataset_checksum:
       raise InputError(f"a worker has a different copy of the dataset {dataset.name}")
     return dataset, plan_groups(experiment, dataset, device)
@@ -304,17 +323,30 @@ def _chance_text(population: Population) -> str:
   An arm is at chance level if its mean accuracy exceeds the share of the most frequent class by at
   most two standard errors of an accuracy on that many test images.
   """
-  num_images = len(population.test_labels)
-  share = np.bincount(population.test_labels).max() / num_images
+  if not population.has_classes:
+    return _constant_text(population)
+  num_images = population.test_targets.size
+  share = np.bincount(population.test_targets.ravel()).max() / num_images
   limit = share + 2 * math.sqrt(share * (1 - share) / num_images)
   means = [summary.mean for summary in stats.summarize(population.scores("test_accuracy"))]
   arms = [arm for arm, mean in zip(population.arms, means, strict=True) if mean <= limit]
+  baseline = f"always answering the most frequent class ({100 * share:.1f}%)"
+  return _caution("test accuracy", arms, population, baseline)
+
+
+def _constant_text(population: Population) -> str:
+  """Returns a caution that names the arms whose mean R2 is not positive, or an empty string."""
+  means = [summary.mean for summary in stats.summarize(population.scores("r2"))]
+  arms = [arm for arm, mean in zip(population.arms, means, strict=True) if mean <= 0]
+  return _caution("R2", arms, population, "always predicting the mean of the test targets (0)")
+
+
+def _caution(metric: str, arms: Sequence[str], population: Population, baseline: str) -> str:
   if not arms:
     return ""
   verb = "is not" if len(arms) == 1 else "are not"
-  who = "no arm is" if len(arms) == len(means) else f"{' and '.join(arms)} {verb}"
-  answer = f"always answering the most frequent class ({100 * share:.1f}%)"
-  return f"Caution: in test accuracy, {who} better than {answer}."
+  who = "no arm is" if len(arms) == len(population.arms) else f"{' and '.join(arms)} {verb}"
+  return f"Caution: in {metric}, {who} better than {baseline}."
 
 
 def _outcome(about: list[stats.Verdict]) -> str:

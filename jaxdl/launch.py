@@ -6,51 +6,154 @@ again, and a folder that holds a different run is refused.
 """
 
 import contextlib
+import dataclasses
 import functools
+import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 
+from jaxdl import data as data_lib
 from jaxdl import experiment as experiment_lib
-from jaxdl import report, stats
+from jaxdl import recipe, report, stats
+from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, check_integer
+from jaxdl.errors import InputError, check_integer, one_line
 from jaxdl.experiment import Experiment
 from jaxdl.population import array, devices, hosts, local, plan
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.local import Execute
+from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
 from jaxdl.population.results import Population
 from jaxdl.store import interrupts
 from jaxdl.store.store import Store
 
+_LOGGER = logging.getLogger("jaxdl")
+
+if TYPE_CHECKING:
+  import pandas as pd
+
 EXECUTORS = ("local", "dask", "array", "multihost")
+# In the folder of the run: data that other processes cannot load by name.
+_DATASET_FILE = "dataset.npz"
 
 
-class RunResult(NamedTuple):
-  """The result of `run`.
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """The result of `run` or `compare`. `print` shows the answer and the verdicts.
 
   Attributes:
+    experiment: what was run.
     population: the trained members.
     verdicts: the verdicts on every metric that has a margin.
     answer: the answer to the experiment's question, in a few sentences.
-    workdir: the folder that has the report.
+    workdir: the folder that has the report; None: nothing was written.
   """
 
+  experiment: Experiment
   population: Population
   verdicts: list[stats.Verdict]
   answer: str
-  workdir: pathlib.Path
+  workdir: pathlib.Path | None = None
+
+  @property
+  def members(self) -> "pd.DataFrame":
+    """A row per member: status, epochs, metrics."""
+    return report.members_table(self.population)
+
+  @property
+  def curves(self) -> "pd.DataFrame":
+    """A row per member and epoch: learning rate, losses, metrics."""
+    return report.curves_table(self.population)
+
+  def __str__(self) -> str:
+    parts = [one_line(self.experiment.question) + "\n" + one_line(self.answer)]
+    if self.verdicts:
+      parts.append(report.text_table(report.verdict_rows(self.verdicts)))
+    if self.workdir is not None:
+      parts.append(f"Report: {one_line(self.workdir / 'report.md')}")
+    return "\n\n".join(parts)
+
+  def __repr__(self) -> str:
+    return str(self)
+
+  def _repr_html_(self) -> str:
+    """Shows the answer and the verdicts in a notebook."""
+    return report.html_summary(self.experiment.question, self.answer, self.verdicts)
+
+
+def compare(
+  data: Dataset | str,
+  arms: Mapping[str, Arm],
+  *,
+  margins: Mapping[str, float],
+  seeds: int = 16,
+  workdir: str | os.PathLike | None = None,
+  question: str | None = None,
+  data_dir: str | None = None,
+  **settings: Any,
+) -> Result:
+  """Trains every arm with several seeds and compares the arms.
+
+  Args:
+    data: a dataset, or the name of one for `jaxdl.load`.
+    arms: name -> arm.
+    margins: metric -> the largest difference that counts as none.
+    seeds: replications of each arm.
+    workdir: folder for the report and the state of the run, which goes on where it was when it is
+      called again; None: nothing is written.
+    question: the question in one sentence; "no" must mean that the arms are equivalent.
+    data_dir: folder of TFDS datasets; None: $TFDS_DATA_DIR, then TFDS's default.
+    **settings: other fields of `Experiment`, and arguments of `run`.
+
+  Raises:
+    InputError: a setting is out of range or does not fit the dataset; as of `run`.
+  """
+  name, dataset = (data, None) if isinstance(data, str) else (data.name, data)
+  fields = {field.name for field in dataclasses.fields(Experiment)}
+  options = {key: settings.pop(key) for key in [*settings] if key not in fields}
+  experiment = Experiment(
+    question=question or f"Do {_listed(arms)} differ on {name}?",
+    arms=arms,
+    dataset=name,
+    num_seeds=seeds,
+    margins=margins,
+    **settings,
+  )
+  if workdir is not None:
+    return run(experiment, workdir, dataset=dataset, data_dir=data_dir, **options)
+  dataset = experiment_lib.load_dataset(experiment, data_dir, dataset)
+  return _judge(experiment, experiment_lib.train_arms(experiment, dataset, **options))
+
+
+def _listed(names: Iterable[str]) -> str:
+  *others, last = names
+  return f"{', '.join(others)} and {last}" if others else last
+
+
+def _judge(
+  experiment: Experiment,
+  population: Population,
+  shown: Population | None = None,
+  workdir: pathlib.Path | None = None,
+) -> Result:
+  """Returns the result that has the verdicts on the part of a population that is shown."""
+  shown = population if shown is None else shown
+  verdicts = experiment_lib.compare(experiment, shown)
+  answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)), shown)
+  return Result(experiment, population, verdicts, answer, workdir)
 
 
 def run(
   experiment: Experiment,
   workdir: str | os.PathLike,
   *,
+  dataset: Dataset | None = None,
   data_dir: str | None = None,
   overwrite: bool = False,
   resume_anyway: bool = False,
@@ -62,14 +165,16 @@ def run(
   checkpoint_every: int | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
+  keep_params: bool = True,
   choose: Callable[[Experiment, Population], Population] | None = None,
   analyze: Callable[[Experiment, Dataset, Population], report.Extra] | None = None,
-) -> RunResult:
+) -> Result:
   """Trains the population of an experiment, compares its arms and writes the report.
 
   Args:
     experiment: the experiment.
     workdir: the folder of the run. If it holds an earlier part of the same run, that is continued.
+    dataset: in the place of the one that the experiment names.
     data_dir: folder of TFDS datasets; None: $TFDS_DATA_DIR, then TFDS's default.
     overwrite: start anew, and replace any run in the workdir.
     resume_anyway: continue the run in the workdir although versions, devices or statistics differ.
@@ -84,6 +189,8 @@ def run(
     checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
     observe: records more about every member; see `jaxdl.population.programs.Observer`.
     keep_logits: keep every member's logits on the test set.
+    keep_params: keep every member's variables, for `jaxdl.open_run`; a line says how large they are
+      if that is more than 100 MB.
     choose: selects the part of the population that is compared and shown; None: all of it.
     analyze: returns further sections, pictures and tables for the report.
 
@@ -94,9 +201,15 @@ def run(
   """
   if executor not in EXECUTORS:
     raise InputError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
+  _check_arms(experiment, executor)
   if executor == "array":
     _check_place(place, overwrite)
-  options = {"observe": observe, "keep_logits": keep_logits, "checkpoint_every": checkpoint_every}
+  kept: dict[str, Any] = {
+    "observe": observe,
+    "keep_logits": keep_logits,
+    "keep_params": keep_params,
+  }
+  options = {**kept, "checkpoint_every": checkpoint_every}
   with (
     report.Workdir(
       os.path.expanduser(workdir),
@@ -108,59 +221,102 @@ def run(
     ) as directory,
     interrupts.interruptible(),
   ):
-    dataset = experiment_lib.load_dataset(experiment, data_dir)
+    whole, dataset = dataset, experiment_lib.load_dataset(experiment, data_dir, dataset)
     interrupts.check()
     with _executing(
       "partial" if partial else executor,
       directory.store,
       dataset,
-      experiment_lib.Source(experiment.dumps(), _absolute(data_dir), dataset.checksum),
+      functools.partial(_source, experiment, data_dir, dataset, whole, directory.store),
       (scheduler, scheduler_file),
       place,
       options,
     ) as (kind, execute):
       groups = experiment_lib.plan_groups(experiment, dataset, kind)
-      directory.claim(dataset, groups, kind, observe, keep_logits)
+      directory.claim(dataset, groups, kind, **kept)
+      if keep_params:
+        _tell_size(groups)
       population = experiment_lib.train_arms(
         experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
       )
     interrupts.check()
     shown = population if choose is None else choose(experiment, population)
-    verdicts = experiment_lib.compare(experiment, shown)
+    result = _judge(experiment, population, shown, directory.path)
     if directory.take_to_report():
       extra = report.Extra() if analyze is None else analyze(experiment, dataset, population)
-      directory.commit(experiment, dataset, population, verdicts, extra, shown)
-  answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)), shown)
-  return RunResult(population, verdicts, answer, directory.path)
+      directory.commit(experiment, dataset, population, result.verdicts, extra, shown)
+  return result
+
+
+def _tell_size(groups: Sequence[Group]):
+  """Says how large the parameters of all members will be, if that is more than 100 MB."""
+  members = [(group.num_params, group.num_seeds * len(group.layout.arms)) for group in groups]
+  num_bytes = 4 * sum(params * count for params, count in members)
+  if num_bytes > 10**8:
+    _LOGGER.info(
+      "the parameters of %d members will take %.1f GB of the workdir; --nosave_params "
+      "(keep_params=False) leaves them out",
+      *(sum(count for _, count in members), num_bytes / 1e9),
+    )
+
+
+def _check_arms(experiment: Experiment, executor: str):
+  """Checks what the arms bring, before anything is written."""
+  for name, arm in experiment.arms.items():
+    if executor != "local" and not arm.is_text:
+      raise InputError(
+        f"arm {name!r} has a part without an importable name, which other processes cannot build; "
+        "put it into a module, and name it as package.module:name"
+      )
+    recipe.check_own(arm)
+
+
+def _source(
+  experiment: Experiment,
+  data_dir: str | None,
+  dataset: Dataset,
+  whole: Dataset | None,
+  store: Store,
+) -> experiment_lib.Source:
+  """Returns what other processes load the data from: by name, or from a file if there is none."""
+  file = None
+  if whole is not None:
+    file = str(store.folder.absolute() / _DATASET_FILE)
+    data_lib.save(whole, file)
+  return experiment_lib.Source(experiment.dumps(), _absolute(data_dir), dataset.checksum, file)
 
 
 def follow(
   experiment: Experiment,
   workdir: str | os.PathLike,
   *,
+  dataset: Dataset | None = None,
   data_dir: str | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
+  keep_params: bool = True,
 ):
   """Trains the share of this process in a run on several hosts; process 0 calls `run` instead.
 
   Args:
     experiment: the same experiment as in process 0. The other arguments must also be the same.
     workdir: the folder of the run, which all processes must see.
+    dataset: in the place of the one that the experiment names.
     data_dir: folder of TFDS datasets; None: $TFDS_DATA_DIR, then TFDS's default.
     observe: records more about every member; see `jaxdl.population.programs.Observer`.
     keep_logits: keep every member's logits on the test set.
+    keep_params: keep every member's variables.
 
   Raises:
     InputError: the processes have different runs.
     jaxdl.population.hosts.LostError: another process has ended.
   """
   with interrupts.interruptible():
-    dataset = experiment_lib.load_dataset(experiment, data_dir)
+    dataset = experiment_lib.load_dataset(experiment, data_dir, dataset)
     kind = devices.kind_of(jax.local_devices()[0])
     groups = experiment_lib.plan_groups(experiment, dataset, kind)
     store = Store(pathlib.Path(workdir).expanduser() / report.RUN)
-    settings = {"observe": observe, "keep_logits": keep_logits}
+    settings = {"observe": observe, "keep_logits": keep_logits, "keep_params": keep_params}
     chunks = plan.all_chunks(groups)
     hosts.train_across_hosts(dataset, store, settings, groups, chunks, Progress())
 
@@ -179,7 +335,7 @@ def _executing(
   executor: str,
   store: Store,
   dataset: Dataset,
-  source: experiment_lib.Source,
+  source: Callable[[], experiment_lib.Source],
   scheduler: tuple[str | None, str | None],
   place: tuple[int, int],
   options: dict[str, Any],
@@ -191,10 +347,14 @@ def _executing(
     address, file = scheduler
     with dask.connect(address, file) as cluster:
       folder = str(store.folder.absolute())
-      job = dask.Job(source, cluster.device, folder, pinned=cluster.is_own, **options)
-      yield cluster.device, functools.partial(cluster.train, job)
+
+      def train(*arguments):
+        job = dask.Job(source(), cluster.device, folder, pinned=cluster.is_own, **options)
+        return cluster.train(job, *arguments)
+
+      yield cluster.device, train
     return
-  settings = {name: options[name] for name in ("observe", "keep_logits")}
+  settings = {name: of for name, of in options.items() if name != "checkpoint_every"}
   execute = {
     "local": None,
     "partial": functools.partial(local.read_committed, store),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdl.calls import Call, is_importable
 from jaxdl.errors import InputError, check_integer, show, unknown_name
 
 # `check(name, value)` raises InputError if the value is not one for the setting of that name.
@@ -28,7 +29,7 @@ def traced(
   check: Check,
   trace: Callable[[Any], Any] = np.float32,
   *,
-  optional: bool = False,
+  used: Callable[[Any], bool] | None = None,
 ) -> Any:
   """Declares a setting that is an array of the program.
 
@@ -36,29 +37,29 @@ def traced(
     default: the arm's default.
     check: the value's check.
     trace: turns the value into the array, `[]`.
-    optional: if True, the setting is compiled in only if some arm of the program has another value
-      than zero.
+    used: `arm -> whether it uses the setting`; then the setting is compiled in only if some arm of
+      the program uses it. None: always.
   """
-  metadata = {"kind": "traced", "check": check, "trace": trace, "optional": optional}
+  metadata = {"kind": "traced", "check": check, "trace": trace, "used": used}
   return dataclasses.field(default=default, metadata=metadata)
 
 
 def derived(
   default: Any,
   check: Check,
-  trace: Callable[[Any, int], Any],
+  trace: Callable[[Any, Any], Any],
   *,
-  optional: bool = False,
+  used: Callable[[Any], bool] | None = None,
 ) -> Any:
   """Declares a traced setting whose array depends on other settings of the arm as well.
 
   Args:
     default: the arm's default.
     check: the value's check.
-    trace: `(arm, steps of an epoch) -> array`.
-    optional: as of `traced`.
+    trace: `(arm, jaxdl.recipe.Form of the dataset) -> array`.
+    used: as of `traced`.
   """
-  metadata = {"kind": "derived", "check": check, "trace": trace, "optional": optional}
+  metadata = {"kind": "derived", "check": check, "trace": trace, "used": used}
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -67,25 +68,38 @@ def part(default: Any, check: Check) -> Any:
   return dataclasses.field(default=default, metadata={"kind": "part", "check": check})
 
 
-def choice(default: str, parse: Callable[[str], tuple[str, float]]) -> Any:
+# value -> `(name or call, {argument: number})`; raises InputError.
+Parse = Callable[[Any], tuple[Any, dict[str, float]]]
+
+
+def choice(default: str, parse: Parse) -> Any:
   """Declares a setting whose kind is chosen by a traced index among the kinds in the program.
 
   Args:
     default: the arm's default.
-    parse: value -> `(kind, number that is traced)`; raises InputError.
+    parse: value -> `(kind, {argument: number})`, of which the numbers are traced.
   """
-  metadata = {"kind": "choice", "check": lambda _, value: parse(value), "parse": parse}
-  return dataclasses.field(default=default, metadata=metadata)
+  return _brought("choice", default, parse)
 
 
-def call(default: str, parse: Callable[[str], tuple[str, dict[str, float]]]) -> Any:
+def call(default: str, parse: Parse) -> Any:
   """Declares a setting whose name is compiled in and whose numbers are traced.
 
   Args:
     default: the arm's default.
-    parse: value -> `(name, {argument: number})`; raises InputError.
+    parse: value -> `(name, {argument: number})`.
   """
-  metadata = {"kind": "call", "check": lambda _, value: parse(value), "parse": parse}
+  return _brought("call", default, parse)
+
+
+def _brought(kind: str, default: str, parse: Parse) -> Any:
+  """Declares a setting that is a name known here, or a call of the user's."""
+
+  def check(_, value):
+    # Nothing of the user's is imported before it is used.
+    _ = Call.of(value) if is_importable(value) else parse(value)
+
+  metadata = {"kind": kind, "check": check, "parse": parse}
   return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -5,8 +5,9 @@ which is `train_step` once per batch. `jaxdl.population` maps these functions ov
 Nothing here knows about axes S and A, and nothing here reduces across members.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,33 +15,45 @@ import optax
 from jax import lax
 
 from jaxdl import forward
-from jaxdl.arm import Hyperparams, Recipe, optional
-from jaxdl.batches import INITIALIZATION, Examples, Slice, epoch_slices, sum_over_slices
-from jaxdl.forward import Params
+from jaxdl.batches import (
+  INITIALIZATION,
+  Examples,
+  Slice,
+  epoch_slices,
+  split_ragged,
+  sum_over_slices,
+)
+from jaxdl.forward import Params, Variables
 from jaxdl.nn import augment, initializers
 from jaxdl.optim import metrics, optimizers
 from jaxdl.optim.plateau import PlateauState, initial_plateau, reduce_on_plateau
+from jaxdl.recipe import Hyperparams, Recipe, optional
 
 # Status of a member. FINISHED, EARLY_STOPPED and DIVERGED members no longer change.
 RUNNING, FINISHED, EARLY_STOPPED, DIVERGED = range(4)
 STATUS_NAMES = ("running", "finished", "early_stopped", "diverged")
 
-Carry = tuple[Params, optax.OptState]  # what a step changes
+Carry = tuple[Variables, optax.OptState]  # what a step changes
 Sums = tuple[jax.Array, jax.Array]  # of a batch: losses [], correct predictions []
 
 
 class MemberState(NamedTuple):
   """All that changes while a member trains: arrays only, so that it can be mapped over."""
 
-  params: Params
+  variables: Variables
   opt_state: optax.OptState
-  best_params: Params  # those of the best epoch; empty unless the recipe restores them
-  best_val_loss: jax.Array  # []
+  best_variables: Variables | tuple[()]  # of the best epoch; empty unless the recipe restores them
+  best_value: jax.Array  # [] of what is monitored, where lower is better
   best_epoch: jax.Array  # [] int32, counted from 1; 0 before the first
   wait: jax.Array  # [] int32, epochs since the best one
   num_epochs: jax.Array  # [] int32, epochs trained, the one it diverged in included
   status: jax.Array  # [] int32
   plateau: PlateauState  # scales the learning rate
+
+  @property
+  def params(self) -> Params:
+    """The parameters of the model."""
+    return self.variables.params
 
 
 class EpochMetrics(NamedTuple):
@@ -56,6 +69,7 @@ class EpochMetrics(NamedTuple):
   # After the epoch, without dropout; NaN without a validation set.
   val_loss: jax.Array
   val_correct: jax.Array
+  val_metrics: dict[str, jax.Array]  # the arm's metrics, by name
 
 
 def train_member(
@@ -75,35 +89,35 @@ def train_member(
   """
   return lax.scan(
     lambda state, epoch: train_epoch(recipe, state, key, hyper, train, validation, epoch),
-    create_member(recipe, key, hyper, train.inputs.shape[1:]),
+    create_member(recipe, key, hyper),
     jnp.arange(recipe.arm.num_epochs),
   )
 
 
-def create_member(
-  recipe: Recipe, key: jax.Array, hyper: Hyperparams, image_shape: tuple[int, int, int]
-) -> MemberState:
+def create_member(recipe: Recipe, key: jax.Array, hyper: Hyperparams) -> MemberState:
   """Returns a member before its first epoch, with initial weights drawn from `key`.
 
   Args:
     recipe: the static settings.
     key: of the member's seed.
     hyper: the traced settings of the member's arm.
-    image_shape: `(H, W, D)`.
   """
   kernel, bias = hyper.kernel_initializer, hyper.bias_initializer
-  model = forward.create_model(
-    recipe,
-    kernel_init=initializers.select(recipe.choices.kernel_initializer, kernel.index, kernel.value),
-    bias_init=initializers.select(recipe.choices.bias_initializer, bias.index, bias.value),
+  kernels, biases = (
+    [kind.name for kind in kinds]
+    for kinds in (recipe.choices.kernel_initializer, recipe.choices.bias_initializer)
   )
-  init_key = jax.random.fold_in(key, INITIALIZATION)
-  params = model.init(init_key, jnp.zeros((1, *image_shape)))["params"]
+  variables = forward.init(
+    recipe,
+    jax.random.fold_in(key, INITIALIZATION),
+    kernel_init=initializers.select(kernels, kernel.index, kernel.values),
+    bias_init=initializers.select(biases, bias.index, bias.values),
+  )
   return MemberState(
-    params=params,
-    opt_state=create_optimizer(recipe, hyper, 0.0).init(params),
-    best_params=params if recipe.arm.restore_best else {},
-    best_val_loss=jnp.float32(jnp.inf),
+    variables=variables,
+    opt_state=create_optimizer(recipe, hyper, 0.0).init(variables.params),
+    best_variables=variables if recipe.arm.restore_best else (),
+    best_value=jnp.float32(jnp.inf),
     best_epoch=jnp.int32(0),
     wait=jnp.int32(0),
     num_epochs=jnp.int32(0),
@@ -138,26 +152,34 @@ def train_epoch(
   Returns:
     The member after the epoch, and its metrics.
   """
-  step = step or train_step
-  batches = epoch_slices(recipe, key, epoch, len(train.targets))  # [T, K, b]
+  num_examples = len(train.targets)
+  batches = epoch_slices(recipe, key, epoch, num_examples)  # [T, K, b]
+  batches, last = split_ragged(recipe, batches, num_examples)
   scheduled = state.plateau.scale * hyper.learning_rate[epoch]  # [T]
   learning_rates = jnp.maximum(scheduled, hyper.min_learning_rate)  # [T]
-  (params, opt_state), (loss_sums, correct_sums) = lax.scan(
-    lambda carry, inputs: step(recipe, hyper, train, carry, *inputs),
-    (state.params, state.opt_state),
-    (batches, learning_rates),
+  make_step = functools.partial(step or train_step, recipe, hyper, train)
+  carry, sums = lax.scan(
+    lambda carry, inputs: make_step(carry, *inputs),
+    (state.variables, state.opt_state),
+    (batches, learning_rates[: len(batches.weights)]),
   )
-  val_loss, val_correct = forward.evaluate(recipe, params, validation, hyper)
+  loss_sum, correct_sum = (of.sum() for of in sums)
+  if last is not None:
+    carry, sums = make_step(carry, last, learning_rates[-1])
+    loss_sum, correct_sum = loss_sum + sums[0], correct_sum + sums[1]
+  variables, opt_state = carry
+  evaluation = forward.evaluate(recipe, variables, validation, hyper)
   epoch_metrics = EpochMetrics(
     learning_rate=learning_rates[0],
-    train_loss=loss_sums.sum() / len(train.targets),
-    train_correct=correct_sums.sum(),
-    val_loss=val_loss,
-    val_correct=val_correct,
+    train_loss=loss_sum / num_examples,
+    train_correct=correct_sum,
+    val_loss=evaluation.loss,
+    val_correct=evaluation.correct,
+    val_metrics=evaluation.metrics,
   )
   running = state.status == RUNNING
-  trained = state._replace(params=params, opt_state=opt_state)
-  trained = after_epoch(recipe, state, trained, hyper, epoch_metrics, len(validation.targets) > 0)
+  trained = state._replace(variables=variables, opt_state=opt_state)
+  trained = after_epoch(recipe, state, trained, hyper, epoch_metrics, len(validation.targets))
   state = jax.tree.map(lambda new, old: jnp.where(running, new, old), trained, state)
   return state, jax.tree.map(lambda value: jnp.where(running, value, jnp.nan), epoch_metrics)
 
@@ -176,55 +198,73 @@ def train_step(
     recipe: the static settings.
     hyper: the traced settings of the member's arm.
     examples: the training set, which the batch indexes.
-    carry: `(params, opt_state)`.
+    carry: `(variables, opt_state)`.
     batch: cut into slices `[K, b]`, whose gradients add up to that of the batch.
     learning_rate: `[]`.
 
   Returns:
-    `(params, opt_state)` after the step, and the batch's `(loss_sum, correct_sum)`.
+    `(variables, opt_state)` after the step, and the batch's `(loss_sum, correct_sum)`.
   """
-  params, opt_state = carry
+  (params, state), opt_state = carry
   gradient = jax.grad(slice_loss, has_aux=True)
   num_examples = batch.weights.sum()
-  grads, sums = sum_over_slices(
-    lambda piece: gradient(params, recipe, hyper, examples, piece, num_examples), batch
+  # A model with a state has only one slice, so the state is not added to anything.
+  grads, (sums, state) = sum_over_slices(
+    lambda piece: gradient(params, state, recipe, hyper, examples, piece, num_examples), batch
   )
   if "l2" in recipe.optional:
     # Of l2 * sum(kernel^2); a bias, the only parameter with one axis, is not penalised.
     grads = jax.tree.map(lambda g, p: g + 2 * hyper.l2 * p if p.ndim > 1 else g, grads, params)
   optimizer = create_optimizer(recipe, hyper, learning_rate)
   updates, opt_state = optimizer.update(grads, opt_state, params)
-  return (optax.apply_updates(params, updates), opt_state), sums
+  return (Variables(optax.apply_updates(params, updates), state), opt_state), sums
 
 
 def slice_loss(
   params: Params,
+  state: dict[str, Any],
   recipe: Recipe,
   hyper: Hyperparams,
   examples: Examples,
   piece: Slice,
   num_examples: jax.Array,
-) -> tuple[jax.Array, Sums]:
+) -> tuple[jax.Array, tuple[Sums, dict[str, Any]]]:
   """Returns a slice's share of the mean loss of its batch, which has `num_examples`.
 
-  Beside it, the slice's summed loss, and how many of it are classified correctly.
+  Beside it, the slice's summed loss, how many of it are classified correctly, and the state of the
+  variables after the forward pass.
   """
-  images, labels = forward.scale(examples.inputs[piece.indices]), examples.targets[piece.indices]
+  inputs = forward.prepare(recipe, examples.inputs[piece.indices])  # [b, ...]
+  targets = examples.targets[piece.indices]  # [b, ...]
   if piece.augmentation_keys is not None:
-    images = augment.random_affine(piece.augmentation_keys, images, recipe.arm.augmentation)
-  logits = forward.create_model(recipe).apply(
-    {"params": params}, images, piece.dropout_keys
-  )  # [b, C]
-  per_example = piece.weights * forward.loss_function(recipe, hyper)(logits, labels)  # [b]
-  correct = metrics.predict_class(logits, hyper.threshold) == labels  # [b]
+    inputs = augment.random_affine(piece.augmentation_keys, inputs, recipe.arm.augmentation)
+  outputs, state = forward.apply_training(recipe, Variables(params, state), inputs, piece)
+  per_example = piece.weights * forward.loss_function(recipe, hyper)(outputs, targets)  # [b]
+  if "class_weight" in recipe.optional:
+    per_example = per_example * hyper.class_weight[targets]
+  correct = metrics.num_correct(outputs, targets, hyper.threshold)  # [b]
   sums = per_example.sum(), (piece.weights * correct).sum()
   # Divided here, where there is a number per example, not in the gradient, a number per parameter.
-  return (per_example / num_examples).sum(), sums
+  return (per_example / num_examples).sum(), (sums, state)
 
 
-def reported_params(recipe: Recipe, state: MemberState) -> Params:
-  """Returns the parameters that results are about: the best epoch's if so set, else the last's."""
-  return state.best_params if recipe.arm.restore_best else state.params
+def reported_variables(recipe: Recipe, state: MemberState) -> Variables:
+  """Returns what results are about: the best epoch's variables if so set, else the last's.
+
+  As in Keras, the last's too if no epoch counted as the best, because of `start_from_epoch`.
+  """
+  if not recipe.arm.restore_best:
+    return state.variables
+  return jax.tree.map(
+    lambda best, last: jnp.where(state.best_epoch > 0, best, last),
+    state.best_variables,
+    state.variables,
+  )
+
+
+def without_weights(state: MemberState) -> MemberState:
+  """Returns a member's state without the arrays that are as large as its model."""
+  return state._replace(variables=Variables((), {}), opt_state=(), best_variables=())
 
 
 def after_epoch(
@@ -233,7 +273,7 @@ def after_epoch(
   trained: MemberState,
   hyper: Hyperparams,
   epoch_metrics: EpochMetrics,
-  has_validation: bool,
+  num_validation: int,
 ) -> MemberState:
   """Divergence, early stopping and plateaus, as Keras's EarlyStopping and ReduceLROnPlateau decide.
 
@@ -242,21 +282,23 @@ def after_epoch(
   Args:
     recipe: the static settings.
     before: the member before the epoch.
-    trained: the same with the parameters and the optimizer's state after it.
+    trained: the same with the variables and the optimizer's state after it.
     hyper: the traced settings of the member's arm.
     epoch_metrics: of the epoch.
-    has_validation: whether there is a validation set.
+    num_validation: size of the validation set, possibly 0.
   """
   finite = jnp.isfinite(epoch_metrics.train_loss)
   num_epochs = before.num_epochs + 1
-  if has_validation:
+  value = monitored_value(recipe, epoch_metrics, num_validation)
+  if num_validation:
     finite &= jnp.isfinite(epoch_metrics.val_loss)
-    improved = epoch_metrics.val_loss + hyper.min_delta < before.best_val_loss
-    wait = jnp.where(improved, 0, before.wait + 1)
-    stop = ~improved & (wait >= hyper.patience)
+    counts = num_epochs > hyper.start_from_epoch
+    improved = counts & (value + hyper.min_delta < before.best_value)
+    wait = jnp.where(improved | ~counts, 0, before.wait + 1)
+    stop = counts & ~improved & (wait >= hyper.patience)
     plateau = reduce_on_plateau(
       before.plateau,
-      epoch_metrics.val_loss,
+      value,
       patience=hyper.plateau_patience,
       factor=hyper.plateau_factor,
       min_delta=hyper.plateau_min_delta,
@@ -267,12 +309,12 @@ def after_epoch(
     plateau = before.plateau
   status = jnp.where(num_epochs == recipe.arm.num_epochs, FINISHED, RUNNING)
   status = jnp.where(stop, EARLY_STOPPED, status)
-  best_params = trained.params if recipe.arm.restore_best else {}
+  best_variables = trained.variables if recipe.arm.restore_best else ()
   after = trained._replace(
-    best_params=jax.tree.map(
-      lambda new, old: jnp.where(improved, new, old), best_params, before.best_params
+    best_variables=jax.tree.map(
+      lambda new, old: jnp.where(improved, new, old), best_variables, before.best_variables
     ),
-    best_val_loss=jnp.where(improved, epoch_metrics.val_loss, before.best_val_loss),
+    best_value=jnp.where(improved, value, before.best_value),
     best_epoch=jnp.where(improved, num_epochs, before.best_epoch),
     wait=wait,
     num_epochs=num_epochs,
@@ -283,9 +325,20 @@ def after_epoch(
   return jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, frozen)
 
 
+def monitored_value(recipe: Recipe, epoch_metrics: EpochMetrics, num_validation: int) -> jax.Array:
+  """Returns what early stopping and plateaus look at, `[]`; negated where higher is better."""
+  if recipe.arm.monitor == "val_loss":
+    return epoch_metrics.val_loss
+  if recipe.arm.monitor == "val_accuracy":
+    return -epoch_metrics.val_correct / max(num_validation, 1)
+  directions = {f"val_{metric.name}": metric.direction for metric in recipe.arm.metrics}
+  value = epoch_metrics.val_metrics[recipe.arm.monitor.removeprefix("val_")]
+  return value if directions[recipe.arm.monitor] == "min" else -value
+
+
 def create_optimizer(
   recipe: Recipe, hyper: Hyperparams, learning_rate: jax.Array | float
 ) -> optax.GradientTransformation:
   """Returns the optimizer of an arm, for one learning rate."""
   decay = optional(recipe, hyper, "weight_decay")
-  return optimizers.create(recipe.arm.optimizer, learning_rate, hyper.optimizer._asdict(), decay)
+  return optimizers.create(recipe.optimizer, learning_rate, hyper.optimizer._asdict(), decay)

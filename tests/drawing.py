@@ -77,7 +77,7 @@ def make_population(
       for i, name in enumerate(arm_names)
     },
     class_names=tuple(class_names or map(str, range(num_classes))),
-    test_labels=labels,
+    test_targets=labels,
     status=status,
     epochs=epochs,
     best_epoch=epochs,

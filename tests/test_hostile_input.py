@@ -461,17 +461,21 @@ def test_formulas(text):
 def _cache(arrays=None, compression=zipfile.ZIP_STORED, **changes):
   """Returns the content of a cache file with a sound description of what it has."""
   arrays = arrays or {
-    "train_images": np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1),
-    "train_labels": np.array([0, 1, 0], np.int32),
-    "test_images": np.zeros((2, 4, 4, 1), np.uint8),
-    "test_labels": np.array([1, 0], np.int32),
+    "train_inputs": np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1),
+    "train_targets": np.array([0, 1, 0], np.int32),
+    "validation_inputs": np.zeros((0, 4, 4, 1), np.uint8),
+    "validation_targets": np.zeros(0, np.int32),
+    "test_inputs": np.zeros((2, 4, 4, 1), np.uint8),
+    "test_targets": np.array([1, 0], np.int32),
   }
   arrays = {**arrays, **changes}
-  split = [data.Split(arrays[f"{n}_images"], arrays[f"{n}_labels"]) for n in ("train", "test")]
+  names = ("train", "validation", "test")
+  splits = [data.Split(arrays[f"{n}_inputs"], arrays[f"{n}_targets"]) for n in names]
   checksum = ""
   with contextlib.suppress(Exception):
-    checksum = dataset_lib._checksum(*split)
-  meta = {"fingerprint": "f", "checksum": checksum, "class_names": ["a", "b"]}
+    checksum = dataset_lib.hash_splits(*splits)
+  meta = {"name": "tiny", "class_names": ["a", "b"], "checksum": checksum, "arrays": checksum}
+  meta |= {"preprocess": None, "notes": [], "source": "f"}
   text = json.dumps(meta).encode()
   arrays["meta"] = np.frombuffer(hashlib.sha256(text).digest() + text, np.uint8)
   stream = io.BytesIO()
@@ -486,7 +490,7 @@ def _cache(arrays=None, compression=zipfile.ZIP_STORED, **changes):
 def read_cache(folder, content):
   file = folder / "cache.npz"
   file.write_bytes(content)
-  return outcome(cache.read, file, "f", "tiny")
+  return outcome(cache.read, file, "f")
 
 
 def test_sound_cache(tmp_path):
@@ -510,10 +514,10 @@ def test_hostile_caches_are_not_read(tmp_path, monkeypatch):
   huge = _cache()
   start = huge.index(b"(3, 4, 4, 1), }")
   for content in (
-    _cache(train_labels=boom),
-    _cache(train_images=bomb, compression=zipfile.ZIP_DEFLATED),
-    _cache(train_labels=np.array([0.5, 1, 0])),
-    _cache(train_images=np.zeros((3, 0), np.uint8)),
+    _cache(train_targets=boom),
+    _cache(train_inputs=bomb, compression=zipfile.ZIP_DEFLATED),
+    _cache(train_targets=np.array([0.5, 1, 0])),
+    _cache(train_inputs=np.zeros((3, 0), np.uint8)),
     huge[:start] + b"(1e9,9**9,9,9)," + huge[start + 15 :],
     huge[:start] + b"(9,)*99999999,}" + huge[start + 15 :],
     huge[:start] + b"(999999999999,)" + huge[start + 15 :],
@@ -525,7 +529,7 @@ def test_hostile_caches_are_not_read(tmp_path, monkeypatch):
 
 def test_a_cache_that_never_ends_is_not_read(tmp_path):
   os.mkfifo(tmp_path / "cache.npz")
-  assert outcome(cache.read, tmp_path / "cache.npz", "f", "tiny") is None
+  assert outcome(cache.read, tmp_path / "cache.npz", "f") is None
 
 
 @fuzz(150)

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import epoch_scratch, member
+from conftest import epoch_scratch, form, member
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxdl import arm as arm_lib
 from jaxdl import batches, data, forward, train
+from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
+from jaxdl.forward import Variables
 from jaxdl.nn import models
 from jaxdl.optim import losses, plateau
 from jaxdl.population import tuning
@@ -26,12 +27,12 @@ def _recipe(slice_size=8, **settings):
   defaults = {"model": "mlp", "loss": "categorical_cross_entropy", "optimizer": "sgd"}
   defaults |= {"dropout_rate": 0.0, "batch_size": 8, "num_epochs": 1}
   arm = Arm(**{**defaults, **settings})
-  (recipe,) = arm_lib.group_by_recipe({"arm": arm}, 3, 10**6, lambda _: slice_size)
+  (recipe,) = recipe_lib.group_by_recipe({"arm": arm}, form(3, 10**6), lambda _: slice_size)
   return recipe
 
 
 # Compiled once for each recipe and shape: one program instead of one for each operation.
-_create_member = jax.jit(train.create_member, static_argnums=(0, 3))
+_create_member = jax.jit(train.create_member, static_argnums=0)
 _train_member = jax.jit(train.train_member, static_argnums=0)
 _epoch_slices = jax.jit(batches.epoch_slices, static_argnums=(0, 3))
 _predict = jax.jit(forward.predict, static_argnums=0)
@@ -43,8 +44,8 @@ def _train(arm, dataset, slice_size=4096):
 
 
 def _initial_params(arm, dataset):
-  recipe, key, hyper, train_set, _ = member(arm, dataset)
-  return _create_member(recipe, key, hyper, train_set.inputs.shape[1:]).params
+  recipe, key, hyper, *_ = member(arm, dataset)
+  return _create_member(recipe, key, hyper).params
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -52,7 +53,7 @@ def _gradient(recipe, params, images, labels, smoothing=0.0):
   """Of the mean cross-entropy of three classes, from its definition."""
 
   def mean_loss(params):
-    logits = forward.predict(recipe, params, images)  # [N, 3]
+    logits = forward.predict(recipe, Variables(params, {}), images)  # [N, 3]
     targets = (1 - smoothing) * jax.nn.one_hot(labels, 3) + smoothing / 3
     return -(targets * jax.nn.log_softmax(logits)).sum(axis=-1).mean()
 
@@ -174,7 +175,7 @@ def test_training_loss_is_the_mean_over_examples_not_over_batches(blobs):
             num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
   state, curves = _train(arm, blobs)
   recipe, _key, hyper, train_set, _validation = member(arm, blobs)
-  loss, correct = _evaluate(recipe, state.params, train_set, hyper)
+  loss, correct, _ = _evaluate(recipe, state.variables, train_set, hyper)
   assert curves.train_loss[0] == pytest.approx(float(loss), rel=1e-5)
   assert curves.train_correct[0] == correct
 
@@ -185,8 +186,8 @@ def test_prediction_covers_every_image(blobs, mlp_arm, num_images, predict_size)
   recipe = member(mlp_arm, blobs).recipe
   params = _initial_params(mlp_arm, blobs)
   images = jnp.array(blobs.test.inputs[:num_images])
-  whole = _predict(recipe, params, images)
-  sliced = _predict(replace(recipe, predict_size=predict_size), params, images)
+  whole = _predict(recipe, Variables(params, {}), images)
+  sliced = _predict(replace(recipe, predict_size=predict_size), Variables(params, {}), images)
   np.testing.assert_allclose(sliced, whole, atol=1e-5)
   assert whole.shape == (num_images, 3)
 
@@ -197,21 +198,22 @@ def test_prediction_by_native_convolution(digits, model, activation):
   """What a member alone on a CPU core predicts by, against the convolution it trains by."""
   arm = Arm(model=model, activation=activation)
   recipe = member(arm, digits).recipe
-  native = tuning.specialize(replace(recipe, slice_size=2), 1, "cpu")
+  state = jax.eval_shape(lambda: train.create_member(recipe, *member(arm, digits)[1:3]))
+  native = tuning.specialize(replace(recipe, slice_size=2), state, 1, "cpu")
   assert native.native_conv
   images = jnp.array(digits.test.inputs)
   params = _initial_params(arm, digits)
-  expected = _predict(recipe, params, images)
-  np.testing.assert_allclose(_predict(native, params, images), expected, atol=1e-5)
+  expected = _predict(recipe, Variables(params, {}), images)
+  np.testing.assert_allclose(_predict(native, Variables(params, {}), images), expected, atol=1e-5)
 
 
 def test_only_a_cnn_alone_on_a_cpu_predicts_by_native_convolution():
   cnn, mlp = (_recipe(model=model, batch_size=8) for model in ("cnn_mnist", "mlp"))
-  alone = tuning.specialize(cnn, 1, "cpu")
+  alone = tuning.specialize(cnn, None, 1, "cpu")
   assert alone == replace(cnn, predict_size=32 * 8, native_conv=True)
   # Mapped over, it would be a grouped convolution.
   for recipe, num_members, platform in ((cnn, 2, "cpu"), (cnn, 1, "gpu"), (mlp, 1, "cpu")):
-    assert tuning.specialize(recipe, num_members, platform) == recipe
+    assert tuning.specialize(recipe, None, num_members, platform) == recipe
     assert recipe.predict_size == 16
 
 
@@ -230,18 +232,18 @@ def _keras_early_stopping(val_losses, patience, min_delta):
 def _follow(val_losses, patience, min_delta, num_epochs):
   """Feeds validation losses to the member's own bookkeeping."""
   arm = Arm(num_epochs=num_epochs, patience=patience, min_delta=min_delta, restore_best=True)
-  (recipe,) = arm_lib.group_by_recipe({"arm": arm}, 2, 1000, lambda _: 8)
-  hyper = arm_lib.hyperparams(arm, recipe, 1)
-  params = {"epoch": jnp.float32(0)}
-  state = train.MemberState(params, (), params, jnp.float32(np.inf), jnp.int32(0), jnp.int32(0),
-                            jnp.int32(0), jnp.int32(train.RUNNING),
+  (recipe,) = recipe_lib.group_by_recipe({"arm": arm}, form(2, 1000), lambda _: 8)
+  hyper = recipe_lib.hyperparams(arm, recipe)
+  variables = Variables({"epoch": jnp.float32(0)}, {})
+  state = train.MemberState(variables, (), variables, jnp.float32(np.inf), jnp.int32(0),
+                            jnp.int32(0), jnp.int32(0), jnp.int32(train.RUNNING),
                             plateau.initial_plateau())  # fmt: skip
   for epoch, loss in enumerate(val_losses, start=1):
     if state.status != train.RUNNING:
       break
-    trained = state._replace(params={"epoch": jnp.float32(epoch)})
-    row = train.EpochMetrics(*map(jnp.float32, (0, 1, 1, loss, 1)))
-    state = train.after_epoch(recipe, state, trained, hyper, row, has_validation=True)
+    trained = state._replace(variables=Variables({"epoch": jnp.float32(epoch)}, {}))
+    row = train.EpochMetrics(*map(jnp.float32, (0, 1, 1, loss, 1)), val_metrics={})
+    state = train.after_epoch(recipe, state, trained, hyper, row, num_validation=1)
   return state
 
 
@@ -261,7 +263,7 @@ def test_early_stopping_by_hand(val_losses, patience, min_delta, epochs, best):
   assert (state.num_epochs, state.best_epoch) == (epochs, best)
   stopped = epochs < len(val_losses)
   assert state.status == (train.EARLY_STOPPED if stopped else train.FINISHED)
-  assert state.best_params["epoch"] == best
+  assert state.best_variables.params["epoch"] == best
   assert state.params["epoch"] == epochs
 
 
@@ -290,7 +292,7 @@ def test_an_arm_s_activation_is_the_one_it_trains_with(blobs, mlp_arm, activatio
   """The trained weights give the curve's validation loss in a model with that activation."""
   arm = replace(mlp_arm, activation=activation, loss="hinge", num_epochs=2)
   state, curves = _train(arm, blobs)
-  images = forward.scale(jnp.array(blobs.validation.inputs))
+  images = jnp.array(blobs.validation.inputs) / 255
   zeros = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
   loss = {}
   for name in ("relu", activation):
@@ -306,7 +308,7 @@ def test_curves_end_where_a_member_stops(blobs, mlp_arm):
   state, curves = _train(arm, blobs)
   assert state.status == train.EARLY_STOPPED
   trained = np.arange(1, 31) <= int(state.num_epochs)
-  for curve in curves:
+  for curve in jax.tree.leaves(curves):
     np.testing.assert_array_equal(np.isfinite(curve), trained)
 
 
@@ -315,8 +317,8 @@ def test_restored_weights_are_those_of_the_best_epoch(blobs, mlp_arm):
   state, curves = _train(arm, blobs)
   recipe, _key, hyper, _train_set, validation = member(arm, blobs)
   assert 0 < int(state.best_epoch) < int(state.num_epochs)
-  params = train.reported_params(recipe, state)
-  loss, _ = _evaluate(recipe, params, validation, hyper)
+  variables = train.reported_variables(recipe, state)
+  loss = _evaluate(recipe, variables, validation, hyper).loss
   assert float(loss) == pytest.approx(float(np.nanmin(curves.val_loss)), rel=1e-6)
 
 
@@ -456,7 +458,7 @@ def test_augmentation_is_of_training_images_only(blobs, mlp_arm):
                 learning_rate=1e-30, dropout_rate=0.0, num_epochs=2, patience=None)  # fmt: skip
   recipe, _key, hyper, train_set, _validation = member(arm, blobs)
   state, curves = _train(arm, blobs)
-  loss, _ = _evaluate(recipe, state.params, train_set, hyper)
+  loss = _evaluate(recipe, state.variables, train_set, hyper).loss
   assert curves.train_loss[0] != curves.train_loss[1]
   assert abs(curves.train_loss[0] - loss) > 1e-3
   assert curves.val_loss[0] == curves.val_loss[1]

@@ -258,7 +258,8 @@ def _smoothed(name: str, reference: Reference) -> Reference:
   (labels,) = reference.arguments
 
   def function(z, _):
-    return losses.select((name,), jnp.int32(0), jnp.asarray(_LABEL_SMOOTHING))(z, labels)
+    loss = losses.select([losses.Kind(name)], 0, jnp.zeros(0), jnp.asarray(_LABEL_SMOOTHING))
+    return loss(z, labels)
 
   return reference._replace(function=function, arguments=(labels, _LABEL_SMOOTHING))
 

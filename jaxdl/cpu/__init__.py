@@ -4,5 +4,5 @@
 `jaxdl.train.train_step`, and `step.gains` says where it is worth having. Everything works without
 them. Read `matmul.py` first.
 
-Imports: arm, batches, forward, nn, optim, train.
+Imports: batches, forward, nn, optim, recipe, train.
 """

@@ -21,11 +21,12 @@ import optax
 from jax import lax
 
 from jaxdl import forward, train
-from jaxdl.arm import Hyperparams, Recipe, optional
 from jaxdl.batches import Examples, Slice, slice_shape
 from jaxdl.cpu import matmul
+from jaxdl.forward import Variables
 from jaxdl.nn import layers
 from jaxdl.optim import optimizers
+from jaxdl.recipe import Hyperparams, Recipe, optional
 
 # Of narrower kernels a tile of the product, 64 columns, would be nearly empty.
 _MIN_FEATURES = 8
@@ -40,43 +41,43 @@ class Factors(NamedTuple):
   cotangents: jax.Array  # [B, F], of its outputs
 
 
-def gains(recipe: Recipe, params: Any, image_shape: tuple[int, ...]) -> bool:
+def gains(recipe: Recipe, params: Any) -> bool:
   """Returns whether C++ computes anything for a member that trains alone on a CPU core.
 
   Args:
     recipe: of its program.
     params: of the member, at least their shapes.
-    image_shape: of one example.
   """
+  if recipe.is_own:
+    return False
   kernels = [leaf for path, leaf in _flatten(params).items() if path[-1] == "kernel"]
   is_large = any(math.prod(kernel.shape) >= matmul.MIN_SIZE for kernel in kernels)
-  return is_large or bool(layers_in_factors(recipe, params, image_shape))
+  return is_large or bool(layers_in_factors(recipe, params))
 
 
 def train_step(
   recipe: Recipe,
   hyper: Hyperparams,
   examples: Examples,
-  carry: tuple[Any, Any],
+  carry: train.Carry,
   batch: Slice,
   learning_rate: jax.Array,
-) -> tuple[tuple[Any, Any], tuple[jax.Array, jax.Array]]:
+) -> tuple[train.Carry, train.Sums]:
   """As `jaxdl.train.train_step`, and by it where no layer gains anything."""
-  params, opt_state = carry
-  paths = layers_in_factors(recipe, params, examples.inputs.shape[1:])
+  (params, state), opt_state = carry
+  paths = layers_in_factors(recipe, params)
   if not paths:
     return train.train_step(recipe, hyper, examples, carry, batch, learning_rate)
-  grads, factors, counts = _gradient(recipe, hyper, examples, params, batch, paths)
+  grads, factors, sums = _gradient(recipe, hyper, examples, params, batch, paths)
   # No weight is updated before all are read: see `jaxdl.optim.optimizers`.
   biases = [grad for grad in grads.values() if grad.ndim == 1]
   cotangents = [of.cotangents for of in factors.values()]
   learning_rate, _ = lax.optimization_barrier((learning_rate, (cotangents, biases)))
-  return _step(recipe, hyper, params, opt_state, grads, factors, learning_rate), counts
+  params, opt_state = _step(recipe, hyper, params, opt_state, grads, factors, learning_rate)
+  return (Variables(params, state), opt_state), sums
 
 
-def layers_in_factors(
-  recipe: Recipe, params: Any, image_shape: tuple[int, ...]
-) -> tuple[Path, ...]:
+def layers_in_factors(recipe: Recipe, params: Any) -> tuple[Path, ...]:
   """Returns the layers whose kernel gradient is better left as factors.
 
   Dense layers of a model that Adam trains. Where a batch is cut into slices, only if the factors of
@@ -86,9 +87,8 @@ def layers_in_factors(
   Args:
     recipe: of the program.
     params: of a member, at least their shapes.
-    image_shape: of one example.
   """
-  if "l2" in recipe.optional or recipe.arm.optimizer not in optimizers.ADAMS:
+  if "l2" in recipe.optional or recipe.optimizer not in optimizers.ADAMS:
     return ()
   num_slices, slice_len = slice_shape(recipe)
 
@@ -99,13 +99,11 @@ def layers_in_factors(
 
   flat = _flatten(params)
   return tuple(
-    path
-    for path in _dense_layers(recipe, params, image_shape)
-    if is_better(flat[*path, "kernel"].shape)
+    path for path in _dense_layers(recipe, params) if is_better(flat[*path, "kernel"].shape)
   )
 
 
-def _dense_layers(recipe: Recipe, params: Any, image_shape: tuple[int, ...]) -> list[Path]:
+def _dense_layers(recipe: Recipe, params: Any) -> list[Path]:
   """Returns the paths of the dense layers with a bias that a model applies once, to a matrix."""
   calls: list[Path] = []
 
@@ -118,7 +116,8 @@ def _dense_layers(recipe: Recipe, params: Any, image_shape: tuple[int, ...]) -> 
 
   def apply(params):
     with nn.intercept_methods(record):
-      return forward.create_model(recipe).apply({"params": params}, jnp.zeros((1, *image_shape)))
+      inputs = jnp.zeros((1, *recipe.form.input_shape))
+      return forward.create_model(recipe).apply({"params": params}, inputs)
 
   jax.eval_shape(apply, params)
   return [path for path in dict.fromkeys(calls) if calls.count(path) == 1]
@@ -132,8 +131,8 @@ def _gradient(recipe, hyper, examples, params, batch, paths):
 
   def loss(params, added, piece):
     with layers.adding_to_outputs({"/".join(path): of for path, of in added.items()}) as inputs:
-      value, counts = train.slice_loss(params, recipe, hyper, examples, piece, num_examples)
-    return value, (inputs, counts)
+      value, (sums, _) = train.slice_loss(params, {}, recipe, hyper, examples, piece, num_examples)
+    return value, (inputs, sums)
 
   def of_slice(piece):
     gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)

@@ -1,28 +1,29 @@
-"""Datasets in memory: loading them by name, selecting classes, splitting off a validation set.
+"""Datasets in memory: by name or from arrays; classes, validation sets, files of their own.
 
-Images are uint8 `[N, H, W, D]` and labels int32 `[N]`; nothing is scaled here. Read `dataset.py`
-first, for what a dataset is, then `catalog.py`, for the names that can be loaded.
+Inputs are uint8, int32 or float32 `[N, ...]`; targets are classes, int32 `[N]` or `[N, L]`, or
+numbers, float32 `[N]` or `[N, K]`. Images are not scaled here. Read `dataset.py` first, for what a
+dataset is, then `arrays.py`, for what becomes of arrays, and `catalog.py`, for the names that are
+known.
 
-Imports: errors, store.
+Imports: calls, errors, store.
 """
 
+from jaxdl.data.archive import read, save
+from jaxdl.data.arrays import from_arrays
 from jaxdl.data.cache import cache_root
 from jaxdl.data.catalog import load
-from jaxdl.data.dataset import (
-  Dataset,
-  Split,
-  check_fraction,
-  select_classes,
-  split_validation,
-  take_train,
-)
+from jaxdl.data.dataset import Dataset, Split
+from jaxdl.data.splits import check_fraction, select_classes, split_validation, take_train
 
 __all__ = (
   "Dataset",
   "Split",
   "cache_root",
   "check_fraction",
+  "from_arrays",
   "load",
+  "read",
+  "save",
   "select_classes",
   "split_validation",
   "take_train",

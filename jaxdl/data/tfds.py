@@ -16,14 +16,15 @@ import pathlib
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging as absl_logging
 
 from jaxdl import errors
 from jaxdl.data import cache
-from jaxdl.data.dataset import Dataset, Split
+from jaxdl.data.dataset import Dataset, Split, make_dataset
+from jaxdl.data.splits import hold_out_test
 
 _LOGGER = logging.getLogger("jaxdl")
 
@@ -33,12 +34,53 @@ VERSION = r"\d+\.\d+\.\d+"
 CONFIG = r"\w[\w.\-]*"  # It becomes the name of a folder, so it must not be a path.
 # Records read at a time, to limit the memory that encoded records take besides the arrays.
 _BATCH = 4096
+# What is drawn from a dataset without a split `test`.
+_TEST_FRACTION = 0.2
+
+
+class Part(NamedTuple):
+  """A part of the split `train`, written as in TFDS: `[:1000]`, `[10%:20%]`, `[-500:]`.
+
+  An end is a number of examples or percent, from the end of the split if it is negative; empty: the
+  start or the end of the split.
+  """
+
+  start: str = ""
+  stop: str = ""
+
+  def bounds(self, num_examples: int) -> tuple[int, int]:
+    """Returns the first example and the one after the last; percent are rounded as TFDS does.
+
+    Raises:
+      InputError: the part is empty or goes beyond the split.
+    """
+    start = self._place(self.start, num_examples) if self.start else 0
+    stop = self._place(self.stop, num_examples) if self.stop else num_examples
+    if not 0 <= start < stop <= num_examples:
+      raise errors.InputError(
+        f"{self} of {num_examples:,} examples is from {start:,} to {stop:,}: choose at least one "
+        "example, and none beyond the end"
+      )
+    return start, stop
+
+  @staticmethod
+  def _place(text: str, num_examples: int) -> int:
+    number = int(text.rstrip("%"))
+    place = round(number * num_examples / 100) if text.endswith("%") else number
+    return place + num_examples if text.startswith("-") else place
+
+  def __str__(self) -> str:
+    return f"[{self.start}:{self.stop}]"
+
+
+ALL = Part()
 
 
 def load(
   builder_name: str,
   config: str | None,
   version: str | None,
+  part: Part,
   data_dir: str | os.PathLike | None,
   cache_dir: str | os.PathLike | None,
   download_dir: str | os.PathLike | None,
@@ -49,6 +91,7 @@ def load(
     builder_name: the dataset's name in TFDS.
     config: the builder's config; None: its default.
     version: the version; None: the newest that is prepared.
+    part: the part of the split `train` that is read.
     data_dir: see `jaxdl.data.load`.
     cache_dir: see `jaxdl.data.load`.
     download_dir: see `jaxdl.data.load`.
@@ -61,11 +104,12 @@ def load(
   if folder is None:
     folder = _prepare(root, builder_name, config, version, download_dir)
   name = f"{builder_name}/{config}" if config else builder_name
-  fingerprint = cache.fingerprint_of(folder)
+  name += "" if part == ALL else str(part)
+  fingerprint = cache.fingerprint_of(folder, name)
   cache_file = cache.file_for(cache_dir, folder, name)
-  dataset = cache.read(cache_file, fingerprint, name)
+  dataset = cache.read(cache_file, fingerprint)
   if dataset is None:
-    dataset = _read_prepared(folder, name)
+    dataset = _read_prepared(folder, name, part)
     cache.write(cache_file, fingerprint, dataset)
   return dataset
 
@@ -165,25 +209,29 @@ def _check_tfds_name(tfds: Any, builder_name: str, config: str | None) -> None:
     raise errors.unknown_name(f"config of {builder_name}", config, configs)
 
 
-def _read_prepared(folder: pathlib.Path, name: str) -> Dataset:
+def _read_prepared(folder: pathlib.Path, name: str, part: Part) -> Dataset:
   """Reads a prepared dataset from its record files, without TensorFlow."""
   with _quiet():
     import tensorflow_datasets as tfds
 
     info = _read_info(tfds, folder)
     image_key, label_key = _supervised_keys(tfds, info)
-    missing = {"train", "test"} - set(info.splits)
-    if missing:
+    if "train" not in info.splits:
       raise errors.InputError(
-        f"{name} has no split {' and no split '.join(sorted(missing))}; its splits: "
-        f"{', '.join(sorted(info.splits)) or 'none'}"
+        f"{name} has no split train; its splits: {', '.join(sorted(info.splits)) or 'none'}"
       )
-    train, test = (
-      _read_split(info, split, image_key, label_key, folder / _INFO_FILE)
-      for split in ("train", "test")
-    )
+    splits = {
+      split: _read_split(info, split, part if split == "train" else ALL, image_key, label_key)
+      for split in ("train", "validation", "test")
+      if split in info.splits
+    }
     class_names = _class_names(info.features[label_key], folder / f"{label_key}.labels.txt")
-    return cache.make_dataset(name, train, test, class_names)
+  notes = []
+  if "test" not in splits:
+    splits["train"], splits["test"], note = hold_out_test(splits["train"], _TEST_FRACTION, True)
+    notes.append(note)
+  validation = splits.get("validation")
+  return make_dataset(name, splits["train"], splits["test"], class_names, validation, notes=notes)
 
 
 def _read_info(tfds: Any, folder: pathlib.Path) -> Any:
@@ -265,12 +313,11 @@ def _class_names(label: Any, names_file: pathlib.Path) -> list[str]:
   return names
 
 
-def _read_split(
-  info: Any, split: str, image_key: str, label_key: str, info_file: pathlib.Path
-) -> Split:
-  """Decodes the examples of a split, in the order of its record files."""
+def _read_split(info: Any, split: str, part: Part, image_key: str, label_key: str) -> Split:
+  """Decodes the examples of a part of a split, in the order of its record files."""
   from tensorflow_datasets.proto import tf_example_pb2
 
+  info_file = pathlib.Path(info.data_dir) / _INFO_FILE
   with _damage_in(info_file):
     shards = list(zip(info.splits[split].filepaths, info.splits[split].shard_lengths, strict=True))
   # Opens every file first: memory is allocated only if they hold what dataset_info.json says.
@@ -278,19 +325,22 @@ def _read_split(
   num_examples = sum(length for _, length in shards)
   if num_examples == 0:
     raise errors.InputError(f"{info_file} says that the split {split} has no examples")
+  start, stop = part.bounds(num_examples)
   image_feature, num_classes = info.features[image_key], info.features[label_key].num_classes
   shape = image_feature.shape
   try:
-    images = np.empty((num_examples, *shape), np.uint8)
+    images = np.empty((stop - start, *shape), np.uint8)
   except (MemoryError, ValueError) as error:  # ValueError: larger than the address space.
     raise errors.InputError(
       f"{info.full_name} does not fit in memory: {num_examples} images of shape {shape}"
     ) from error
-  labels = np.empty(num_examples, np.int32)
-  i = 0
+  labels = np.empty(stop - start, np.int32)
+  i, first = 0, 0  # the next place in the arrays; the number of the shard's first example
   for path, source in sources:
     with _damage_in(path), source:
-      for record in _records(source):
+      wanted = range(max(start - first, 0), min(stop - first, len(source)))
+      first += len(source)
+      for record in _records(source, wanted):
         # TFDS's deserialize_example_np takes nearly twice as long.
         example = tf_example_pb2.Example.FromString(record).features.feature
         image = image_feature.decode_example_np(example[image_key].bytes_list.value[0])
@@ -323,10 +373,10 @@ def _open_records(path: os.PathLike, num_records: int) -> Any:
   return source
 
 
-def _records(source: Any) -> Iterator[bytes]:
-  """Yields the records in order, reading in batches: many times faster than one by one."""
-  for start in range(0, len(source), _BATCH):
-    yield from source.__getitems__(range(start, min(start + _BATCH, len(source))))
+def _records(source: Any, wanted: range) -> Iterator[bytes]:
+  """Yields records in order, reading in batches: many times faster than one by one."""
+  for start in range(0, len(wanted), _BATCH):
+    yield from source.__getitems__(wanted[start : start + _BATCH])
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Initial weights: name -> (key, shape, value) -> array.
+"""Initial weights: name -> (key, shape, value) -> array, or a function of the user's own.
 
 The definitions are those of keras.initializers, which the course uses: a bias of n units has
 fan_in = fan_out = n, `random_uniform` means U(-0.05, 0.05), `random_normal` means N(0, 0.05^2), and
@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 
 from jaxdl import calls
-from jaxdl.calls import Argument
+from jaxdl.calls import Argument, Call
 from jaxdl.errors import InputError
 
 # Standard deviation of N(0, 1) truncated to [-2, 2]; dividing by it restores a variance of 1.
@@ -95,23 +95,27 @@ _FAMILIES = {
 NAMES = tuple(_FAMILIES)
 
 
-def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
+def parse(spec: str | Call, *, min_ndim: int = 1) -> tuple[str | Call, dict[str, float]]:
   """Reads an initializer from a setting.
 
   Args:
     spec: a name, `"glorot_uniform"`, or a name with its parameter, `"random_normal(0.1)"`: the
       standard deviation of `random_normal`, the limit of `random_uniform`, the value of `constant`,
-      a factor for the others (`ones` and `zeros` take none).
+      a factor for the others (`ones` and `zeros` take none). Or a call of a function
+      `(key, shape, dtype) -> array`, or of one that makes such a function:
+      `flax.linen.initializers:he_normal()`.
     min_ndim: the smallest number of dimensions of the arrays to be drawn: 1 for biases, 2 for
       kernels.
 
   Returns:
-    `(name, value)`.
+    `(name, {"value": value})`, without a value if it takes none; `(call, {})` of a call.
 
   Raises:
     InputError: for an unknown name, a parameter that is not a finite number, a negative spread, or
       an initializer that needs more dimensions.
   """
+  if calls.is_importable(spec):
+    return Call.of(spec), {}
   known = {
     name: () if family.default is None else (_argument(name, family.default),)
     for name, family in _FAMILIES.items()
@@ -121,7 +125,7 @@ def parse(spec: str, *, min_ndim: int = 1) -> tuple[str, float]:
     raise InputError(
       f"initializer {name!r} needs at least {_FAMILIES[name].min_ndim} dimensions; a bias has one"
     )
-  return name, values.get("value", 0.0)
+  return name, values
 
 
 def _argument(name: str, default: float) -> Argument:
@@ -130,13 +134,13 @@ def _argument(name: str, default: float) -> Argument:
   return Argument("value", lambda value: value >= 0, "a spread, a finite number >= 0,", default)
 
 
-def select(names: Sequence[str], index: jax.Array, value: jax.Array) -> Callable:
+def select(names: Sequence[str | Call], index: jax.Array, values: jax.Array) -> Callable:
   """Returns an initializer for flax modules that is chosen by a traced index.
 
   Args:
     names: the initializers to choose from, static.
     index: `[]` int32, position in `names`.
-    value: `[]` float32, the parameter of the chosen initializer.
+    values: `[P]` float32, the parameter of the chosen initializer, if it takes one.
 
   Returns:
     A function `(key, shape, dtype) -> array`. Under `vmap` every branch is computed, which costs
@@ -145,14 +149,21 @@ def select(names: Sequence[str], index: jax.Array, value: jax.Array) -> Callable
 
   def init(key, shape, dtype=jnp.float32):
     branches = [
-      lambda v, draw=_FAMILIES[name].draw: draw(key, shape, v).astype(dtype) for name in names
+      lambda values, name=name: _draw(name, key, shape, values).astype(dtype) for name in names
     ]
-    return lax.switch(index, branches, value)
+    return lax.switch(index, branches, values)
 
   return init
 
 
+def _draw(name: str | Call, key: jax.Array, shape: Sequence[int], values: jax.Array) -> jax.Array:
+  if isinstance(name, Call):
+    return name.function()(key, shape, jnp.float32)
+  family = _FAMILIES[name]
+  return family.draw(key, shape, None if family.default is None else values[0])
+
+
 def draw(spec: str, key: jax.Array, shape: Sequence[int]) -> np.ndarray:
   """Returns one float32 array, e.g. `draw("he_normal", jax.random.key(0), (784, 128))`."""
-  name, value = parse(spec, min_ndim=len(shape))
-  return np.asarray(_FAMILIES[name].draw(key, tuple(shape), value))
+  name, values = parse(spec, min_ndim=len(shape))
+  return np.asarray(_draw(name, key, tuple(shape), np.array([*values.values()], np.float32)))

@@ -8,7 +8,7 @@ gradients and without `vmap`, XLA's own convolution and pooling are faster.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -117,6 +117,86 @@ class Conv(nn.Module):
       x = products.reshape(*x.shape[:-1], self.features)
     x = x + bias.reshape(1, 1, 1, -1)
     return max_pool_2x2(x, self.native) if self.pool else x
+
+
+@contextlib.contextmanager
+def convolving_as_products() -> Iterator[None]:
+  """Makes `nn.Conv` multiply shifted slices of its input when a module is applied in this context.
+
+  The parameters are the same, and the outputs up to rounding. It applies to two spatial dimensions
+  without groups, input dilation or masks; other convolutions are XLA's. Measured on two CPU cores,
+  inside `lax.scan`, with a small ResNet on 64 images of 32 x 32: a step takes 0.4 s in the place of
+  9 s.
+  """
+
+  def convolve(call, args, kwargs, context):
+    module = context.module
+    is_conv = type(module) is nn.Conv and context.method_name == "__call__"
+    if not is_conv or len(args) != 1 or kwargs or not _is_plain(module, args[0]):
+      return call(*args, **kwargs)
+    kernel = module.get_variable("params", "kernel")
+    if kernel is None:  # at initialisation
+      return call(*args, **kwargs)
+    bias = module.get_variable("params", "bias") if module.use_bias else None
+    x, kernel, bias = nn.dtypes.promote_dtype(args[0], kernel, bias, dtype=module.dtype)
+    x = _convolve(
+      x, kernel, _pairs(module.strides), _padding(module), _pairs(module.kernel_dilation)
+    )
+    return x if bias is None else x + bias.reshape(1, 1, 1, -1)
+
+  with nn.intercept_methods(convolve):
+    yield
+
+
+def _is_plain(conv: nn.Conv, x: jax.Array) -> bool:
+  return (
+    x.ndim == 4
+    and isinstance(conv.kernel_size, Sequence)
+    and len(conv.kernel_size) == 2
+    and conv.feature_group_count == 1
+    and _pairs(conv.input_dilation) == (1, 1)
+    and conv.mask is None
+    and not (isinstance(conv.padding, str) and conv.padding not in ("SAME", "VALID"))
+  )
+
+
+def _pairs(value: int | Sequence[int] | None) -> tuple[int, int]:
+  first, second = (value or 1,) * 2 if isinstance(value, int | None) else value
+  return first, second
+
+
+def _padding(conv: nn.Conv) -> str | tuple[tuple[int, int], ...]:
+  if isinstance(conv.padding, str):
+    return conv.padding
+  sides = (conv.padding,) * 2 if isinstance(conv.padding, int) else conv.padding
+  return tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
+
+
+def _convolve(
+  x: jax.Array,
+  kernel: jax.Array,
+  strides: tuple[int, int],
+  padding: str | tuple[tuple[int, int], ...],
+  dilation: tuple[int, int],
+) -> jax.Array:
+  """Returns the convolution of `[B, H, W, D]` with `[h, w, D, F]`, `[B, H', W', F]`."""
+  sizes = [(size - 1) * by + 1 for size, by in zip(kernel.shape[:2], dilation, strict=True)]
+  if isinstance(padding, str):
+    padding = lax.padtype_to_pads(x.shape[1:3], sizes, strides, padding)
+  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  height, width = (
+    (length - size) // by + 1 for length, size, by in zip(x.shape[1:3], sizes, strides, strict=True)
+  )
+  rows, columns = strides
+
+  def shifted(i, j):  # [B, H', W', D]
+    i, j = i * dilation[0], j * dilation[1]
+    return x[:, i : i + (height - 1) * rows + 1 : rows, j : j + (width - 1) * columns + 1 : columns]
+
+  pieces = [shifted(i, j) for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
+  windows = pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=-1)
+  products = matmul(windows.reshape(-1, windows.shape[-1]), kernel.reshape(-1, kernel.shape[-1]))
+  return products.reshape(*windows.shape[:-1], kernel.shape[-1])
 
 
 def dot_general(inputs: jax.Array, kernel: jax.Array, *_: Any, **__: Any) -> jax.Array:

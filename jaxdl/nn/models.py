@@ -1,16 +1,22 @@
-"""Models: name -> linen module that maps images `[B, H, W, D]` in [0, 1] to logits `[B, C]`."""
+"""Models: name -> linen module that maps images `[B, H, W, D]` in [0, 1] to logits `[B, C]`.
+
+A model of the user's own, see `own.py`, is any linen module, or a pair of functions.
+"""
 
 import functools
 import itertools
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 
 from jaxdl import calls
+from jaxdl.calls import Call
 from jaxdl.errors import InputError, show, unknown_name
+from jaxdl.nn import own
 from jaxdl.nn.layers import Conv, Dropout, dot_general, max_pool_2x2
 
 # As Keras defines them: leaky ReLU with slope 0.2, and GELU with the exact error function.
@@ -116,8 +122,13 @@ MAX_LAYERS, _MAX_UNITS = 200, 2**16
 _MAX_WEIGHTS = 2**28
 
 
+def check(spec: Any):
+  """Raises InputError unless a setting is a model; what the user brings is not imported yet."""
+  _ = Call.of(spec) if calls.is_importable(spec) else parse(spec)
+
+
 def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
-  """Reads a model from a setting.
+  """Reads a model that is known here from a setting.
 
   Args:
     spec: one of `NAMES`. `mlp` may have the sizes of its hidden layers in brackets, e.g.
@@ -148,21 +159,27 @@ def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
   return name, tuple(sizes)
 
 
-def create(spec: str, activation: str = "relu", native_conv: bool = False, **settings) -> nn.Module:
+def create(
+  spec: str | Call, activation: str = "relu", native_conv: bool = False, **settings: Any
+) -> Any:
   """Returns the model that a setting describes.
 
   Args:
-    spec: the setting, e.g. `"mlp(64, 64)"`; see `parse`.
-    activation: one of `ACTIVATIONS`, for the hidden layers (only the first one of `cifar_mlp`).
+    spec: the setting, e.g. `"mlp(64, 64)"`, see `parse`; or a call of a module of the user's own,
+      which gets those of the settings that it takes and that the call does not give.
+    activation: one of `ACTIVATIONS`, for the hidden layers (only the first one of `cifar_mlp`). A
+      module of the user's own gets the function.
     native_conv: use XLA's own convolution; for CNNs only.
     **settings: the other fields of `CNN` and `MLP`: `num_outputs`, `kernel_init`, `bias_init` and
       `dropout_rate`.
 
   Raises:
-    InputError: the model or the activation is unknown.
+    InputError: the model or the activation is unknown, or cannot be built.
   """
-  name, hidden = parse(spec)
-  get_activation(activation)
+  function = get_activation(activation)
+  if calls.is_importable(spec):
+    return own.create(Call.of(spec), {**settings, "activation": function})
+  name, hidden = parse(str(spec))
   if hidden is not None:
     settings["hidden"] = hidden
   if native_conv:
@@ -188,6 +205,6 @@ def hidden_activations(spec: str, activation: str) -> tuple[str, ...]:
   return tuple(names)
 
 
-def is_convolutional(spec: str) -> bool:
-  """Whether a model has convolutions, whose patches need more memory than dense layers do."""
-  return parse(spec)[0].startswith("cnn")
+def is_convolutional(spec: str | Call) -> bool:
+  """Whether a model may have convolutions, whose patches need more memory than dense layers do."""
+  return calls.is_importable(spec) or parse(str(spec))[0].startswith("cnn")

@@ -1,17 +1,22 @@
-"""Losses: name -> (logits [B, C], labels [B]) -> per-example loss [B].
+"""Losses: name -> (outputs [B, ...], targets [B, ...]) -> per-example loss [B].
 
-Losses take logits, not probabilities, so that they stay finite and accurate where a sigmoid or
-softmax would saturate. The caller takes the mean, because it knows which examples count.
+Of classes, losses take logits, not probabilities, so that they stay finite and accurate where a
+sigmoid or softmax would saturate. The caller takes the mean over examples, because it knows which
+ones count. A loss of the user's own is a function of the same form.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
+from jaxdl import calls
+from jaxdl.calls import Argument, Call
 from jaxdl.errors import InputError, unknown_name
 
 
@@ -31,7 +36,7 @@ def binary_cross_entropy(
   target = labels.astype(logits.dtype)  # [B]
   if not _is_zero(label_smoothing):
     target = target * (1 - label_smoothing) + label_smoothing / 2
-  return optax.sigmoid_binary_cross_entropy(logits[:, 0], target)
+  return optax.sigmoid_binary_cross_entropy(logits[..., 0], target)
 
 
 def categorical_cross_entropy(
@@ -58,19 +63,51 @@ def categorical_cross_entropy(
   return (1 - label_smoothing) * label_loss + label_smoothing * mean_loss
 
 
-def mean_squared_error(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Returns the mean over classes of `(onehot(label) - softmax(z))^2`, Keras's definition.
+def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+  """Returns the mean over outputs of `(target - output)^2`.
 
+  Of classes, it is the mean over classes of `(onehot(label) - softmax(z))^2`, Keras's definition.
   Keras divides by the number of classes; the Brier score of Brier (1950) does not.
 
   Args:
-    logits: `[B, C]`.
-    labels: `[B]`, 0 to C - 1.
+    outputs: `[B, K]`; logits `[B, C]` of classes.
+    targets: `[B]` or `[B, K]` float; `[B]` int, 0 to C - 1, of classes.
 
   Returns:
-    `[B]`, 0 to 2 / C.
+    `[B]`; of classes 0 to 2 / C.
   """
-  return jnp.square(_one_hot(logits, labels) - jax.nn.softmax(logits)).mean(axis=-1)
+  if _are_numbers(targets):
+    return _mean_over_outputs(jnp.square(_difference(outputs, targets)))
+  return jnp.square(_one_hot(outputs, targets) - jax.nn.softmax(outputs)).mean(axis=-1)
+
+
+def mean_absolute_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+  """Returns the mean over outputs of `|target - output|`, whose derivative at 0 is 0.
+
+  Args:
+    outputs: `[B, K]`.
+    targets: `[B]` or `[B, K]` float.
+
+  Returns:
+    `[B]`.
+  """
+  return _mean_over_outputs(jnp.abs(_difference(outputs, targets)))
+
+
+def huber(outputs: jax.Array, targets: jax.Array, delta: jax.Array | float = 1.0) -> jax.Array:
+  """Returns the mean over outputs of Huber's loss (1964) of the difference d.
+
+  It is `d^2 / 2` where |d| <= delta, and `delta (|d| - delta / 2)` elsewhere.
+
+  Args:
+    outputs: `[B, K]`.
+    targets: `[B]` or `[B, K]` float.
+    delta: `[]`, > 0.
+
+  Returns:
+    `[B]`.
+  """
+  return _mean_over_outputs(optax.huber_loss(_difference(outputs, targets), delta=delta))
 
 
 def hinge(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -121,27 +158,71 @@ def _is_zero(label_smoothing: jax.Array | float) -> bool:
   return isinstance(label_smoothing, int | float) and label_smoothing == 0
 
 
-_LOSSES = {
-  "binary_cross_entropy": binary_cross_entropy,
-  "categorical_cross_entropy": categorical_cross_entropy,
-  "hinge": hinge,
-  "mean_squared_error": mean_squared_error,
-  "softmax_hinge": softmax_hinge,
+def _are_numbers(targets: jax.Array) -> bool:
+  return jnp.issubdtype(targets.dtype, jnp.floating)
+
+
+def _difference(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+  return (outputs.reshape(targets.shape) - targets).reshape(len(targets), -1)  # [B, K]
+
+
+def _mean_over_outputs(values: jax.Array) -> jax.Array:
+  return values.mean(axis=-1)  # [B]
+
+
+_DELTA = Argument("delta", lambda value: value > 0, "> 0", 1.0)
+# Name -> the loss, and its arguments.
+_LOSSES: dict[str, tuple[Callable[..., jax.Array], tuple[Argument, ...]]] = {
+  "binary_cross_entropy": (binary_cross_entropy, ()),
+  "categorical_cross_entropy": (categorical_cross_entropy, ()),
+  "hinge": (hinge, ()),
+  "huber": (huber, (_DELTA,)),
+  "mean_absolute_error": (mean_absolute_error, ()),
+  "mean_squared_error": (mean_squared_error, ()),
+  "softmax_hinge": (softmax_hinge, ()),
 }
 NAMES = tuple(_LOSSES)
 # The losses that take label smoothing.
 SMOOTHABLE = ("binary_cross_entropy", "categorical_cross_entropy")
+# The losses of numbers; all others are of classes, and `mean_squared_error` is of both.
+OF_NUMBERS = ("huber", "mean_absolute_error", "mean_squared_error")
+
+
+class Kind(NamedTuple):
+  """A loss, or an initializer, without the values of its traced arguments."""
+
+  name: str | Call
+  arguments: tuple[str, ...] = ()  # the names of these
+
+
+def parse(spec: str | Call) -> tuple[str | Call, dict[str, float]]:
+  """Reads a loss from a setting.
+
+  Args:
+    spec: one of `NAMES`, where `huber(delta)` has 1 as its default; or a call of a function
+      `(outputs [B, ...], targets [B, ...], ...) -> [B]`, e.g. `my_losses:focal(gamma=2.0)`.
+
+  Returns:
+    `(name, numbers)`; of a call, the numbers are its floats.
+
+  Raises:
+    InputError: for an unknown name, a number that is out of range, or a function that cannot be
+      imported.
+  """
+  if calls.is_importable(spec):
+    return Call.of(spec).split()
+  return calls.parse("loss", spec, {name: arguments for name, (_, arguments) in _LOSSES.items()})
 
 
 def get(name: str) -> Callable[..., jax.Array]:
   """Returns the loss with this name. Raises InputError for an unknown name."""
   if name not in _LOSSES:
     raise unknown_name("loss", name, _LOSSES)
-  return _LOSSES[name]
+  return _LOSSES[name][0]
 
 
 def select(
-  names: Sequence[str], index: jax.Array, label_smoothing: jax.Array | None
+  kinds: Sequence[Kind], index: jax.Array, values: jax.Array, label_smoothing: jax.Array | None
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """Returns the loss chosen by a traced index.
 
@@ -151,32 +232,58 @@ def select(
   taken inside the `vmap`: `vmap(grad(...))`, not `grad(vmap(...))`.
 
   Args:
-    names: the losses to choose from, static, all with the same `num_outputs`. A single loss is
+    kinds: the losses to choose from, static, all with the same `num_outputs`. A single loss is
       compiled without a switch.
-    index: `[]` int32, position in `names`.
+    index: `[]` int32, position in `kinds`.
+    values: `[P]` float32, the arguments of the chosen loss.
     label_smoothing: `[]`, for the losses in `SMOOTHABLE`; the others ignore it. None compiles no
       smoothing.
 
   Returns:
-    A function `(logits [B, C], labels [B]) -> [B]`.
+    A function `(outputs [B, ...], targets [B, ...]) -> [B]`. Where a target has several positions,
+    it is the mean over them.
   """
   branches = []
-  for name in names:
-    loss = get(name)
+  for name, arguments in kinds:
+    loss = name.partial() if isinstance(name, Call) else get(name)
+    settings = {argument: values[place] for place, argument in enumerate(arguments)}
     if label_smoothing is not None and name in SMOOTHABLE:
-      loss = functools.partial(loss, label_smoothing=label_smoothing)
-    branches.append(loss)
+      settings["label_smoothing"] = label_smoothing
+    branches.append(functools.partial(_mean_over_positions, functools.partial(loss, **settings)))
   if len(branches) == 1:
     return branches[0]
-  return lambda logits, labels: lax.switch(index, branches, logits, labels)
+  return lambda outputs, targets: lax.switch(index, branches, outputs, targets)
 
 
-def num_outputs(name: str, num_classes: int) -> int:
-  """Returns how many outputs a model needs: 1 for `binary_cross_entropy`, else one per class.
+def _mean_over_positions(loss: Callable, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+  values = loss(outputs, targets)  # [B], or [B, L] of a sequence
+  return values if values.ndim < 2 else values.reshape(len(values), -1).mean(axis=-1)
+
+
+def num_outputs(spec: str | Call, num_classes: int, target_shape: Sequence[int] = ()) -> int:
+  """Returns how many outputs a model needs.
+
+  Args:
+    spec: the setting of the loss.
+    num_classes: C; 0 if targets are numbers.
+    target_shape: of one example.
+
+  Returns:
+    1 for `binary_cross_entropy`; else one per class, or one per number of a target.
 
   Raises:
-    InputError: for `binary_cross_entropy` unless there are two classes.
+    InputError: the loss is not for such targets.
   """
+  name = None if calls.is_importable(spec) else parse(spec)[0]
+  if num_classes == 0:
+    if name is not None and name not in OF_NUMBERS:
+      raise InputError(
+        f"loss {name!r} is for classes, but the targets are numbers; choose one of "
+        f"{', '.join(OF_NUMBERS)}"
+      )
+    return math.prod(target_shape)
+  if name in ("huber", "mean_absolute_error"):
+    raise InputError(f"loss {name!r} is for numbers, but the targets are classes")
   if name != "binary_cross_entropy":
     return num_classes
   if num_classes != 2:
@@ -185,3 +292,8 @@ def num_outputs(name: str, num_classes: int) -> int:
       "choose two classes or loss 'categorical_cross_entropy'"
     )
   return 1
+
+
+def has_threshold(spec: str | Call) -> bool:
+  """Returns whether a model has one output, the probability of class 1, which takes a threshold."""
+  return spec == "binary_cross_entropy"

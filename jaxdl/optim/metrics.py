@@ -1,11 +1,100 @@
 """Metrics: predictions from logits, confusion matrices from predictions, rates from those counts.
 
-Counts add up exactly over slices of a dataset, so rates are divided only once, at the end.
+Counts add up exactly over slices of a dataset, so rates are divided only once, at the end. A metric
+of the user's own is the mean of a function of outputs and targets, as losses are.
 """
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxdl import calls
+from jaxdl.calls import Call
+from jaxdl.errors import InputError, show
+from jaxdl.optim import losses
+
+
+class Metric(NamedTuple):
+  """A metric of an arm: the mean over examples of a function of the form of a loss."""
+
+  name: str
+  direction: str  # "min" or "max": which values are better
+  function: str | Call  # a loss, or a call
+
+  def values(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the metric of each example, `[B]` float32."""
+    name, numbers = losses.parse(self.function)
+    kind = losses.Kind(name, tuple(numbers))
+    values = jnp.array([*numbers.values()], jnp.float32)
+    return losses.select([kind], 0, values, None)(outputs, targets).astype(jnp.float32)
+
+
+# By these ends of their names, scikit-learn tells which values of a metric are better.
+_MINIMIZED = ("error", "loss", "distance", "deviance", "entropy")
+_MAXIMIZED = ("score", "accuracy")
+
+
+def read(given: Any) -> tuple[Metric, ...]:
+  """Reads the metrics of an arm.
+
+  Args:
+    given: name -> metric, or a sequence of metrics. A metric is one of `losses.NAMES`, or a
+      function `(outputs [B, ...], targets [B, ...]) -> [B]`, also as text,
+      `my_metrics:top_3_accuracy`; or a pair `("min" or "max", metric)`, which is needed if the name
+      does not end in one of the words by which scikit-learn tells which values are better. A triple
+      `(name, direction, metric)` does as well.
+
+  Returns:
+    The metrics, in their order.
+
+  Raises:
+    InputError: it is unclear what one is, or which of its values are better; or two have one name.
+  """
+  if isinstance(given, Mapping):
+    found = tuple(_read(name, metric) for name, metric in given.items())
+  elif isinstance(given, Iterable) and not isinstance(given, str):
+    found = tuple(_read(None, metric) for metric in given)
+  else:
+    raise InputError(f"metrics must be a list or a dict, not {show(given)}")
+  names = [metric.name for metric in found]
+  for name in names:
+    if names.count(name) > 1:
+      raise InputError(f"two metrics have the name {name!r}")
+  return found
+
+
+def _read(name: str | None, given: Any) -> Metric:
+  direction = None
+  if isinstance(given, tuple | list):
+    if len(given) == 3 and name in (None, given[0]):
+      name, direction, given = given
+    elif len(given) == 2:
+      direction, given = given
+    else:
+      raise InputError(f"a metric is a function or a pair (direction, function), not {show(given)}")
+  function = calls.canonical(given)
+  is_own = calls.is_importable(function)
+  if not is_own:
+    losses.parse(function)
+  call = Call.of(function) if is_own else None
+  if name is None:
+    target = function if call is None else call.target
+    name = getattr(target, "__name__", None) or str(target).rpartition(":")[2]
+  if not isinstance(name, str) or not name.isidentifier():
+    raise InputError(f"the name of a metric must be a word, not {show(name)}")
+  if direction is None and (not is_own or name.endswith(_MINIMIZED)):
+    direction = "min"
+  elif direction is None and name.endswith(_MAXIMIZED):
+    direction = "max"
+  if direction not in ("min", "max"):
+    raise InputError(
+      f'metric {name!r} does not say which values are better: give it as ("min", ...) or '
+      '("max", ...)'
+    )
+  return Metric(name, direction, function)
 
 
 def predict_class(logits: jax.Array, threshold: jax.Array | float) -> jax.Array:
@@ -24,6 +113,23 @@ def predict_class(logits: jax.Array, threshold: jax.Array | float) -> jax.Array:
   return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
+def num_correct(logits: jax.Array, targets: jax.Array, threshold: jax.Array) -> jax.Array:
+  """Returns how much of each example is classified correctly: 0 or 1, or a share of its positions.
+
+  Args:
+    logits: `[B, C]`; `[B, L, C]` of sequences.
+    targets: `[B]` int; `[B, L]` of sequences. Numbers are not classified.
+    threshold: as of `predict_class`.
+
+  Returns:
+    `[B]` bool, or float32 of sequences; NaN if targets are numbers.
+  """
+  if jnp.issubdtype(targets.dtype, jnp.floating):
+    return jnp.full(len(targets), jnp.nan)
+  correct = predict_class(logits, threshold) == targets
+  return correct if correct.ndim == 1 else correct.reshape(len(correct), -1).mean(axis=-1)
+
+
 def probabilities(logits: np.ndarray) -> np.ndarray:
   """Returns probabilities `[..., C]` from logits `[..., C]`, or `[..., 2]` from `[..., 1]`."""
   logits = np.asarray(logits, np.float64)
@@ -31,6 +137,31 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     logits = np.concatenate([np.zeros_like(logits), logits], axis=-1)
   shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
   return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def of_numbers(outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns the metrics of predicted numbers: mean squared and absolute error, and R2.
+
+  R2 is 1 - sum (y - p)^2 / sum (y - mean y)^2, averaged over the K numbers of a target, as in
+  scikit-learn: 0 for whoever always predicts the mean.
+
+  Args:
+    outputs: `[..., N, K]`.
+    targets: `[N]` or `[N, K]`.
+
+  Returns:
+    name -> `[...]` float64.
+  """
+  targets = targets.reshape(len(targets), -1).astype(np.float64)  # [N, K]
+  errors = outputs.astype(np.float64) - targets  # [..., N, K]
+  spread = np.square(targets - targets.mean(axis=0)).sum(axis=0)  # [K]
+  with np.errstate(divide="ignore", invalid="ignore"):
+    r2 = 1 - np.square(errors).sum(axis=-2) / spread  # [..., K]
+  return {
+    "mean_squared_error": np.square(errors).mean(axis=(-2, -1)),
+    "mean_absolute_error": np.abs(errors).mean(axis=(-2, -1)),
+    "r2": r2.mean(axis=-1),
+  }
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:

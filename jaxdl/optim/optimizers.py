@@ -14,7 +14,8 @@ import optax
 from jax import lax
 
 from jaxdl import calls
-from jaxdl.calls import Argument
+from jaxdl.calls import Argument, Call
+from jaxdl.errors import InputError
 
 Setting: TypeAlias = jax.Array | float
 
@@ -88,7 +89,7 @@ NAMES = tuple(_OPTIMIZERS)
 ADAMS = ("adam", "adamw")
 
 
-def parse(spec: str) -> tuple[str, dict[str, float]]:
+def parse(spec: str | Call) -> tuple[str | Call, dict[str, float]]:
   """Reads an optimizer from a setting.
 
   Args:
@@ -100,18 +101,59 @@ def parse(spec: str) -> tuple[str, dict[str, float]]:
       - `rmsprop(decay, epsilon)`: 0.9, 1e-7;
       - `adam(b1, b2, epsilon)`, `adamw(b1, b2, epsilon)`: 0.9, 0.999, 1e-7.
 
+      Or a call of a function `(learning_rate, ...) -> optax transformation`, as every optimizer of
+      optax is: `optax:lion(b1=0.95)`.
+
   Returns:
-    `(name, settings)`, with defaults filled in.
+    `(name, settings)`, with defaults filled in. Of a call, the settings are its floats, which are
+    traced; where optax needs to know one while it is traced, they stay in the call.
 
   Raises:
-    InputError: for an unknown name or setting, or one that is out of range.
+    InputError: for an unknown name or setting, one that is out of range, or a function that cannot
+      be imported or is no optimizer.
   """
+  if calls.is_importable(spec):
+    return _split(Call.of(spec))
   known = {name: arguments for name, (_, arguments) in _OPTIMIZERS.items()}
   return calls.parse("optimizer", spec, known)
 
 
+@functools.cache
+def _split(call: Call) -> tuple[Call, dict[str, float]]:
+  """Splits off the floats of a call, unless the optimizer must know them while it is traced."""
+  static, settings = call.split()
+  if "learning_rate" not in call.parameters() or "learning_rate" in settings:
+    raise InputError(
+      f"optimizer {call} must take a learning_rate, which the arm's setting of that name gives"
+    )
+  try:
+    _try_step(static, settings)
+  except InputError as error:
+    if not isinstance(error.__cause__, jax.errors.JAXTypeError):
+      raise
+    _try_step(call, {})
+    return call, {}
+  return static, settings
+
+
+def _try_step(call: Call, settings: Mapping[str, float]):
+  """Raises InputError unless a call makes an optimizer, and that a step, with traced settings."""
+  params = {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}
+
+  def step(settings):
+    optimizer = call.build(learning_rate=jnp.float32(0.1), **settings)
+    return optimizer.update(params, optimizer.init(params), params)
+
+  try:
+    jax.eval_shape(step, settings)
+  except InputError:
+    raise
+  except Exception as error:  # whatever the code of somebody else raises
+    raise InputError(f"optimizer {call} fails: {calls.one_line(error)}") from error
+
+
 def create(
-  name: str,
+  name: str | Call,
   learning_rate: Setting,
   settings: Mapping[str, Setting] | None = None,
   weight_decay: Setting | None = None,
@@ -122,7 +164,8 @@ def create(
   As in Keras, it is applied to every parameter, biases too.
 
   Args:
-    name: one of `NAMES`.
+    name: one of `NAMES`, or a call; the learning rate and the weight decay of that are its own
+      business.
     learning_rate: `[]`.
     settings: of `parse`, each `[]`; None: the defaults.
     weight_decay: `[]`, of any optimizer; None: no decay is compiled in.
@@ -131,6 +174,8 @@ def create(
     InputError: there is no optimizer of that name.
   """
   settings = parse(name)[1] if settings is None else settings
+  if isinstance(name, Call):
+    return name.build(learning_rate=learning_rate, **settings)
   decay = () if weight_decay is None else (optax.add_decayed_weights(weight_decay),)
   direction = optax.chain(_OPTIMIZERS[name][0](**settings), *decay)
 
@@ -154,6 +199,6 @@ def _after_backward(learning_rate: jax.Array | float, grads: optax.Updates) -> j
   return rate
 
 
-def default_weight_decay(name: str) -> float:
+def default_weight_decay(name: str | Call) -> float:
   """Returns the weight decay that an optimizer has by itself: Keras's 0.004 for `adamw`, else 0."""
   return 0.004 if name == "adamw" else 0.0

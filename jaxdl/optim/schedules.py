@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from jaxdl import calls
-from jaxdl.calls import Argument
+from jaxdl.calls import Argument, Call
 from jaxdl.errors import InputError
 
 # Each of the following maps (num_epochs, num_steps, *arguments) to factors on the learning rate,
@@ -74,6 +74,22 @@ def _evaluate(schedule: optax.Schedule, total: int) -> np.ndarray:
     return np.array(jax.vmap(schedule)(jnp.arange(total)))
 
 
+def _evaluate_own(call: Call, total: int) -> np.ndarray:
+  """Returns a schedule of the user's own at steps 0 to total - 1, by JAX or step by step."""
+  function = call.function()
+  try:
+    try:
+      with jax.enable_x64(True):
+        factors = np.array(jax.vmap(function)(jnp.arange(total)), np.float64)
+    except jax.errors.JAXTypeError:  # it is plain Python
+      factors = np.array([function(step) for step in range(total)], np.float64)
+  except Exception as error:  # whatever the code of somebody else raises
+    raise InputError(f"schedule {call} fails: {calls.one_line(error)}") from error
+  if factors.shape != (total,):
+    raise InputError(f"schedule {call} must return one number per step, not {factors.shape[1:]}")
+  return factors
+
+
 def _check_warmup(epochs, num_epochs):
   if epochs >= num_epochs:
     raise InputError(
@@ -105,7 +121,7 @@ NAMES = tuple(_SCHEDULES)
 _MAX_STEPS = 10**8
 
 
-def parse(spec: str) -> tuple[str, tuple[float, ...]]:
+def parse(spec: str | Call) -> tuple[str | Call, tuple[float, ...]]:
   """Reads a schedule from a setting.
 
   Args:
@@ -120,29 +136,38 @@ def parse(spec: str) -> tuple[str, tuple[float, ...]]:
       - `one_cycle`, `one_cycle(share)`: up from 1/25 during `share` (default 0.3) of the steps,
         then down to 1/250,000.
 
+      Or a call of a function `step -> factor on the learning rate`, where steps are counted from 0
+      over all epochs, or of one that makes such a function:
+      `optax:linear_schedule(1.0, 0.0, 1000)`.
+
   Returns:
-    `(name, arguments)`, with defaults filled in; numbers of epochs are ints.
+    `(name, arguments)`, with defaults filled in; numbers of epochs are ints. `(call, ())` of a
+    call.
 
   Raises:
     InputError: for an unknown name, too few or too many arguments, or one that is out of range.
   """
+  if calls.is_importable(spec):
+    return Call.of(spec), ()
   known = {name: arguments for name, (_, arguments) in _SCHEDULES.items()}
   name, values = calls.parse("schedule", spec, known)
   return name, tuple(values.values())
 
 
-def check(spec: str, num_epochs: int):
+def check(spec: str | Call, num_epochs: int):
   """Raises InputError for a spec that `learning_rates` would refuse at this number of epochs.
 
   It computes no schedule, so JAX's devices are not started. It cannot check what depends on the
   number of steps.
   """
   name, arguments = parse(spec)
-  if name.startswith("warmup"):
+  if isinstance(name, str) and name.startswith("warmup"):
     _check_warmup(arguments[0], num_epochs)
 
 
-def learning_rates(spec: str, learning_rate: float, num_epochs: int, num_steps: int) -> np.ndarray:
+def learning_rates(
+  spec: str | Call, learning_rate: float, num_epochs: int, num_steps: int
+) -> np.ndarray:
   """Returns the learning rate of every step.
 
   Args:
@@ -163,9 +188,12 @@ def learning_rates(spec: str, learning_rate: float, num_epochs: int, num_steps: 
     raise InputError(
       f"{num_epochs:,} epochs of {num_steps:,} steps are too many: the limit is {_MAX_STEPS:,}"
     )
-  factors = _SCHEDULES[name][0](num_epochs, num_steps, *arguments)
+  if isinstance(name, Call):
+    factors = _evaluate_own(name, num_epochs * num_steps)
+  else:
+    factors = _SCHEDULES[name][0](num_epochs, num_steps, *arguments)
   with np.errstate(over="ignore", invalid="ignore"):
     rates = (learning_rate * factors).astype(np.float32).reshape(num_epochs, num_steps)
   if not np.isfinite(rates).all():
-    raise InputError(f"schedule {spec!r} leads to learning rates that are not finite")
+    raise InputError(f"schedule {str(spec)!r} leads to learning rates that are not finite")
   return rates

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl.arm import Hyperparams, Recipe
 from jaxdl.population import programs
 from jaxdl.population.chunk_result import as_float
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import Observer, Programs, Splits, TestResult
+from jaxdl.recipe import Hyperparams, Recipe
 from jaxdl.train import RUNNING, EpochMetrics, MemberState
 
 # Copies a tree of arrays to the host; returns one tree per chunk that trains in this process.
@@ -49,7 +49,7 @@ class BoundPrograms:
 
   def observe(self, members: MemberState) -> dict[str, jax.Array]:
     """Returns the observer's arrays, each `[s, a, ...]`; empty without an observer."""
-    return self.programs.observe(members.params, self.hyper, *self.splits)
+    return self.programs.observe(members.variables, self.hyper, *self.splits)
 
   def test(self, members: MemberState) -> TestResult:
     """Returns the results of all members on the test set."""
@@ -112,7 +112,8 @@ class ChunkState(NamedTuple):
       leaves = enumerate(jax.tree.leaves(members))
       arrays |= {f"{name}/{place}": np.array(leaf) for place, leaf in leaves}
     rows = [row._asdict() for row in record.rows]
-    for name, of in (("rows", rows), ("seen", record.observed)):
+    own = [row.pop("val_metrics") for row in rows]
+    for name, of in (("rows", rows), ("own", own), ("seen", record.observed)):
       arrays |= {f"{name}/{key}": np.stack([row[key] for row in of]) for key in of[0]}
     return arrays
 
@@ -144,12 +145,18 @@ def from_arrays(
   if "everyone/0" in arrays:
     shapes = bound_for(np.arange(chunk.num_seeds)).programs.state
     everyone = _put_leaves(arrays, "everyone", shapes, device)
-  fields = [arrays[f"rows/{name}"] for name in EpochMetrics._fields]
-  seen = {name.partition("/")[2]: of for name, of in arrays.items() if name.startswith("seen/")}
+  row, own, seen = (
+    {name.partition("/")[2]: of for name, of in arrays.items() if name.startswith(prefix)}
+    for prefix in ("rows/", "own/", "seen/")
+  )
+
+  def at(place, of):
+    return {name: array[place] for name, array in of.items()}
+
   record = Record(
     running=running,
-    rows=tuple(EpochMetrics(*(field[row] for field in fields)) for row in range(epoch)),
-    observed=tuple({name: of[row] for name, of in seen.items()} for row in range(epoch + 1)),
+    rows=tuple(EpochMetrics(**at(e, row), val_metrics=at(e, own)) for e in range(epoch)),
+    observed=tuple(at(e, seen) for e in range(epoch + 1)),
   )
   return ChunkState(
     epoch=epoch,

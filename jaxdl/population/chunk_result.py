@@ -5,11 +5,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax
 import jax
 import numpy as np
 
 from jaxdl import train
 from jaxdl.data.dataset import Dataset
+from jaxdl.forward import Variables
 from jaxdl.optim import metrics
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import TestResult
@@ -26,16 +28,26 @@ class ChunkResult(NamedTuple):
   best_epoch: np.ndarray  # [S, A] int
   curves: train.EpochMetrics  # [S, A, E]
   test_loss: np.ndarray  # [S, A]
-  confusion: np.ndarray  # [S, A, C, C] int, at the arm's threshold
+  metrics: dict[str, np.ndarray]  # [S, A], on the test set: the arms' own, and those of numbers
+  confusion: np.ndarray  # [S, A, C, C] int, at the arm's threshold; C is 0 if targets are numbers
   confusion_at_half: np.ndarray  # [S, A, C, C] int, at threshold 0.5
-  sum_probabilities: np.ndarray  # [A, N, C], summed over the seeds that did not diverge
+  # [A, N, C], summed over the seeds that did not diverge; of numbers, the sum of the outputs.
+  sum_probabilities: np.ndarray
   observations: dict[str, np.ndarray]  # [S, A, E + 1, ...]
-  logits: np.ndarray | None  # [S, A, N, C]
+  logits: np.ndarray | None  # [S, A, N, C]; of numbers, the outputs
+  variables: dict[str, np.ndarray] | None  # path, joined by "/" -> [S, A, ...]
   train_seconds: np.ndarray  # [S, A]
 
   def to_arrays(self) -> dict[str, np.ndarray]:
     """Returns the results as name -> array, for a file."""
-    nested = {"curves": self.curves._asdict(), "observations": self.observations}
+    curves = self.curves._asdict()
+    nested = {
+      "curves": curves,
+      "val_metrics": curves.pop("val_metrics"),
+      "metrics": self.metrics,
+      "observations": self.observations,
+      "variables": self.variables or {},
+    }
     flat = {k: v for k, v in self._asdict().items() if k not in nested and v is not None}
     return flat | {f"{k}/{name}": v for k, of in nested.items() for name, v in of.items()}
 
@@ -54,10 +66,13 @@ class ChunkResult(NamedTuple):
       else:
         parts[outer] = array
     try:
-      curves = train.EpochMetrics(**parts.pop("curves"))
+      own = parts.pop("val_metrics", {})
+      curves = train.EpochMetrics(**parts.pop("curves"), val_metrics=own)
       optional = {
+        "metrics": parts.pop("metrics", {}),
         "observations": parts.pop("observations", {}),
         "logits": parts.pop("logits", None),
+        "variables": parts.pop("variables", None),
       }
       return cls(curves=curves, **optional, **parts)
     except (KeyError, TypeError) as error:
@@ -106,6 +121,7 @@ def sum_up(
   observed: Sequence[dict[str, np.ndarray]],
   tested: TestResult,
   seconds: float,
+  variables: Variables | None = None,
 ) -> ChunkResult:
   """Returns the results of a chunk's members, without padding.
 
@@ -120,18 +136,29 @@ def sum_up(
     tested: the test results `[s, a, ...]`, on the host. A member whose results are not finite is
       marked as diverged.
     seconds: time that training and testing the chunk took.
+    variables: `[s, a, ...]`, those that results are about, on the host; None keeps none.
   """
   num_epochs, num_real = group.recipe.arm.num_epochs, group.num_real(chunk)
   state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
   # A member can diverge in its very last update, which only the test reveals.
-  finite = np.isfinite(tested.loss) & np.isfinite(tested.logits).all(axis=(-2, -1))  # [S, A]
+  axes = tuple(range(2, tested.outputs.ndim))
+  finite = np.isfinite(tested.loss) & np.isfinite(tested.outputs).all(axis=axes)  # [S, A]
   status = np.where(finite, state.status, train.DIVERGED)
-  valid = (status != train.DIVERGED)[..., None, None]
-  probabilities = metrics.probabilities(np.where(valid, tested.logits, 0)) * valid  # [S, A, N, C]
+  valid = status != train.DIVERGED  # [S, A]
+  outputs = np.where(np.expand_dims(valid, axes), tested.outputs, 0)  # [S, A, N, C]
+  targets, num_classes = dataset.test.targets, dataset.num_classes
+  own_metrics = dict(tested.metrics)
+  if num_classes:
+    means = metrics.probabilities(outputs) * np.expand_dims(valid, axes)
+  else:
+    means, own_metrics = outputs, metrics.of_numbers(outputs, targets) | own_metrics
 
   def count(predicted):  # [S, A, N] -> [S, A, C, C]
-    counts = metrics.confusion_matrix(dataset.test.targets, predicted, dataset.num_classes)
-    return np.where(valid, counts, 0)
+    if not num_classes:
+      return np.zeros((*valid.shape, 0, 0), int)
+    predicted = predicted.reshape(*valid.shape, -1)
+    counts = metrics.confusion_matrix(targets.ravel(), predicted, num_classes)
+    return np.where(valid[..., None, None], counts, 0)
 
   return ChunkResult(
     status=status,
@@ -139,13 +166,21 @@ def sum_up(
     best_epoch=state.best_epoch,
     curves=_along_epochs(rows, num_real, num_epochs),
     test_loss=tested.loss,
+    metrics=own_metrics,
     confusion=count(tested.predicted),
     confusion_at_half=count(tested.predicted_at_half),
-    sum_probabilities=probabilities.sum(axis=0),
+    sum_probabilities=means.sum(axis=0),
     observations=_along_epochs(observed, num_real, num_epochs + 1),
-    logits=tested.logits,
+    logits=tested.outputs,
+    variables=None if variables is None else _flat(variables, num_real),
     train_seconds=np.full(finite.shape, seconds / finite.size),
   )
+
+
+def _flat(variables: Variables, num_real: int) -> dict[str, np.ndarray]:
+  """Returns variables by path, without padding seeds."""
+  flat = flax.traverse_util.flatten_dict(variables.collections(), sep="/")
+  return {path: leaf[:num_real] for path, leaf in flat.items()}
 
 
 def _along_epochs(epochs: Sequence, num_real: int, length: int) -> Any:

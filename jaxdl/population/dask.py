@@ -60,6 +60,7 @@ class Job:
     environment: of the client, as `environment.describe` gives it; the workers' must be the same.
     observe: the observer; see `jaxdl.population.programs.Observer`.
     keep_logits: keep every member's logits on the test set.
+    keep_params: keep every member's variables.
     checkpoint_every: epochs between checkpoints of a chunk; None: chosen by time.
     pinned: whether all workers run on one machine and must divide its cores or GPUs among them.
   """
@@ -71,6 +72,7 @@ class Job:
   environment: tuple[tuple[str, Any], ...] = ()
   observe: Observer | None = None
   keep_logits: bool = False
+  keep_params: bool = False
   checkpoint_every: int | None = None
   pinned: bool = False
 
@@ -127,6 +129,7 @@ def _trainer(job: Job) -> tuple[Trainer, list[Group]]:
     jax.local_devices()[:1],
     observe=job.observe,
     keep_logits=job.keep_logits,
+    keep_params=job.keep_params,
     store=Store(pathlib.Path(job.folder), job.run),
     checkpoint_every=job.checkpoint_every,
     progress=Progress(quiet=True),

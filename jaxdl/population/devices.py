@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 
 from jaxdl.cpu import matmul
+from jaxdl.data.dataset import Dataset
+from jaxdl.errors import InputError
 
 # The value of `DeviceKind.kernels` for layers computed in C++.
 CPP = "cpp"
@@ -26,9 +28,30 @@ class DeviceKind(NamedTuple):
 
 def kind_of(device: jax.Device) -> DeviceKind:
   """Returns the kind of a device."""
-  memory = (device.memory_stats() or {}).get("bytes_limit")
   in_cpp = device.platform == "cpu" and matmul.why_unavailable() is None
+  memory = _memory_bytes(device)
   return DeviceKind(device.platform, device.device_kind, memory, CPP if in_cpp else "")
+
+
+def _memory_bytes(device: jax.Device) -> int | None:
+  return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def check_data_fit(dataset: Dataset, device: jax.Device):
+  """Raises InputError if a dataset is larger than a device's memory, before anything is copied.
+
+  Every device that trains holds all three splits. A CPU says nothing of its memory and is not
+  checked.
+  """
+  memory = _memory_bytes(device)
+  num_bytes = sum(split.inputs.nbytes + split.targets.nbytes for split in dataset.splits)
+  if memory is not None and num_bytes > memory:
+    count = sum(map(len, dataset.splits))
+    raise InputError(
+      f"{dataset.name} does not fit the memory of a device: {count:,} examples of "
+      f"{num_bytes // count:,} bytes are {num_bytes:,} bytes, and {device.device_kind} has "
+      f"{memory:,}; take fewer examples with num_train"
+    )
 
 
 def why_no_kernels() -> str | None:

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdl import forward
-from jaxdl.arm import Hyperparams, Recipe
 from jaxdl.batches import Examples
 from jaxdl.errors import InputError
+from jaxdl.forward import Variables
 from jaxdl.nn import layers, models
+from jaxdl.recipe import Hyperparams, Recipe
 
 # The probe: the first training images, the same ones for every member and every epoch.
 PROBE_SIZE = 256
@@ -26,7 +27,7 @@ _FLOAT32 = np.finfo(np.float32)
 
 def layer_statistics(
   recipe: Recipe,
-  params: dict,
+  variables: Variables,
   hyper: Hyperparams,
   train_set: Examples,
   validation: Examples,
@@ -39,7 +40,7 @@ def layer_statistics(
 
   Args:
     recipe: the static settings; the model must be an MLP.
-    params: the parameters of the model.
+    variables: of the model.
     hyper: the traced settings.
     train_set: the training examples; the first images are the probe.
     validation: not used.
@@ -58,7 +59,8 @@ def layer_statistics(
   """
   del validation, test_set
   if models.is_convolutional(recipe.arm.model):
-    raise InputError(f"layer statistics are for MLPs, not for model {recipe.arm.model!r}")
+    raise InputError(f"layer statistics are for MLPs, not for model {str(recipe.arm.model)!r}")
+  params = variables.params
   probe = Examples(train_set.inputs[:PROBE_SIZE], train_set.targets[:PROBE_SIZE])
   names = [f"Dense_{index}" for index in range(len(params))]
   # Added zeros have the same derivatives as the pre-activations that they are added to.
@@ -83,7 +85,7 @@ def _probe_loss(recipe, params, added, hyper, probe):
   model = forward.create_model(recipe)
   with layers.adding_to_outputs(added):
     logits, sown = model.apply(
-      {"params": params}, forward.scale(probe.inputs), mutable="intermediates"
+      {"params": params}, forward.prepare(recipe, probe.inputs), mutable="intermediates"
     )
   preactivations = sown["intermediates"][models.PREACTIVATIONS]
   return forward.mean_loss(recipe, hyper, logits, probe.targets), preactivations

@@ -28,11 +28,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxdl import train
 from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.population import chunk as chunk_lib
-from jaxdl.population import environment, local, programs
+from jaxdl.population import devices, environment, local, programs
 from jaxdl.population.chunk import BoundPrograms
 from jaxdl.population.chunk_result import ChunkResult, progress_of, sum_up
 from jaxdl.population.local import Outcome
@@ -182,7 +183,7 @@ def train_across_hosts(
   Args:
     dataset: the dataset to train on.
     store: a store in a folder that all processes see, claimed by process 0.
-    settings: `observe` and `keep_logits`, as in `jaxdl.population.train_population`.
+    settings: `observe`, `keep_logits` and `keep_params`, as in `jaxdl.population.train_population`.
     groups: the groups of the population.
     chunks: the chunks to train, in the order in which they are started.
     progress: told about every epoch, in process 0.
@@ -220,7 +221,12 @@ def create_mesh() -> Mesh:
 
 
 def put_splits(dataset: Dataset, mesh: Mesh) -> Splits:
-  """Returns a dataset's training, validation and test examples, copied to each device of a mesh."""
+  """Returns a dataset's training, validation and test examples, copied to each device of a mesh.
+
+  Raises:
+    InputError: they are larger than the memory of a device.
+  """
+  devices.check_data_fit(dataset, mesh.local_devices[0])
   train, validation, test = (
     _replicate(Examples(split.inputs, split.targets), mesh) for split in dataset.splits
   )
@@ -242,14 +248,13 @@ def compile_on_mesh(
     The programs of `chunk.compile_chunk` for D chunks at once: an array `[s, ...]` or `[a, ...]` of
     one chunk becomes `[D * s, ...]` or `[D * a, ...]`, sharded by chunk over the devices.
   """
-  layout, image_shape = group.layout, splits[0].inputs.shape[1:]
+  layout = group.layout
   functions = programs.map_functions(
     group.recipe,
     layout.kernels,
     observe,
     layout.chunk_size,
     layout.chunk_arms,
-    image_shape,
   )
   first = Chunk(group.number, 0, 0, layout.chunk_size, layout.chunk_arms)
   keys, hyper = _shard([group.arguments(first)] * len(mesh.local_devices), mesh)
@@ -283,10 +288,20 @@ def _over_devices(functions: Functions, mesh: Mesh) -> Functions:
 class _Trainer:
   """Trains rounds of chunks, one chunk on each device; devices wait only between epochs."""
 
-  def __init__(self, dataset, groups, mesh, store, progress, observe=None, keep_logits=False):
+  def __init__(
+    self,
+    dataset,
+    groups,
+    mesh,
+    store,
+    progress,
+    observe=None,
+    keep_logits=False,
+    keep_params=False,
+  ):
     self._dataset, self._groups, self._mesh = dataset, groups, mesh
     self._store, self._progress = store, progress
-    self._observe, self._keep_logits = observe, keep_logits
+    self._observe, self._keep_logits, self._keep_params = observe, keep_logits, keep_params
     self._splits = put_splits(dataset, mesh)
     self._programs: dict[int, Programs] = {}
     self.compile_seconds = 0.0
@@ -347,14 +362,17 @@ class _Trainer:
       report=report,
       between=between,
     )
-    members = state.members._replace(params={}, opt_state=(), best_params={})
-    tested = fetch((members, bound.test(state.members)))
+    members = train.without_weights(state.members)
+    variables = None
+    if self._keep_params:
+      variables = programs.reported_variables(group.recipe, state.members)
+    tested = fetch((members, bound.test(state.members), variables))
     seconds = time.perf_counter() - start
     return {
       chunk: sum_up(
-        self._dataset, group, chunk, members, record.rows, record.observed, test, seconds
+        self._dataset, group, chunk, members, record.rows, record.observed, test, seconds, kept
       )
-      for chunk, record, (members, test) in zip(own, state.records, tested, strict=True)
+      for chunk, record, (members, test, kept) in zip(own, state.records, tested, strict=True)
     }
 
   def _programs_of(self, group: Group) -> Programs:
@@ -436,7 +454,8 @@ def _identity(dataset: Dataset, groups: Sequence[Group], settings: Mapping[str, 
   for leaf in _leaves_of(dataset, groups):
     digest.update(np.ascontiguousarray(leaf).view(np.uint8).reshape(-1).data)
   plans = [(group.recipe, group.layout, group.num_seeds) for group in groups]
-  extra = settings.get("keep_logits", False), settings.get("observe") is not None
+  extra = [settings.get(name, False) for name in ("keep_logits", "keep_params")]
+  extra.append(settings.get("observe") is not None)
   return repr((digest.hexdigest(), dataset.checksum, plans, extra, environment.describe()))
 
 

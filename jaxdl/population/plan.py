@@ -13,13 +13,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import arm as arm_lib
 from jaxdl import batches
-from jaxdl.arm import Arm, Hyperparams, Recipe
+from jaxdl import recipe as recipe_lib
+from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer
-from jaxdl.population import environment, programs, tuning
+from jaxdl.population import environment, own_check, programs, tuning
 from jaxdl.population.devices import DeviceKind
+from jaxdl.recipe import Hyperparams, Recipe
 
 
 class Layout(NamedTuple):
@@ -119,12 +120,10 @@ def plan_groups(
   environment.check()
   _check(dataset, arms, chunk_size, slice_size)
   sizes = tuning.slice_sizes(slice_size, device.platform)
-  recipes = arm_lib.group_by_recipe(arms, dataset.num_classes, len(dataset.train), sizes)
+  recipes = recipe_lib.group_by_recipe(arms, recipe_lib.form_of(dataset), sizes)
   keys = functools.partial(_keys, root_seed, seeds)
   return [
-    _plan_group(
-      index, dataset, recipe, {n: arms[n] for n in names}, len(seeds), keys, chunk_size, device
-    )
+    _plan_group(index, recipe, {n: arms[n] for n in names}, len(seeds), keys, chunk_size, device)
     for index, (recipe, names) in enumerate(recipes.items())
   ]
 
@@ -160,21 +159,17 @@ def _keys(root_seed: int, seeds: Sequence[int], length: int) -> jax.Array:
   return jax.vmap(functools.partial(batches.seed_key, root_seed))(padded)
 
 
-def _plan_group(number, dataset, recipe, arms, num_seeds, keys, chunk_size, device) -> Group:
-  num_steps = -(-len(dataset.train) // recipe.arm.batch_size)
-  hyper = [arm_lib.hyperparams(arm, recipe, num_steps) for arm in arms.values()]
+def _plan_group(number, recipe, arms, num_seeds, keys, chunk_size, device) -> Group:
+  hyper = [recipe_lib.hyperparams(arm, recipe) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
-  image_shape = dataset.train.inputs.shape[1:]
   first = jax.tree.map(lambda leaf: leaf[0], hyper)
-  member = tuning.member_shapes(recipe, first, image_shape)
+  member = own_check.member_shapes(recipe, first)
   if chunk_size is None:
-    size, chunk_arms = tuning.default_chunk(
-      recipe, num_seeds, len(arms), member, first, image_shape, device
-    )
+    size, chunk_arms = tuning.default_chunk(recipe, num_seeds, len(arms), member, first, device)
   else:
     size, chunk_arms = tuning.even_size(num_seeds, chunk_size), len(arms)
   num_blocks = -(-num_seeds // size)
-  recipe = tuning.specialize(recipe, size * chunk_arms, device.platform)
+  recipe = tuning.specialize(recipe, member, size * chunk_arms, device.platform)
   return Group(
     number=number,
     recipe=recipe,
@@ -185,7 +180,7 @@ def _plan_group(number, dataset, recipe, arms, num_seeds, keys, chunk_size, devi
       num_chunks=num_blocks * -(-len(arms) // chunk_arms),
       batch_size=recipe.arm.batch_size,
       slice_size=recipe.slice_size,
-      kernels=programs.kernels(recipe, size * chunk_arms, device, member.params, image_shape),
+      kernels=programs.kernels(recipe, size * chunk_arms, device, member.params),
     ),
     hyper=hyper,
     keys=keys(size * num_blocks),

@@ -30,6 +30,7 @@ def train_population(
   progress: Progress | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
+  keep_params: bool = False,
   store: Store | None = None,
   checkpoint_every: int | None = None,
   execute: Execute | None = None,
@@ -51,6 +52,7 @@ def train_population(
     progress: told about every epoch.
     observe: records more about every member during training; see `Observer`.
     keep_logits: keep every member's logits on the test set, S * A * N * C numbers.
+    keep_params: keep every member's variables, those that results are about.
     store: where checkpoints and results of chunks are kept; what it already has is not trained
       again. None keeps nothing. With a store, a chunk that fails in every attempt is left out, and
       its seeds become the population's `missing_seeds`.
@@ -81,6 +83,7 @@ def train_population(
     settings = {
       "observe": observe,
       "keep_logits": keep_logits,
+      "keep_params": keep_params,
       "checkpoint_every": checkpoint_every,
     }
     execute = functools.partial(local.train_here, dataset, workers, store, settings)

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl import forward, train
-from jaxdl.arm import Hyperparams, Recipe
 from jaxdl.batches import Examples
 from jaxdl.cpu import step as cpu_step
 from jaxdl.data.dataset import Dataset
+from jaxdl.forward import Variables
 from jaxdl.optim import metrics
 from jaxdl.population import devices, tuning
 from jaxdl.population.devices import DeviceKind
+from jaxdl.recipe import Hyperparams, Recipe
 
 # The training, validation and test examples of a dataset.
 Splits = tuple[Examples, Examples, Examples]
@@ -25,15 +26,18 @@ class TestResult(NamedTuple):
   """The results of one member on the test set."""
 
   loss: jax.Array  # []
-  logits: jax.Array  # [N, C]
-  predicted: jax.Array  # [N] int32, at the arm's threshold
-  predicted_at_half: jax.Array  # [N] int32, at threshold 0.5
+  outputs: jax.Array  # [N, C], [N, L, C] of sequences; [N, K] if targets are numbers
+  metrics: dict[str, jax.Array]  # the means of the arm's metrics, each []
+  predicted: jax.Array | None  # [N] or [N, L] int32, at the arm's threshold; None for numbers
+  predicted_at_half: jax.Array | None  # likewise, at threshold 0.5
 
 
 # Records more about a member, at initialisation and after every epoch: a pure function
-# `(recipe, params, hyper, train, validation, test) -> {name: array}`; the last three arguments are
-# the splits.
-Observer = Callable[[Recipe, dict, Hyperparams, Examples, Examples, Examples], dict[str, jax.Array]]
+# `(recipe, variables, hyper, train, validation, test) -> {name: array}`; the last three arguments
+# are the splits.
+Observer = Callable[
+  [Recipe, Variables, Hyperparams, Examples, Examples, Examples], dict[str, jax.Array]
+]
 
 
 class Functions(NamedTuple):
@@ -42,7 +46,7 @@ class Functions(NamedTuple):
   create: Callable  # keys [s], settings [a, ...] -> state [s, a, ...]
   train_epoch: Callable  # state, keys, settings, train, validation, epoch -> state, metrics [s, a]
   test: Callable  # state, settings, test -> TestResult [s, a, ...]
-  observe: Callable | None  # params, settings, train, validation, test -> {name: [s, a, ...]}
+  observe: Callable | None  # variables, settings, train, validation, test -> {name: [s, a, ...]}
 
 
 class Programs(NamedTuple):
@@ -56,14 +60,17 @@ class Programs(NamedTuple):
 
 
 def put_splits(dataset: Dataset, device: jax.Device) -> Splits:
-  """Returns the training, validation and test examples of a dataset, on a device."""
+  """Returns the training, validation and test examples of a dataset, on a device.
+
+  Raises:
+    InputError: they are larger than its memory.
+  """
+  devices.check_data_fit(dataset, device)
   splits = (Examples(split.inputs, split.targets) for split in dataset.splits)
   return tuple(jax.device_put(split, device) for split in splits)
 
 
-def kernels(
-  recipe: Recipe, num_members: int, device: DeviceKind, params: Any, image_shape: tuple[int, ...]
-) -> str:
+def kernels(recipe: Recipe, num_members: int, device: DeviceKind, params: Any) -> str:
   """Returns which kernels a program uses besides XLA's, as in `DeviceKind.kernels`.
 
   A program on CPU that trains one member at a time uses the kernels of its device if any layer
@@ -74,10 +81,9 @@ def kernels(
     num_members: members that the program trains at a time.
     device: the kind of device that it runs on.
     params: the parameters of one member, or their shapes.
-    image_shape: `(H, W, D)`.
   """
   alone = device.platform == "cpu" and num_members == 1
-  return device.kernels if alone and cpu_step.gains(recipe, params, image_shape) else ""
+  return device.kernels if alone and cpu_step.gains(recipe, params) else ""
 
 
 @functools.lru_cache(maxsize=64)
@@ -97,9 +103,7 @@ def compile_programs(
     validation: shapes of the validation examples; may have length 0.
     test_set: shapes of the test examples.
   """
-  image_shape = train_set.inputs.shape[1:]
-  num_arms = len(hyper.patience)
-  functions = map_functions(recipe, step_kernels, observer, len(keys), num_arms, image_shape)
+  functions = map_functions(recipe, step_kernels, observer, len(keys), len(hyper.patience))
   index = jax.ShapeDtypeStruct((), jnp.int32, sharding=keys.sharding)
   return compile_functions(functions, keys, hyper, (train_set, validation, test_set), index)
 
@@ -110,7 +114,6 @@ def map_functions(
   observer: Observer | None,
   num_seeds: int,
   num_arms: int,
-  image_shape: tuple[int, int, int],
 ) -> Functions:
   """Maps the functions of one member over the seeds and arms of a chunk.
 
@@ -128,9 +131,7 @@ def map_functions(
     )
   step = cpu_step.train_step if step_kernels == devices.CPP else train.train_step
   return Functions(
-    create=population(
-      lambda key, hyper: train.create_member(recipe, key, hyper, image_shape), (None, 0), (0, None)
-    ),
+    create=population(functools.partial(train.create_member, recipe), (None, 0), (0, None)),
     train_epoch=population(
       functools.partial(train.train_epoch, recipe, step=step),
       (0, None, 0, None, None, None),
@@ -139,6 +140,16 @@ def map_functions(
     test=population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, None)),
     observe=observe,
   )
+
+
+def reported_variables(recipe: Recipe, members: Any) -> Variables:
+  """Returns the variables `[s, a, ...]` of members `[s, a, ...]` that results are about."""
+  return _reported(recipe)(members)
+
+
+@functools.lru_cache(maxsize=64)
+def _reported(recipe: Recipe) -> Callable:
+  return jax.jit(jax.vmap(jax.vmap(functools.partial(train.reported_variables, recipe))))
 
 
 def compile_functions(
@@ -172,7 +183,7 @@ def compile_functions(
     lower(functions.test, state, hyper, test_set),
   ]
   if functions.observe is not None:
-    lowered.append(lower(functions.observe, state.params, hyper, *splits))
+    lowered.append(lower(functions.observe, state.variables, hyper, *splits))
   platform = next(iter(keys.sharding.device_set)).platform
   options = [tuning.compile_options(platform)] * len(lowered)
   # Drawing weights takes milliseconds and happens once, but accounts for most of the compilation:
@@ -204,13 +215,14 @@ def _test_member(
   recipe: Recipe, state: train.MemberState, hyper: Hyperparams, test_set: Examples
 ) -> TestResult:
   """Returns the results of one member on all test examples."""
-  params = train.reported_params(recipe, state)
-  logits = forward.predict(recipe, params, test_set.inputs)  # [N, C]
+  outputs = forward.predict(recipe, train.reported_variables(recipe, state), test_set.inputs)
+  has_classes = recipe.form.num_classes > 0
   return TestResult(
-    loss=forward.mean_loss(recipe, hyper, logits, test_set.targets),
-    logits=logits,
-    predicted=metrics.predict_class(logits, hyper.threshold),
-    predicted_at_half=metrics.predict_class(logits, 0.5),
+    loss=forward.mean_loss(recipe, hyper, outputs, test_set.targets),
+    outputs=outputs,
+    metrics=forward.mean_metrics(recipe, outputs, test_set.targets),
+    predicted=metrics.predict_class(outputs, hyper.threshold) if has_classes else None,
+    predicted_at_half=metrics.predict_class(outputs, 0.5) if has_classes else None,
   )
 
 

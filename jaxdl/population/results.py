@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +25,12 @@ RATES = ("val_accuracy", *_TEST_RATES, *(f"{name}_at_half" for name in _TEST_RAT
 # The metric of `jaxdl.experiment.epochs_to`.
 EPOCHS_TO_TARGET = "epochs_to_target"
 # Metrics for which lower is better.
-_LOWER_IS_BETTER = ("train_loss", "val_loss", "test_loss", "epochs", EPOCHS_TO_TARGET)
+_LOWER_IS_BETTER = (
+  *("train_loss", "val_loss", "test_loss", "epochs", EPOCHS_TO_TARGET),
+  *("mean_squared_error", "mean_absolute_error"),
+)
+# Of targets that are numbers, in the place of `_TEST_RATES`.
+_TEST_ERRORS = ("mean_squared_error", "mean_absolute_error", "r2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,20 +42,22 @@ class Population:
   Attributes:
     seeds: `[S]`, the replications.
     arms: name -> arm, A of them, in the order in which they were given.
-    class_names: `[C]`.
-    test_labels: `[N]` int, the true classes of the test examples.
+    class_names: `[C]`; empty if targets are numbers.
+    test_targets: `[N]` int, the true classes of the test examples; `[N, L]` of sequences; `[N]` or
+      `[N, K]` float, if targets are numbers.
     status: `[S, A]` str: finished, early_stopped or diverged.
     epochs: `[S, A]` int, epochs trained; includes the epoch in which a member diverged.
     best_epoch: `[S, A]` int, the epoch with the lowest validation loss, counted from 1; 0 without
       validation.
     num_params: `[S, A]` int, parameters of a member.
-    curves: name in `CURVES` -> `[S, A, E]`, NaN after a member's last epoch.
+    curves: name in `CURVES`, and `val_NAME` of the arms' metrics -> `[S, A, E]`, NaN after a
+      member's last epoch.
     metrics: name in `metric_names(...)`, except "epochs" -> `[S, A]`, of the reported weights.
     confusion: `[S, A, C, C]` int, counts of test examples at the arm's threshold; rows are true
       classes, columns predicted ones.
     confusion_at_half: like `confusion`, at threshold 0.5; None if no model has a threshold.
     mean_probabilities: `[A, N, C]`, predicted probabilities, averaged over the seeds that did not
-      diverge.
+      diverge; of numbers, the predictions `[A, N, K]`.
     train_seconds: `[S, A]`, the time of a chunk divided by its number of members, without
       compilation. Workers train concurrently, so the sum exceeds the time that passed.
     compile_seconds: time that compiling all programs took.
@@ -64,12 +71,14 @@ class Population:
       after every epoch, for the weights at that time. They become NaN some time after a member has
       stopped, at the latest when all members of its chunk have.
     logits: arm -> `[S, N, C]` on the test set; None unless `keep_logits` was set.
+    variables: arm -> path of a variable, joined by "/" -> `[S, ...]`, those that results are about;
+      None unless `keep_params` was set.
   """
 
   seeds: tuple[int, ...]
   arms: dict[str, Arm]
   class_names: tuple[str, ...]
-  test_labels: np.ndarray
+  test_targets: np.ndarray
   status: np.ndarray
   epochs: np.ndarray
   best_epoch: np.ndarray
@@ -88,6 +97,7 @@ class Population:
   failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
   observations: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
   logits: dict[str, np.ndarray] | None = None
+  variables: dict[str, dict[str, np.ndarray]] | None = None
 
   def scores(self, metric: str) -> stats.Scores:
     """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
@@ -106,8 +116,17 @@ class Population:
       seeds=self.seeds,
       arms=tuple(self.arms),
       axes=stats.AXES,
-      higher_is_better=higher_is_better(metric),
+      higher_is_better=self.higher_is_better(metric),
     )
+
+  def higher_is_better(self, metric: str) -> bool:
+    """Returns whether a higher value of a metric is better."""
+    return higher_is_better(metric, self.arms)
+
+  @property
+  def has_classes(self) -> bool:
+    """Whether targets are classes and not numbers."""
+    return len(self.class_names) > 0
 
   def select(self, arms: Sequence[str]) -> "Population":
     """Returns a population with only the named arms, in the order in which they are named.
@@ -135,21 +154,39 @@ class Population:
       train_seconds=self.train_seconds[:, places],
       observations={n: {a: of[a] for a in arms} for n, of in self.observations.items()},
       logits=None if self.logits is None else {arm: self.logits[arm] for arm in arms},
+      variables=None if self.variables is None else {arm: self.variables[arm] for arm in arms},
     )
 
 
-def higher_is_better(metric: str) -> bool:
-  """Whether a higher value of a metric is better: not for losses and numbers of epochs."""
+def higher_is_better(metric: str, arms: Mapping[str, Arm]) -> bool:
+  """Whether a higher value of a metric is better: not for losses, errors and numbers of epochs."""
+  for name, direction, _ in (own for arm in arms.values() for own in arm.metrics):
+    if metric in (name, f"val_{name}"):
+      return direction == "max"
   return metric not in _LOWER_IS_BETTER
 
 
 def metric_names(arms: Mapping[str, Arm], dataset: Dataset) -> tuple[str, ...]:
   """Returns the metrics that a population of these arms has, in the order of its table."""
-  names = ["train_loss", "val_loss", "val_accuracy"] if len(dataset.validation) else ["train_loss"]
-  names += ["test_loss", *_TEST_RATES]
-  if _has_threshold(arms, dataset.num_classes):
+  own = _own_metrics(arms)
+  names = ["train_loss"]
+  if len(dataset.validation):
+    names += _validation_curves(dataset.num_classes > 0, arms)
+  names.append("test_loss")
+  names += _TEST_RATES if dataset.num_classes else _TEST_ERRORS
+  if _has_threshold(arms):
     names += [f"{name}_at_half" for name in _TEST_RATES]
-  return (*names, "epochs")
+  return (*names, *(name for name in own if name not in names), "epochs")
+
+
+def _own_metrics(arms: Mapping[str, Arm]) -> list[str]:
+  """Returns the names of the metrics of all arms."""
+  return list(dict.fromkeys(metric.name for arm in arms.values() for metric in arm.metrics))
+
+
+def _validation_curves(has_classes: bool, arms: Mapping[str, Arm]) -> list[str]:
+  names = ["val_loss", "val_accuracy"] if has_classes else ["val_loss"]
+  return [*names, *(f"val_{name}" for name in _own_metrics(arms))]
 
 
 class _GroupResult(NamedTuple):
@@ -179,7 +216,7 @@ def _gather(group: Group, results: Mapping[Chunk, ChunkResult]) -> _GroupResult 
     group=group,
     places=[row[0].seed + i for row in whole for i in range(group.num_real(row[0]))],
     result=joined._replace(observations=observations),
-    mean_probabilities=joined.sum_probabilities / num_valid[:, None, None],
+    mean_probabilities=(joined.sum_probabilities.T / num_valid).T,
   )
 
 
@@ -246,16 +283,25 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     jax.tree.map(lambda curve: chunk_result.pad_epochs(curve, num_epochs), r.curves)
     for r in results
   ]
+  own = _own_metrics(arms)
+  padded = [
+    curve._replace(val_metrics=_filled(own, curve.val_metrics, curve.val_loss)) for curve in padded
+  ]
   joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, places], *padded)
   curves = _rates(joined, dataset)
   diverged = status == train.DIVERGED
   confusion = join("confusion")
-  at_half = join("confusion_at_half") if _has_threshold(arms, dataset.num_classes) else None
+  at_half = join("confusion_at_half") if _has_threshold(arms) else None
   restored = np.array([arm.restore_best for arm in arms.values()])
+  names = dict.fromkeys([*_TEST_ERRORS, *own] if dataset.num_classes == 0 else own)
+  tested = [_filled(names, r.metrics, r.test_loss) for r in results]
+  validated = _validation_curves(dataset.num_classes > 0, arms) if len(dataset.validation) else []
+  reported = np.where(restored & (best_epoch > 0), best_epoch, epochs)
   values = {
-    **_curves_at(curves, np.where(restored, best_epoch, epochs), len(dataset.validation) > 0),
+    **_curves_at(curves, reported, ["train_loss", *validated]),
     "test_loss": join("test_loss"),
-    **_test_metrics(confusion, at_half),
+    **(_test_metrics(confusion, at_half) if dataset.num_classes else {}),
+    **{n: np.concatenate([of[n] for of in tested], axis=1)[:, places] for n in names},
   }
   num_params = np.array([g.group.num_params for g in groups for _ in g.group.layout.arms])[places]
   logits = None
@@ -265,7 +311,7 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     seeds=tuple(seeds),
     arms=dict(arms),
     class_names=dataset.class_names,
-    test_labels=dataset.test.targets,
+    test_targets=dataset.test.targets,
     status=np.array(train.STATUS_NAMES)[status],
     epochs=epochs,
     best_epoch=best_epoch,
@@ -283,7 +329,29 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
       for name in results[0].observations
     },
     logits=logits,
+    variables=_variables(arms, groups),
   )
+
+
+def _filled(
+  names: Iterable[str], values: Mapping[str, np.ndarray], like: np.ndarray
+) -> dict[str, np.ndarray]:
+  """Returns the values of all names; NaN, in the shape of `like`, where there are none."""
+  return {name: values.get(name, np.full(like.shape, np.nan)) for name in names}
+
+
+def _variables(
+  arms: Mapping[str, Arm], groups: list[_GroupResult]
+) -> dict[str, dict[str, np.ndarray]] | None:
+  """Returns the variables `[S, ...]` of every arm, by path; None if none were kept."""
+  found = {}
+  for group in groups:
+    kept = group.result.variables
+    if kept is None:
+      return None
+    for index, arm in enumerate(group.group.layout.arms):
+      found[arm] = {path: leaf[:, index] for path, leaf in kept.items()}
+  return {arm: found[arm] for arm in arms}
 
 
 def _observation(name: str, result: ChunkResult) -> np.ndarray:
@@ -304,8 +372,8 @@ def _per_arm(
   return {arm: found[arm] for arm in arms}
 
 
-def _has_threshold(arms: Mapping[str, Arm], num_classes: int) -> bool:
-  return any(losses.num_outputs(arm.loss, num_classes) == 1 for arm in arms.values())
+def _has_threshold(arms: Mapping[str, Arm]) -> bool:
+  return any(losses.has_threshold(arm.loss) for arm in arms.values())
 
 
 def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray]:
@@ -318,15 +386,15 @@ def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray
     curves.val_loss,
     curves.val_correct.astype(np.float64) / num_validation,
   )
-  return dict(zip(CURVES, values, strict=True))
+  own = {f"val_{name}": values for name, values in curves.val_metrics.items()}
+  return {**dict(zip(CURVES, values, strict=True)), **own}
 
 
 def _curves_at(
-  curves: dict[str, np.ndarray], epoch: np.ndarray, has_validation: bool
+  curves: dict[str, np.ndarray], epoch: np.ndarray, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
-  """Returns the values of the curves at each member's `epoch`, `[S, A]`, counted from 1."""
+  """Returns the values of some curves at each member's `epoch`, `[S, A]`, counted from 1."""
   index = np.maximum(epoch - 1, 0)[..., None]
-  names = ("train_loss", "val_loss", "val_accuracy") if has_validation else ("train_loss",)
   return {name: np.take_along_axis(curves[name], index, axis=-1)[..., 0] for name in names}
 
 

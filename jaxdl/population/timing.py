@@ -15,13 +15,15 @@ import jax
 import numpy as np
 
 from jaxdl import forward, stats, train
-from jaxdl.arm import Arm, Recipe
+from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import check_integer
+from jaxdl.forward import Variables
 from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import devices, plan, programs, tuning
 from jaxdl.population.chunk import BoundPrograms
 from jaxdl.population.programs import Splits
+from jaxdl.recipe import Recipe
 from jaxdl.store import interrupts
 
 
@@ -154,10 +156,10 @@ def time_members(
   epoch_timings, carries = take_turns(training, train_rounds)
   inference = {}
   for name, bound in bounds.items():
-    params = train.reported_params(bound.recipe, carries[name][0])
-    params = jax.tree.map(lambda leaf: leaf[0, 0], params)
+    member = jax.tree.map(lambda leaf: leaf[0, 0], carries[name][0])
+    variables = train.reported_variables(bound.recipe, member)
     start = time.perf_counter()
-    inference[name] = compile_inference(bound.recipe, params, splits[2].inputs), params
+    inference[name] = compile_inference(bound.recipe, variables, splits[2].inputs), variables
     compile_seconds[name] += time.perf_counter() - start
   # Inference is as short as a few training steps, so it needs more than one round to warm up.
   inference_timings, _ = take_turns(inference, inference_rounds, num_warm_ups=3)
@@ -217,11 +219,12 @@ def training_step(
   return step, (bound.create(), 0)
 
 
-def compile_inference(recipe: Recipe, params: dict, images: jax.Array) -> Step:
-  """Compiles a step that computes the logits of images `[N, H, W, D]`; its carry is `params`."""
-  predict = jax.jit(lambda params, images: forward.predict(recipe, params, images))
-  program = predict.lower(params, images).compile(tuning.compile_options(images.device.platform))
-  return lambda params: (params, program(params, images))
+def compile_inference(recipe: Recipe, variables: Variables, inputs: jax.Array) -> Step:
+  """Compiles a step that computes the outputs for inputs `[N, ...]`; its carry is `variables`."""
+  predict = jax.jit(lambda variables, inputs: forward.predict(recipe, variables, inputs))
+  options = tuning.compile_options(inputs.device.platform)
+  program = predict.lower(variables, inputs).compile(options)
+  return lambda variables: (variables, program(variables, inputs))
 
 
 def scores(timings: Timings, metric: str) -> stats.Scores:

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxdl import batches, train
-from jaxdl.arm import Hyperparams, Recipe
-from jaxdl.batches import Examples
+from jaxdl.batches import Examples, Slice
 from jaxdl.cpu import matmul
 from jaxdl.nn import models
 from jaxdl.population.devices import DeviceKind
+from jaxdl.recipe import Hyperparams, Recipe
 
 # On CPU, members train one by one, each on its own core, unless they are so small that most of the
 # time is XLA's overhead per operation. Measured on networks with 13 to 110 thousand parameters:
@@ -65,7 +65,9 @@ def default_slice_size(model: str, platform: str) -> int:
   return 512 if models.is_convolutional(model) else 4096
 
 
-def specialize(recipe: Recipe, num_members: int, platform: str) -> Recipe:
+def specialize(
+  recipe: Recipe, member: train.MemberState, num_members: int, platform: str
+) -> Recipe:
   """Returns the recipe adapted to the number of members that train at a time.
 
   A CNN on CPU that trains one member at a time predicts with XLA's own convolution, which is fast
@@ -74,16 +76,24 @@ def specialize(recipe: Recipe, num_members: int, platform: str) -> Recipe:
 
   Args:
     recipe: the recipe of a program.
+    member: the shapes of the state of one member.
     num_members: members that the program trains at a time.
     platform: platform of the devices.
   """
-  if platform != "cpu" or num_members > 1 or not models.is_convolutional(recipe.arm.model):
+  if platform != "cpu" or num_members > 1 or not _has_convolutions(recipe, member):
     return recipe
-  return dataclasses.replace(recipe, predict_size=32 * recipe.slice_size, native_conv=True)
+  size = recipe.predict_size if recipe.is_own else 32 * recipe.slice_size
+  return dataclasses.replace(recipe, predict_size=size, native_conv=True)
+
+
+def _has_convolutions(recipe: Recipe, member: train.MemberState) -> bool:
+  if recipe.is_own:
+    return any(leaf.ndim == 4 for leaf in jax.tree.leaves(member.params))
+  return models.is_convolutional(recipe.arm.model)
 
 
 def slice_sizes(chosen: int | None, platform: str) -> Callable[[str], int]:
-  """Returns a function from a model to its slice size, for `arm.group_by_recipe`.
+  """Returns a function from a model to its slice size, for `recipe.group_by_recipe`.
 
   Args:
     chosen: the user's slice size for every model; None: `default_slice_size`.
@@ -92,21 +102,12 @@ def slice_sizes(chosen: int | None, platform: str) -> Callable[[str], int]:
   return lambda model: chosen or default_slice_size(model, platform)
 
 
-def member_shapes(
-  recipe: Recipe, hyper: Hyperparams, image_shape: tuple[int, int, int]
-) -> train.MemberState:
-  """Returns the shapes of the state of one member, for images of shape `(H, W, D)`."""
-  key = batches.seed_key(0, 0)
-  return jax.eval_shape(lambda: train.create_member(recipe, key, hyper, image_shape))
-
-
 def default_chunk(
   recipe: Recipe,
   num_seeds: int,
   num_arms: int,
   member: train.MemberState,
   hyper: Hyperparams,
-  image_shape: tuple[int, int, int],
   device: DeviceKind,
 ) -> tuple[int, int]:
   """Returns how many members a worker trains at a time, as `(seeds, arms)`.
@@ -121,18 +122,17 @@ def default_chunk(
     num_arms: A, the arms of the program.
     member: the shapes of the state of one member.
     hyper: the settings of one arm.
-    image_shape: `(H, W, D)`.
     device: the kind of device to train on.
   """
   state_bytes = _num_bytes(member)
   if device.platform == "cpu":
-    if models.is_convolutional(recipe.arm.model) or state_bytes > _CPU_SMALL_BYTES:
+    if _has_convolutions(recipe, member) or state_bytes > _CPU_SMALL_BYTES:
       return 1, 1
     members, num_parts = min(_CPU_MAX_MEMBERS, _CPU_STATE_BYTES // state_bytes), _CPU_CHUNKS
   else:
     memory = device.memory_bytes or 8 * 2**30
     # The state, its update and its gradient, plus the activations.
-    member_bytes = 3 * state_bytes + _activation_bytes(recipe, member, hyper, image_shape)
+    member_bytes = 3 * state_bytes + _activation_bytes(recipe, member, hyper)
     members, num_parts = min(_ACCELERATOR_MAX_MEMBERS, memory // 2 // member_bytes), 1
   most = min(max(1, members // num_arms), math.ceil(num_seeds / num_parts))
   return even_size(num_seeds, most), num_arms
@@ -174,25 +174,36 @@ def _num_bytes(tree: Any) -> int:
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _activation_bytes(recipe: Recipe, member, hyper, image_shape: tuple[int, int, int]) -> int:
+def _activation_bytes(recipe: Recipe, member, hyper) -> int:
   """Returns an upper bound on the bytes that the gradient of one slice needs at a time.
 
   It is the size of all intermediate results, as if none were fused or freed.
   """
   length = min(recipe.slice_size, recipe.arm.batch_size)
+  examples, piece = example_shapes(recipe, length)
+  gradient = jax.grad(lambda params, *rest: train.slice_loss(params, *rest)[0])
+  with matmul.xla_alone():  # as on an accelerator, even if this process is on CPU
+    traced = jax.make_jaxpr(lambda *of: gradient(*of[:2], recipe, *of[2:]))(
+      *member.variables, hyper, examples, piece, jnp.float32(length)
+    )
+  return _intermediate_bytes(traced.jaxpr)
+
+
+def example_shapes(recipe: Recipe, length: int) -> tuple[Examples, Slice]:
+  """Returns the shapes of some examples, and of the slice that has all of them."""
+  form = recipe.form
   piece = jax.eval_shape(
     lambda: jax.tree.map(
       lambda x: x[0, 0], batches.epoch_slices(recipe, batches.seed_key(0, 0), 0, length)
     )
   )
   examples = Examples(
-    jax.ShapeDtypeStruct((length, *image_shape), jnp.uint8),
-    jax.ShapeDtypeStruct((length,), jnp.int32),
+    jax.ShapeDtypeStruct((length, *form.input_shape), form.input_dtype),
+    jax.ShapeDtypeStruct(
+      (length, *form.target_shape), jnp.int32 if form.num_classes else jnp.float32
+    ),
   )
-  gradient = jax.grad(lambda params, *rest: train.slice_loss(params, recipe, *rest)[0])
-  with matmul.xla_alone():  # as on an accelerator, even if this process is on CPU
-    traced = jax.make_jaxpr(gradient)(member.params, hyper, examples, piece, jnp.float32(length))
-  return _intermediate_bytes(traced.jaxpr)
+  return examples, piece
 
 
 def _intermediate_bytes(jaxpr) -> int:

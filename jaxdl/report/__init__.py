@@ -3,7 +3,7 @@
 Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
 first need not wait for them.
 
-Imports: errors, arm, batches, byhand, data, experiment, forward, nn, optim, population, stats,
+Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe, stats,
 store, train.
 """
 
@@ -12,6 +12,7 @@ from jaxdl.report.markdown import (
   RUN,
   beside_table,
   escape,
+  html_summary,
   markdown_table,
   number,
   render,
@@ -19,10 +20,11 @@ from jaxdl.report.markdown import (
   verdict_rows,
 )
 from jaxdl.report.tables import curves_table, members_table, per_class_table
-from jaxdl.report.workdir import CONFIG_FILE, Extra, Workdir, provenance
+from jaxdl.report.workdir import CONFIG_FILE, PROVENANCE_FILE, Extra, Workdir, provenance
 
 __all__ = (
   "CONFIG_FILE",
+  "PROVENANCE_FILE",
   "RUN",
   "Extra",
   "FinishedRun",
@@ -30,6 +32,7 @@ __all__ = (
   "beside_table",
   "curves_table",
   "escape",
+  "html_summary",
   "markdown_table",
   "members_table",
   "number",

@@ -61,17 +61,15 @@ def render(
 ) -> str:
   """Returns the report: question, answer, tables, pictures, then how it was made."""
   primary = next(iter(experiment.margins))
-  data = origin["dataset"]
   parts = [
     f"# {escape(experiment.question)}",
     _anyway_text(origin),
     _partial_text(population),
     f"**{escape(experiment_lib.answer(verdicts, primary, population))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
-    f"{escape(data['name'])}, classes {escape(', '.join(population.class_names))}: "
-    f"{data['num_train']:,} training, {data['num_validation']:,} validation and "
-    f"{data['num_test']:,} test images; {len(population.seeds)} seeds of each of "
-    f"{len(population.arms)} arms. {_stopping_text(population)}",
+    f"{escape(origin['dataset']['description'])}. {_classes_text(population)}"
+    f"{len(population.seeds)} seeds of each of {len(population.arms)} arms. "
+    f"{_stopping_text(population)}",
     "## Verdicts",
     _verdict_table(verdicts),
     _VERDICT_NOTE,
@@ -115,6 +113,12 @@ def _names(names: Sequence[str], before: Sequence[dict[str, Any]] = ()) -> str:
   more = f" and {len(fresh) - 20} more" if len(fresh) > 20 else ""
   what = f"chunks {', '.join(fresh[:20])}{more}" if len(fresh) > 1 else "".join(fresh[:1])
   return f"{escape(what or 'no chunk')}."
+
+
+def _classes_text(population: Population) -> str:
+  if not population.has_classes:
+    return ""
+  return f"The classes are {escape(', '.join(population.class_names))}. "
 
 
 def _partial_text(population: Population) -> str:
@@ -200,6 +204,19 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
   return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
+def html_summary(question: str, answer: str, verdicts: Sequence[stats.Verdict]) -> str:
+  """Returns a question, its answer and the verdicts as HTML, every text escaped."""
+  parts = [f"<p><b>{html.escape(one_line(question))}</b></p><p>{html.escape(one_line(answer))}</p>"]
+  if verdicts:
+    header, *rows = verdict_rows(verdicts)
+    cells = [
+      "".join(f"<{tag}>{html.escape(one_line(cell))}</{tag}>" for cell in row)
+      for tag, row in [("th", header), *(("td", row) for row in rows)]
+    ]
+    parts.append(f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>")
+  return "".join(parts)
+
+
 # Markup anywhere ($ begins a formula, ~ strikes out), at word boundaries, and at the start of a
 # line. An underscore inside a word is plain text, and names are easier to read without an escape.
 _MARKUP = r"[\\`*\[\]|$~]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|^[-+](?= )|^-(?=[ -]*-[ -]*-[ -]*$)"
@@ -242,7 +259,7 @@ _ARMS_NOTE = (
 
 def _per_class_text(population: Population) -> str:
   """Returns a table of precision, recall and F1 by class, with more than two classes."""
-  if len(population.class_names) == 2:
+  if len(population.class_names) in (0, 2):
     return ""
   rows = [["class", "arm", "precision", "recall", "F1"]]
   scores = 100 * np.stack(metrics.per_class(population.confusion))  # [3, S, A, C]
@@ -252,7 +269,7 @@ def _per_class_text(population: Population) -> str:
       rows.append([label, arm, *(_mean_and_std(values) for values in kept)])
   note = (
     "Mean over seeds ± standard deviation, in percent. Precision, recall and F1 in the tables "
-    "above are macro averages, the mean over classes; since every image has one label, the micro "
+    "above are macro averages, the mean over classes; since every example has one class, the micro "
     "average of all three is the accuracy."
   )
   return f"## Classes\n\n{markdown_table(rows)}\n\n{note}"
@@ -298,6 +315,6 @@ def _provenance_text(origin: dict[str, Any]) -> str:
     f"Python {origin['python']}, {versions}",
   ]
   return "\n".join(f"- {escape(line)}" for line in lines) + (
-    "\n\nEvery number is in `members.csv`, `curves.parquet`, `confusion.npz` and `verdicts.json`; "
-    "every setting in `config.json`."
+    "\n\nEvery number is in `members.csv`, `curves.parquet`, `confusion.npz` (of numbers, "
+    "`predictions.npz`) and `verdicts.json`; every setting in `config.json`."
   )

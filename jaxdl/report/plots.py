@@ -22,15 +22,14 @@ from jaxdl.optim import losses
 from jaxdl.population.results import RATES, Population
 from jaxdl.report import figures
 
-_UNITS = {"loss": "nats", "accuracy": "%"}
-
-
 # --- Learning curves ---
 
 
 @figures.styled
 def learning_curves(population: Population) -> Figure:
   """Draws loss and accuracy over epochs, in training and, if there is any, in validation.
+
+  If targets are numbers there is no accuracy.
 
   A thin line is one member, a thick line an arm's mean over seeds, and the band the 95% interval of
   that mean at each epoch (Student's t over seeds; no band for one seed). Mean and band are over the
@@ -49,18 +48,20 @@ def learning_curves(population: Population) -> Figure:
     A figure with rows loss and accuracy and columns training and validation; without validation,
     one row with loss and accuracy.
   """
+  units = {"loss": "nats", "accuracy": "%"} if population.has_classes else {"loss": ""}
   splits = {"train": "training"}
-  if any(np.isfinite(population.curves[f"val_{metric}"]).any() for metric in _UNITS):
+  if any(np.isfinite(population.curves[f"val_{metric}"]).any() for metric in units):
     splits["val"] = "validation"
-  figure = Figure(figsize=(figures.MAX_WIDTH, 2.75 * len(splits) + 0.4), layout="constrained")
   paired = "val" in splits
+  shape = (len(units), 2) if paired else (1, len(units))
+  figure = Figure(figsize=(figures.MAX_WIDTH, 2.75 * shape[0] + 0.4), layout="constrained")
   sharey = "row" if paired else False
-  axes = figure.subplots(len(splits), 2, squeeze=False, sharex=True, sharey=sharey)
+  axes = figure.subplots(*shape, squeeze=False, sharex=True, sharey=sharey)
   rows = axes if paired else axes.T  # [metric, split]
-  for (metric, unit), row in zip(_UNITS.items(), rows, strict=True):
+  for (metric, unit), row in zip(units.items(), rows, strict=True):
     curves = {split: _valid_curves(population, f"{split}_{metric}") for split in splits}
     limits, log = _curve_limits(population, metric, list(curves.values()))
-    row[0].set_ylabel(f"{metric} ({unit})")
+    row[0].set_ylabel(f"{metric} ({unit})" if unit else metric)
     for ax, (split, title) in zip(row, splits.items(), strict=True):
       ax.set_title(f"{title} {metric}" + (_threshold_text(population) if unit == "%" else ""))
       _set_curve_axes(ax, curves[split].shape[-1], limits, log)
@@ -82,9 +83,7 @@ def learning_curves(population: Population) -> Figure:
 def _threshold_text(population: Population) -> str:
   """Returns a text with the decision thresholds, or "" if no model has a single output."""
   thresholds = {
-    f"{arm.threshold:g}"
-    for arm in population.arms.values()
-    if losses.num_outputs(arm.loss, len(population.class_names)) == 1
+    f"{arm.threshold:g}" for arm in population.arms.values() if losses.has_threshold(arm.loss)
   }
   return f" (threshold {', '.join(sorted(thresholds))})" if thresholds else ""
 
@@ -281,9 +280,8 @@ def _confusion_layout(
 
 
 def _confusion_title(population: Population, arm: str, width: float) -> str:
-  num_classes = len(population.class_names)
   lines = [_arm_label(population, arm, width)]
-  if losses.num_outputs(population.arms[arm].loss, num_classes) == 1:
+  if losses.has_threshold(population.arms[arm].loss):
     lines.append(f"threshold {population.arms[arm].threshold:g}")
   return "\n".join(lines)
 
@@ -469,7 +467,7 @@ def worst_mistakes(
     raise unknown_name("arm", arm, population.arms)
   if num_images < 1:
     raise InputError(f"num_images must be at least 1, not {num_images}")
-  labels = population.test_labels
+  labels = population.test_targets
   if images.ndim != 4 or len(images) != len(labels) or images.shape[-1] not in (1, 3):
     raise ValueError(f"images must be [{len(labels)}, H, W, 1 or 3], not {images.shape}")
   names = [name for name in population.arms if arm in (None, name)]
@@ -496,7 +494,7 @@ def worst_mistakes(
 
 def _predict(population: Population, names: list[str]) -> _Predictions:
   """Returns the predictions of the mean over these arms and their seeds."""
-  labels = population.test_labels
+  labels = population.test_targets
   places = [list(population.arms).index(name) for name in names]
   probabilities = population.mean_probabilities[places].mean(axis=0)  # [N, C]
   num_examples, num_classes = probabilities.shape
@@ -504,7 +502,7 @@ def _predict(population: Population, names: list[str]) -> _Predictions:
   if num_classes == 2:
     # With two outputs the larger one wins, which is a threshold of one half.
     thresholds = [
-      arm.threshold if losses.num_outputs(arm.loss, num_classes) == 1 else 0.5
+      arm.threshold if losses.has_threshold(arm.loss) else 0.5
       for arm in (population.arms[name] for name in names)
     ]
     predicted = (probabilities[:, 1] > np.mean(thresholds)).astype(int)  # [N]

@@ -85,3 +85,12 @@ def confusion_arrays(population: Population) -> dict[str, np.ndarray]:
   if population.confusion_at_half is not None:
     arrays["confusion_at_half"] = population.confusion_at_half
   return arrays
+
+
+def prediction_arrays(population: Population) -> dict[str, np.ndarray]:
+  """Returns name -> array: mean predictions of numbers, `[A, N, K]`, and the targets."""
+  return {
+    "predictions": population.mean_probabilities,
+    "targets": population.test_targets,
+    "arms": np.array(list(population.arms)),
+  }

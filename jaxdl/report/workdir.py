@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import batches, forward, stats
+from jaxdl import batches, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
@@ -38,8 +38,17 @@ if TYPE_CHECKING:
   import pandas as pd
 
   from jaxdl.report.figures import Figure
+from jaxdl.recipe import Form, form_of
+from jaxdl.report import params
 from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
-from jaxdl.report.tables import confusion_arrays, curves_table, members_table, per_class_table
+from jaxdl.report.params import PARAMS
+from jaxdl.report.tables import (
+  confusion_arrays,
+  curves_table,
+  members_table,
+  per_class_table,
+  prediction_arrays,
+)
 
 CONFIG_FILE = "config.json"
 MEMBERS_FILE = "members.csv"
@@ -57,6 +66,7 @@ _REFUSE = "choose another workdir, or replace what is there with --overwrite"
 _NAMES = (
   CONFIG_FILE,
   FIGURES,
+  PARAMS,
   TABLES,
   MEMBERS_FILE,
   "per_class.csv",
@@ -177,6 +187,7 @@ class Workdir:
     device: DeviceKind,
     observe: Observer | None = None,
     keep_logits: bool = False,
+    keep_params: bool = False,
   ):
     """Says what is about to train here, before anything of it does.
 
@@ -186,6 +197,7 @@ class Workdir:
       device: what they train on.
       observe: what else is recorded, as `jaxdl.launch.run` takes it.
       keep_logits: likewise.
+      keep_params: likewise.
 
     Raises:
       InputError: the run that is there is another one.
@@ -198,6 +210,7 @@ class Workdir:
       "device_kind": device.name,
       "observe": None if observe is None else getattr(observe, "__qualname__", "unnamed"),
       "keep_logits": keep_logits,
+      "keep_params": keep_params,
       "programs": {str(group.number): _program_identity(group) for group in groups},
     }
     there = self.store.join() if self._partial else self.store.claim(identity, self._shared)
@@ -284,6 +297,8 @@ class Workdir:
     for name, _, figure in pictures:
       interrupts.check()
       figures.save(figure, stage / FIGURES / name)
+    if trained.variables is not None:
+      params.write(stage / PARAMS, trained)
     if extra.tables:
       (stage / TABLES).mkdir()
     for name, table in extra.tables.items():
@@ -295,11 +310,14 @@ class Workdir:
     _write_json(stage / PROVENANCE_FILE, origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
     members_table(trained).to_csv(stage / MEMBERS_FILE, index=False, lineterminator="\n")
-    per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
     # As bytes: the library that writes them takes no path that is not UTF-8.
     curves = curves_table(trained).to_parquet(None, index=False)
     (stage / "curves.parquet").write_bytes(curves)
-    np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+    if trained.has_classes:
+      per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
+      np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+    else:
+      np.savez(stage / "predictions.npz", **prediction_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
 
 
@@ -324,6 +342,9 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
     "dataset": {
       "name": dataset.name,
+      "description": dataset.description,
+      "class_names": list(dataset.class_names),
+      "form": _plain_form(form_of(dataset)),
       "checksum": dataset.checksum,
       "num_train": len(dataset.train),
       "num_validation": len(dataset.validation),
@@ -338,6 +359,14 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "failures": dict(trained.failures),
     "chunk_size": trained.chunks[0].chunk_size if len(trained.chunks) == 1 else None,
   }
+
+
+def _plain_form(form: Form) -> dict[str, Any]:
+  """Returns the form of the data for JSON; what preprocesses them as text."""
+  plain = form._asdict()
+  if form.preprocess is not None:
+    plain["preprocess"] = str(form.preprocess)
+  return plain
 
 
 def _version(package: str) -> str | None:
@@ -366,7 +395,7 @@ def _pictures(
   experiment: Experiment, trained: Population, dataset: Dataset
 ) -> list[tuple[str, str, "Figure"]]:
   """Returns (file name without suffix, caption, figure) of the pictures that every report has."""
-  from jaxdl.report import comparison_plots, plots
+  from jaxdl.report import comparison_plots, number_plots, plots
 
   metric = next(iter(experiment.margins))
   pictures = [
@@ -380,17 +409,16 @@ def _pictures(
       f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval.",
       plots.metric_distribution(trained, metric),
     ),
-    (
-      "confusion_matrices",
-      "Confusion matrices on the test set, counts summed over seeds.",
-      plots.confusion_matrices(trained),
-    ),
-    (
-      "worst_mistakes",
-      "The test images that all arms and seeds together are most wrong about.",
-      plots.worst_mistakes(trained, dataset.test.inputs),
-    ),
   ]
+  if trained.has_classes:
+    caption = "Confusion matrices on the test set, counts summed over seeds."
+    pictures.append(("confusion_matrices", caption, plots.confusion_matrices(trained)))
+  else:
+    caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
+    pictures.append(("predictions", caption, number_plots.predictions(trained)))
+  if trained.has_classes and _are_images(dataset.test.inputs) and dataset.test.targets.ndim == 1:
+    caption = "The test images that all arms and seeds together are most wrong about."
+    pictures.append(("worst_mistakes", caption, plots.worst_mistakes(trained, dataset.test.inputs)))
   if any(_changes_rate(arm) for arm in trained.arms.values()):
     figure = comparison_plots.learning_rates(trained)
     pictures.append(("learning_rates", "The learning rate of each epoch's first step.", figure))
@@ -402,8 +430,12 @@ def _pictures(
   return pictures
 
 
+def _are_images(inputs: np.ndarray) -> bool:
+  return inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3)
+
+
 def _changes_rate(arm: Arm) -> bool:
-  return arm.schedule.strip() != "constant" or arm.plateau_patience is not None
+  return str(arm.schedule).strip() != "constant" or arm.plateau_patience is not None
 
 
 def _augmentation_picture(
@@ -412,11 +444,10 @@ def _augmentation_picture(
   """Draws what an arm's augmentation makes of the first training images."""
   from jaxdl.report import comparison_plots
 
-  originals = dataset.train.inputs[:num_images]  # [K, H, W, D]
+  originals = dataset.train.inputs[:num_images]  # [K, H, W, D] uint8
+  pixels = originals.astype(np.float32) / 255
   keys = jax.random.split(batches.seed_key(experiment.seed, 0), (num_variants, len(originals)))
-  augmented = [
-    augment.random_affine(row, forward.scale(originals), arm.augmentation) for row in keys
-  ]
+  augmented = [augment.random_affine(row, pixels, arm.augmentation) for row in keys]
   return comparison_plots.augmented_images(originals, np.stack(augmented, axis=1))
 
 

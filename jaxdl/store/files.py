@@ -12,7 +12,7 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from jaxdl.errors import InputError
@@ -138,8 +138,15 @@ def check_replaceable(
   return list(made)
 
 
-def check_intact(folder: pathlib.Path, manifest: str = MANIFEST) -> list[str]:
+def check_intact(
+  folder: pathlib.Path, manifest: str = MANIFEST, select: Callable[[str], bool] | None = None
+) -> list[str]:
   """Checks that what `staging` put into a folder is as it was then.
+
+  Args:
+    folder: the folder.
+    manifest: as of `staging`.
+    select: of the name of a file, whether it is checked; None: all are.
 
   Returns:
     The names of the files that the folder's manifest lists; no other file came by `staging`.
@@ -149,9 +156,11 @@ def check_intact(folder: pathlib.Path, manifest: str = MANIFEST) -> list[str]:
       the file.
   """
   if not os.path.lexists(folder / manifest):
-    raise InputError(f"{str(folder)!r} has no results: there is no {manifest}")
+    raise InputError(f"{str(folder)!r} holds no finished run: there is no {manifest}")
   made = _read_manifest(folder / manifest)
   for name, known in made.items():
+    if select is not None and not select(name):
+      continue
     with naming(folder / name, "read"):
       if not _is_as_made(folder / name, known):
         raise InputError(f"{str(folder / name)!r} is missing, or has changed since it was made")

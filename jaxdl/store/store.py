@@ -46,8 +46,8 @@ _OVERWRITTEN = {"overwritten": True}
 # All files that a run makes, and those that it leaves when it is killed while it writes.
 _NAME = r"g\d+-s\d+x\d+-a\d+x\d+"
 _MADE = re.compile(
-  rf"(run|continued)\.json|(chunks/{_NAME}\.npz)|(split/{_NAME})|(locks/{_NAME}(\.lease)?)|"
-  rf"(failures/{_NAME}\.txt)|(checkpoints/{_NAME}/\d+/.+)"
+  rf"(run|continued)\.json|dataset\.npz|(chunks/{_NAME}\.npz)|(split/{_NAME})|"
+  rf"(locks/{_NAME}(\.lease)?)|(failures/{_NAME}\.txt)|(checkpoints/{_NAME}/\d+/.+)"
 )
 _LITTER = re.compile(
   rf"(\w+/)?\.[^/]+\.[0-9a-f]{{32}}\.tmp|checkpoints/{_NAME}/(\.\d+|\d+\.orbax[^/]*)(/.+)?"

@@ -14,15 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import check_gradients
-from jaxdl import arm as arm_lib
 from jaxdl import batches, train
+from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.byhand import backprop, gradient_check
+from jaxdl.forward import Variables
 from jaxdl.nn import models
 from jaxdl.optim import losses, optimizers
 
@@ -138,7 +139,8 @@ def test_label_smoothing_in_a_whole_model(loss):
       images.reshape(3, 6) @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"][None]
     )
     logits = hidden @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"][None]
-    return losses.select((loss,), jnp.int32(0), smoothing)(logits, labels).mean()
+    chosen = losses.select([losses.Kind(loss)], 0, jnp.zeros(0), smoothing)
+    return chosen(logits, labels).mean()
 
   with jax.enable_x64(True):
     value, expected = jax.jit(jax.value_and_grad(mean_loss))(params, jnp.asarray(0.3))
@@ -170,7 +172,7 @@ def test_one_step_of_training_is_the_step_by_hand():
   """`train_step` itself, in float32: scaled images, dropout, two slices, a padded example."""
   arm = Arm(model="mlp", loss="hinge", optimizer="momentum", dropout_rate=0.3, batch_size=5,
             num_epochs=1, activation="tanh", kernel_initializer="random_normal")  # fmt: skip
-  (recipe,) = arm_lib.group_by_recipe({"arm": arm}, 3, 5, lambda _: 3)
+  (recipe,) = recipe_lib.group_by_recipe({"arm": arm}, form(3, 5, (4, 3, 1)), lambda _: 3)
   rng = np.random.default_rng(0)
   examples = batches.Examples(
     jnp.array(rng.integers(0, 256, (5, 4, 3, 1)), jnp.uint8), jnp.array([0, 2, 1, 1, 0])
@@ -185,9 +187,10 @@ def test_one_step_of_training_is_the_step_by_hand():
     lambda leaf: leaf[0], batches.epoch_slices(recipe, batches.seed_key(0, 0), jnp.int32(0), 5)
   )
   velocity = optimizers.create("momentum", 0.0).init(start)
-  hyper = arm_lib.hyperparams(arm, recipe, 1)
+  hyper = recipe_lib.hyperparams(arm, recipe)
   run = jax.jit(functools.partial(train.train_step, recipe))
-  (after, _), (loss_sum, _) = run(hyper, examples, (start, velocity), slices, 0.1)
+  carry = Variables(start, {}), velocity
+  (after, _), (loss_sum, _) = run(hyper, examples, carry, slices, 0.1)
 
   kept = np.asarray(slices.weights).ravel() > 0
   order = np.asarray(slices.indices).ravel()[kept]
@@ -198,7 +201,9 @@ def test_one_step_of_training_is_the_step_by_hand():
   )
   expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, found.params)
   assert float(loss_sum) / 5 == pytest.approx(found.loss, rel=1e-5)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after, expected)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), after.params, expected
+  )
 
 
 # Numbers by hand.

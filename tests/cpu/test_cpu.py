@@ -15,22 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import epoch_scratch, member
+from conftest import epoch_scratch, form, member
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxdl import arm as arm_lib
 from jaxdl import batches, report, train
+from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.byhand import backprop, gradient_check
 from jaxdl.cpu import matmul, step
 from jaxdl.data.dataset import Split
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
+from jaxdl.forward import Variables
 from jaxdl.nn import models
 from jaxdl.optim import optimizers
 from jaxdl.population import dask as dask_lib
-from jaxdl.population import devices, plan, tuning
+from jaxdl.population import devices, own_check, plan
 from jaxdl.population.devices import DeviceKind
 
 needs_it = pytest.mark.skipif(
@@ -331,10 +332,9 @@ def test_a_product_under_vmap_is_xlas():
 )
 def test_which_kernels_are_left_in_factors(digits, settings, slice_size, expected):
   arm = Arm(**{"loss": "categorical_cross_entropy", "batch_size": 32, **settings})
-  recipe, _, hyper, train_set, _ = member(arm, digits, slice_size)
-  shape = train_set.inputs.shape[1:]
-  params = tuning.member_shapes(recipe, hyper, shape).params
-  assert step.layers_in_factors(recipe, params, shape) == tuple((name,) for name in expected)
+  recipe, _, hyper, *_ = member(arm, digits, slice_size)
+  params = own_check.member_shapes(recipe, hyper).params
+  assert step.layers_in_factors(recipe, params) == tuple((name,) for name in expected)
 
 
 class _Block(nn.Module):
@@ -363,7 +363,7 @@ def test_a_model_with_nested_modules_plans_and_trains(digits, monkeypatch):
   recipe, *_, train_set, _ = member(arm, digits)
   shape = train_set.inputs.shape[1:]
   params = _Nested().init(jax.random.key(0), jnp.zeros((1, *shape)))["params"]
-  assert step.layers_in_factors(recipe, params, shape) == (("_Block_0", "Dense_0"),)
+  assert step.layers_in_factors(recipe, params) == (("_Block_0", "Dense_0"),)
   for device in (CPU, CPU_WITH_IT, DeviceKind("gpu", "a GPU", 2**33)):
     (group,) = plan.plan_groups(digits, {"a": arm}, range(2), 0, device)
     assert group.layout.kernels == device.kernels
@@ -378,8 +378,7 @@ def _run(arm, dataset, in_cpp, slice_size=512):
   """Trains one member; returns its state, its curves and the names of the C++ that it calls."""
   recipe, key, hyper, *splits = member(arm, dataset, slice_size)
   chosen = step.train_step if in_cpp else train.train_step
-  image_shape = dataset.train.inputs.shape[1:]
-  start = jax.jit(lambda *of: train.create_member(recipe, *of, image_shape))(key, hyper)
+  start = jax.jit(functools.partial(train.create_member, recipe))(key, hyper)
 
   def run(state, key, hyper, train_set, validation):
     return jax.lax.scan(
@@ -469,7 +468,7 @@ def test_one_step_of_training_is_the_step_by_hand():
   """`train_step` with factors: gradients derived by hand, and Adam's first step, rate * sign."""
   arm = Arm(model="mlp", loss="hinge", optimizer="adam", dropout_rate=0.3, batch_size=5,
             num_epochs=1, activation="tanh", kernel_initializer="random_normal")  # fmt: skip
-  (recipe,) = arm_lib.group_by_recipe({"arm": arm}, 3, 5, lambda _: 5)
+  (recipe,) = recipe_lib.group_by_recipe({"arm": arm}, form(3, 5, (4, 3, 1)), lambda _: 5)
   rng = np.random.default_rng(0)
   examples = batches.Examples(
     jnp.array(rng.integers(0, 256, (5, 4, 3, 1)), jnp.uint8), jnp.array([0, 2, 1, 1, 0])
@@ -482,10 +481,12 @@ def test_one_step_of_training_is_the_step_by_hand():
   slices = jax.tree.map(
     lambda leaf: leaf[0], batches.epoch_slices(recipe, batches.seed_key(0, 0), jnp.int32(0), 5)
   )
-  hyper = arm_lib.hyperparams(arm, recipe, 1)
+  hyper = recipe_lib.hyperparams(arm, recipe)
   state = optimizers.create("adam", 0.0).init(start)
   run = jax.jit(functools.partial(step.train_step, recipe))
-  (after, (state,)), _ = run(hyper, examples, (start, state), slices, 0.01)
+  carry = Variables(start, {}), state
+  (after, (state,)), _ = run(hyper, examples, carry, slices, 0.01)
+  after = after.params
 
   order = np.asarray(slices.indices).ravel()
   mask = gradient_check.dropout_mask(slices.dropout_keys.ravel(), 64, 0.3)

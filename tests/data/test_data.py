@@ -1,5 +1,6 @@
 """Datasets: what is loaded, what is refused, and that damage never passes for data."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import io
@@ -168,7 +169,7 @@ def assert_tiny(dataset):
 
 
 def assert_form(dataset):
-  """Asserts what types.Dataset promises."""
+  """Asserts what `load` promises of images."""
   for split in (dataset.train, dataset.validation, dataset.test):
     assert (split.inputs.dtype, split.targets.dtype) == (np.uint8, np.int32)
     assert split.inputs.flags.c_contiguous
@@ -353,16 +354,21 @@ def test_config(tiny):
   ("name", "message"),
   [
     ("", "must be NAME"),
-    ("../tiny", "must be NAME"),
+    ("../tiny", r"^there is no folder \.\./tiny and no /"),
     ("tiny/../tiny", "must be NAME"),
     ("tiny/..", "must be NAME"),
-    ("/tiny", "must be NAME"),
+    ("/tiny", "^there is no folder /tiny$"),
     ("tiny\n", "must be NAME"),
     ("a/b/c", "must be NAME"),
     (None, "must be NAME"),
     (3, "must be NAME"),
-    ("digits/large", "neither configs nor versions"),
-    ("digits:1.0.0", "neither configs nor versions"),
+    ("digits/large", "no configs, versions or parts"),
+    ("digits:1.0.0", "no configs, versions or parts"),
+    ("digits[:10%]", "versions or parts"),
+    ("mnist[:10", "must be NAME"),
+    ("mnist[10]", "must be NAME"),
+    ("mnist[:1.5%]", "must be NAME"),
+    ("mnist[:101%]", "must be NAME"),
     ("mnits", "did you mean 'mnist'"),
     ("MNIST", "did you mean 'mnist'"),
     ("fashion-mnist", "did you mean 'fashion_mnist'"),
@@ -412,8 +418,8 @@ REFUSED = {
                    .reverse(), "not an image but ClassLabel"),
   "label is no class": ("dataset_info.json", lambda c: c["supervisedKeys"]["tuple"]["items"][1]
                         .update(featureKey="image"), "not a class but Image"),
-  "no test": ("dataset_info.json", lambda c: c["splits"][1].update(name="validation"),
-              "no split test; its splits: train, validation"),
+  "no train": ("dataset_info.json", lambda c: c["splits"][0].update(name="validation"),
+               "no split train; its splits: test, validation"),
   "tfrecord": ("dataset_info.json", lambda c: c.update(fileFormat="tfrecord"),
                "'tfrecord' and not as array_record"),
   "empty split": ("dataset_info.json", lambda c: c["splits"][1].update(shardLengths=[]),
@@ -427,6 +433,78 @@ def test_refused_datasets(tiny, case):
   edit_json(tiny.folder / file, edit)
   with pytest.raises(InputError, match=message):
     load(tiny)
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+  """Two datasets in three shards: one with a split `validation`, one without a split `test`."""
+  root = tmp_path_factory.mktemp("zoo")
+  splits = {"train": TRAIN, "validation": random_split(7, seed=3), "test": TEST}
+  write_tiny(root / "with_validation" / "1.0.0", splits, num_shards=3)
+  write_tiny(root / "without_test" / "1.0.0", {"train": TRAIN}, num_shards=3)
+  return root
+
+
+def test_a_datasets_own_validation_split_is_used(zoo, tmp_path):
+  expected = random_split(7, seed=3)
+  for _ in range(2):  # From the record files, then from the cache.
+    dataset = data.load("with_validation", zoo, tmp_path)
+    assert_tiny(dataset)
+    np.testing.assert_array_equal(dataset.validation.inputs, expected.inputs)
+    np.testing.assert_array_equal(dataset.validation.targets, expected.targets)
+    assert dataset.description == (
+      "with_validation: 40 images of 5 x 4 x 1, 3 classes (12 to 15 each); "
+      "training 23, validation 7, test 10"
+    )
+  assert dataset.checksum != data.load("without_test", zoo, tmp_path).checksum
+
+
+def test_a_dataset_without_a_test_split_gets_one(zoo, tmp_path):
+  first, again = (data.load("without_test", zoo, tmp_path) for _ in range(2))
+  assert (len(first.train), len(first.test)) == (18, 5)
+  assert first.description == again.description
+  assert "the test set is a share of 0.2, drawn by class with seed 0" in first.description
+  assert first.checksum == again.checksum
+  rows = [split.inputs.reshape(len(split), -1) for split in (first.train, first.test)]
+  found = np.concatenate(rows)
+  expected = TRAIN.inputs.reshape(23, -1)
+  np.testing.assert_array_equal(found[np.lexsort(found.T)], expected[np.lexsort(expected.T)])
+
+
+@pytest.mark.parametrize(
+  ("part", "expected"),
+  [
+    ("[:5]", slice(0, 5)),
+    ("[5:20]", slice(5, 20)),
+    ("[20:]", slice(20, 23)),
+    ("[-4:]", slice(19, 23)),
+    ("[:-20]", slice(0, 3)),
+    ("[:10%]", slice(0, 2)),  # 2.3
+    ("[11%:50%]", slice(3, 12)),  # 2.53 and 11.5, rounded to even as TFDS does
+    ("[-50%:]", slice(11, 23)),
+    ("[:100%]", slice(0, 23)),
+  ],
+)
+def test_a_part_of_the_training_split(tiny, part, expected, monkeypatch):
+  read = []
+  records = tfds._records
+  monkeypatch.setattr(
+    tfds, "_records", lambda source, wanted: read.append(len(wanted)) or records(source, wanted)
+  )
+  for version in ("", ":1.0.0"):
+    dataset = data.load(f"tiny{version}{part}", tiny.root, tiny.cache)
+    np.testing.assert_array_equal(dataset.train.inputs, TRAIN.inputs[expected])
+    np.testing.assert_array_equal(dataset.train.targets, TRAIN.targets[expected])
+    np.testing.assert_array_equal(dataset.test.inputs, TEST.inputs)
+    assert dataset.name == f"tiny{part}"
+  assert sum(read) == len(TRAIN.inputs[expected]) + len(TEST)  # and only once
+  assert_tiny(load(tiny))
+
+
+@pytest.mark.parametrize("part", ["[5:5]", "[7:3]", "[:24]", "[:0]", "[:1%]", "[-24:]"])
+def test_parts_that_are_refused(tiny, part):
+  with pytest.raises(InputError, match=r"^\[.*\] of 23 examples is from .* at least one example"):
+    data.load(f"tiny{part}", tiny.root, tiny.cache)
 
 
 # ----------------------------------------------------------------------------------------------
@@ -615,8 +693,8 @@ def test_cache_is_used(tiny, monkeypatch):
 def test_cache_is_a_plain_npz_without_pickle(tiny):
   load(tiny)
   with np.load(cache_file(tiny), allow_pickle=False) as arrays:
-    np.testing.assert_array_equal(arrays["train_images"], TRAIN.inputs)
-    np.testing.assert_array_equal(arrays["test_labels"], TEST.targets)
+    np.testing.assert_array_equal(arrays["train_inputs"], TRAIN.inputs)
+    np.testing.assert_array_equal(arrays["test_targets"], TEST.targets)
 
 
 def test_cache_follows_the_source(tiny, warnings_logged):
@@ -676,14 +754,14 @@ DAMAGE = {
   "npy": lambda file: np.save(file.open("wb"), TRAIN.inputs),
   "pickle": lambda file: np.save(file.open("wb"), np.array([{}]), allow_pickle=True),
   "no arrays": lambda file: np.savez(file),
-  "missing array": lambda file: resave(file, lambda arrays: arrays.pop("test_labels")),
+  "missing array": lambda file: resave(file, lambda arrays: arrays.pop("test_targets")),
   "wrong type": lambda file: resave(
-    file, lambda arrays: arrays.update(train_labels=arrays["train_labels"].astype(np.int64))
+    file, lambda arrays: arrays.update(train_targets=arrays["train_targets"].astype(np.int64))
   ),
   "wrong shape": lambda file: resave(
-    file, lambda arrays: arrays.update(train_images=arrays["train_images"][..., 0])
+    file, lambda arrays: arrays.update(train_inputs=arrays["train_inputs"][:-1])
   ),
-  "wrong label": lambda file: resave(file, lambda arrays: arrays["train_labels"].sort()),
+  "wrong label": lambda file: resave(file, lambda arrays: arrays["train_targets"].sort()),
   "wrong description": lambda file: resave(file, lambda arrays: arrays["meta"].sort()),
 }
 
@@ -956,6 +1034,53 @@ def test_split_validation_by_hand(num_examples, fraction, num_train):
   assert (len(split.train), len(split.validation)) == (num_train, num_examples - num_train)
 
 
+@given(
+  st.lists(st.integers(0, 4), min_size=2, max_size=200),
+  st.floats(0.01, 0.99),
+  st.sampled_from(["shuffled", "stratified"]),
+)
+def test_random_validation_sets(labels, fraction, how):
+  """The parts are as large as from the end, in order, and always have the same examples."""
+  dataset = make_dataset(labels, class_names="abcde")
+  num_train = math.floor(len(labels) * (1.0 - fraction))
+  if num_train in (0, len(labels)):
+    return
+  split = data.split_validation(dataset, fraction, how)
+  parts = positions(split.train), positions(split.validation)
+  assert len(parts[0]) == num_train
+  assert sorted(parts[0] + parts[1]) == list(range(len(labels)))
+  assert parts == (sorted(parts[0]), sorted(parts[1]))
+  again = data.split_validation(dataset, fraction, how)
+  assert positions(again.validation) == parts[1]
+  assert f"validation set {how} with seed 0" in split.description
+  if how == "stratified":
+    share = (len(labels) - num_train) / len(labels)
+    counts = np.bincount(labels)
+    np.testing.assert_array_less(
+      abs(np.bincount(split.validation.targets, minlength=len(counts)) - share * counts), 1
+    )
+
+
+def test_which_examples_are_drawn_does_not_change():
+  dataset = make_dataset([1] * 3 + [0] * 9)
+  assert positions(data.split_validation(dataset, 0.25, "shuffled").validation) == [2, 3, 11]
+  dataset = make_dataset([0] * 8 + [1] * 4)
+  split = data.split_validation(dataset, 0.5, "stratified")
+  assert positions(split.validation) == [1, 2, 3, 6, 8, 11]
+
+
+def test_ways_to_split():
+  dataset = make_dataset([0, 1, 2, 0])
+  with pytest.raises(InputError, match="did you mean 'stratified'"):
+    data.split_validation(dataset, 0.5, "stratify")
+  numbers = dataclasses.replace(dataset, class_names=())
+  with pytest.raises(InputError, match=r"cannot be stratified.*use 'shuffled'"):
+    data.split_validation(numbers, 0.5, "stratified")
+  assert len(data.split_validation(numbers, 0.5, "shuffled").validation) == 2
+  with pytest.raises(InputError, match="do not have one class each"):
+    data.select_classes(numbers, (0, 1))
+
+
 @given(st.integers(1, 300), st.floats(0, 1, exclude_max=True))
 def test_split_validation_takes_the_end(num_examples, fraction):
   dataset = make_dataset(np.arange(num_examples) % 3)
@@ -979,11 +1104,13 @@ def test_split_validation_refuses_fractions(fraction):
     data.split_validation(make_dataset([0, 1, 2]), fraction)
 
 
-def test_split_validation_only_once():
+def test_a_validation_set_that_is_there_is_kept(caplog):
   split = data.split_validation(make_dataset([0, 1, 2, 0]), 0.5)
-  with pytest.raises(InputError, match="already has"):
-    data.split_validation(split, 0.5)
-  assert data.split_validation(split, 0) is split
+  with caplog.at_level(logging.WARNING, "jaxdl"):
+    assert data.split_validation(split, 0) is split
+    assert caplog.text == ""
+    assert data.split_validation(split, 0.5) is split
+  assert "made has a validation set of 2 examples" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, form
 
 from experiments import compare_batch_sizes as script
-from jaxdl import arm as arm_lib
 from jaxdl import batches, population, train
 from jaxdl import experiment as experiment_lib
+from jaxdl import recipe as recipe_lib
 from jaxdl.errors import InputError
 from jaxdl.population.timing import MemberTimings, Timings
 from ml_collections_configs import compare_batch_sizes as configs
@@ -22,18 +22,16 @@ from ml_collections_configs import compare_batch_sizes as configs
 def test_sizes_of_the_coursework_s_setting():
   """Steps of an epoch of 60,000 images, and parameters, arm by arm."""
   experiment = script.create_experiment(configs.get_config())
-  groups = arm_lib.group_by_recipe(experiment.arms, 10, 60_000, lambda *_: 4096)
+  groups = recipe_lib.group_by_recipe(experiment.arms, form(10, 60_000), lambda *_: 4096)
   steps, epochs = {}, {}
   for recipe, (name,) in groups.items():
     slices = jax.eval_shape(
       lambda recipe=recipe: batches.epoch_slices(recipe, jax.random.key(0), 0, 60_000)
     )
     steps[name], epochs[name] = len(slices.indices), recipe.arm.num_epochs
-    hyper = arm_lib.hyperparams(experiment.arms[name], recipe, steps[name])
+    hyper = recipe_lib.hyperparams(experiment.arms[name], recipe)
     member = jax.eval_shape(
-      lambda recipe=recipe, hyper=hyper: train.create_member(
-        recipe, batches.seed_key(0, 0), hyper, (28, 28, 1)
-      )
+      lambda recipe=recipe, hyper=hyper: train.create_member(recipe, batches.seed_key(0, 0), hyper)
     )
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(member.params)) == 109_386
   assert steps == {"batch": 1, "stochastic": 60_000, "mini_batch": 1_875, "batch_equal_time": 1}

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import flagsaver
-from conftest import DEFAULT_FLAGS
+from conftest import DEFAULT_FLAGS, form
 
 from experiments import command_line, compare_strategies
-from jaxdl import arm as arm_lib
+from jaxdl import recipe as recipe_lib
 from jaxdl import stats
 from jaxdl.errors import InputError
 from jaxdl.population.population import train_population
@@ -85,7 +85,7 @@ def test_every_arm_is_the_base_with_one_change(variant):
 
 def test_what_is_traced_shares_one_program():
   arms = compare_strategies.create_experiment(configs.get_config()).arms
-  groups = list(arm_lib.group_by_recipe(arms, 10, 4_500, lambda model: 64).values())
+  groups = list(recipe_lib.group_by_recipe(arms, form(10, 4_500), lambda model: 64).values())
   shared = ["base", "step_decay", "cosine", "reduce_on_plateau", "warmup", "one_cycle", "l2"]
   alone = [["early_stopping"], ["dropout"], ["augmentation"], ["cnn"]]
   assert groups[0] == [*shared, "label_smoothing"]

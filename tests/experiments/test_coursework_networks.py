@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import flagsaver
-from conftest import DEFAULT_FLAGS
+from conftest import DEFAULT_FLAGS, form
 
 from experiments import command_line
-from jaxdl import arm as arm_lib
 from jaxdl import experiment as experiment_lib
+from jaxdl import recipe as recipe_lib
 from jaxdl.batches import seed_key
 from jaxdl.errors import InputError
 from jaxdl.nn import models
@@ -62,10 +62,10 @@ def test_smoke_run(name, tmp_path, monkeypatch):
 
 
 def _num_params(arm, image_shape):
-  groups = arm_lib.group_by_recipe({"arm": arm}, 10, 1000, lambda *_: 64)
+  groups = recipe_lib.group_by_recipe({"arm": arm}, form(10, 1000, image_shape), lambda *_: 64)
   (recipe,) = groups
-  hyper = arm_lib.hyperparams(arm, recipe, 1)
-  member = jax.eval_shape(lambda: create_member(recipe, seed_key(0, 0), hyper, image_shape))
+  hyper = recipe_lib.hyperparams(arm, recipe)
+  member = jax.eval_shape(lambda: create_member(recipe, seed_key(0, 0), hyper))
   return sum(leaf.size for leaf in jax.tree.leaves(member.params))
 
 
@@ -97,10 +97,10 @@ def test_the_mlp_is_the_coursework_s(tfds_dir):
   dataset = experiment_lib.load_dataset(experiment, tfds_dir)
   assert dataset.train.inputs.shape == (45_000, 32, 32, 3)
   assert dataset.class_names[0] == "airplane"
-  groups = arm_lib.group_by_recipe(experiment.arms, 10, 45_000, lambda *_: 64)
+  groups = recipe_lib.group_by_recipe(experiment.arms, form(10, 45_000), lambda *_: 64)
   recipe = next(recipe for recipe, names in groups.items() if "coursework" in names)
   assert "constant_rate" in groups[recipe]  # schedules share a program
-  rates = arm_lib.hyperparams(arm, recipe, 704).learning_rate  # 704 steps of 64
+  rates = recipe_lib.hyperparams(arm, recipe).learning_rate  # 704 steps of 64
   np.testing.assert_allclose(rates[::10, 0], 0.001 * 0.5 ** np.arange(5), rtol=1e-6)
   assert (rates == rates[:, :1]).all()
   assert (rates[9] == rates[0]).all()
@@ -114,7 +114,7 @@ def test_the_mlp_is_the_coursework_s(tfds_dir):
 
 def test_losses_are_arms_of_one_program():
   experiment = _experiment("compare_losses", "notebook")
-  groups = arm_lib.group_by_recipe(experiment.arms, 10, 1000, lambda *_: 64)
+  groups = recipe_lib.group_by_recipe(experiment.arms, form(10, 1000), lambda *_: 64)
   assert len(groups) == 1
   assert list(experiment.arms) == [
     *("categorical_cross_entropy", "mean_squared_error"),

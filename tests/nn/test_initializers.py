@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -98,10 +99,10 @@ def test_uniform_family_shares_its_draws():
 @pytest.mark.parametrize("name", initializers.NAMES)
 def test_traced_choice_draws_what_the_name_draws(name):
   names = [n for n in initializers.NAMES if n != "orthogonal"] + ["orthogonal"]
-  value = initializers.parse(name, min_ndim=2)[1]
+  values = jnp.array([*initializers.parse(name, min_ndim=2)[1].values(), 0.0])
   select = jax.jit(lambda i, v: initializers.select(names, i, v)(_KEY, (6, 4)))
   np.testing.assert_allclose(
-    select(names.index(name), value), initializers.draw(name, _KEY, (6, 4)), rtol=1e-6
+    select(names.index(name), values), initializers.draw(name, _KEY, (6, 4)), rtol=1e-6
   )
 
 

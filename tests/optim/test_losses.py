@@ -61,6 +61,8 @@ def test_means_agree_with_scikit_learn():
 )
 def test_gradients_agree_with_finite_differences(name, num_outputs):
   labels = jnp.array([0, 1, 1, 0, 1])
+  if name in ("huber", "mean_absolute_error"):
+    labels = jnp.array(_RNG.normal(size=(5, num_outputs)))
   logits = _RNG.normal(size=(5, num_outputs))
   with jax.enable_x64(True):
     check_grads(
@@ -71,6 +73,13 @@ def test_gradients_agree_with_finite_differences(name, num_outputs):
 def test_number_of_outputs():
   assert losses.num_outputs("binary_cross_entropy", 2) == 1
   assert losses.num_outputs("categorical_cross_entropy", 2) == 2
+  assert losses.num_outputs("mean_squared_error", 2) == 2
+  assert losses.num_outputs("mean_squared_error", 0) == 1
+  assert losses.num_outputs("huber(2)", 0, (3,)) == 3
+  with pytest.raises(InputError, match="is for classes, but the targets are numbers; choose one"):
+    losses.num_outputs("hinge", 0)
+  with pytest.raises(InputError, match="is for numbers, but the targets are classes"):
+    losses.num_outputs("huber", 3)
   with pytest.raises(InputError, match="tells 2 classes apart, the dataset has 10"):
     losses.num_outputs("binary_cross_entropy", 10)
 
@@ -141,14 +150,22 @@ def test_label_smoothing_is_the_cross_entropy_of_smoothed_targets(row, label, sm
     assert (loss(logits, jnp.array([bit]), 0.0) == plain).all()
 
 
-_MANY = tuple(name for name in losses.NAMES if name != "binary_cross_entropy")
+_MANY = tuple(
+  name
+  for name in losses.NAMES
+  if name not in ("binary_cross_entropy", "huber", "mean_absolute_error")
+)
+
+
+def _select(names, index, smoothing):
+  return losses.select([losses.Kind(name) for name in names], index, jnp.zeros(0), smoothing)
 
 
 def _gradients(names, indices, smoothing, logits, labels):
   """Gradients of the chosen losses, `[N, B, C]`, as a population takes them: inside the vmap."""
 
   def gradient(index, smoothing):
-    return jax.grad(lambda z: losses.select(names, index, smoothing)(z, labels).sum())(logits)
+    return jax.grad(lambda z: _select(names, index, smoothing)(z, labels).sum())(logits)
 
   axes = (0, None if smoothing is None else 0)
   return jax.jit(jax.vmap(gradient, axes))(indices, smoothing)
@@ -164,7 +181,7 @@ def test_selected_losses_are_the_losses_themselves(smooth):
   assert jnp.isfinite(found).all()
   for i, name in enumerate(_MANY):
     extra = (smoothing[i],) if smooth and name in losses.SMOOTHABLE else ()
-    value = losses.select(_MANY, indices[i], smoothing[i] if smooth else None)(logits, labels)
+    value = _select(_MANY, indices[i], smoothing[i] if smooth else None)(logits, labels)
     np.testing.assert_allclose(value, losses.get(name)(logits, labels, *extra), rtol=1e-6)
     direct = jax.grad(lambda z, n=name, e=extra: losses.get(n)(z, labels, *e).sum())(logits)
     np.testing.assert_allclose(found[i], direct, rtol=1e-5, atol=1e-7)
@@ -190,13 +207,12 @@ def test_no_gradient_leaks_from_a_loss_not_taken():
 
 def test_a_single_loss_is_compiled_without_a_switch():
   def text(smoothing):
-    loss = losses.select(("hinge",), jnp.int32(0), smoothing)
+    loss = _select(("hinge",), jnp.int32(0), smoothing)
     return str(jax.make_jaxpr(loss)(jnp.array(_LOGITS), jnp.array(_LABELS)))
 
-  assert losses.select(("hinge",), jnp.int32(0), jnp.float32(0.1)) is losses.hinge
   assert "cond" not in text(None)
   plain = jax.make_jaxpr(losses.categorical_cross_entropy)(jnp.array(_LOGITS), jnp.array(_LABELS))
-  chosen = losses.select(("categorical_cross_entropy",), jnp.int32(0), None)
+  chosen = _select(("categorical_cross_entropy",), jnp.int32(0), None)
   assert str(jax.make_jaxpr(chosen)(jnp.array(_LOGITS), jnp.array(_LABELS))) == str(plain)
   with pytest.raises(InputError, match="did you mean 'hinge'"):
-    losses.select(("hing",), jnp.int32(0), None)
+    _select(("hing",), jnp.int32(0), None)

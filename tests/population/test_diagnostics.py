@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import form
 
-from jaxdl import arm as arm_lib
 from jaxdl import batches, train
+from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.byhand import backprop
 from jaxdl.errors import InputError
+from jaxdl.forward import Variables
 from jaxdl.population import diagnostics
 from jaxdl.population.population import train_population
 
@@ -33,17 +35,19 @@ _NONE = batches.Examples(_IMAGES[:0], _LABELS[:0])
 
 def _member(arm):
   """Returns the recipe, the initial parameters and the traced settings of an arm."""
-  (recipe,) = arm_lib.group_by_recipe({"a": arm}, 3, len(_LABELS), lambda *_: 4096)
-  hyper = arm_lib.hyperparams(arm, recipe, 10)
+  (recipe,) = recipe_lib.group_by_recipe(
+    {"a": arm}, form(3, len(_LABELS), _IMAGES.shape[1:]), lambda *_: 4096
+  )
+  hyper = recipe_lib.hyperparams(arm, recipe)
   key = batches.seed_key(0, 1)
-  return recipe, train.create_member(recipe, key, hyper, _IMAGES.shape[1:]).params, hyper
+  return recipe, train.create_member(recipe, key, hyper).params, hyper
 
 
 def _statistics(arm, change=lambda params: params):
   recipe, params, hyper = _member(arm)
   params = change(params)
   observed = jax.jit(diagnostics.layer_statistics, static_argnums=0)(
-    recipe, params, hyper, _TRAIN, _NONE, _NONE
+    recipe, Variables(params, {}), hyper, _TRAIN, _NONE, _NONE
   )
   float64 = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
   return jax.tree.map(np.asarray, observed), float64
@@ -142,7 +146,7 @@ def test_convolutions_are_refused():
   recipe, params, hyper = _member(_ARM)
   recipe = dataclasses.replace(recipe, arm=recipe.arm.replace(model="cnn_binary"))
   with pytest.raises(InputError, match="not for model 'cnn_binary'"):
-    diagnostics.layer_statistics(recipe, params, hyper, _TRAIN, _NONE, _NONE)
+    diagnostics.layer_statistics(recipe, Variables(params, {}), hyper, _TRAIN, _NONE, _NONE)
 
 
 def test_as_an_observer(blobs):

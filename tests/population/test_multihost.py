@@ -78,8 +78,8 @@ from jaxdl.population.devices import DeviceKind
 from jaxdl.population.progress import Progress
 from jaxdl.store.store import Store
 
-def observe(recipe, params, hyper, train, validation, test):
-  return {"first": params["Dense_0"]["bias"][:2]}
+def observe(recipe, variables, hyper, train, validation, test):
+  return {"first": variables.params["Dense_0"]["bias"][:2]}
 
 def execute(function, *arguments):
   progress = Progress()

@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import member
+from conftest import form, member
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdl import arm as arm_lib
 from jaxdl import batches, forward, population, train
+from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Split
 from jaxdl.errors import InputError
 from jaxdl.optim import losses, metrics
-from jaxdl.population import programs, progress, tuning
+from jaxdl.population import own_check, programs, progress, tuning
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.population import train_population
 from jaxdl.population.progress import Progress
@@ -82,12 +82,12 @@ def test_same_arguments_give_the_same_bits(blobs, three_arms, trained):
 
 def test_member_alone_equals_its_slice(blobs, three_arms, trained):
   """The whole run of one member as one function, without vmap, against every member."""
-  (recipe,) = arm_lib.group_by_recipe(three_arms, 3, len(blobs.train), lambda *_: 4096)
+  (recipe,) = recipe_lib.group_by_recipe(three_arms, recipe_lib.form_of(blobs), lambda *_: 4096)
   run = jax.jit(functools.partial(train.train_member, recipe))
   *_, train_set, validation = member(next(iter(three_arms.values())), blobs)
   for s, seed in enumerate(trained.seeds):
     for a, arm in enumerate(three_arms.values()):
-      hyper = arm_lib.hyperparams(arm, recipe, 4)
+      hyper = recipe_lib.hyperparams(arm, recipe)
       state, curves = run(batches.seed_key(3, seed), hyper, train_set, validation)
       assert state.num_epochs == trained.epochs[s, a]
       assert state.best_epoch == trained.best_epoch[s, a]
@@ -96,7 +96,7 @@ def test_member_alone_equals_its_slice(blobs, three_arms, trained):
       np.testing.assert_allclose(
         curves.val_loss[:num_epochs], trained.curves["val_loss"][s, a], rtol=2e-3
       )
-      logits = forward.predict(recipe, state.params, jnp.array(blobs.test.inputs))
+      logits = forward.predict(recipe, state.variables, jnp.array(blobs.test.inputs))
       loss = losses.categorical_cross_entropy(logits, jnp.array(blobs.test.targets)).mean()
       assert float(loss) == pytest.approx(trained.metrics["test_loss"][s, a], rel=2e-3)
       confusion = metrics.confusion_matrix(
@@ -372,14 +372,13 @@ def test_chunks_cover_the_seeds_and_are_as_equal_as_may_be(num_seeds, most):
 
 def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
   arms = {"a": Arm()}
-  (recipe,) = arm_lib.group_by_recipe(arms, 2, 218, lambda *_: 512)
-  hyper = arm_lib.hyperparams(arms["a"], recipe, 1)
-  shape = (28, 28, 1)
-  state = tuning.member_shapes(recipe, hyper, shape)
+  (recipe,) = recipe_lib.group_by_recipe(arms, form(2, 218), lambda *_: 512)
+  hyper = recipe_lib.hyperparams(arms["a"], recipe)
+  state = own_check.member_shapes(recipe, hyper)
 
   def default(num_arms, gibibytes):
     device = DeviceKind("gpu", "a GPU", gibibytes * 2**30)
-    return tuning.default_chunk(recipe, 10_000, num_arms, state, hyper, shape, device)
+    return tuning.default_chunk(recipe, 10_000, num_arms, state, hyper, device)
 
   (small, _), (large, _) = (default(1, gibibytes) for gibibytes in (6, 60))
   assert 1 <= small < large
@@ -392,12 +391,12 @@ def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
   ("model", "expected"), [("mlp(16)", (4, 2)), ("mlp(64,64)", (1, 1)), ("cnn_binary", (1, 1))]
 )
 def test_on_cpu_only_small_members_train_together(model, expected):
-  arm, shape = Arm(model=model), (28, 28, 1)
-  (recipe,) = arm_lib.group_by_recipe({"a": arm}, 2, 218, lambda *_: 512)
-  hyper = arm_lib.hyperparams(arm, recipe, 1)
-  state = tuning.member_shapes(recipe, hyper, shape)
+  arm = Arm(model=model)
+  (recipe,) = recipe_lib.group_by_recipe({"a": arm}, form(2, 218), lambda *_: 512)
+  hyper = recipe_lib.hyperparams(arm, recipe)
+  state = own_check.member_shapes(recipe, hyper)
   cpu = DeviceKind("cpu", "a CPU", None)
-  assert tuning.default_chunk(recipe, 40, 2, state, hyper, shape, cpu) == expected
+  assert tuning.default_chunk(recipe, 40, 2, state, hyper, cpu) == expected
 
 
 @pytest.mark.parametrize(
@@ -502,10 +501,10 @@ def test_what_is_traced_shares_a_program(blobs, mlp_arm):
   assert len(np.unique(losses)) == len(arms) - 1  # a plateau of one epoch has not come yet
 
 
-def _observe(recipe, params, hyper, train_set, validation, test):
+def _observe(recipe, variables, hyper, train_set, validation, test):
   del recipe, hyper
   sizes = jnp.array([len(split.targets) for split in (train_set, validation, test)])
-  return {"bias": params["Dense_0"]["bias"], "sizes": sizes}
+  return {"bias": variables.params["Dense_0"]["bias"], "sizes": sizes}
 
 
 def test_observations_start_before_the_first_epoch(blobs, mlp_arm):

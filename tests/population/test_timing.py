@@ -101,14 +101,16 @@ def test_what_is_timed_is_the_training_and_nothing_is_compiled_meanwhile(blobs, 
   recipe, *arguments = member(arm, blobs)
   expected, curves = jax.jit(functools.partial(train.train_member, recipe))(*arguments)
   np.testing.assert_allclose(np.ravel(losses), curves.train_loss, rtol=1e-5)
-  params = jax.tree.map(lambda leaf: leaf[0, 0], carry[0].params)
-  for ours, theirs in zip(*map(jax.tree.leaves, (params, expected.params)), strict=True):
+  variables = jax.tree.map(lambda leaf: leaf[0, 0], carry[0].variables)
+  for ours, theirs in zip(*map(jax.tree.leaves, (variables, expected.variables)), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
-  predict = timing.compile_inference(recipe, params, splits[2].inputs)
-  kept, logits = predict(params)
-  assert kept is params
-  np.testing.assert_allclose(logits, forward.predict(recipe, params, splits[2].inputs), rtol=1e-4)
+  predict = timing.compile_inference(recipe, variables, splits[2].inputs)
+  kept, logits = predict(variables)
+  assert kept is variables
+  np.testing.assert_allclose(
+    logits, forward.predict(recipe, variables, splits[2].inputs), rtol=1e-4
+  )
   # The listener was live: a new program is noticed.
   on[0] = True
   jax.jit(lambda x: x * 2.71828)(np.ones(7, np.float32))

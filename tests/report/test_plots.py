@@ -21,12 +21,12 @@ def with_probabilities(class_1, labels, thresholds=(0.5,), loss="binary_cross_en
     num_seeds=1, num_arms=len(class_1), num_examples=len(labels), thresholds=thresholds, loss=loss
   )
   object.__setattr__(base, "mean_probabilities", np.stack([1 - class_1, class_1], axis=-1))
-  object.__setattr__(base, "test_labels", labels)
+  object.__setattr__(base, "test_targets", labels)
   return base
 
 
 def make_images(population, height=4, width=4, channels=1):
-  shape = (len(population.test_labels), height, width, channels)
+  shape = (len(population.test_targets), height, width, channels)
   return np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
 
 
@@ -321,7 +321,7 @@ def test_order_is_that_of_a_sort_by_hand():
   population = make_population(num_arms=3, num_classes=5, num_examples=200)
   probabilities = population.mean_probabilities[1]
   ranked = []
-  for index, label in enumerate(population.test_labels):
+  for index, label in enumerate(population.test_targets):
     predicted = max(range(5), key=lambda c: probabilities[index, c])
     ranked.append((predicted == label, probabilities[index, label], label, predicted, index))
   ranked.sort()
