@@ -566,7 +566,7 @@ def _wanted(name):
 
 def _members(experiment):
   rows = [
-    [seed, name, "finished", min(2, arm.num_epochs), 0.5 + 0.01 * place + 0.001 * seed, 2.0]
+    [seed, name, "finished", min(2, arm.num_epochs), 0.3 + 0.01 * place + 0.001 * seed, 2.0]
     for seed in range(experiment.num_seeds)
     for place, (name, arm) in enumerate(experiment.arms.items())
   ]

@@ -29,8 +29,12 @@ class FinishedRun(NamedTuple):
   provenance: Mapping[str, Any]
 
 
-def read_run(path: pathlib.Path) -> FinishedRun:
+def read_run(path: pathlib.Path, kind: type[Experiment] = Experiment) -> FinishedRun:
   """Reads the results of a finished run.
+
+  Args:
+    path: its folder.
+    kind: the class of its experiment, which may have more settings.
 
   Raises:
     InputError: the folder has no results; a file is missing or has changed since the run wrote it;
@@ -50,7 +54,7 @@ def read_run(path: pathlib.Path) -> FinishedRun:
       for name in names
       if pathlib.PurePath(name).match(f"{TABLES}/*.csv")
     }
-    experiment = Experiment.from_json(config)
+    experiment = kind.from_json(config)
     _check_members(experiment, members)
   except InputError as error:
     raise InputError(f"the run in {str(path)!r} cannot be used: {error}") from error
