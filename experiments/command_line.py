@@ -50,6 +50,12 @@ _PARTIAL = flags.DEFINE_bool(
 _SAVE_PARAMS = flags.DEFINE_bool(
   "save_params", True, "Keep the parameters of every member in the workdir."
 )
+_UNTIL_DECIDED = flags.DEFINE_bool(
+  "until_decided",
+  False,
+  "Train seeds only until the question is decided, at most config.num_seeds; continues a run that "
+  "was planned with fewer.",
+)
 _CHECKPOINT_EVERY = flags.DEFINE_integer(
   "checkpoint_every",
   0,
@@ -196,6 +202,7 @@ def run_experiment(script: Script, experiment: Experiment):
     overwrite=OVERWRITE.value,
     resume_anyway=_RESUME_ANYWAY.value,
     partial=_PARTIAL.value,
+    until_decided=_UNTIL_DECIDED.value,
     executor=_EXECUTOR.value,
     scheduler=_SCHEDULER.value,
     scheduler_file=_SCHEDULER_FILE.value,
@@ -352,6 +359,8 @@ def _multihost_mistake() -> str | None:
     return f"--coordinator must be HOST:PORT, not {_COORDINATOR.value!r}"
   if _PROCESS_ID.value >= _NUM_PROCESSES.value:
     return f"--process_id must be less than --num_processes={_NUM_PROCESSES.value}"
+  if _UNTIL_DECIDED.value:
+    return "--until_decided is for --executor=local and --executor=dask"
   if _PARTIAL.value:
     return "--partial trains nothing, so it needs no --executor=multihost"
   if _CHECKPOINT_EVERY.value:

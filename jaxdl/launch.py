@@ -158,6 +158,7 @@ def run(
   overwrite: bool = False,
   resume_anyway: bool = False,
   partial: bool = False,
+  until_decided: bool = False,
   executor: str = "local",
   scheduler: str | None = None,
   scheduler_file: str | None = None,
@@ -179,6 +180,9 @@ def run(
     overwrite: start anew, and replace any run in the workdir.
     resume_anyway: continue the run in the workdir although versions, devices or statistics differ.
     partial: train nothing; report what is trained so far, in the subfolder `partial`.
+    until_decided: train seeds only until the question is decided, at most `experiment.num_seeds`;
+      see `Experiment.until_decided`. A run in the workdir that was planned with fewer seeds is
+      continued; see `Experiment.continued_from`.
     executor: what trains, one of `EXECUTORS`: "local" (this process), "dask" (Dask
       workers), "array" (this process and others that are called alike, with another `place`) or
       "multihost" (several processes; each calls `jaxdl.population.hosts.join` first, then process 0
@@ -201,18 +205,23 @@ def run(
   """
   if executor not in EXECUTORS:
     raise InputError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
-  _check_arms(experiment, executor)
   if executor == "array":
     _check_place(place, overwrite)
+  _check_arms(experiment, executor)
   kept: dict[str, Any] = {
     "observe": observe,
     "keep_logits": keep_logits,
     "keep_params": keep_params,
   }
   options = {**kept, "checkpoint_every": checkpoint_every}
+  workdir = os.path.expanduser(workdir)
+  if until_decided:
+    there = None if overwrite else report.continued_from(workdir, experiment)
+    experiment = dataclasses.replace(experiment, until_decided=True, continued_from=there)
+  _check_looks(experiment, executor, choose is not None)
   with (
     report.Workdir(
-      os.path.expanduser(workdir),
+      workdir,
       experiment,
       overwrite=overwrite,
       resume_anyway=resume_anyway,
@@ -284,6 +293,18 @@ def _source(
     file = str(store.folder.absolute() / _DATASET_FILE)
     data_lib.save(whole, file)
   return experiment_lib.Source(experiment.dumps(), _absolute(data_dir), dataset.checksum, file)
+
+
+def _check_looks(experiment: Experiment, executor: str, chooses: bool):
+  if experiment.looks is None:
+    return
+  if executor in ("array", "multihost"):
+    raise InputError(f"until_decided is for the executors local and dask, not for {executor}")
+  if chooses:
+    raise InputError(
+      "until_decided compares all arms; this experiment chooses some of them after all seeds are "
+      "trained"
+    )
 
 
 def follow(

@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import flax
@@ -43,17 +43,19 @@ class OpenedRun:
     provenance: where it comes from: versions, device, data, times.
   """
 
-  def __init__(self, workdir: str | os.PathLike):
-    """Opens the run in a folder.
-
-    Raises:
-      InputError: the folder holds no finished run, or a file has changed since the run wrote it.
-    """
+  def __init__(self, workdir: str | os.PathLike, arms: Mapping[str, Arm] | None = None):
+    """Opens the run in a folder; see `open_run`."""
     self.workdir = pathlib.Path(workdir).expanduser()
     # Parameters may be large; they are checked when they are read.
     self._check_intact(lambda name: not name.startswith(f"{params.PARAMS}/"))
     self._kept: dict[str, tuple[tuple[int, ...], dict[str, np.ndarray]]] = {}
     self.experiment = Experiment.from_json(self._read_json(CONFIG_FILE))
+    self._arms = {**self.experiment.arms, **(arms or {})}
+    for name, arm in (arms or {}).items():
+      if name not in self.experiment.arms:
+        raise unknown_name("arm", name, self.experiment.arms)
+      if arm.to_json() != self.experiment.arms[name].to_json():
+        raise InputError(f"arm {name!r} is not the one that was trained")
     self.provenance = self._read_json(PROVENANCE_FILE)
     try:
       data = self.provenance["dataset"]
@@ -161,9 +163,9 @@ class OpenedRun:
     return _program(recipe)
 
   def _arm(self, name: str) -> Arm:
-    if name not in self.experiment.arms:
-      raise unknown_name("arm", name, self.experiment.arms)
-    return self.experiment.arms[name]
+    if name not in self._arms:
+      raise unknown_name("arm", name, self._arms)
+    return self._arms[name]
 
   def _leaves(self, arm: str) -> tuple[tuple[int, ...], dict[str, np.ndarray]]:
     self._arm(arm)
@@ -200,13 +202,18 @@ class OpenedRun:
       raise InputError(f"cannot read {str(file)!r}: {error}") from error
 
 
-def open_run(workdir: str | os.PathLike) -> OpenedRun:
+def open_run(workdir: str | os.PathLike, arms: Mapping[str, Arm] | None = None) -> OpenedRun:
   """Opens a finished run: its config, tables, parameters and predictions.
 
+  Args:
+    workdir: its folder.
+    arms: name -> arm as it was trained; only needed for predictions of arms whose model has no
+      importable name.
+
   Raises:
-    InputError: the folder holds no finished run.
+    InputError: the folder holds no finished run, or an arm is another one than was trained.
   """
-  return OpenedRun(workdir)
+  return OpenedRun(workdir, arms)
 
 
 @functools.lru_cache(maxsize=32)

@@ -65,6 +65,7 @@ DEFAULT_FLAGS = {
   "resume_anyway": "false",
   "partial": "false",
   "save_params": "true",
+  "until_decided": "false",
   "checkpoint_every": "0",
   "executor": "local",
   "scheduler": "",

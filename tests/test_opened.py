@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import flax.linen as nn
 import jax
 import numpy as np
 import own_parts
@@ -129,6 +130,28 @@ def test_images_from_files(run, blobs, tmp_path, capsys):
   assert predict.main([*command[:2], f"--inputs={tmp_path / 'no.png'}"]) == 2
   assert capsys.readouterr().err.startswith("error: cannot read the image")
   assert predict.main(command[:2]) == 2
+
+
+def test_models_without_a_name_are_given_again(blobs, tmp_path):
+  def model(scale):
+    class Local(nn.Module):
+      num_outputs: int
+
+      @nn.compact
+      def __call__(self, x):
+        return nn.Dense(self.num_outputs)(scale * x.reshape(len(x), -1))
+
+    return Local
+
+  arm = Arm(model=model(2.0), loss="hinge", num_epochs=1, dropout_rate=0.0, patience=None)
+  options = {"seeds": 1, "margins": {"test_accuracy": 0.1}, "workdir": tmp_path}
+  jaxdl.compare(blobs, {"a": arm}, **options)
+  images = blobs.test.inputs
+  with pytest.raises(InputError, match="has no importable name"):
+    jaxdl.open_run(tmp_path).predict(images, "a")
+  assert jaxdl.open_run(tmp_path, {"a": arm}).predict(images, "a").shape == (30, 3)
+  with pytest.raises(InputError, match="arm 'a' is not the one that was trained"):
+    jaxdl.open_run(tmp_path, {"a": arm.replace(loss="mean_squared_error")})
 
 
 def test_numbers_are_predicted_too(tmp_path):

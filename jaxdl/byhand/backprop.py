@@ -317,21 +317,62 @@ def categorical_cross_entropy_backward(cache: Any, dloss: np.ndarray) -> Gradien
   return dloss[:, None] * (softmax(z)[0] - y), {}
 
 
-def mean_squared_error(p: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Any]:
-  """Returns `1/C sum_c (p[b, c] - 1[c = label[b]])^2`, `[B]`, of probabilities.
+def mean_squared_error(y: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, Any]:
+  """Returns `1/K sum_k (y[b, k] - t[b, k])^2`, `[B]`.
 
   Args:
-    p: probabilities `[B, C]`.
-    labels: `[B]`, 0 to C - 1.
+    y: outputs `[B, K]`; of classes the probabilities `[B, C]`.
+    targets: t `[B, K]`; of classes 1 for the label and 0 elsewhere, see `one_hot`.
   """
-  error = p - one_hot(labels, p.shape[1])  # [B, C]
+  error = y - targets  # [B, K]
   return (error**2).mean(axis=1), error
 
 
 def mean_squared_error_backward(cache: Any, dloss: np.ndarray) -> Gradients:
-  """Mean squared error, from `dloss [B]`: dp[b, c] = dloss[b] 2/C (p[b, c] - 1[c = label[b]])."""
+  """Mean squared error, from `dloss [B]`: dy[b, k] = dloss[b] 2/K (y[b, k] - t[b, k])."""
   error = cache
   return dloss[:, None] * 2 * error / error.shape[1], {}
+
+
+def mean_absolute_error(y: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, Any]:
+  """Returns `1/K sum_k |y[b, k] - t[b, k]|`, `[B]`, of outputs y and targets t, both `[B, K]`."""
+  error = y - targets  # [B, K]
+  return np.abs(error).mean(axis=1), error
+
+
+def mean_absolute_error_backward(cache: Any, dloss: np.ndarray) -> Gradients:
+  """Mean absolute error, from `dloss [B]`; at the kink y = t the derivative is 0.
+
+  dy[b, k] = dloss[b] / K if y[b, k] > t[b, k], -dloss[b] / K if y[b, k] < t[b, k]      [B, K]
+  """
+  error = cache
+  return dloss[:, None] * np.sign(error) / error.shape[1], {}
+
+
+def huber(y: np.ndarray, targets: np.ndarray, delta: float = 1.0) -> tuple[np.ndarray, Any]:
+  """Returns Huber's loss (1964), `[B]`: the mean over k of h(e), e = y[b, k] - t[b, k].
+
+  h(e) = e^2 / 2 if |e| <= delta, else delta (|e| - delta / 2)
+
+  Args:
+    y: outputs `[B, K]`.
+    targets: t `[B, K]`.
+    delta: where the parabola ends, > 0.
+  """
+  error = y - targets  # [B, K]
+  size = np.abs(error)
+  near, far = error**2 / 2, delta * (size - delta / 2)
+  return np.where(size <= delta, near, far).mean(axis=1), (error, delta)
+
+
+def huber_backward(cache: Any, dloss: np.ndarray) -> Gradients:
+  """Huber's loss, from `dloss [B]`. The slopes e and +-delta meet, so there is no kink.
+
+  dy[b, k] = dloss[b] / K max(-delta, min(e, delta)), e = y[b, k] - t[b, k]      [B, K]
+  """
+  error, delta = cache
+  slope = np.maximum(-delta, np.minimum(error, delta))  # [B, K]
+  return dloss[:, None] * slope / error.shape[1], {}
 
 
 def hinge(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, Any]:
@@ -376,6 +417,8 @@ RULES = (
   "binary_cross_entropy",
   "categorical_cross_entropy",
   "mean_squared_error",
+  "mean_absolute_error",
+  "huber",
   "hinge",
 )
 
@@ -456,7 +499,7 @@ MODELS: dict[str, Callable[[Mapping, str, list[Layer]], list[Layer]]] = {
   "mlp": _mlp_layers,
 }
 ACTIVATIONS = ("gelu", "leaky_relu", "relu", "sigmoid", "tanh")
-# Loss of logits -> the rules that make it up.
+# Loss of logits, for classes -> the rules that make it up.
 LOSSES = {
   "binary_cross_entropy": ("binary_cross_entropy",),
   "categorical_cross_entropy": ("categorical_cross_entropy",),
@@ -464,6 +507,8 @@ LOSSES = {
   "mean_squared_error": ("softmax", "mean_squared_error"),
   "softmax_hinge": ("softmax", "hinge"),
 }
+# Losses of numbers; each is a rule.
+LOSSES_OF_NUMBERS = ("huber", "mean_absolute_error", "mean_squared_error")
 SMOOTHABLE = ("binary_cross_entropy", "categorical_cross_entropy")
 
 
@@ -473,34 +518,38 @@ def loss_and_gradients(
   loss: str,
   params: Mapping[str, Mapping[str, np.ndarray]],
   images: np.ndarray,
-  labels: np.ndarray,
+  targets: np.ndarray,
   mask: np.ndarray | None = None,
   dropout_rate: float = 0.0,
   label_smoothing: float = 0.0,
+  delta: float = 1.0,
 ) -> Pass:
   """Returns the mean loss of a batch and its gradients, by the chain rule, last layer first.
 
   Args:
     model: one of `MODELS`.
     activation: one of `ACTIVATIONS`.
-    loss: one of `LOSSES`.
+    loss: one of `LOSSES`, or of `LOSSES_OF_NUMBERS` if the targets are floats.
     params: of the model, float64, as its `init` lays them out.
     images: `[B, H, W, D]` float64.
-    labels: `[B]`.
+    targets: labels `[B]`, or numbers `[B, K]` float64.
     mask: `[B, D]` of the dropout before the last layer, true where a value is kept; None for no
       dropout.
     dropout_rate: of that dropout.
     label_smoothing: of the losses that are `SMOOTHABLE`; the others ignore it.
+    delta: of `huber`.
 
   Raises:
     NoDerivationError: if the model, activation or loss is not known here.
   """
-  check_derived(model, activation, loss)
+  of_numbers = targets.dtype.kind == "f"
+  check_derived(model, activation, loss, of_numbers)
   dropout_layer = [] if mask is None else [Layer("dropout", (mask, dropout_rate))]
   layers = MODELS[model](params, activation, dropout_layer)
-  *before, last = LOSSES[loss]
-  target = (labels, label_smoothing) if loss in SMOOTHABLE else (labels,)
-  layers += [*map(Layer, before), Layer(last, target)]
+  if of_numbers:
+    layers.append(Layer(loss, (targets, delta) if loss == "huber" else (targets,)))
+  else:
+    layers += _loss_of_classes(loss, targets, len(layers[-1].arguments[0]["bias"]), label_smoothing)
 
   x, caches = images, []
   for layer in layers:
@@ -517,12 +566,25 @@ def loss_and_gradients(
   return Pass(float(per_example.mean()), dx, gradients)
 
 
-def check_derived(model: str, activation: str, loss: str):
+def _loss_of_classes(
+  loss: str, labels: np.ndarray, num_outputs: int, label_smoothing: float
+) -> list[Layer]:
+  """Returns the links from the logits `[B, num_outputs]` to the loss of labels `[B]`."""
+  *before, last = LOSSES[loss]
+  arguments: tuple = (labels,)
+  if loss in SMOOTHABLE:
+    arguments = (labels, label_smoothing)
+  elif last == "mean_squared_error":
+    arguments = (one_hot(labels, num_outputs),)
+  return [*map(Layer, before), Layer(last, arguments)]
+
+
+def check_derived(model: str, activation: str, loss: str, of_numbers: bool = False):
   """Raises NoDerivationError if a model, activation or loss is not known here."""
   known = {
     "model": (model, MODELS),
     "activation": (activation, ACTIVATIONS),
-    "loss": (loss, LOSSES),
+    "loss": (loss, LOSSES_OF_NUMBERS if of_numbers else LOSSES),
   }
   for what, (name, names) in known.items():
     if name not in names:

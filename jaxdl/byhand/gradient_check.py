@@ -8,6 +8,7 @@ Compiling takes nearly all of the time, so the models are not compiled as a whol
 operations, and one that was compiled for one model, loss and activation serves the others.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -29,9 +30,10 @@ TOLERANCE = 1e-10
 
 # After the convolutions, sides of 15, 7 and 9 are odd: poolings drop something.
 _IMAGES = (4, 17, 11, 2)  # [B, H, W, D]
-_NUM_CLASSES = 5
+_NUM_CLASSES = 5  # and as many numbers per example, which compiles the least
 _DROPOUT_RATE = 0.3
 _LABEL_SMOOTHING = 0.1
+_DELTA = 0.7  # of Huber's loss
 _NUM_STEPS = 5
 
 Leaves = dict[str, np.ndarray]
@@ -60,10 +62,27 @@ class Row(NamedTuple):
     return self.error <= TOLERANCE
 
 
+class Loss(NamedTuple):
+  """A loss, and what its targets are."""
+
+  name: str
+  of_numbers: bool
+
+  def __str__(self) -> str:
+    return f"{self.name} of numbers" if self.of_numbers else self.name
+
+
+def known_losses() -> list[Loss]:
+  """Returns every loss of the project, once for each kind of targets that it takes."""
+  numbers = [Loss(name, True) for name in losses.OF_NUMBERS]
+  of_numbers_only = {*losses.OF_NUMBERS} - {"mean_squared_error"}
+  return [*(Loss(name, False) for name in losses.NAMES if name not in of_numbers_only), *numbers]
+
+
 def cases() -> list[Case]:
   """Returns every comparison: model x loss x activation, every rule on its own, every optimizer."""
   with jax.enable_x64(True):
-    combinations = itertools.product(models.NAMES, losses.NAMES, models.ACTIVATIONS)
+    combinations = itertools.product(models.NAMES, known_losses(), models.ACTIVATIONS)
     return [
       *itertools.starmap(_model_case, combinations),
       *_rule_cases(),
@@ -105,32 +124,31 @@ def relative_error(derived: np.ndarray | None, expected: np.ndarray | None) -> f
 # Whole models.
 
 
-def _model_case(model_name: str, loss_name: str, activation: str) -> Case:
+def _model_case(model_name: str, loss: Loss, activation: str) -> Case:
   """Returns the case of one model, loss and activation, with dropout."""
-  of = (model_name, loss_name, activation)
+  of = (model_name, str(loss), activation)
   try:
-    backprop.check_derived(model_name, activation, loss_name)
+    backprop.check_derived(model_name, activation, *loss)
   except backprop.NoDerivationError as error:
     return _missing("models", of, error)
   rng = np.random.default_rng(0)
-  num_classes = 2 if loss_name == "binary_cross_entropy" else _NUM_CLASSES
+  targets, num_outputs = _targets(rng, loss, _IMAGES[0])
   model = models.create(
     model_name,
     activation,
-    num_outputs=losses.num_outputs(loss_name, num_classes),
+    num_outputs=num_outputs,
     kernel_init=nn.initializers.zeros,
     bias_init=nn.initializers.zeros,
     dropout_rate=_DROPOUT_RATE,
   )
   images = rng.uniform(size=_IMAGES)
-  labels = rng.integers(0, num_classes, len(images))
   keys = jax.random.split(jax.random.key(0), len(images))
   shapes = jax.eval_shape(model.init, keys[0], images)["params"]
   params = jax.tree.map(lambda leaf: _random_parameter(rng, leaf.shape), shapes)
 
   def mean_loss(params, images):
-    logits = model.apply({"params": params}, images, keys)  # [B, C]
-    return losses.get(loss_name)(logits, labels).mean()
+    outputs = model.apply({"params": params}, images, keys)  # [B, K]
+    return losses.get(loss.name)(outputs, jnp.asarray(targets)).mean()
 
   value, gradients = jax.value_and_grad(mean_loss, (0, 1))(params, images)
   output_layer = params[max(name for name in params if name.startswith("Dense_"))]
@@ -138,13 +156,21 @@ def _model_case(model_name: str, loss_name: str, activation: str) -> Case:
 
   def derive():
     found = backprop.loss_and_gradients(
-      model_name, activation, loss_name, params, images, labels, mask, _DROPOUT_RATE
+      model_name, activation, loss.name, params, images, targets, mask, _DROPOUT_RATE
     )
     return _leaves({"loss": np.float64(found.loss), "images": found.images, **found.params})
 
   return Case(
     "models", of, _leaves({"loss": value, "images": gradients[1], **gradients[0]}), derive
   )
+
+
+def _targets(rng: np.random.Generator, loss: Loss, batch: int) -> tuple[np.ndarray, int]:
+  """Returns random targets of a batch, and how many outputs a model needs for them."""
+  if loss.of_numbers:
+    return rng.normal(size=(batch, _NUM_CLASSES)), _NUM_CLASSES
+  num_classes = 2 if loss.name == "binary_cross_entropy" else _NUM_CLASSES
+  return rng.integers(0, num_classes, batch), losses.num_outputs(loss.name, num_classes)
 
 
 def _random_parameter(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -199,14 +225,12 @@ def references(
   rows = 3 * rng.normal(size=(batch, num_features))
   images = 3 * rng.normal(size=(batch, *image))
   labels, binary = rng.integers(0, num_features, batch), rng.integers(0, 2, batch)
+  targets = np.round(3 * rng.normal(size=rows.shape))
   keys = jax.random.split(jax.random.key(seed), batch)
   mask = dropout_mask(keys, num_features)
 
-  def squared_error(p, _):  # of probabilities; the project's loss starts from logits
-    return jnp.square(p - jax.nn.one_hot(labels, num_features, dtype=p.dtype)).mean(axis=-1)
-
   def of_loss(name, x, y):
-    return Reference(lambda z, _: losses.get(name)(z, y), x, arguments=(y,))
+    return Reference(lambda z, _: losses.get(name)(z, jnp.asarray(y)), x, arguments=(y,))
 
   return {
     "dense": Reference(
@@ -233,7 +257,7 @@ def references(
     "softmax": Reference(lambda x, _: nn.softmax(x), rows),
     "binary_cross_entropy": of_loss("binary_cross_entropy", rows[:, :1], binary),
     "categorical_cross_entropy": of_loss("categorical_cross_entropy", rows, labels),
-    "mean_squared_error": Reference(squared_error, rows, arguments=(labels,)),
+    **{name: of_loss(name, rows, targets) for name in backprop.LOSSES_OF_NUMBERS},
     "hinge": of_loss("hinge", rows, labels),
   }
 
@@ -251,6 +275,8 @@ def _rule_cases() -> Iterable[Case]:
     yield rule_case(name, reference._replace(x=np.round(reference.x)), at="kinks and ties")
     if name in losses.SMOOTHABLE:
       yield rule_case(name, _smoothed(name, reference), at=f"label smoothing {_LABEL_SMOOTHING}")
+    if name == "huber":
+      yield rule_case(name, _with_delta(reference), at=f"delta {_DELTA}")
 
 
 def _smoothed(name: str, reference: Reference) -> Reference:
@@ -262,6 +288,14 @@ def _smoothed(name: str, reference: Reference) -> Reference:
     return loss(z, labels)
 
   return reference._replace(function=function, arguments=(labels, _LABEL_SMOOTHING))
+
+
+def _with_delta(reference: Reference) -> Reference:
+  (targets,) = reference.arguments
+  return reference._replace(
+    function=lambda y, _: losses.get("huber")(y, jnp.asarray(targets), _DELTA),
+    arguments=(targets, _DELTA),
+  )
 
 
 def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Case:
@@ -316,17 +350,21 @@ def check_oracle() -> list[Row]:
     A row for each, with error 0 if `jax.test_util.check_grads` agrees, else infinity.
   """
   rng = np.random.default_rng(4)
-  logits, labels = rng.normal(size=(6, _NUM_CLASSES)), rng.integers(0, 2, 6)
   with jax.enable_x64(True):
     rows = [
       _difference_row(f"layer {name}", reference.function, (reference.x, reference.params))
       for name, reference in references().items()
       if name not in losses.NAMES
     ]
-    for name in losses.NAMES:
-      z = logits[:, : losses.num_outputs(name, 2)] if name == "binary_cross_entropy" else logits
-      rows.append(_difference_row(f"loss {name}", lambda z, n=name: losses.get(n)(z, labels), (z,)))
+    for loss in known_losses():
+      targets, num_outputs = _targets(rng, loss, 6)
+      function = functools.partial(_loss_of, loss.name, jnp.asarray(targets))
+      rows.append(_difference_row(f"loss {loss}", function, (rng.normal(size=(6, num_outputs)),)))
   return rows
+
+
+def _loss_of(name: str, targets: jax.Array, outputs: jax.Array) -> jax.Array:
+  return losses.get(name)(outputs, targets)
 
 
 def _difference_row(name: str, function: Callable, arguments: tuple) -> Row:

@@ -31,6 +31,10 @@ class ChunkResult(NamedTuple):
   metrics: dict[str, np.ndarray]  # [S, A], on the test set: the arms' own, and those of numbers
   confusion: np.ndarray  # [S, A, C, C] int, at the arm's threshold; C is 0 if targets are numbers
   confusion_at_half: np.ndarray  # [S, A, C, C] int, at threshold 0.5
+  correct: np.ndarray  # [S, A, ceil(N / 8)] uint8, a bit per example, at the arm's threshold
+  correct_at_half: np.ndarray  # [S, A, ceil(N / 8)] uint8, at threshold 0.5
+  calibration: np.ndarray  # [S, A, 3, M], see `metrics.calibration_counts`
+  auc: np.ndarray  # [S, A]
   # [A, N, C], summed over the seeds that did not diverge; of numbers, the sum of the outputs.
   sum_probabilities: np.ndarray
   observations: dict[str, np.ndarray]  # [S, A, E + 1, ...]
@@ -146,18 +150,31 @@ def sum_up(
   status = np.where(finite, state.status, train.DIVERGED)
   valid = status != train.DIVERGED  # [S, A]
   outputs = np.where(np.expand_dims(valid, axes), tested.outputs, 0)  # [S, A, N, C]
-  targets, num_classes = dataset.test.targets, dataset.num_classes
   own_metrics = dict(tested.metrics)
+  num_classes = dataset.num_classes
+  # Of sequences, every position counts as an example.
+  targets, flat = dataset.test.targets, (*valid.shape, dataset.test.targets.size)
   if num_classes:
     means = metrics.probabilities(outputs) * np.expand_dims(valid, axes)
+    probabilities = means.reshape(*flat, means.shape[-1])
+    calibration = metrics.calibration_counts(probabilities, targets.ravel())
+    calibration = calibration * valid[..., None, None]
+    auc = metrics.auc(probabilities, targets.ravel())
   else:
     means, own_metrics = outputs, metrics.of_numbers(outputs, targets) | own_metrics
+    calibration = np.zeros((*valid.shape, 3, metrics.NUM_BINS))
+    auc = np.full(valid.shape, np.nan)
+
+  def bits(predicted):  # [S, A, N] -> [S, A, ceil(N / 8)]
+    right = np.zeros(flat, bool)
+    if num_classes:
+      right = (predicted == targets).reshape(flat) & valid[..., None]
+    return np.packbits(right, axis=-1)
 
   def count(predicted):  # [S, A, N] -> [S, A, C, C]
     if not num_classes:
       return np.zeros((*valid.shape, 0, 0), int)
-    predicted = predicted.reshape(*valid.shape, -1)
-    counts = metrics.confusion_matrix(targets.ravel(), predicted, num_classes)
+    counts = metrics.confusion_matrix(targets.ravel(), predicted.reshape(flat), num_classes)
     return np.where(valid[..., None, None], counts, 0)
 
   return ChunkResult(
@@ -169,6 +186,10 @@ def sum_up(
     metrics=own_metrics,
     confusion=count(tested.predicted),
     confusion_at_half=count(tested.predicted_at_half),
+    correct=bits(tested.predicted),
+    correct_at_half=bits(tested.predicted_at_half),
+    calibration=calibration,
+    auc=auc,
     sum_probabilities=means.sum(axis=0),
     observations=_along_epochs(observed, num_real, num_epochs + 1),
     logits=tested.outputs,

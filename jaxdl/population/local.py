@@ -1,10 +1,11 @@
 """Workers of this process: threads that take chunks from one list and never wait for each other."""
 
+import contextlib
 import functools
 import logging
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,16 +47,16 @@ class Outcome(NamedTuple):
 Execute = Callable[[Sequence[Group], Sequence[Chunk], Progress], Outcome]
 
 
-def train_here(
+@contextlib.contextmanager
+def here(
   dataset: Dataset,
   workers: Sequence[jax.Device],
   store: Store | None,
   settings: Mapping[str, Any],
-  groups: Sequence[Group],
-  chunks: Sequence[Chunk],
-  progress: Progress,
-) -> Outcome:
-  """Trains chunks on workers of this process.
+) -> Iterator[Execute]:
+  """Yields what trains chunks on workers of this process, for one population.
+
+  It may be called several times with chunks of the same groups, whose programs it compiles once.
 
   Args:
     dataset: the dataset to train on.
@@ -63,19 +64,29 @@ def train_here(
     store: where checkpoints and results go. With a store, a chunk that fails is tried again, up to
       `ATTEMPTS` attempts, and then left out; without one, its exception propagates.
     settings: the other keyword arguments of `Trainer`.
-    groups: the groups of the population.
-    chunks: the chunks to train, in the order in which they are started.
-    progress: told about every epoch.
-
-  Raises:
-    InputError: the user must fix something; trying again would not help.
   """
-  trainer = Trainer(dataset, groups, workers, store=store, progress=progress, **settings)
-  failures: dict[Chunk, str] = {}
+  trainers: list[Trainer] = []
+
+  def execute(groups, chunks, progress):
+    if not trainers:
+      trainers.append(Trainer(dataset, groups, workers, store=store, progress=progress, **settings))
+    return _train_here(trainers[0], workers, store, chunks)
+
   try:
-    trained = share(chunks, workers, functools.partial(attempt, trainer, store, failures))
+    yield execute
   finally:
-    trainer.close()
+    for trainer in trainers:
+      trainer.close()
+
+
+def _train_here(
+  trainer: Trainer,
+  workers: Sequence[jax.Device],
+  store: Store | None,
+  chunks: Sequence[Chunk],
+) -> Outcome:
+  failures: dict[Chunk, str] = {}
+  trained = share(chunks, workers, functools.partial(attempt, trainer, store, failures))
   results = {c: result for c, result in zip(chunks, trained, strict=True) if result is not None}
   failed = {chunk: failures[chunk] for chunk in chunks if chunk not in results}
   split = store.split_chunks() if store is not None else sorted(trainer.split_chunks)

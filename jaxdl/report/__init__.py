@@ -3,8 +3,8 @@
 Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
 first need not wait for them.
 
-Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe, stats,
-store, train.
+Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe,
+stats, store, train.
 """
 
 from jaxdl.report.finished import FinishedRun, read_run
@@ -20,7 +20,14 @@ from jaxdl.report.markdown import (
   verdict_rows,
 )
 from jaxdl.report.tables import curves_table, members_table, per_class_table
-from jaxdl.report.workdir import CONFIG_FILE, PROVENANCE_FILE, Extra, Workdir, provenance
+from jaxdl.report.workdir import (
+  CONFIG_FILE,
+  PROVENANCE_FILE,
+  Extra,
+  Workdir,
+  continued_from,
+  provenance,
+)
 
 __all__ = (
   "CONFIG_FILE",
@@ -30,6 +37,7 @@ __all__ = (
   "FinishedRun",
   "Workdir",
   "beside_table",
+  "continued_from",
   "curves_table",
   "escape",
   "html_summary",

@@ -65,7 +65,10 @@ def read_run(path: pathlib.Path, kind: type[Experiment] = Experiment) -> Finishe
 
 def _check_members(experiment: Experiment, members: "pd.DataFrame"):
   """Raises InputError unless each seed has each arm once, with values in their ranges."""
-  wanted = list(itertools.product(range(experiment.num_seeds), experiment.arms))
+  num_seeds = members["seed"].nunique()
+  if num_seeds not in (experiment.looks or ()):  # where training may have ended
+    num_seeds = experiment.num_seeds
+  wanted = list(itertools.product(range(num_seeds), experiment.arms))
   found = list(zip(members["seed"], members["arm"], strict=True))
   if sorted(found) != sorted(wanted):
     raise InputError(

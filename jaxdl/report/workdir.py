@@ -4,6 +4,7 @@ What draws and what makes tables is imported where it is used: it takes longer t
 and a run that trains first need not wait for it.
 """
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -44,6 +45,7 @@ from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
 from jaxdl.report.params import PARAMS
 from jaxdl.report.tables import (
   confusion_arrays,
+  correct_arrays,
   curves_table,
   members_table,
   per_class_table,
@@ -72,6 +74,7 @@ _NAMES = (
   "per_class.csv",
   "curves.parquet",
   "confusion.npz",
+  "correct.npz",
   "verdicts.json",
   "report.md",
 )
@@ -95,6 +98,26 @@ class Extra(NamedTuple):
   sections: Sequence[str] = ()  # Markdown, after the pictures
   pictures: Sequence[tuple[str, str, "Figure"]] = ()  # (file name without suffix, caption, figure)
   tables: Mapping[str, "pd.DataFrame"] = {}  # file name without suffix -> table
+
+
+def continued_from(path: str | os.PathLike, experiment: Experiment) -> int | None:
+  """Returns how many seeds the run in a directory was planned with, if it can be continued.
+
+  It can if it is the same experiment, was planned with a fixed number of seeds, and with fewer.
+  Returns None if there is no run, or another one.
+
+  Raises:
+    InputError: the run's identity cannot be read.
+  """
+  running = store_lib.Store(pathlib.Path(path) / RUN).read_identity()
+  if running is None:
+    return None
+  there = running["config"]
+  num_seeds = there.get("num_seeds")
+  if not isinstance(num_seeds, int) or num_seeds >= experiment.num_seeds:
+    return None
+  planned = dataclasses.replace(experiment, num_seeds=num_seeds, until_decided=False)
+  return num_seeds if there == json.loads(planned.dumps()) else None
 
 
 class Workdir:
@@ -130,7 +153,8 @@ class Workdir:
     self.path = pathlib.Path(path)
     if not str(path):
       raise InputError("workdir is empty")
-    self._config = json.loads(json.dumps(experiment.to_json()))
+    self._config = json.loads(experiment.dumps())
+    self._continued = experiment.continued_from
     self._resume_anyway = resume_anyway
     self.resumed_anyway: list[str] = []  # in what the run that is there differs
     # The date for people; how long it takes by a clock that does not jump.
@@ -165,7 +189,7 @@ class Workdir:
     running = self.store.read_identity()
     if running is not None:
       there = {"config": running.get("config")}
-      self._refuse_differences(there, {"config": self._config})
+      self._refuse_differences(there, {"config": self._begun_config()})
       return
     file = self.path / CONFIG_FILE
     if not file.exists():
@@ -203,7 +227,7 @@ class Workdir:
       InputError: the run that is there is another one.
     """
     identity = {
-      "config": self._config,
+      "config": self._begun_config(),
       "dataset_checksum": dataset.checksum,
       "class_names": list(dataset.class_names),
       "environment": environment.describe(),
@@ -211,12 +235,28 @@ class Workdir:
       "observe": None if observe is None else getattr(observe, "__qualname__", "unnamed"),
       "keep_logits": keep_logits,
       "keep_params": keep_params,
-      "programs": {str(group.number): _program_identity(group) for group in groups},
+      "programs": {str(group.number): self._program_identity(group) for group in groups},
     }
     there = self.store.join() if self._partial else self.store.claim(identity, self._shared)
     different = self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
     if not self._partial:  # which trains nothing
       self.store.note_continuation(different)
+
+  def _program_identity(self, group: Group) -> dict[str, Any]:
+    layout = group.layout._asdict()
+    if self._continued is not None:
+      begun = group._replace(num_seeds=self._continued)
+      layout["num_chunks"] = len(begun.chunks())
+    if not layout["kernels"]:
+      del layout["kernels"]  # as in runs from before there was a choice
+    return layout
+
+  def _begun_config(self) -> dict[str, Any]:
+    """Returns the config with which the run began: one that is continued had fewer seeds."""
+    if self._continued is None:
+      return self._config
+    begun = {"num_seeds": self._continued, "until_decided": False, "continued_from": None}
+    return self._config | begun
 
   def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Compares two identities; returns the differences that concern how chunks are trained."""
@@ -316,16 +356,10 @@ class Workdir:
     if trained.has_classes:
       per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
       np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+      np.savez(stage / "correct.npz", **correct_arrays(trained))
     else:
       np.savez(stage / "predictions.npz", **prediction_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
-
-
-def _program_identity(group: Group) -> dict[str, Any]:
-  layout = group.layout._asdict()
-  if not layout["kernels"]:
-    del layout["kernels"]  # as in runs from before there was a choice
-  return layout
 
 
 def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
@@ -413,6 +447,11 @@ def _pictures(
   if trained.has_classes:
     caption = "Confusion matrices on the test set, counts summed over seeds."
     pictures.append(("confusion_matrices", caption, plots.confusion_matrices(trained)))
+    caption = (
+      "How often predictions are right, against how confident they are, over all seeds; below, the "
+      "share of predictions."
+    )
+    pictures.append(("reliability", caption, plots.reliability(trained)))
   else:
     caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
     pictures.append(("predictions", caption, number_plots.predictions(trained)))

@@ -28,7 +28,8 @@ from jaxdl.nn import models
 from jaxdl.optim import losses, optimizers
 
 _SOURCE = ROOT / "jaxdl" / "byhand" / "backprop.py"
-_CELLS = list(itertools.product(models.NAMES, losses.NAMES, models.ACTIVATIONS))
+_LOSSES = [str(loss) for loss in gradient_check.known_losses()]
+_CELLS = list(itertools.product(models.NAMES, _LOSSES, models.ACTIVATIONS))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_rules_agree_with_jax_at_any_shape(seed, batch, image, num_features):
       assert row.passed, row
 
 
-@pytest.mark.parametrize("loss", losses.NAMES)
+@pytest.mark.parametrize("loss", backprop.LOSSES)
 def test_label_smoothing_in_a_whole_model(loss):
   rng, num_outputs = np.random.default_rng(1), losses.num_outputs(loss, 2)
   params = {
@@ -155,7 +156,7 @@ def test_label_smoothing_in_a_whole_model(loss):
 
 def test_the_oracle_agrees_with_finite_differences(monkeypatch):
   rows = gradient_check.check_oracle()
-  assert {row.of[0] for row in rows} >= {f"loss {name}" for name in losses.NAMES}
+  assert {row.of[0] for row in rows} >= {f"loss {name}" for name in _LOSSES}
   assert all(row.passed for row in rows), rows
 
   @jax.custom_vjp
@@ -163,7 +164,7 @@ def test_the_oracle_agrees_with_finite_differences(monkeypatch):
     return losses.hinge(logits, labels)
 
   wrong.defvjp(lambda z, y: (losses.hinge(z, y), z), lambda z, dy: (z * dy[:, None], None))
-  monkeypatch.setitem(losses._LOSSES, "hinge", wrong)
+  monkeypatch.setitem(losses._LOSSES, "hinge", (wrong, ()))
   failed = [row for row in gradient_check.check_oracle() if not row.passed]
   assert [row.of for row in failed] == [("loss hinge",)]
 
@@ -270,15 +271,37 @@ def test_convolutional_network_by_hand():
   ],
 )
 def test_losses_by_hand(rules, x, label, loss, gradient):
-  x, caches, labels = np.array([x], float), [], np.array([label])
+  x, caches, targets = np.array([x], float), [], np.array([label])
+  if rules[-1] == "mean_squared_error":
+    targets = backprop.one_hot(targets, 2)
   for name in rules:
-    x, cache = backprop.get_rule(name).forward(x, *([labels] if name == rules[-1] else []))
+    x, cache = backprop.get_rule(name).forward(x, *([targets] if name == rules[-1] else []))
     caches.append(cache)
   np.testing.assert_allclose(x, [loss], rtol=1e-15)
   dx = np.ones(1)
   for name, cache in zip(reversed(rules), reversed(caches), strict=True):
     dx, _ = backprop.get_rule(name).backward(cache, dx)
   np.testing.assert_allclose(dx, [gradient], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+  ("name", "arguments", "loss", "gradient"),
+  [
+    # Errors 1/2, 0 and -3: (1/4 + 0 + 9) / 3; 2/3 of each
+    ("mean_squared_error", (), 37 / 12, [1 / 3, 0, -2]),
+    # (1/2 + 0 + 3) / 3; a third of each sign
+    ("mean_absolute_error", (), 7 / 6, [1 / 3, 0, -1 / 3]),
+    # (1/8 + 0 + 1 (3 - 1/2)) / 3; the slope ends at -1
+    ("huber", (), 7 / 8, [1 / 6, 0, -1 / 3]),
+    # (1/8 + 0 + 2 (3 - 1)) / 3; at -2
+    ("huber", (2.0,), 11 / 8, [1 / 6, 0, -2 / 3]),
+  ],
+)
+def test_losses_of_numbers_by_hand(name, arguments, loss, gradient):
+  forward, backward = backprop.get_rule(name)
+  found, cache = forward(np.array([[1.5, 2.0, -1.0]]), np.array([[1.0, 2.0, 2.0]]), *arguments)
+  np.testing.assert_allclose(found, [loss], rtol=1e-15)
+  np.testing.assert_allclose(backward(cache, np.ones(1))[0], [gradient], rtol=1e-15)
 
 
 def test_label_smoothing_by_hand():
@@ -402,9 +425,14 @@ def test_a_wrong_rule_turns_the_table_red(cases, monkeypatch, name, output, fact
   red = _failed([case for case in cases if case.of[0] == "cnn_mnist"])
   assert red
   assert (name, "random numbers") in _failed(cases, "rules")
-  if name in backprop.ACTIVATIONS or any(name in rules for rules in backprop.LOSSES.values()):
+  parts = {str(loss): _rules_of(loss) for loss in gradient_check.known_losses()}
+  if name in backprop.ACTIVATIONS or any(name in rules for rules in parts.values()):
     # And only where it has a part.
-    assert all(name == activation or name in backprop.LOSSES[loss] for _, loss, activation in red)
+    assert all(name == activation or name in parts[loss] for _, loss, activation in red)
+
+
+def _rules_of(loss):
+  return (loss.name,) if loss.of_numbers else backprop.LOSSES[loss.name]
 
 
 class _Mutation(ast.NodeTransformer):
@@ -437,7 +465,7 @@ class _Mutation(ast.NodeTransformer):
 
   def visit_Compare(self, node):
     self.generic_visit(node)
-    swaps = {ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq}
+    swaps = {ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.LtE: ast.Lt, ast.Eq: ast.NotEq}
     (old,) = node.ops
     other = ast.Compare(node.left, [swaps[type(old)]()], node.comparators)
     return self._choose(node, [("another comparison", other)])
@@ -458,10 +486,11 @@ _DERIVATIONS = {
   "_share_of_first",
   "one_hot",
 }
-# Changes that change nothing: both forms of the sigmoid give 1/2 at 0, both of leaky ReLU 0; and
-# softmax is the same whatever is taken off all logits of a row. (What the shift is for has its own
-# test.)
+# Changes that change nothing: both forms of the sigmoid give 1/2 at 0, both of leaky ReLU 0, both
+# of Huber's loss the same where they meet; and softmax is the same whatever is taken off all logits
+# of a row. (What the shift is for has its own test.)
 _EQUIVALENT = {
+  "huber: size <= delta -> another comparison",
   "sigmoid: x >= 0 -> another comparison",
   "leaky_relu: x >= 0 -> another comparison",
   "softmax: z.max(axis=1, keepdims=True) -> no axis",
@@ -518,6 +547,7 @@ def test_every_small_change_of_the_source_is_found(cases, monkeypatch):
     (models, "NAMES", "no derivation by hand of model 'novel'"),
     (models, "ACTIVATIONS", "no derivation by hand of activation 'novel'"),
     (losses, "NAMES", "no derivation by hand of loss 'novel'"),
+    (losses, "OF_NUMBERS", "no derivation by hand of loss 'novel'"),
     (optimizers, "NAMES", "no derivation by hand of optimizer 'novel'"),
     (backprop, "RULES", "rule 'novel' has no reference to compare it with"),
   ],
@@ -526,12 +556,13 @@ def test_what_has_no_derivation_fails(monkeypatch, module, names, expected):
   for one, few in ((models, ("mlp",)), (losses, ("hinge",)), (optimizers, ("sgd",))):
     monkeypatch.setattr(one, "NAMES", few)
   monkeypatch.setattr(models, "ACTIVATIONS", ("tanh",))
+  monkeypatch.setattr(losses, "OF_NUMBERS", ())
   monkeypatch.setattr(module, names, (*getattr(module, names), "novel"))
   monkeypatch.setitem(optimizers._OPTIMIZERS, "novel", optimizers._OPTIMIZERS["sgd"])
   rows = [gradient_check.compare(case) for case in gradient_check.cases()]
   (failed,) = [row for row in rows if not row.passed]
   assert failed.leaf == expected
-  assert "novel" in failed.of
+  assert any("novel" in name for name in failed.of)
 
 
 def test_relative_error_of_a_leaf():
@@ -558,7 +589,7 @@ def test_command_prints_the_table_and_writes_both_files(cases, monkeypatch, tmp_
   monkeypatch.setattr(gradient_check, "cases", lambda: cases)
   assert check_gradients.main(["check_gradients", f"--workdir={tmp_path / 'run'}"]) == 0
   out = capsys.readouterr().out
-  assert "All 155 checks agree within 1e-10." in out
+  assert "All 223 checks agree within 1e-10." in out
   starts = tuple(f"{name} " for name in models.NAMES)
   assert sum(line.startswith(starts) for line in out.splitlines()) == len(_CELLS)
   assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["gradients.json", "report.md"]
@@ -577,11 +608,11 @@ def test_command_fails_with_a_wrong_rule(cases, monkeypatch, tmp_path, capsys):
   monkeypatch.setattr(backprop, "tanh_backward", lambda y, dy: (np.nan * right(y, dy)[0], {}))
   assert check_gradients.main(["check_gradients", f"--workdir={tmp_path}"]) == 1
   out = capsys.readouterr().out
-  # 20 with tanh throughout, 20 with tanh as the last of cifar_mlp, and the rule itself.
-  assert "42 of 155 checks do NOT agree within 1e-10: cifar_mlp binary_cross_entropy gelu;" in out
+  # 32 with tanh throughout, 32 with tanh as the last of cifar_mlp, and the rule itself.
+  assert "66 of 223 checks do NOT agree within 1e-10: cifar_mlp binary_cross_entropy gelu;" in out
   content = json.loads((tmp_path / "gradients.json").read_text())
   assert content["passed"] is False
-  assert sum(not check["passed"] for check in content["checks"]) == 42
+  assert sum(not check["passed"] for check in content["checks"]) == 66
   assert "FAILED" in (tmp_path / "report.md").read_text()
 
 

@@ -105,7 +105,8 @@ for program in compiled[1:]:
   found = re.findall("all-reduce|all-gather|all-to-all|collective|reduce-scatter|send|recv", text)
   assert not found, found
 
-one = execute(local.train_here, jax.devices()[:1], None).results
+with local.here(blobs, jax.devices()[:1], None, settings) as train_here:
+  one = train_here(groups, chunks, Progress()).results
 store = Store(pathlib.Path(tempfile.mkdtemp(dir="FOLDER")))
 store.commit_chunk(chunks[1].name, one[chunks[1]].to_arrays())
 outcome = execute(hosts.train_across_hosts, store)

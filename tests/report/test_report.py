@@ -32,6 +32,7 @@ FILES = {
   "members.csv",
   "curves.parquet",
   "confusion.npz",
+  "correct.npz",
   "per_class.csv",
   "tables",
   "verdicts.json",
@@ -146,7 +147,7 @@ def test_files(workdir):
   assert {path.name for path in workdir.iterdir()} == FILES
   names = {path.name for path in (workdir / "figures").iterdir()}
   stems = ["learning_curves", "metric_distribution", "confusion_matrices", "worst_mistakes"]
-  stems.append("own_picture")
+  stems += ["reliability", "own_picture"]
   assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
   assert (workdir / "tables" / "own_table.csv").read_text() == "x\n1\n2\n"
   text = (workdir / "report.md").read_text()
@@ -196,7 +197,7 @@ def test_members(workdir, trained, three_arms):
   assert list(members.columns) == [
     *("seed", "arm", "status", "epochs", "best_epoch", "num_params"),
     *("train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
-    *("precision", "recall", "f1", "train_seconds"),
+    *("precision", "recall", "f1", "auc", "ece", "train_seconds"),
   ]
   assert members.seed.tolist() == [s for s in range(5) for _ in range(3)]
   assert members.arm.tolist() == list(three_arms) * 5
@@ -204,6 +205,35 @@ def test_members(workdir, trained, three_arms):
   np.testing.assert_allclose(table, trained.metrics["test_loss"], rtol=1e-12)
   assert set(members.status) <= {"finished", "early_stopped", "diverged"}
   assert (members.train_seconds > 0).all()
+
+
+def test_bits_and_confusion_matrices_agree(workdir, trained):
+  """Read as another program would."""
+  with np.load(workdir / "correct.npz", allow_pickle=False) as file:
+    bits = np.unpackbits(file["correct"], axis=-1, count=int(file["num_examples"]))
+    assert file["arms"].tolist() == list(trained.arms)
+    for label in range(3):
+      right = bits[..., file["labels"] == label].sum(axis=-1)
+      np.testing.assert_array_equal(right, trained.confusion[..., label, label])
+  members = pd.read_csv(workdir / "members.csv")
+  np.testing.assert_allclose(bits.mean(axis=-1).ravel(), members.test_accuracy)
+
+
+def test_verdicts_on_accuracies_say_what_new_images_would(workdir, trained):
+  verdicts = json.loads((workdir / "verdicts.json").read_text())
+  correct = np.unpackbits(trained.correct, axis=-1, count=30).astype(float)
+  arms = list(trained.arms)
+  seen = 0
+  for verdict in verdicts:
+    if verdict["metric"] != "test_accuracy":
+      assert verdict["new_examples"] is None
+      continue
+    a, b = (correct[:, arms.index(verdict[key])] for key in ("arm_a", "arm_b"))
+    expected = stats.to_json(stats.crossed_interval(a - b))
+    assert verdict["new_examples"] == pytest.approx(expected)
+    assert expected["difference"] == pytest.approx(verdict["mean_difference"])
+    seen += 1
+  assert seen == 3
 
 
 def test_curves(workdir, trained):
@@ -362,10 +392,19 @@ def test_answer_says_what_diverged(trained):
   )
   verdicts = stats.compare(scores, margin=0.01)
   assert experiment_lib.answer(verdicts, "test_accuracy", trained) == (
-    "Undecided in test_accuracy for 1 of 1 pairs of arms: alike where both trained, which not all "
-    "of them did (17 pairs of runs). Only runs that did not diverge were compared: b diverged in 3 "
+    "Undecided in test_accuracy for 1 of 1 pairs of arms: alike, but arms of which one diverged "
+    "are not called equivalent (17 pairs of runs). Only runs that did not diverge were compared: b "
+    "diverged in 3 of 20 seeds."
+  )
+  counted = stats.compare(replace(scores, diverged_as=0.1), margin=0.01)
+  text = experiment_lib.answer(counted, "test_accuracy", trained)
+  assert text.startswith("Undecided in test_accuracy for 1 of 1 pairs of arms: ")
+  assert text.endswith(
+    "(20 pairs of runs). Runs that diverged count with a test_accuracy of 10.0%: b diverged in 3 "
     "of 20 seeds."
   )
+  header, row = report.verdict_rows(counted)
+  assert row[header.index("without diverged")] == "undecided"
   header, row = report.verdict_rows(verdicts)
   assert row[header.index("diverged a, b")] == "0, 3"
   assert row[header.index("95% interval")] == "-"
