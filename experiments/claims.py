@@ -144,7 +144,7 @@ def is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
 
 
 def _read(wanted: Wanted, path: pathlib.Path) -> Found:
-  found = report.read_run(path)
+  found = report.read_run(path, type(wanted.experiment))
   if found.experiment != wanted.experiment:
     raise InputError(f"the run in {str(path)!r} is of another config")
   run = Run(wanted.name, wanted.experiment, found.members, found.tables)

@@ -20,10 +20,18 @@ from jaxdl.report.markdown import (
   verdict_rows,
 )
 from jaxdl.report.tables import curves_table, members_table, per_class_table
-from jaxdl.report.workdir import CONFIG_FILE, Extra, Workdir, continued_from, provenance
+from jaxdl.report.workdir import (
+  CONFIG_FILE,
+  PROVENANCE_FILE,
+  Extra,
+  Workdir,
+  continued_from,
+  provenance,
+)
 
 __all__ = (
   "CONFIG_FILE",
+  "PROVENANCE_FILE",
   "RUN",
   "Extra",
   "FinishedRun",
