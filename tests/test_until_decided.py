@@ -128,9 +128,11 @@ def test_what_cannot_have_looks_is_refused_in_one_line(experiment, tmp_path):
       launch.run(experiment, tmp_path / "run", until_decided=True, **options)
     assert not (tmp_path / "run").exists()
 
-  refused("not for multihost", executor="multihost")
+  for executor in ("array", "multihost"):
+    refused(f"not for {executor}", executor=executor)
   refused("chooses some of them", choose=lambda experiment, population: population)
   refused("the budget of seeds must be an integer >= 16, not 15", replace(experiment, num_seeds=15))
+  refused("num_resamples 10 is too small", replace(experiment, num_resamples=10))
   with pytest.raises(InputError, match="until_decided must be True or False, not 8"):
     replace(experiment, until_decided=8)
   with pytest.raises(InputError, match="continued_from must be an integer <= 24, not 25"):

@@ -203,8 +203,10 @@ _NOTES = {
     "Bonferroni: for each metric, the chance of any wrong verdict is at most alpha, "
     f"{_SYMMETRIC}. Intervals are repeated confidence intervals, right for all pairs and looks "
     "together with probability 1 - alpha; *beyond margin* says whether they exclude the margin. "
-    "**The mean of a pair that was decided early is biased**, away from zero where one arm is "
-    "better: read its interval. The budget belongs to the test: another budget is another run."
+    "They are Student's and the permutation test is not, so for skewed differences a difference "
+    "can be shown whose interval still has zero at its edge. **The mean of a pair that was "
+    "decided early is biased**, away from zero where one arm is better: read its interval. The "
+    "budget belongs to the test: another budget is another run."
   ),
   stats.ANYTIME: (
     "Differences are a minus b, paired by seed. Verdicts are from a test by betting, whose level "
