@@ -80,7 +80,7 @@ class Result:
 
   def _repr_html_(self) -> str:
     """Shows the answer and the verdicts in a notebook."""
-    return report.html_summary(self.experiment.question, self.answer, self.verdicts)
+    return report.html.summary(self.experiment.question, self.answer, self.verdicts)
 
 
 def compare(

@@ -3,14 +3,15 @@
 Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
 first need not wait for them.
 
-Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, stats, store.
+Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe, stats, store,
+train.
 """
 
+from jaxdl.report import html
 from jaxdl.report.markdown import (
   RUN,
   beside_table,
   escape,
-  html_summary,
   markdown_table,
   number,
   render,
@@ -28,7 +29,7 @@ __all__ = (
   "beside_table",
   "curves_table",
   "escape",
-  "html_summary",
+  "html",
   "markdown_table",
   "members_table",
   "number",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
   import pandas as pd
 
   from jaxdl.report.figures import Figure
+from jaxdl.report import html
 from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
 from jaxdl.report.tables import (
   confusion_arrays,
@@ -60,6 +61,12 @@ _NAMES = (
   "confusion.npz",
   "verdicts.json",
   "report.md",
+  "report.html",
+)
+# Pictures that the page draws itself.
+_DRAWN_BY_PAGE = (
+  *("learning_curves", "metric_distribution", "confusion_matrices", "worst_mistakes"),
+  "predictions",
 )
 _PACKAGES = (
   "jaxdl",
@@ -267,6 +274,22 @@ class Workdir:
     else:
       np.savez(stage / "predictions.npz", **prediction_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
+    tables = sorted(path for path in stage.rglob("*") if path.suffix in (".csv", ".parquet"))
+    page = html.render(
+      experiment,
+      dataset,
+      shown,
+      verdicts,
+      origin,
+      [
+        html.Picture(stage / FIGURES / f"{name}.png", caption)
+        for name, caption, _ in pictures
+        if name not in _DRAWN_BY_PAGE
+      ],
+      extra.sections,
+      [stage / CONFIG_FILE, stage / "verdicts.json", *tables],
+    )
+    (stage / "report.html").write_text(page, encoding="utf-8")
 
 
 def _program_identity(group: Group) -> dict[str, Any]:
