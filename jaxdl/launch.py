@@ -72,7 +72,7 @@ class Result:
     if self.verdicts:
       parts.append(report.text_table(report.verdict_rows(self.verdicts)))
     if self.workdir is not None:
-      parts.append(f"Report: {one_line(self.workdir / 'report.md')}")
+      parts.append(f"Report: {one_line(self.workdir / 'report.html')}")
     return "\n\n".join(parts)
 
   def __repr__(self) -> str:

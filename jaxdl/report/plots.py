@@ -507,9 +507,7 @@ def predict(population: Population, names: list[str]) -> Predictions:
     ]
     predicted = (probabilities[:, 1] > np.mean(thresholds)).astype(int)  # [N]
   examples = np.arange(num_examples)
-  return Predictions(
-    probabilities[examples, labels], predicted, probabilities[examples, predicted]
-  )
+  return Predictions(probabilities[examples, labels], predicted, probabilities[examples, predicted])
 
 
 def _image_grid(num_images: int, aspect: float) -> tuple[Figure, list[Axes]]:

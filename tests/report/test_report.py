@@ -33,6 +33,7 @@ FILES = {
   "tables",
   "verdicts.json",
   "report.md",
+  "report.html",
   "figures",
 }
 

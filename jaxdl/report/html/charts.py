@@ -170,41 +170,48 @@ def _curve_panel(
   chosen: np.ndarray,
   num_seeds: int,
 ) -> tuple[Panel, dict[str, Any]]:
+  """Returns the panel of one curve, and its numbers, at the chosen epochs `[E]`, from 0."""
   from jaxdl.report import plots
 
   curves = plots.valid_curves(population, name)  # [S, A, E]
-  other = {"train_loss": "val_loss", "val_loss": "train_loss"}.get(name)
+  other = {"train_loss": "val_loss", "val_loss": "train_loss"}.get(name)  # they share an axis
   both = [curves] if other is None else [curves, plots.valid_curves(population, other)]
   limits, log = plots.curve_limits(population, metric, both)
   x_axis = Axis(*_epoch_limits(curves.shape[-1]))
   y_axis = Axis(*limits, log=log, flip=True)
-  possible = {"loss": (0, np.inf), "accuracy": (0, 100)}.get(metric, (-np.inf, np.inf))
   x = x_axis.share(chosen + 1)
-  arms, numbers = [], {"mean": [], "low": [], "high": [], "members": []}
+  arms = []
+  numbers: dict[str, list[Any]] = {"mean": [], "low": [], "high": [], "members": []}
   for index in range(len(population.arms)):
-    status, epochs = population.status[:, index], population.epochs[:, index]  # [S]
-    kept = status != "diverged"
-    shapes: list[Shape] = []
-    bands = np.full((3, len(chosen)), np.nan)  # mean, low, high
-    if kept.any():
-      interval = np.stack(plots.curve_interval(curves[kept, index], epochs[kept], possible))
-      there = chosen < interval.shape[1]
-      bands[:, there] = interval[:, chosen[there]]
-    drawn = curves[:num_seeds, index][:, chosen]  # [S, E]
+    bands = _bands(population, index, curves[:, index], metric)[:, chosen]  # [3, E]
+    members = curves[:num_seeds, index]  # [S, E]
+    mean, low, high = y_axis.share(bands)
+    shapes = [Shape("mean", _path(x, mean))]
     if len(population.seeds) > 1:
-      mean, low, high = y_axis.share(bands)
-      shapes.append(Shape("band", _band(x, low, high)))
-      for seed, curve in zip(population.seeds, drawn, strict=False):
-        shapes.append(Shape("member", _path(x, y_axis.share(curve)), seed))
-    shapes.append(Shape("mean", _path(x, y_axis.share(bands[0]))))
-    marks = _marks(population, index, curves[:num_seeds, index], x_axis, y_axis, metric == "loss")
+      lines = zip(population.seeds, y_axis.share(members[:, chosen]), strict=False)
+      thin = [Shape("member", _path(x, line), seed) for seed, line in lines]
+      shapes = [Shape("band", _band(x, low, high)), *thin, *shapes]
+    marks = _marks(population, index, members, x_axis, y_axis, metric == "loss")
     arms.append(ArmShapes(index, [shape for shape in shapes if shape.path], marks))
     for key, row in zip(("mean", "low", "high"), bands, strict=True):
       numbers[key].append(_rounded(row))
-    numbers["members"].append([_rounded(row) for row in drawn])
-  label = f"{title} by epoch. " + _last_values(population, numbers["mean"])
-  x_ticks, y_ticks = x_axis.ticks(integer=True), y_axis.ticks()
-  return Panel(name, title, label, x_ticks, y_ticks, arms, x_title="epoch"), numbers
+    numbers["members"].append([_rounded(row) for row in members[:, chosen]])
+  label = f"{title} by epoch. {_last_values(population, numbers['mean'])}"
+  ticks = x_axis.ticks(integer=True), y_axis.ticks()
+  return Panel(name, title, label, *ticks, arms, x_title="epoch"), numbers
+
+
+def _bands(population: Population, arm: int, curves: np.ndarray, metric: str) -> np.ndarray:
+  """Returns mean, low and high, `[3, E]`, of an arm's curves `[S, E]`; NaN after its last epoch."""
+  from jaxdl.report import plots
+
+  kept = population.status[:, arm] != "diverged"
+  bands = np.full((3, curves.shape[-1]), np.nan)
+  if kept.any():
+    possible = {"loss": (0, np.inf), "accuracy": (0, 100)}.get(metric, (-np.inf, np.inf))
+    interval = plots.curve_interval(curves[kept], population.epochs[kept, arm], possible)
+    bands[:, : len(interval[0])] = interval
+  return bands
 
 
 def _epoch_limits(num_epochs: int) -> tuple[float, float]:
@@ -288,7 +295,12 @@ def distribution(population: Population, metric: str) -> Distribution:
   for index, summary in enumerate(summaries):
     values = scale * scores.values[:num_seeds, index]
     dots = [
-      (round(100 * float(axis.share(value)), 2), round(float(offset), 3), seed, f"{value:.4g}{unit}")
+      (
+        round(100 * float(axis.share(value)), 2),
+        round(float(offset), 3),
+        seed,
+        f"{value:.4g}{unit}",
+      )
       for value, offset, seed in zip(values, offsets, population.seeds, strict=False)
       if math.isfinite(value)
     ]

@@ -27,7 +27,7 @@ _NUM_VALUES = 8
 class Example(NamedTuple):
   """One test example and what is predicted of it, by the mean over seeds."""
 
-  index: int  # in the test set
+  number: int  # its index in the test set
   true: str
   predicted: str
   probability: str  # of the predicted class
@@ -110,9 +110,7 @@ def _behind_cells(
   counts = population.confusion.sum(axis=0)  # [A, C, C]
   filled = [(arm, *cell) for arm in arms for cell in np.argwhere(counts[arm]).tolist()]
   most = int(np.clip(_MAX_BEHIND_CELLS // max(1, len(filled)), 1, _MAX_BEHIND_CELL))
-  of_class = [
-    np.flatnonzero(population.test_targets == label) for label in range(counts.shape[1])
-  ]
+  of_class = [np.flatnonzero(population.test_targets == label) for label in range(counts.shape[1])]
   cells = {}
   for arm, true, answer in filled[:_MAX_BEHIND_CELLS]:
     probabilities = population.mean_probabilities[arm, of_class[true], answer]

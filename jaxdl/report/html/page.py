@@ -22,8 +22,10 @@ def render(template: str, **context: Any) -> str:
   """
   style, script = ((_FOLDER / f"page.{suffix}").read_text("utf-8") for suffix in ("css", "js"))
   digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-  text = _environment().get_template(template).render(
-    style=style, script=script, script_hash=f"sha256-{digest}", **context
+  text = (
+    _environment()
+    .get_template(template)
+    .render(style=style, script=script, script_hash=f"sha256-{digest}", **context)
   )
   # What is left of a name that no encoding has, such as half of a surrogate pair.
   return text.encode("utf-8", errors="backslashreplace").decode("utf-8")

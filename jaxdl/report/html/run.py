@@ -141,8 +141,8 @@ def _how_sure(
   base = (
     f"{len(population.seeds)} seeds of each of {len(population.arms)} arms, compared in pairs that "
     "share a seed. On one metric, the probability that any pair is wrongly called different is at "
-    f"most {experiment.alpha:g}, and so is that of wrongly calling any pair equivalent. The margin, "
-    f"the largest difference in {metric} that counts as none, is "
+    f"most {experiment.alpha:g}, and so is that of wrongly calling any pair equivalent. The "
+    f"margin, the largest difference in {metric} that counts as none, is "
     f"{scale * experiment.margins[metric]:g}{unit}."
   )
   about = [v for v in verdicts if v.metric == metric]
@@ -181,7 +181,7 @@ def verdict_table(verdicts: Sequence[stats.Verdict]) -> VerdictTable:
 
 
 def _arms_table(experiment: Experiment, population: Population) -> list[list[str]]:
-  """Returns the arms side by side: for each metric that has a margin, the mean with its interval."""
+  """Returns a row per arm: mean and interval of each metric that has a margin, size and time."""
   columns = {}
   for metric in experiment.margins:
     scale, unit = (100, "%") if metric in RATES else (1, "")
@@ -331,9 +331,9 @@ def _times(population: Population) -> list[Time]:
 
 def _seconds(origin: Mapping[str, Any]) -> str:
   return (
-    f"{origin['total_seconds']:.3g} s passed in all. Compiling took {origin['compile_seconds']:.3g} "
-    f"s. Training and testing took {origin['train_seconds']:.3g} s, the sum over the "
-    f"{origin['num_workers']} workers that ran side by side."
+    f"{origin['total_seconds']:.3g} s passed in all. Compiling took "
+    f"{origin['compile_seconds']:.3g} s. Training and testing took {origin['train_seconds']:.3g} "
+    f"s, the sum over the {origin['num_workers']} workers that ran side by side."
   )
 
 

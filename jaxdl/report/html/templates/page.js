@@ -147,7 +147,9 @@
         figure.append(picture(index), element("figcaption", `example ${index}: p(${answerName}) = ${probability}`));
         gallery.append(figure);
       });
-      document.getElementById("behind").replaceChildren(element("h3", title), gallery);
+      const behind = document.getElementById("behind");
+      behind.replaceChildren(element("h3", title), gallery);
+      behind.scrollIntoView({ block: "nearest" });
     })
   );
 
