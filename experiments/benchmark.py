@@ -609,7 +609,9 @@ def main(config: ConfigDict):
   if (workdir / _RESULTS).exists() and not command_line.OVERWRITE.value:
     raise InputError(f"workdir {str(workdir)!r} holds a benchmark; replace it with --overwrite")
   with files.Lock(workdir):
-    files.check_replaceable(workdir, (_RESULTS, "benchmark.md", "figures"), _RESULTS)
+    files.check_replaceable(
+      workdir, (_RESULTS, "benchmark.md", "benchmark.html", "figures"), _RESULTS
+    )
     benchmark = Benchmark(config, workdir, command_line.DATA_DIR.value)
     benchmark.run()
     with files.staging(workdir, _RESULTS) as stage:
@@ -619,8 +621,9 @@ def main(config: ConfigDict):
         figures.save(figure, stage / "figures" / name)
       text = benchmark_report.markdown(benchmark.to_json())
       (stage / "benchmark.md").write_text(text, encoding="utf-8")
+      (stage / "benchmark.html").write_text(report.html.document(text, stage), encoding="utf-8")
   print(report.text_table(benchmark_report.table(benchmark.results)))
-  print(f"\nReport: {workdir / 'benchmark.md'}")
+  print(f"\nReport: {workdir / 'benchmark.html'}")
 
 
 if __name__ == "__main__":

@@ -47,12 +47,6 @@ def _environment() -> "jinja2.Environment":
   return environment
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-  """Returns rows, header first, as an HTML table, every cell escaped."""
-  macros: Any = _environment().get_template("macros.jinja").module
-  return str(macros.table(rows))
-
-
 def markdown(text: str, folder: pathlib.Path | None = None) -> Any:
   """Returns Markdown as HTML; HTML in it stays text, and a picture is loaded from `folder`."""
   import markupsafe

@@ -107,8 +107,8 @@ def render(
 
 def summary(question: str, answer: str, verdicts: Sequence[stats.Verdict]) -> str:
   """Returns a question, its answer and the table of verdicts as a piece of HTML."""
-  parts = page.render("summary.jinja", question=question, answer=answer)
-  return parts + (page.table(markdown.verdict_rows(verdicts)) if verdicts else "")
+  table = verdict_table(verdicts)
+  return page.render("summary.jinja", question=question, answer=answer, table=table)
 
 
 def document(text: str, folder: pathlib.Path | None = None) -> str:
@@ -193,14 +193,14 @@ def _arms_table(experiment: Experiment, population: Population) -> list[list[str
         text += f" [{scale * arm.ci_low:.4g}, {scale * arm.ci_high:.4g}]"
       cells.append(text)
     columns[markdown.metric_label(metric, population)] = cells
-  rows = [["arm", *columns, "epochs", "diverged", "parameters", "training, s per seed"]]
+  columns.setdefault("epochs", [f"{mean:.1f}" for mean in population.epochs.mean(axis=0)])
+  rows = [["arm", *columns, "diverged", "parameters", "training, s per seed"]]
   for index, name in enumerate(population.arms):
     diverged = (population.status[:, index] == "diverged").sum()
     rows.append(
       [
         name,
         *(cells[index] for cells in columns.values()),
-        f"{population.epochs[:, index].mean():.1f}",
         f"{diverged} of {len(population.seeds)}",
         f"{population.num_params[0, index]:,}",
         f"{population.train_seconds[:, index].mean():.3g}",
