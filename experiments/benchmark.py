@@ -7,7 +7,7 @@ Every system runs in its own process and holds its data in memory. A short trial
 variant of each peer. Then every system trains one epoch per round, in a random order, so that other
 load on the machine slows all of them alike; ratios are taken within rounds. Compilation and the
 first epoch are reported separately. The script writes `benchmark.json` after every workload, and
-`benchmark.md` and pictures at the end.
+`benchmark.md`, `benchmark.html` and pictures at the end.
 """
 
 import contextlib

@@ -4,10 +4,10 @@
 
 checks worksheets (docs/worksheets.md says how to write one; examples are in
 experiments/worksheets/). For one file it prints a table of the claims and what is wrong first, for
-several a summary. To DIR it writes `worksheet.json`, `report.md` and the computation graph; for
-several files `summary.json`, `marks.csv`, `report.md` and such a folder for each. In `feedback.md`
-is where the first mistake is, without right values. The exit status is 0 if all is right, 1 if a
-claim is wrong, 2 if a file is not a valid worksheet.
+several a summary. To DIR it writes `worksheet.json`, `report.md`, `report.html` and the computation
+graph; for several files `summary.json`, `marks.csv`, both reports and such a folder for each. In
+`feedback.md` is where the first mistake is, without right values. The exit status is 0 if all is
+right, 1 if a claim is wrong, 2 if a file is not a valid worksheet.
 
   python -m experiments.check_worksheet --worksheet=FILE --answers
 

@@ -4,8 +4,8 @@
 
 runs the experiments that the claims need in `DIR/runs` and judges every claim. A finished run with
 the same config, there or in a workdir that `--collect` names, is reused. A run with another config
-that is in the way stays unless `--overwrite` is given. `CLAIMS.md`, `claims.json` and a picture are
-written to DIR.
+that is in the way stays unless `--overwrite` is given. `CLAIMS.md`, `CLAIMS.html`, `claims.json`
+and a picture are written to DIR.
 """
 
 import contextlib

@@ -296,6 +296,14 @@ def test_numbers_are_drawn_against_the_truth():
   assert heights == {"500", str(round(1000 * (0.5 - 1 / 2.1)))}
 
 
+def test_sequences_have_matrices_without_examples(blobs):
+  trained = _population(arm_names=["a", "b"])
+  targets = trained.test_targets.reshape(15, 2)
+  source = _render(replace(trained, test_targets=targets), blobs)
+  assert "Confusion matrices</h2>" in source
+  assert "data-cell=" not in source.partition("</head>")[2].partition("<script>")[0]
+
+
 def test_a_document_keeps_its_tables_and_pictures(tmp_path):
   (tmp_path / "figures").mkdir()
   Image.new("RGB", (4, 4), "red").save(tmp_path / "figures" / "a.png")
@@ -317,6 +325,33 @@ def test_a_result_shows_itself():
   assert "Is <b> right?" in shown
   assert "An answer & more." in shown
   assert len([tag for tag, _ in found.found if tag == "tr"]) == 1 + len(verdicts)
+
+
+# --- Colours ---
+
+
+def _luminance(color):
+  """Returns the relative luminance of #rrggbb (WCAG 2.2)."""
+  channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+  linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+  return linear @ (0.2126, 0.7152, 0.0722)
+
+
+def test_contrast_is_enough_in_light_and_dark():
+  """4.5 for text and 3 for lines, as WCAG 2.2 asks."""
+  style = (page._FOLDER / "page.css").read_text()
+  light, dark = re.findall(r":root \{(.*?)\n *\}", style, re.S)[:2]
+  for text in (light, dark):
+    colors = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6})", text))
+    colors = {
+      k: c if len(c) == 7 else "#" + "".join(2 * x for x in c[1:]) for k, c in colors.items()
+    }
+    paper = _luminance(colors["paper"])
+    for name, color in colors.items():
+      if name in ("paper", "soft", "line", "heat"):
+        continue
+      high, low = sorted((_luminance(color), paper), reverse=True)
+      assert (high + 0.05) / (low + 0.05) >= (3 if name[1:].isdigit() else 4.5), name
 
 
 # --- In a browser ---

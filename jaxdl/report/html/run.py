@@ -291,8 +291,13 @@ def _models(population: Population, dataset: Dataset) -> list[Model]:
   """Returns the parameters of each different model, from its shapes alone: nothing is computed."""
   form = recipe_lib.form_of(dataset)
   found: dict[tuple, Model] = {}
+  num_params = dict(zip(population.arms, population.num_params[0].tolist(), strict=True))
   recipes = recipe_lib.group_by_recipe(population.arms, form, lambda _: len(dataset.train))
   for recipe, names in recipes.items():
+    key = (recipe.arm.model, recipe.num_outputs, num_params[names[0]])
+    if key in found:
+      found[key].arms.extend(names)
+      continue
     hyper = recipe_lib.hyperparams(population.arms[names[0]], recipe)
     member = jax.eval_shape(lambda r=recipe, h=hyper: train.create_member(r, seed_key(0, 0), h))
     leaves = jax.tree_util.tree_leaves_with_path(member.params)
@@ -303,12 +308,7 @@ def _models(population: Population, dataset: Dataset) -> list[Model]:
       rows.append([name, shape, f"{math.prod(leaf.shape):,}"])
     total = sum(math.prod(leaf.shape) for _, leaf in leaves)
     rows.append(["all", "", f"{total:,}"])
-    model = Model(str(recipe.arm.model), [*names], rows)
-    key = (model.name, tuple(map(tuple, rows)))
-    if key in found:
-      found[key].arms.extend(names)
-    else:
-      found[key] = model
+    found[key] = Model(str(recipe.arm.model), [*names], rows)
   return list(found.values())
 
 
