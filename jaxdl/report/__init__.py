@@ -3,16 +3,16 @@
 Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
 first need not wait for them.
 
-Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe,
-stats, store, train.
+Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe, stats,
+store, train.
 """
 
+from jaxdl.report import html
 from jaxdl.report.finished import FinishedRun, read_run
 from jaxdl.report.markdown import (
   RUN,
   beside_table,
   escape,
-  html_summary,
   markdown_table,
   number,
   render,
@@ -40,7 +40,7 @@ __all__ = (
   "continued_from",
   "curves_table",
   "escape",
-  "html_summary",
+  "html",
   "markdown_table",
   "members_table",
   "number",

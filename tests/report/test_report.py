@@ -37,6 +37,7 @@ FILES = {
   "tables",
   "verdicts.json",
   "report.md",
+  "report.html",
   "figures",
 }
 
