@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdl.errors import InputError, brief
 from jaxdl.experiment import Experiment
-from jaxdl.population.results import RATES
+from jaxdl.population.results import PROBABILISTIC, RATES
 from jaxdl.report.markdown import TABLES
 from jaxdl.report.workdir import CONFIG_FILE, MEMBERS_FILE, PROVENANCE_FILE
 from jaxdl.store import files
@@ -82,7 +82,8 @@ def _check_members(experiment: Experiment, members: "pd.DataFrame"):
   ranges = {"epochs": (1, most.to_numpy())} | dict.fromkeys(RATES, (0, 1))
   for name in members.columns.intersection(list(ranges)):
     values, (low, high) = members[name].to_numpy(float), ranges[name]
-    missing = np.isnan(values) & (diverged | (name == "val_accuracy"))
+    # Without a validation set, or a class in the test set, there may be no value.
+    missing = np.isnan(values) & (diverged | (name in ("val_accuracy", *PROBABILISTIC)))
     wrong = ~(missing | ((low <= values) & (values <= high)))
     if wrong.any():
       raise InputError(f"{MEMBERS_FILE} has a member with {name} = {values[wrong][0]:g}")
