@@ -4,6 +4,7 @@ Nothing of the user's own is imported until something is predicted, so that a ru
 gone can still be read.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -38,6 +39,7 @@ class OpenedRun:
 
   Attributes:
     workdir: its folder.
+    config: every setting, as in `config.json`.
     experiment: what was run.
     class_names: `[C]`; empty if targets are numbers.
     provenance: where it comes from: versions, device, data, times.
@@ -49,7 +51,10 @@ class OpenedRun:
     # Parameters may be large; they are checked when they are read.
     self._check_intact(lambda name: not name.startswith(f"{params.PARAMS}/"))
     self._kept: dict[str, tuple[tuple[int, ...], dict[str, np.ndarray]]] = {}
-    self.experiment = Experiment.from_json(self._read_json(CONFIG_FILE))
+    self.config = self._read_json(CONFIG_FILE)
+    # Kinds of experiments have settings of their own.
+    known = {field.name for field in dataclasses.fields(Experiment)} & set(self.config)
+    self.experiment = Experiment.from_json({name: self.config[name] for name in known})
     self._arms = {**self.experiment.arms, **(arms or {})}
     for name, arm in (arms or {}).items():
       if name not in self.experiment.arms:

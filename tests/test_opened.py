@@ -1,5 +1,6 @@
 """A finished run is opened again: tables, parameters, predictions."""
 
+import dataclasses
 import json
 import shutil
 
@@ -13,9 +14,11 @@ from PIL import Image
 
 import jaxdl
 from experiments import predict
+from jaxdl import launch
 from jaxdl.arm import Arm
 from jaxdl.data import Dataset, Split
 from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
 from jaxdl.report import params
 
 
@@ -55,6 +58,20 @@ def test_tables_are_those_of_the_run(run):
   assert len(opened.curves) == len(run.curves)
   assert [v["verdict"] for v in opened.verdicts] == [v.verdict for v in run.verdicts]
   assert opened.experiment == run.experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind(Experiment):
+  more: int = 3
+
+
+def test_kinds_of_experiments_are_opened_too(blobs, tmp_path):
+  arm = Arm(model="mlp(8)", loss="hinge", num_epochs=1, batch_size=50)
+  experiment = _Kind(question="Why?", arms={"a": arm}, dataset="blobs", num_seeds=1)
+  launch.run(experiment, tmp_path, dataset=blobs)
+  opened = jaxdl.open_run(tmp_path)
+  assert opened.config["more"] == 3
+  assert opened.experiment.arms == {"a": arm}
 
 
 def test_a_run_whose_model_is_gone_still_opens(run, tmp_path):
