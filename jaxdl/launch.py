@@ -76,7 +76,7 @@ class Result:
     if self.verdicts:
       parts.append(report.text_table(report.verdict_rows(self.verdicts)))
     if self.workdir is not None:
-      parts.append(f"Report: {one_line(self.workdir / 'report.md')}")
+      parts.append(f"Report: {one_line(self.workdir / 'report.html')}")
     return "\n\n".join(parts)
 
   def __repr__(self) -> str:
@@ -84,7 +84,7 @@ class Result:
 
   def _repr_html_(self) -> str:
     """Shows the answer and the verdicts in a notebook."""
-    return report.html_summary(self.experiment.question, self.answer, self.verdicts)
+    return report.html.summary(self.experiment.question, self.answer, self.verdicts)
 
 
 def compare(

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import own_parts
 import pytest
+from conftest import rehash
 from PIL import Image
 
 import jaxdl
@@ -60,6 +61,9 @@ def test_a_run_whose_model_is_gone_still_opens(run, tmp_path):
   shutil.copytree(run.workdir, tmp_path / "run")
   file = tmp_path / "run" / "config.json"
   file.write_text(file.read_text().replace("own_parts:Normalised", "gone:Net(width=3)"))
+  with pytest.raises(InputError, match=r"config\.json' is missing, or has changed"):
+    jaxdl.open_run(tmp_path / "run")
+  rehash(tmp_path / "run", "config.json")
   opened = jaxdl.open_run(tmp_path / "run")
   assert len(opened.members) == 6
   assert "params" in opened.variables("own/net", 0)
@@ -83,14 +87,21 @@ def test_other_inputs_are_refused(run, inputs, arm, seed, message):
 
 
 def test_folders_without_a_run_are_refused(run, tmp_path):
-  with pytest.raises(InputError, match="holds no finished run: there is no config"):
+  with pytest.raises(InputError, match="holds no finished run: there is no provenance"):
     jaxdl.open_run(tmp_path)
   shutil.copytree(run.workdir, tmp_path / "run")
   damaged = tmp_path / "run" / "params" / params.file_name("known")
   damaged.write_bytes(damaged.read_bytes()[:100])
+  with pytest.raises(InputError, match=r"known\.safetensors' is missing, or has changed"):
+    jaxdl.open_run(tmp_path / "run").params("known", 0)
+  rehash(tmp_path / "run", f"params/{damaged.name}")
   with pytest.raises(InputError, match=r"cannot read .*known\.safetensors"):
     jaxdl.open_run(tmp_path / "run").params("known", 0)
   damaged.unlink()
+  file = tmp_path / "run" / "provenance.json"  # as of a run that kept none
+  origin = json.loads(file.read_text())
+  del origin["files"][f"params/{damaged.name}"]
+  file.write_text(json.dumps(origin))
   with pytest.raises(InputError, match="has kept no parameters of arm 'known'"):
     jaxdl.open_run(tmp_path / "run").params("known", 0)
 

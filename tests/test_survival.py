@@ -28,7 +28,10 @@ _LONG = bool(os.environ.get("JAXDL_LONG_TESTS"))
 
 
 def _observe(recipe, variables, hyper, train, validation, test):
-  return {"bias": variables.params["Dense_0"]["bias"].sum(), "rows": jax.numpy.int32(len(test.targets))}
+  return {
+    "bias": variables.params["Dense_0"]["bias"].sum(),
+    "rows": jax.numpy.int32(len(test.targets)),
+  }
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,12 @@
-"""Compares the gradients of `backprop` with `jax.grad`, and `jax.grad` with finite differences.
+"""Compares the gradients of `backprop/` with `jax.grad`, and `jax.grad` with finite differences.
 
 Everything is float64. `cases()` computes what JAX says, once; `compare()` computes what `backprop`
 says, as often as needed. Whatever the project registers and `backprop` does not know becomes a row
 that fails: nothing is skipped.
 
-Compiling takes nearly all of the time, so the models are not compiled as a whole: they share few
-operations, and one that was compiled for one model, loss and activation serves the others.
+Compiling takes most of the time, so the models are not compiled as a whole: they share few
+operations, and one that was compiled for one model, loss and activation serves the others. A model
+is differentiated once, and the gradients of all losses are pulled back through it.
 """
 
 import functools
@@ -35,6 +36,7 @@ _DROPOUT_RATE = 0.3
 _LABEL_SMOOTHING = 0.1
 _DELTA = 0.7  # of Huber's loss
 _NUM_STEPS = 5
+_ZEROS = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
 
 Leaves = dict[str, np.ndarray]
 
@@ -83,8 +85,9 @@ def cases() -> list[Case]:
   """Returns every comparison: model x loss x activation, every rule on its own, every optimizer."""
   with jax.enable_x64(True):
     combinations = itertools.product(models.NAMES, known_losses(), models.ACTIVATIONS)
+    create = functools.cache(_create_model)
     return [
-      *itertools.starmap(_model_case, combinations),
+      *(_model_case(*of, create) for of in combinations),
       *_rule_cases(),
       *map(_optimizer_case, optimizers.NAMES),
     ]
@@ -124,45 +127,60 @@ def relative_error(derived: np.ndarray | None, expected: np.ndarray | None) -> f
 # Whole models.
 
 
-def _model_case(model_name: str, loss: Loss, activation: str) -> Case:
+class _Model(NamedTuple):
+  """A model with dropout, its parameters and inputs, and what JAX says of its outputs."""
+
+  params: Any
+  images: np.ndarray  # [B, H, W, D]
+  mask: np.ndarray  # [B, F], of the dropout
+  outputs: jax.Array  # [B, K]
+  pull_back: Callable  # gradient of the outputs [B, K] -> of params and images
+
+
+def _model_case(
+  model_name: str, loss: Loss, activation: str, create: Callable[[str, str, int], _Model]
+) -> Case:
   """Returns the case of one model, loss and activation, with dropout."""
   of = (model_name, str(loss), activation)
   try:
     backprop.check_derived(model_name, activation, *loss)
   except backprop.NoDerivationError as error:
     return _missing("models", of, error)
+  targets, num_outputs = _targets(np.random.default_rng(0), loss, _IMAGES[0])
+  model = create(model_name, activation, num_outputs)
+
+  def mean_loss(outputs):
+    return losses.get(loss.name)(outputs, jnp.asarray(targets)).mean()
+
+  value, doutputs = jax.value_and_grad(mean_loss)(model.outputs)
+  dparams, dimages = model.pull_back(doutputs)
+
+  def derive():
+    found = backprop.loss_and_gradients(
+      model_name, activation, loss.name, model.params, model.images, targets, model.mask,
+      _DROPOUT_RATE,
+    )  # fmt: skip
+    return _leaves({"loss": np.float64(found.loss), "images": found.images, **found.params})
+
+  return Case("models", of, _leaves({"loss": value, "images": dimages, **dparams}), derive)
+
+
+def _create_model(name: str, activation: str, num_outputs: int) -> _Model:
+  """Returns a model with random parameters and inputs."""
   rng = np.random.default_rng(0)
-  targets, num_outputs = _targets(rng, loss, _IMAGES[0])
   model = models.create(
-    model_name,
-    activation,
-    num_outputs=num_outputs,
-    kernel_init=nn.initializers.zeros,
-    bias_init=nn.initializers.zeros,
-    dropout_rate=_DROPOUT_RATE,
+    name, activation, num_outputs=num_outputs, dropout_rate=_DROPOUT_RATE, **_ZEROS
   )
   images = rng.uniform(size=_IMAGES)
   keys = jax.random.split(jax.random.key(0), len(images))
   shapes = jax.eval_shape(model.init, keys[0], images)["params"]
   params = jax.tree.map(lambda leaf: _random_parameter(rng, leaf.shape), shapes)
-
-  def mean_loss(params, images):
-    outputs = model.apply({"params": params}, images, keys)  # [B, K]
-    return losses.get(loss.name)(outputs, jnp.asarray(targets)).mean()
-
-  value, gradients = jax.value_and_grad(mean_loss, (0, 1))(params, images)
+  outputs, pull_back = jax.vjp(
+    lambda params, images: model.apply({"params": params}, images, keys), params, images
+  )
   output_layer = params[max(name for name in params if name.startswith("Dense_"))]
   mask = dropout_mask(keys, len(output_layer["kernel"]))
-
-  def derive():
-    found = backprop.loss_and_gradients(
-      model_name, activation, loss.name, params, images, targets, mask, _DROPOUT_RATE
-    )
-    return _leaves({"loss": np.float64(found.loss), "images": found.images, **found.params})
-
-  return Case(
-    "models", of, _leaves({"loss": value, "images": gradients[1], **gradients[0]}), derive
-  )
+  return _Model(params, images, mask, outputs, pull_back)
 
 
 def _targets(rng: np.random.Generator, loss: Loss, batch: int) -> tuple[np.ndarray, int]:
@@ -201,37 +219,45 @@ def _leaves(tree: Any) -> Leaves:
 
 
 class Reference(NamedTuple):
-  """A rule's function in JAX: the project's own if there is one."""
+  """A rule's function in JAX: the project's own if there is one, else flax's."""
 
   function: Callable  # (x, params) -> y
   x: np.ndarray
   params: Leaves = {}  # noqa: RUF012  (a NamedTuple's default, never written to)
-  arguments: tuple = ()  # of the rule by hand, after x, where there are no parameters
+  arguments: tuple = ()  # of the rule by hand, after x and the parameters
 
 
-def references(
-  seed: int = 1, batch: int = 6, image: tuple[int, int, int] = (7, 6, 2), num_features: int = 5
-) -> dict[str, Reference]:
+class Sizes(NamedTuple):
+  """The sizes of the inputs of rules."""
+
+  batch: int = 6  # B
+  image: tuple[int, int, int] = (7, 6, 2)  # H, W, D of convolution, pooling and flattening
+  num_features: int = 5  # D or C of the others
+
+
+def references(seed: int = 1, sizes: Sizes = Sizes()) -> dict[str, Reference]:  # noqa: B008
   """Returns the reference of every rule by name; call it inside `jax.enable_x64(True)`.
 
   Args:
     seed: of the random numbers.
-    batch: B.
-    image: `(H, W, D)` of the inputs of convolution, pooling and flattening.
-    num_features: D or C of the inputs of the others.
+    sizes: of the inputs.
   """
   rng = np.random.default_rng(seed)
-  zeros = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
+  return {
+    **_layer_references(rng, seed, sizes),
+    **_normalization_references(rng, sizes),
+    **_attention_references(rng, sizes),
+    **_loss_references(rng, sizes),
+  }
+
+
+def _layer_references(rng: np.random.Generator, seed: int, sizes: Sizes) -> dict[str, Reference]:
+  """Returns the references of layers and activations."""
+  batch, num_features = sizes.batch, sizes.num_features
   rows = 3 * rng.normal(size=(batch, num_features))
-  images = 3 * rng.normal(size=(batch, *image))
-  labels, binary = rng.integers(0, num_features, batch), rng.integers(0, 2, batch)
-  targets = np.round(3 * rng.normal(size=rows.shape))
+  images = 3 * rng.normal(size=(batch, *sizes.image))
   keys = jax.random.split(jax.random.key(seed), batch)
-  mask = dropout_mask(keys, num_features)
-
-  def of_loss(name, x, y):
-    return Reference(lambda z, _: losses.get(name)(z, jnp.asarray(y)), x, arguments=(y,))
-
+  kernel = rng.normal(size=(3, 3, sizes.image[-1], 4))
   return {
     "dense": Reference(
       lambda x, p: nn.Dense(4).apply({"params": p}, x),
@@ -239,27 +265,127 @@ def references(
       {"kernel": rng.normal(size=(num_features, 4)), "bias": rng.normal(size=4)},
     ),
     "conv": Reference(
-      lambda x, p: layers.Conv(4, **zeros).apply({"params": p}, x),
+      lambda x, p: layers.Conv(4, **_ZEROS).apply({"params": p}, x),
       images,
-      {"kernel": rng.normal(size=(3, 3, image[-1], 4)), "bias": rng.normal(size=4)},
+      {"kernel": kernel, "bias": rng.normal(size=4)},
     ),
     "max_pool": Reference(lambda x, _: layers.max_pool_2x2(x), images),
+    "avg_pool": Reference(lambda x, _: nn.avg_pool(x, (2, 2), (2, 2)), images),
+    "global_avg_pool": Reference(lambda x, _: x.mean((1, 2)), images),
     "flatten": Reference(lambda x, _: x.reshape(len(x), -1), images),
     "dropout": Reference(
       lambda x, _: layers.Dropout(_DROPOUT_RATE).apply({}, x, keys),
       rows,
-      arguments=(mask, _DROPOUT_RATE),
+      arguments=(dropout_mask(keys, num_features), _DROPOUT_RATE),
+    ),
+    "residual_sum": Reference(
+      lambda x, p: x + p["branch"], images, {"branch": rng.normal(size=images.shape)}
     ),
     **{
       name: Reference(lambda x, _, name=name: models.get_activation(name)(x), rows)
       for name in backprop.ACTIVATIONS
     },
     "softmax": Reference(lambda x, _: nn.softmax(x), rows),
+  }
+
+
+def _normalization_references(rng: np.random.Generator, sizes: Sizes) -> dict[str, Reference]:
+  """Returns the references of normalisations, of images with eight channels."""
+  images = 3 * rng.normal(size=(sizes.batch, *sizes.image[:2], 8))
+  params = {"scale": rng.normal(size=8), "bias": rng.normal(size=8)}
+
+  def reference(layer, *arguments):
+    return Reference(lambda x, p: layer.apply({"params": p}, x), images, params, arguments)
+
+  def batch_norm(x, p):
+    layer = nn.BatchNorm(use_running_average=False)
+    averages = {"mean": jnp.zeros(8), "var": jnp.ones(8)}
+    return layer.apply({"params": p, "batch_stats": averages}, x, mutable=["batch_stats"])[0]
+
+  return {
+    "batch_norm": Reference(batch_norm, images, params),
+    "layer_norm": reference(nn.LayerNorm()),
+    "group_norm": reference(nn.GroupNorm(2, epsilon=1e-5), 2),
+  }
+
+
+def _attention_references(rng: np.random.Generator, sizes: Sizes) -> dict[str, Reference]:
+  """Returns the references of what transformers add, for five queries and as many keys."""
+  batch, num_features = sizes.batch, sizes.num_features
+  query, key, value = rng.normal(size=(3, batch, 2, 5, num_features))
+  indices = rng.integers(0, 4, (batch, 5))
+  return {
+    "embedding": Reference(
+      lambda table, _: nn.Embed(4, num_features).apply({"params": {"embedding": table}}, indices),
+      rng.normal(size=(4, num_features)),
+      arguments=(indices,),
+    ),
+    "attention": Reference(_attention, query, {"key": key, "value": value}),
+  }
+
+
+def _attention(query: jax.Array, params: Any, mask: np.ndarray | None = None) -> jax.Array:
+  """Returns flax's attention, whose heads come after the positions."""
+  inputs = (query, params["key"], params["value"])
+  query, key, value = (jnp.swapaxes(jnp.asarray(x), 1, 2) for x in inputs)
+  mask = None if mask is None else mask[None, None]
+  return jnp.swapaxes(nn.dot_product_attention(query, key, value, mask=mask), 1, 2)
+
+
+def _loss_references(rng: np.random.Generator, sizes: Sizes) -> dict[str, Reference]:
+  """Returns the references of losses."""
+  rows = 3 * rng.normal(size=(sizes.batch, sizes.num_features))
+  labels = rng.integers(0, sizes.num_features, sizes.batch)
+  binary = rng.integers(0, 2, sizes.batch)
+  targets = np.round(3 * rng.normal(size=rows.shape))
+
+  def of_loss(name, x, y):
+    return Reference(lambda z, _: losses.get(name)(z, jnp.asarray(y)), x, arguments=(y,))
+
+  return {
     "binary_cross_entropy": of_loss("binary_cross_entropy", rows[:, :1], binary),
     "categorical_cross_entropy": of_loss("categorical_cross_entropy", rows, labels),
     **{name: of_loss(name, rows, targets) for name in backprop.LOSSES_OF_NUMBERS},
     "hinge": of_loss("hinge", rows, labels),
   }
+
+
+def variants(name: str, reference: Reference) -> dict[str, Reference]:
+  """Returns other inputs and arguments of a rule: what they are -> the reference for them."""
+  # Whole numbers lie on the kinks of ReLU and hinge and make ties in pooling.
+  found = {"kinks and ties": reference._replace(x=np.round(reference.x))}
+  if name in losses.SMOOTHABLE:
+    found[f"label smoothing {_LABEL_SMOOTHING}"] = _smoothed(name, reference)
+  if name == "huber":
+    (targets,) = reference.arguments
+    found[f"delta {_DELTA}"] = reference._replace(
+      function=lambda y, _: losses.get("huber")(y, jnp.asarray(targets), _DELTA),
+      arguments=(targets, _DELTA),
+    )
+  if name == "conv":
+    for strides, padding in (((2, 2), ((1, 1), (1, 1))), ((1, 3), ((2, 0), (0, 1)))):
+      found[f"strides {strides}, padding {padding}"] = reference._replace(
+        function=functools.partial(_conv, strides, padding), arguments=(strides, padding)
+      )
+  if name == "avg_pool":
+    found["3 x 3"] = reference._replace(
+      function=lambda x, _: nn.avg_pool(x, (3, 3), (3, 3)), arguments=(3,)
+    )
+  if name == "softmax":
+    found["first axis"] = reference._replace(
+      function=lambda x, _: nn.softmax(x, axis=0), arguments=(0,)
+    )
+  if name == "attention":
+    mask = np.tri(reference.x.shape[2], dtype=bool)
+    found["causal mask"] = reference._replace(
+      function=functools.partial(_attention, mask=mask), arguments=(mask,)
+    )
+  return found
+
+
+def _conv(strides: Any, padding: Any, x: jax.Array, params: Any) -> jax.Array:
+  conv = nn.Conv(4, (3, 3), strides, padding)
+  return conv.apply({"params": params}, x)
 
 
 def _rule_cases() -> Iterable[Case]:
@@ -269,14 +395,9 @@ def _rule_cases() -> Iterable[Case]:
       error = backprop.NoDerivationError(f"rule {name!r} has no reference to compare it with")
       yield _missing("rules", (name, ""), error)
       continue
-    reference = known[name]
-    yield rule_case(name, reference)
-    # Whole numbers lie on the kinks of ReLU and hinge and make ties in pooling.
-    yield rule_case(name, reference._replace(x=np.round(reference.x)), at="kinks and ties")
-    if name in losses.SMOOTHABLE:
-      yield rule_case(name, _smoothed(name, reference), at=f"label smoothing {_LABEL_SMOOTHING}")
-    if name == "huber":
-      yield rule_case(name, _with_delta(reference), at=f"delta {_DELTA}")
+    yield rule_case(name, known[name])
+    for at, reference in variants(name, known[name]).items():
+      yield rule_case(name, reference, at)
 
 
 def _smoothed(name: str, reference: Reference) -> Reference:
@@ -290,14 +411,6 @@ def _smoothed(name: str, reference: Reference) -> Reference:
   return reference._replace(function=function, arguments=(labels, _LABEL_SMOOTHING))
 
 
-def _with_delta(reference: Reference) -> Reference:
-  (targets,) = reference.arguments
-  return reference._replace(
-    function=lambda y, _: losses.get("huber")(y, jnp.asarray(targets), _DELTA),
-    arguments=(targets, _DELTA),
-  )
-
-
 def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Case:
   """Returns the case of one rule: its output, and its gradients for a random output gradient."""
   y, pull_back = jax.vjp(reference.function, jnp.asarray(reference.x), reference.params)
@@ -306,8 +419,8 @@ def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Ca
 
   def derive():
     rule = backprop.get_rule(name)
-    arguments = (reference.params,) if reference.params else reference.arguments
-    output, cache = rule.forward(reference.x, *arguments)
+    params = (reference.params,) if reference.params else ()
+    output, cache = rule.forward(reference.x, *params, *reference.arguments)
     dinput, dparameters = rule.backward(cache, dy)
     return _leaves({"output": output, "input": dinput, **dparameters})
 

@@ -1,4 +1,4 @@
-"""The chapter on backpropagation: its examples are right, and are those of `backprop.py`."""
+"""The chapter on backpropagation: its examples are right, and are those of `backprop/`."""
 
 import re
 
@@ -57,7 +57,7 @@ CALLS = {
   "softmax": lambda v: ((v["z"],), v["T"]),
   "binary_cross_entropy": lambda v: ((v["z"][:, None], v["y"]), np.full(2, 0.5)),
   "categorical_cross_entropy": lambda v: ((v["z"], v["y"].argmax(axis=1)), np.full(2, 0.5)),
-  "mean_squared_error": lambda v: ((v["p"], v["y"].argmax(axis=1)), np.full(2, 0.5)),
+  "mean_squared_error": lambda v: ((v["p"], v["y"]), np.full(2, 0.5)),
   "hinge": lambda v: ((v["z"], v["t"].argmax(axis=1)), np.full(2, 0.5)),
 }
 
