@@ -96,7 +96,7 @@ def _classes_text(population: Population) -> str:
   return f"The classes are {escape(', '.join(population.class_names))}. "
 
 
-def anyway_text(origin: dict[str, Any]) -> str:
+def anyway_text(origin: Mapping[str, Any]) -> str:
   """Says in what a run that was continued differs from how it began; empty if in nothing."""
   now, records = origin.get("resumed_anyway", []), origin.get("continued", [])
   if not now and not records:
