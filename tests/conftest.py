@@ -70,6 +70,8 @@ DEFAULT_FLAGS = {
   "executor": "local",
   "scheduler": "",
   "scheduler_file": "",
+  "index": "0",
+  "count": "1",
 }
 
 ROOT = pathlib.Path(__file__).parents[1]
