@@ -7,7 +7,7 @@ Every system runs in its own process and holds its data in memory. A short trial
 variant of each peer. Then every system trains one epoch per round, in a random order, so that other
 load on the machine slows all of them alike; ratios are taken within rounds. Compilation and the
 first epoch are reported separately. The script writes `benchmark.json` after every workload, and
-`benchmark.md` and pictures at the end.
+`benchmark.md`, `benchmark.html` and pictures at the end.
 """
 
 import contextlib
@@ -614,7 +614,9 @@ def main(config: ConfigDict):
   if (workdir / _RESULTS).exists() and not command_line.OVERWRITE.value:
     raise InputError(f"workdir {str(workdir)!r} holds a benchmark; replace it with --overwrite")
   with files.Lock(workdir), interrupts.temporary_folder("jaxdl-benchmark-") as folder:
-    files.check_replaceable(workdir, (_RESULTS, "benchmark.md", "figures"), _RESULTS)
+    files.check_replaceable(
+      workdir, (_RESULTS, "benchmark.md", "benchmark.html", "figures"), _RESULTS
+    )
     data_dir = command_line.DATA_DIR.value
     benchmark = Benchmark(config, workdir, data_dir, pathlib.Path(folder))
     benchmark.run()
@@ -625,8 +627,9 @@ def main(config: ConfigDict):
         figures.save(figure, stage / "figures" / name)
       text = benchmark_report.markdown(benchmark.to_json())
       (stage / "benchmark.md").write_text(text, encoding="utf-8")
+      (stage / "benchmark.html").write_text(report.html.document(text, stage), encoding="utf-8")
   print(report.text_table(benchmark_report.table(benchmark.results)))
-  print(f"\nReport: {workdir / 'benchmark.md'}")
+  print(f"\nReport: {workdir / 'benchmark.html'}")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
 
 checks worksheets (docs/worksheets.md says how to write one; examples are in
 experiments/worksheets/). For one file it prints a table of the claims and what is wrong first, for
-several a summary. To DIR it writes `worksheet.json`, `report.md` and the computation graph; for
-several files `summary.json`, `marks.csv`, `report.md` and such a folder for each. In `feedback.md`
-is where the first mistake is, without right values. The exit status is 0 if all is right, 1 if a
-claim is wrong, 2 if a file is not a valid worksheet.
+several a summary. To DIR it writes `worksheet.json`, `report.md`, `report.html` and the computation
+graph; for several files `summary.json`, `marks.csv`, both reports and such a folder for each. In
+`feedback.md` is where the first mistake is, without right values. The exit status is 0 if all is
+right, 1 if a claim is wrong, 2 if a file is not a valid worksheet.
 
   python -m experiments.check_worksheet --worksheet=FILE --answers
 
@@ -42,7 +42,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.", fl
 _ANSWERS = flags.DEFINE_bool("answers", False, "Print worked solutions.", flag_values=_FLAGS)
 
 _JSON, _SUMMARY_JSON, _REPORT, _GRAPH = "worksheet.json", "summary.json", "report.md", "graph"
-_FEEDBACK, _MARKS = "feedback.md", "marks.csv"
+_FEEDBACK, _MARKS, _PAGE = "feedback.md", "marks.csv", "report.html"
 
 # Each file as it was given, with the checked worksheet or the error in it.
 Results = list[tuple[str, CheckedWorksheet | InputError]]
@@ -161,12 +161,14 @@ def _write_results(results: Results, workdir: pathlib.Path):
       _write_worksheet(stage, checked[0][1])
     else:
       _write_summary(stage, results)
-  print(f"\nReport: {one_line(workdir / _REPORT)}")
+  print(f"\nReport: {one_line(workdir / _PAGE)}")
 
 
 def _write_worksheet(folder: pathlib.Path, checked: CheckedWorksheet):
   figures.save(worksheet_plots.computation_graph(checked), folder / _GRAPH)
-  _write_text(folder / _REPORT, markdown(checked))
+  text = markdown(checked)
+  _write_text(folder / _REPORT, text)
+  _write_text(folder / _PAGE, report.html.document(text, folder))
   sentence, table = worksheet.feedback(checked)
   parts = [f"# {report.escape(checked.title)}", report.escape(sentence)]
   parts += [report.escape(worksheet.marks(checked)), report.markdown_table(table)]
@@ -200,8 +202,10 @@ def _write_summary(stage: pathlib.Path, results: Results):
     )
     sections.append(f"- [{report.escape(file)}]({name}/{_REPORT}): {report.escape(first)}")
     sections += [f"  - {report.escape(remark)}" for remark in _remarks(result)]
-  text = ["# Worksheets", report.markdown_table(_summary_rows(results)), "\n".join(sections)]
-  _write_text(stage / _REPORT, "\n\n".join(text) + "\n")
+  parts = ["# Worksheets", report.markdown_table(_summary_rows(results)), "\n".join(sections)]
+  text = "\n\n".join(parts) + "\n"
+  _write_text(stage / _REPORT, text)
+  _write_text(stage / _PAGE, report.html.document(text.replace(f"/{_REPORT})", f"/{_PAGE})")))
   _write_json(stage / _SUMMARY_JSON, {"worksheets": entries})
   checked = {file: result for file, result in results if isinstance(result, CheckedWorksheet)}
   with open(stage / _MARKS, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
@@ -213,7 +217,7 @@ def _write_summary(stage: pathlib.Path, results: Results):
 def _folder_names(sheets: Sequence[str]) -> list[str]:
   """Returns a folder's name for each file, distinct even if case is ignored."""
   names: list[str] = []
-  used = {_REPORT, _SUMMARY_JSON, _MARKS, _FEEDBACK, _JSON, files.MANIFEST}
+  used = {_REPORT, _PAGE, _SUMMARY_JSON, _MARKS, _FEEDBACK, _JSON, files.MANIFEST}
   used |= {f"{_GRAPH}.png", f"{_GRAPH}.svg"}
   for file in sheets:
     stem = re.sub(r"[^A-Za-z0-9_.-]+", "_", pathlib.Path(file).stem)[:80].strip(".") or "worksheet"

@@ -4,8 +4,8 @@
 
 runs the experiments that the claims need in `DIR/runs` and judges every claim. A finished run with
 the same config, there or in a workdir that `--collect` names, is reused. A run with another config
-that is in the way stays unless `--overwrite` is given. `CLAIMS.md`, `claims.json` and a picture are
-written to DIR.
+that is in the way stays unless `--overwrite` is given. `CLAIMS.md`, `CLAIMS.html`, `claims.json`
+and a picture are written to DIR.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ from jaxdl.store.store import Store
 _ROOT = pathlib.Path(__file__).parents[1]
 _CONFIG_FILE = str(_ROOT / "ml_collections_configs" / "claims.py")
 _COLLECT = flags.DEFINE_list("collect", [], "Workdirs of finished runs to take results from.")
-_FILES = ("CLAIMS.md", "claims.json", "figures")
+_FILES = ("CLAIMS.md", "CLAIMS.html", "claims.json", "figures")
 _KEYS = ("runs", "num_seeds", "alpha", "note")
 
 
@@ -66,7 +66,7 @@ def judge_all(config: ConfigDict):
   publish(workdir, found, outcomes, config.note)
   for _, outcome in outcomes:
     print(f"{outcome.verdict:15} {outcome.claim.sentence}")
-  print(f"\nLedger: {one_line(workdir / 'CLAIMS.md')}")
+  print(f"\nLedger: {one_line(workdir / 'CLAIMS.html')}")
 
 
 def read_runs(config: ConfigDict) -> dict[str, str]:
@@ -144,7 +144,7 @@ def is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
 
 
 def _read(wanted: Wanted, path: pathlib.Path) -> Found:
-  found = report.read_run(path)
+  found = report.read_run(path, type(wanted.experiment))
   if found.experiment != wanted.experiment:
     raise InputError(f"the run in {str(path)!r} is of another config")
   run = Run(wanted.name, wanted.experiment, found.members, found.tables)
@@ -184,10 +184,13 @@ def publish(
     rows = [row for _, outcome in outcomes for row in forest_rows(outcome)]
     (stage / "figures").mkdir()
     figures.save(comparison_plots.forest(rows), stage / "figures" / "claims")
-    (stage / "CLAIMS.md").write_text(markdown(found, outcomes, note), encoding="utf-8")
+    text = markdown(found, outcomes, note)
+    (stage / "CLAIMS.md").write_text(text, encoding="utf-8")
+    (stage / "CLAIMS.html").write_text(report.html.document(text, stage), encoding="utf-8")
     records = [to_json(*pair) for pair in outcomes]
-    text = json.dumps(records, indent=2, allow_nan=False) + "\n"
-    (stage / "claims.json").write_text(text, encoding="utf-8")
+    (stage / "claims.json").write_text(
+      json.dumps(records, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def forest_rows(outcome: ledger.Outcome) -> list[comparison_plots.ForestRow]:

@@ -128,7 +128,7 @@ def _adastop(values: np.ndarray) -> tuple[int, str]:
   from adastop import MultipleAgentsComparator
 
   every = stats.LOOK_EVERY
-  comparator = MultipleAgentsComparator(n=every, K=BUDGET // every, B=10_000, alpha=0.05, seed=0)
+  comparator = MultipleAgentsComparator(n=every, K=BUDGET // every, B=1_000, alpha=0.05, seed=0)
   for end in range(every, BUDGET + 1, every):
     comparator.partial_compare({"a": values[:end, 0], "b": values[:end, 1]}, verbose=False)
     if comparator.is_finished:

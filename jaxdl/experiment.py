@@ -104,15 +104,18 @@ class Experiment:
     others = len(self.arms) - 1
     num_comparisons = math.comb(len(self.arms), 2) if self.reference is None else others
     stats.check_settings(self.num_seeds, num_comparisons, self.alpha, self.num_resamples)
-    self._check_looks()
+    self._check_looks(num_comparisons)
 
-  def _check_looks(self):
+  def _check_looks(self, num_comparisons: int):
     if not isinstance(self.until_decided, bool):
       raise InputError(f"until_decided must be True or False, not {show(self.until_decided)}")
     if self.continued_from is not None:
       check_integer("continued_from", self.continued_from, 1, self.num_seeds)
     if self.until_decided:
-      _ = self.looks
+      _ = self.looks  # raises InputError if there are too few seeds
+      # Looks draw sign patterns at random for any number of seeds.
+      most = max(stats.MAX_EXACT + 1, self.num_seeds)
+      stats.check_settings(most, num_comparisons, self.alpha, self.num_resamples)
 
   @property
   def looks(self) -> tuple[int, ...] | None:

@@ -76,7 +76,7 @@ class Result:
     if self.verdicts:
       parts.append(report.text_table(report.verdict_rows(self.verdicts)))
     if self.workdir is not None:
-      parts.append(f"Report: {one_line(self.workdir / 'report.md')}")
+      parts.append(f"Report: {one_line(self.workdir / 'report.html')}")
     return "\n\n".join(parts)
 
   def __repr__(self) -> str:
@@ -84,7 +84,7 @@ class Result:
 
   def _repr_html_(self) -> str:
     """Shows the answer and the verdicts in a notebook."""
-    return report.html_summary(self.experiment.question, self.answer, self.verdicts)
+    return report.html.summary(self.experiment.question, self.answer, self.verdicts)
 
 
 def compare(
@@ -298,8 +298,8 @@ def _source(
 def _check_looks(experiment: Experiment, executor: str, chooses: bool):
   if experiment.looks is None:
     return
-  if executor == "multihost":
-    raise InputError("until_decided is for the executors local and dask, not for multihost")
+  if executor in ("array", "multihost"):
+    raise InputError(f"until_decided is for the executors local and dask, not for {executor}")
   if chooses:
     raise InputError(
       "until_decided compares all arms; this experiment chooses some of them after all seeds are "

@@ -4,6 +4,7 @@ Nothing of the user's own is imported until something is predicted, so that a ru
 gone can still be read.
 """
 
+import dataclasses
 import functools
 import json
 import os
@@ -23,7 +24,8 @@ from jaxdl.experiment import Experiment
 from jaxdl.forward import Variables
 from jaxdl.optim import metrics
 from jaxdl.recipe import Form, Recipe, group_by_recipe
-from jaxdl.report import CONFIG_FILE, params
+from jaxdl.report import CONFIG_FILE, PROVENANCE_FILE, params
+from jaxdl.store import files
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -37,6 +39,7 @@ class OpenedRun:
 
   Attributes:
     workdir: its folder.
+    config: every setting, as in `config.json`.
     experiment: what was run.
     class_names: `[C]`; empty if targets are numbers.
     provenance: where it comes from: versions, device, data, times.
@@ -45,15 +48,20 @@ class OpenedRun:
   def __init__(self, workdir: str | os.PathLike, arms: Mapping[str, Arm] | None = None):
     """Opens the run in a folder; see `open_run`."""
     self.workdir = pathlib.Path(workdir).expanduser()
+    # Parameters may be large; they are checked when they are read.
+    self._check_intact(lambda name: not name.startswith(f"{params.PARAMS}/"))
     self._kept: dict[str, tuple[tuple[int, ...], dict[str, np.ndarray]]] = {}
-    self.experiment = Experiment.from_json(self._read_json(CONFIG_FILE))
+    self.config = self._read_json(CONFIG_FILE)
+    # Kinds of experiments have settings of their own.
+    known = {field.name for field in dataclasses.fields(Experiment)} & set(self.config)
+    self.experiment = Experiment.from_json({name: self.config[name] for name in known})
     self._arms = {**self.experiment.arms, **(arms or {})}
     for name, arm in (arms or {}).items():
       if name not in self.experiment.arms:
         raise unknown_name("arm", name, self.experiment.arms)
       if arm.to_json() != self.experiment.arms[name].to_json():
         raise InputError(f"arm {name!r} is not the one that was trained")
-    self.provenance = self._read_json("provenance.json")
+    self.provenance = self._read_json(PROVENANCE_FILE)
     try:
       data = self.provenance["dataset"]
       self.class_names = tuple(data["class_names"])
@@ -167,6 +175,7 @@ class OpenedRun:
   def _leaves(self, arm: str) -> tuple[tuple[int, ...], dict[str, np.ndarray]]:
     self._arm(arm)
     if arm not in self._kept:
+      self._check_intact(lambda name: name == f"{params.PARAMS}/{params.file_name(arm)}")
       self._kept[arm] = params.read(self.workdir / params.PARAMS, arm)
     return self._kept[arm]
 
@@ -182,6 +191,9 @@ class OpenedRun:
     if form.input_dtype == "uint8" and (is_float or inputs.min() < 0 or inputs.max() > 255):
       raise InputError("the run trained on images with integers from 0 to 255; give such inputs")
     return jnp.asarray(inputs.astype(form.input_dtype))
+
+  def _check_intact(self, select: Callable[[str], bool]):
+    files.check_intact(self.workdir, PROVENANCE_FILE, select)
 
   def _read_json(self, name: str) -> Any:
     file = self.workdir / name

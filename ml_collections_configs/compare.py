@@ -74,6 +74,22 @@ def get_config(variant: str = "wine") -> ConfigDict:
       sort_keys=False,
     )
     config.margins = ConfigDict({"r2": 0.01, "mean_absolute_error": 0.01}, sort_keys=False)
+  if variant == "resnet":
+    config.question = "Does batch normalisation help a small ResNet read digits?"
+    config.dataset = "digits"
+    config.num_seeds = 8
+    config.base.model = "resnet(8, width=8, norm=batch)"
+    config.base.learning_rate = 0.003
+    config.base.batch_size = 64
+    config.base.num_epochs = 5
+    config.arms = ConfigDict(
+      {
+        "batch": {},
+        "group": {"model": "resnet(8, width=8, norm=group)"},
+        "none": {"model": "resnet(8, width=8, norm=none)"},
+      },
+      sort_keys=False,
+    )
   if variant == "smoke":
     config.num_seeds = 2
     config.base.num_epochs = 2

@@ -597,9 +597,9 @@ def _wanted(name):
 
 def _members(experiment):
   rows = [
-    [seed, name, "finished", 2, 0.5 + 0.01 * place + 0.001 * seed, 2.0]
+    [seed, name, "finished", min(2, arm.num_epochs), 0.3 + 0.01 * place + 0.001 * seed, 2.0]
     for seed in range(experiment.num_seeds)
-    for place, name in enumerate(experiment.arms)
+    for place, (name, arm) in enumerate(experiment.arms.items())
   ]
   header = ["seed", "arm", "status", "epochs", "test_accuracy", "epochs_to_target"]
   return [header, *rows]
@@ -661,18 +661,24 @@ RUNS = {
 
 
 def collect(name, folder, run, cut=None):
-  """Writes a run and collects it as `--collect` does; returns the ledger."""
+  """Writes a run, with hashes that fit, and collects it as `--collect` does; returns the ledger."""
   (folder / "tables").mkdir(exist_ok=True)
   for file in folder.rglob("*.csv"):
     file.unlink()
+  (folder / "config.json").write_text(WANTED[name].experiment.dumps())
   for stem, table in run.items():
-    path = folder / ("tables" if stem not in ("members", "provenance") else ".")
+    path = folder / ("tables" if stem != "members" else ".")
     if stem == "provenance":
-      (folder / "provenance.json").write_text(json.dumps(table))
       continue
     rows = table if isinstance(table, list) else [table]
     with open(path / f"{stem}.csv", "w", errors="surrogatepass", newline="") as file:
       csv.writer(file).writerows(row if isinstance(row, list) else [row] for row in rows)
+  origin = run["provenance"]
+  if isinstance(origin, dict):
+    made = [*folder.glob("*.csv"), *folder.glob("*/*.csv"), folder / "config.json"]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in made}
+    origin = {**origin, "files": {n: hashlib.sha256(c).hexdigest() for n, c in files.items()}}
+  (folder / "provenance.json").write_text(json.dumps(origin))
   config = claims_configs.get_config("smoke")
   config.num_resamples = 99
 

@@ -1,5 +1,6 @@
 """A finished run is opened again: tables, parameters, predictions."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,13 +9,16 @@ import jax
 import numpy as np
 import own_parts
 import pytest
+from conftest import rehash
 from PIL import Image
 
 import jaxdl
 from experiments import predict
+from jaxdl import launch
 from jaxdl.arm import Arm
 from jaxdl.data import Dataset, Split
 from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
 from jaxdl.report import params
 
 
@@ -56,10 +60,27 @@ def test_tables_are_those_of_the_run(run):
   assert opened.experiment == run.experiment
 
 
+@dataclasses.dataclass(frozen=True)
+class _Kind(Experiment):
+  more: int = 3
+
+
+def test_kinds_of_experiments_are_opened_too(blobs, tmp_path):
+  arm = Arm(model="mlp(8)", loss="hinge", num_epochs=1, batch_size=50)
+  experiment = _Kind(question="Why?", arms={"a": arm}, dataset="blobs", num_seeds=1)
+  launch.run(experiment, tmp_path, dataset=blobs)
+  opened = jaxdl.open_run(tmp_path)
+  assert opened.config["more"] == 3
+  assert opened.experiment.arms == {"a": arm}
+
+
 def test_a_run_whose_model_is_gone_still_opens(run, tmp_path):
   shutil.copytree(run.workdir, tmp_path / "run")
   file = tmp_path / "run" / "config.json"
   file.write_text(file.read_text().replace("own_parts:Normalised", "gone:Net(width=3)"))
+  with pytest.raises(InputError, match=r"config\.json' is missing, or has changed"):
+    jaxdl.open_run(tmp_path / "run")
+  rehash(tmp_path / "run", "config.json")
   opened = jaxdl.open_run(tmp_path / "run")
   assert len(opened.members) == 6
   assert "params" in opened.variables("own/net", 0)
@@ -83,14 +104,21 @@ def test_other_inputs_are_refused(run, inputs, arm, seed, message):
 
 
 def test_folders_without_a_run_are_refused(run, tmp_path):
-  with pytest.raises(InputError, match="holds no finished run: there is no config"):
+  with pytest.raises(InputError, match="holds no finished run: there is no provenance"):
     jaxdl.open_run(tmp_path)
   shutil.copytree(run.workdir, tmp_path / "run")
   damaged = tmp_path / "run" / "params" / params.file_name("known")
   damaged.write_bytes(damaged.read_bytes()[:100])
+  with pytest.raises(InputError, match=r"known\.safetensors' is missing, or has changed"):
+    jaxdl.open_run(tmp_path / "run").params("known", 0)
+  rehash(tmp_path / "run", f"params/{damaged.name}")
   with pytest.raises(InputError, match=r"cannot read .*known\.safetensors"):
     jaxdl.open_run(tmp_path / "run").params("known", 0)
   damaged.unlink()
+  file = tmp_path / "run" / "provenance.json"  # as of a run that kept none
+  origin = json.loads(file.read_text())
+  del origin["files"][f"params/{damaged.name}"]
+  file.write_text(json.dumps(origin))
   with pytest.raises(InputError, match="has kept no parameters of arm 'known'"):
     jaxdl.open_run(tmp_path / "run").params("known", 0)
 

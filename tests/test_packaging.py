@@ -63,5 +63,6 @@ def test_all_modules_are_installed_and_nothing_else(installed):
   (metadata,) = installed.glob("*.dist-info")
   found = {path for path in installed.rglob("*") if path.is_file() and metadata not in path.parents}
   expected = [*(ROOT / "jaxdl").rglob("*.py"), ROOT / "jaxdl" / "py.typed"]
+  expected += (ROOT / "jaxdl" / "report" / "html" / "templates").iterdir()
   assert found == {installed / path.relative_to(ROOT) for path in expected}
   assert (metadata / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()

@@ -27,8 +27,11 @@ from jaxdl.store import files, store
 _LONG = bool(os.environ.get("JAXDL_LONG_TESTS"))
 
 
-def _observe(recipe, params, hyper, train, validation, test):
-  return {"bias": params["Dense_0"]["bias"].sum(), "rows": jax.numpy.int32(len(test.targets))}
+def _observe(recipe, variables, hyper, train, validation, test):
+  return {
+    "bias": variables.params["Dense_0"]["bias"].sum(),
+    "rows": jax.numpy.int32(len(test.targets)),
+  }
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from jaxdl import launch, stats
@@ -36,8 +37,13 @@ def experiment():
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-  """They take most of the time."""
-  monkeypatch.setattr(figures, "save", lambda *_: None)
+  """They take most of the time; the report only needs their files."""
+
+  def save(_, path):
+    PIL.Image.new("L", (8, 8)).save(f"{path}.png")
+    path.with_suffix(".svg").write_text("<svg/>")
+
+  monkeypatch.setattr(figures, "save", save)
 
 
 def test_a_stage_has_the_chunks_that_are_missing_up_to_the_look():
@@ -128,9 +134,11 @@ def test_what_cannot_have_looks_is_refused_in_one_line(experiment, tmp_path):
       launch.run(experiment, tmp_path / "run", until_decided=True, **options)
     assert not (tmp_path / "run").exists()
 
-  refused("not for multihost", executor="multihost")
+  for executor in ("array", "multihost"):
+    refused(f"not for {executor}", executor=executor)
   refused("chooses some of them", choose=lambda experiment, population: population)
   refused("the budget of seeds must be an integer >= 16, not 15", replace(experiment, num_seeds=15))
+  refused("num_resamples 10 is too small", replace(experiment, num_resamples=10))
   with pytest.raises(InputError, match="until_decided must be True or False, not 8"):
     replace(experiment, until_decided=8)
   with pytest.raises(InputError, match="continued_from must be an integer <= 24, not 25"):

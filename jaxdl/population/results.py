@@ -173,7 +173,7 @@ class Population:
     if metric == EPOCHS_TO_TARGET:
       return max(arm.num_epochs for arm in self.arms.values()) + 1.0
     rate = metric.removesuffix("_at_half")
-    if rate in _TEST_RATES:
+    if rate in _TEST_RATES and self.has_classes:
       labels, num_classes = self.test_targets.ravel(), len(self.class_names)
       constant = np.full_like(labels, np.bincount(labels).argmax())
       return float(

@@ -3,16 +3,16 @@
 Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
 first need not wait for them.
 
-Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe,
-stats, store, train.
+Imports: errors, arm, batches, byhand, data, experiment, nn, optim, population, recipe, stats,
+store, train.
 """
 
+from jaxdl.report import html
 from jaxdl.report.finished import FinishedRun, read_run
 from jaxdl.report.markdown import (
   RUN,
   beside_table,
   escape,
-  html_summary,
   markdown_table,
   number,
   render,
@@ -20,10 +20,18 @@ from jaxdl.report.markdown import (
   verdict_rows,
 )
 from jaxdl.report.tables import curves_table, members_table, per_class_table
-from jaxdl.report.workdir import CONFIG_FILE, Extra, Workdir, continued_from, provenance
+from jaxdl.report.workdir import (
+  CONFIG_FILE,
+  PROVENANCE_FILE,
+  Extra,
+  Workdir,
+  continued_from,
+  provenance,
+)
 
 __all__ = (
   "CONFIG_FILE",
+  "PROVENANCE_FILE",
   "RUN",
   "Extra",
   "FinishedRun",
@@ -32,7 +40,7 @@ __all__ = (
   "continued_from",
   "curves_table",
   "escape",
-  "html_summary",
+  "html",
   "markdown_table",
   "members_table",
   "number",

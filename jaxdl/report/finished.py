@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdl.errors import InputError, brief
 from jaxdl.experiment import Experiment
-from jaxdl.population.results import RATES
+from jaxdl.population.results import PROBABILISTIC, RATES
 from jaxdl.report.markdown import TABLES
 from jaxdl.report.workdir import CONFIG_FILE, MEMBERS_FILE, PROVENANCE_FILE
 from jaxdl.store import files
@@ -29,8 +29,12 @@ class FinishedRun(NamedTuple):
   provenance: Mapping[str, Any]
 
 
-def read_run(path: pathlib.Path) -> FinishedRun:
+def read_run(path: pathlib.Path, kind: type[Experiment] = Experiment) -> FinishedRun:
   """Reads the results of a finished run.
+
+  Args:
+    path: its folder.
+    kind: the class of its experiment, which may have more settings.
 
   Raises:
     InputError: the folder has no results; a file is missing or has changed since the run wrote it;
@@ -50,7 +54,7 @@ def read_run(path: pathlib.Path) -> FinishedRun:
       for name in names
       if pathlib.PurePath(name).match(f"{TABLES}/*.csv")
     }
-    experiment = Experiment.from_json(config)
+    experiment = kind.from_json(config)
     _check_members(experiment, members)
   except InputError as error:
     raise InputError(f"the run in {str(path)!r} cannot be used: {error}") from error
@@ -61,7 +65,10 @@ def read_run(path: pathlib.Path) -> FinishedRun:
 
 def _check_members(experiment: Experiment, members: "pd.DataFrame"):
   """Raises InputError unless each seed has each arm once, with values in their ranges."""
-  wanted = list(itertools.product(range(experiment.num_seeds), experiment.arms))
+  num_seeds = members["seed"].nunique()
+  if num_seeds not in (experiment.looks or ()):  # where training may have ended
+    num_seeds = experiment.num_seeds
+  wanted = list(itertools.product(range(num_seeds), experiment.arms))
   found = list(zip(members["seed"], members["arm"], strict=True))
   if sorted(found) != sorted(wanted):
     raise InputError(
@@ -75,7 +82,8 @@ def _check_members(experiment: Experiment, members: "pd.DataFrame"):
   ranges = {"epochs": (1, most.to_numpy())} | dict.fromkeys(RATES, (0, 1))
   for name in members.columns.intersection(list(ranges)):
     values, (low, high) = members[name].to_numpy(float), ranges[name]
-    missing = np.isnan(values) & (diverged | (name == "val_accuracy"))
+    # Without a validation set, or a class in the test set, there may be no value.
+    missing = np.isnan(values) & (diverged | (name in ("val_accuracy", *PROBABILISTIC)))
     wrong = ~(missing | ((low <= values) & (values <= high)))
     if wrong.any():
       raise InputError(f"{MEMBERS_FILE} has a member with {name} = {values[wrong][0]:g}")

@@ -3,7 +3,7 @@
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,19 +63,19 @@ def render(
   primary = next(iter(experiment.margins))
   parts = [
     f"# {escape(experiment.question)}",
-    _anyway_text(origin),
-    _partial_text(population),
+    anyway_text(origin),
+    partial_text(population),
     f"**{escape(experiment_lib.answer(verdicts, primary, population))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
     f"{escape(origin['dataset']['description'])}. {_classes_text(population)}"
     f"{len(population.seeds)} seeds of each of {len(population.arms)} arms. "
-    f"{_stopping_text(population)}",
+    f"{stopping_text(population)}",
     "## Verdicts",
     _verdict_table(verdicts),
-    _design_note(experiment),
+    design_note(experiment),
     new_examples_text(verdicts),
     "## Arms",
-    _arms_table(population),
+    f"{markdown_table(arms_rows(population))}\n\n{ARMS_NOTE}",
     censored_text(population),
     _per_class_text(population),
     "## Pictures",
@@ -96,7 +96,7 @@ def _classes_text(population: Population) -> str:
   return f"The classes are {escape(', '.join(population.class_names))}. "
 
 
-def _anyway_text(origin: dict[str, Any]) -> str:
+def anyway_text(origin: Mapping[str, Any]) -> str:
   """Says in what a run that was continued differs from how it began; empty if in nothing."""
   now, records = origin.get("resumed_anyway", []), origin.get("continued", [])
   if not now and not records:
@@ -123,7 +123,7 @@ def _names(names: Sequence[str], before: Sequence[dict[str, Any]] = ()) -> str:
   return f"{escape(what or 'no chunk')}."
 
 
-def _partial_text(population: Population) -> str:
+def partial_text(population: Population) -> str:
   """Says which seeds are missing and why; empty if none are."""
   if not population.missing_seeds:
     return ""
@@ -141,7 +141,7 @@ def _partial_text(population: Population) -> str:
   return "\n\n".join([lines[0], "\n".join(lines[1:])]).strip()
 
 
-def _design_note(experiment: Experiment) -> str:
+def design_note(experiment: Experiment) -> str:
   """Says how seeds were added, and what the columns of verdicts mean and control."""
   primary = escape(next(iter(experiment.margins)))
   if experiment.continued_from is not None:
@@ -203,8 +203,10 @@ _NOTES = {
     "Bonferroni: for each metric, the chance of any wrong verdict is at most alpha, "
     f"{_SYMMETRIC}. Intervals are repeated confidence intervals, right for all pairs and looks "
     "together with probability 1 - alpha; *beyond margin* says whether they exclude the margin. "
-    "**The mean of a pair that was decided early is biased**, away from zero where one arm is "
-    "better: read its interval. The budget belongs to the test: another budget is another run."
+    "They are Student's and the permutation test is not, so for skewed differences a difference "
+    "can be shown whose interval still has zero at its edge. **The mean of a pair that was "
+    "decided early is biased**, away from zero where one arm is better: read its interval. The "
+    "budget belongs to the test: another budget is another run."
   ),
   stats.ANYTIME: (
     "Differences are a minus b, paired by seed. Verdicts are from a test by betting, whose level "
@@ -310,19 +312,6 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
   return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
-def html_summary(question: str, answer: str, verdicts: Sequence[stats.Verdict]) -> str:
-  """Returns a question, its answer and the verdicts as HTML, every text escaped."""
-  parts = [f"<p><b>{html.escape(one_line(question))}</b></p><p>{html.escape(one_line(answer))}</p>"]
-  if verdicts:
-    header, *rows = verdict_rows(verdicts)
-    cells = [
-      "".join(f"<{tag}>{html.escape(one_line(cell))}</{tag}>" for cell in row)
-      for tag, row in [("th", header), *(("td", row) for row in rows)]
-    ]
-    parts.append(f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>")
-  return "".join(parts)
-
-
 # Markup anywhere ($ begins a formula, ~ strikes out), at word boundaries, and at the start of a
 # line. An underscore inside a word is plain text, and names are easier to read without an escape.
 _MARKUP = r"[\\`*\[\]|$~]|(?<![^\W_])_|_(?![^\W_])|(?<!\S)#|^[-+](?= )|^-(?=[ -]*-[ -]*-[ -]*$)"
@@ -342,13 +331,13 @@ def _verdict_table(verdicts: Sequence[stats.Verdict]) -> str:
   return markdown_table(verdict_rows(verdicts)) if verdicts else "There is one arm only."
 
 
-def _arms_table(population: Population) -> str:
-  """One row per arm and metric: n, mean with interval, spread; both decision thresholds."""
-  rows = []
+def arms_rows(population: Population) -> list[list[str]]:
+  """Returns a row per metric and arm, header first: n, mean with interval, spread."""
+  rows = [["metric", *_SUMMARY_HEADER]]
   for metric in [*population.metrics, "epochs"]:
-    label = _metric_label(metric, population)
+    label = metric_label(metric, population)
     rows += [[label, *row] for row in _summary_rows(population.scores(metric))]
-  return markdown_table([["metric", *_SUMMARY_HEADER], *rows]) + "\n\n" + _ARMS_NOTE
+  return rows
 
 
 _SUMMARY_HEADER = ("arm", "n", "diverged", "mean", "95% interval", "std", "min", "max")
@@ -356,7 +345,7 @@ _SUMMARY_HEADER = ("arm", "n", "diverged", "mean", "95% interval", "std", "min",
 
 def summary_table(scores: stats.Scores) -> str:
   """Returns a Markdown table with a row per arm: n, mean with its interval, spread."""
-  return markdown_table([_SUMMARY_HEADER, *_summary_rows(scores)]) + "\n\n" + _ARMS_NOTE
+  return markdown_table([_SUMMARY_HEADER, *_summary_rows(scores)]) + "\n\n" + ARMS_NOTE
 
 
 def _summary_rows(scores: stats.Scores) -> list[list[str]]:
@@ -371,7 +360,7 @@ def _summary_rows(scores: stats.Scores) -> list[list[str]]:
   return rows
 
 
-_ARMS_NOTE = (
+ARMS_NOTE = (
   "The interval is for the mean over seeds (Student's t), that of a rate cut to 0 and 100%: where "
   "it fills most of that range, these seeds say little. One value, or equal ones, have no interval."
 )
@@ -397,22 +386,29 @@ def censored_text(population: Population) -> str:
   )
 
 
-def _per_class_text(population: Population) -> str:
-  """Returns a table of precision, recall and F1 by class, with more than two classes."""
+def per_class_rows(population: Population) -> list[list[str]]:
+  """Returns precision, recall and F1 by class and arm, header first; empty up to two classes."""
   if len(population.class_names) in (0, 2):
-    return ""
+    return []
   rows = [["class", "arm", "precision", "recall", "F1"]]
   scores = 100 * np.stack(metrics.per_class(population.confusion))  # [3, S, A, C]
   for index, label in enumerate(population.class_names):
     for place, arm in enumerate(population.arms):
       kept = scores[:, population.status[:, place] != "diverged", place, index]  # [3, S]
       rows.append([label, arm, *(_mean_and_std(values) for values in kept)])
-  note = (
-    "Mean over seeds ± standard deviation, in percent. Precision, recall and F1 in the tables "
-    "above are macro averages, the mean over classes; since every example has one class, the micro "
-    "average of all three is the accuracy."
-  )
-  return f"## Classes\n\n{markdown_table(rows)}\n\n{note}"
+  return rows
+
+
+def _per_class_text(population: Population) -> str:
+  rows = per_class_rows(population)
+  return f"## Classes\n\n{markdown_table(rows)}\n\n{PER_CLASS_NOTE}" if rows else ""
+
+
+PER_CLASS_NOTE = (
+  "Mean over seeds ± standard deviation, in percent. Precision, recall and F1 in the tables above "
+  "are macro averages, the mean over classes; since every example has one class, the micro average "
+  "of all three is the accuracy."
+)
 
 
 def _mean_and_std(values: np.ndarray) -> str:
@@ -421,7 +417,7 @@ def _mean_and_std(values: np.ndarray) -> str:
   return f"{values.mean():.2f}" + (f" ± {stats.std(values):.2f}" if len(values) > 1 else "")
 
 
-def _metric_label(metric: str, population: Population) -> str:
+def metric_label(metric: str, population: Population) -> str:
   """Says at which decision threshold an accuracy is taken, where there is one."""
   if population.confusion_at_half is None or metric not in RATES or metric in PROBABILISTIC:
     return metric
@@ -431,7 +427,7 @@ def _metric_label(metric: str, population: Population) -> str:
   return f"{metric} (threshold {', '.join(thresholds)})"
 
 
-def _stopping_text(population: Population) -> str:
+def stopping_text(population: Population) -> str:
   total = population.status.size
   stopped, diverged = (int((population.status == s).sum()) for s in ("early_stopped", "diverged"))
   params = ", ".join(f"{n:,}" for n in sorted(set(population.num_params.ravel().tolist())))
@@ -439,13 +435,14 @@ def _stopping_text(population: Population) -> str:
   return text + (f"; **{diverged} diverged**." if diverged else "; none diverged.")
 
 
-def _provenance_text(origin: dict[str, Any]) -> str:
+def provenance_lines(origin: Mapping[str, Any]) -> list[str]:
+  """Returns how a run was made, in lines of plain text."""
   versions = ", ".join(f"{k} {v}" for k, v in origin["versions"].items() if v is not None)
   revision = origin["source"]["revision"] or "unknown"
   clean = {True: "clean", False: "with uncommitted changes", None: "state unknown"}[
     origin["source"]["clean"]
   ]
-  lines = [
+  return [
     f"command: {' '.join(origin['command'])}",
     f"source: {revision}, {clean}",
     f"device: {origin['device_count']} x {origin['device_kind']} ({origin['machine']})",
@@ -454,7 +451,10 @@ def _provenance_text(origin: dict[str, Any]) -> str:
     f"data: {origin['dataset']['name']}, SHA-256 {origin['dataset']['checksum']}",
     f"Python {origin['python']}, {versions}",
   ]
-  return "\n".join(f"- {escape(line)}" for line in lines) + (
+
+
+def _provenance_text(origin: dict[str, Any]) -> str:
+  return "\n".join(f"- {escape(line)}" for line in provenance_lines(origin)) + (
     "\n\nEvery number is in `members.csv`, `curves.parquet`, `confusion.npz` (of numbers, "
     "`predictions.npz`) and `verdicts.json`; every setting in `config.json`."
   )

@@ -59,8 +59,8 @@ def learning_curves(population: Population) -> Figure:
   axes = figure.subplots(*shape, squeeze=False, sharex=True, sharey=sharey)
   rows = axes if paired else axes.T  # [metric, split]
   for (metric, unit), row in zip(units.items(), rows, strict=True):
-    curves = {split: _valid_curves(population, f"{split}_{metric}") for split in splits}
-    limits, log = _curve_limits(population, metric, list(curves.values()))
+    curves = {split: valid_curves(population, f"{split}_{metric}") for split in splits}
+    limits, log = curve_limits(population, metric, list(curves.values()))
     row[0].set_ylabel(f"{metric} ({unit})" if unit else metric)
     for ax, (split, title) in zip(row, splits.items(), strict=True):
       ax.set_title(f"{title} {metric}" + (_threshold_text(population) if unit == "%" else ""))
@@ -88,12 +88,12 @@ def _threshold_text(population: Population) -> str:
   return f" (threshold {', '.join(sorted(thresholds))})" if thresholds else ""
 
 
-def _valid_curves(population: Population, name: str) -> np.ndarray:
+def valid_curves(population: Population, name: str) -> np.ndarray:
   """Returns curves `[S, A, E]` in the unit shown; a diverged member is NaN from that epoch on.
 
   In that epoch the loss is not finite, so the accuracy has no meaning either.
   """
-  curves = population.curves[name] * (100 if "accuracy" in name else 1)
+  curves = population.curves[name] * (100 if name in ("train_accuracy", "val_accuracy") else 1)
   num_valid = population.epochs - (population.status == "diverged")  # [S, A]
   valid = np.arange(curves.shape[-1]) < num_valid[..., None]  # [S, A, E]
   return np.where(valid & np.isfinite(curves), curves, np.nan)
@@ -125,7 +125,7 @@ def _draw_curves(
     if kept.any():
       # With many arms, darker bands would hide everything else.
       alpha = float(np.clip(0.5 / len(population.arms), 0.08, 0.18))
-      interval = _mean_interval(curves[kept, index], epochs[kept], possible)
+      interval = curve_interval(curves[kept, index], epochs[kept], possible)
       figures.draw_mean(ax, arm, index, np.arange(1, len(interval[0]) + 1), *interval, alpha)
     # A single seed is its own mean, unless it diverged.
     drawn = np.clip(curves[:, index], *limits)  # [S, E]
@@ -158,7 +158,7 @@ def _mark_ends(ax: Axes, curves: np.ndarray, status: np.ndarray, color: str, wor
       ax.plot(epoch, value, "x", color=color, markersize=6, zorder=5, **edge)
 
 
-def _mean_interval(
+def curve_interval(
   curves: np.ndarray, num_epochs: np.ndarray, possible: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns the mean of curves `[n, E]` over seeds and the ends of its 95% interval, each `[E]`.
@@ -170,7 +170,7 @@ def _mean_interval(
   return figures.mean_interval(values, possible)
 
 
-def _curve_limits(
+def curve_limits(
   population: Population, metric: str, curves: list[np.ndarray]
 ) -> tuple[tuple[float, float], bool]:
   """Returns limits for the curves `[S, A, E]` of a metric, and whether the axis is logarithmic."""
@@ -490,7 +490,7 @@ def reliability(population: Population) -> Figure:
 # --- Worst mistakes ---
 
 
-class _Predictions(NamedTuple):
+class Predictions(NamedTuple):
   true_probability: np.ndarray  # [N], of the true class
   predicted: np.ndarray  # [N]
   predicted_probability: np.ndarray  # [N], of the predicted class
@@ -534,7 +534,7 @@ def worst_mistakes(
   names = [name for name in names if not _has_diverged(population, name).all()]
   if not names:
     return figures.message("Every seed diverged: there are no predictions.")
-  predictions = _predict(population, names)
+  predictions = predict(population, names)
   correct = predictions.predicted == labels  # [N]
   order = np.lexsort((predictions.true_probability, correct))[:num_images]
 
@@ -552,7 +552,7 @@ def worst_mistakes(
   return figures.finish(figure)
 
 
-def _predict(population: Population, names: list[str]) -> _Predictions:
+def predict(population: Population, names: list[str]) -> Predictions:
   """Returns the predictions of the mean over these arms and their seeds."""
   labels = population.test_targets
   places = [list(population.arms).index(name) for name in names]
@@ -567,9 +567,7 @@ def _predict(population: Population, names: list[str]) -> _Predictions:
     ]
     predicted = (probabilities[:, 1] > np.mean(thresholds)).astype(int)  # [N]
   examples = np.arange(num_examples)
-  return _Predictions(
-    probabilities[examples, labels], predicted, probabilities[examples, predicted]
-  )
+  return Predictions(probabilities[examples, labels], predicted, probabilities[examples, predicted])
 
 
 def _image_grid(num_images: int, aspect: float) -> tuple[Figure, list[Axes]]:
@@ -583,7 +581,7 @@ def _image_grid(num_images: int, aspect: float) -> tuple[Figure, list[Axes]]:
 
 
 def _describe(
-  ax: Axes, class_names: tuple[str, ...], label: int, predictions: _Predictions, index: int
+  ax: Axes, class_names: tuple[str, ...], label: int, predictions: Predictions, index: int
 ) -> None:
   """Titles and frames the panel of an image according to its prediction."""
   predicted = predictions.predicted[index]

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
   from jaxdl.report.figures import Figure
 from jaxdl.recipe import Form, form_of
-from jaxdl.report import params
+from jaxdl.report import html, params
 from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
 from jaxdl.report.params import PARAMS
 from jaxdl.report.tables import (
@@ -77,6 +77,12 @@ _NAMES = (
   "correct.npz",
   "verdicts.json",
   "report.md",
+  "report.html",
+)
+# Pictures that the page draws itself.
+_DRAWN_BY_PAGE = (
+  *("learning_curves", "metric_distribution", "confusion_matrices", "worst_mistakes"),
+  "predictions",
 )
 _PACKAGES = (
   "jaxdl",
@@ -360,6 +366,22 @@ class Workdir:
     else:
       np.savez(stage / "predictions.npz", **prediction_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
+    tables = sorted(path for path in stage.rglob("*") if path.suffix in (".csv", ".parquet"))
+    page = html.render(
+      experiment,
+      dataset,
+      shown,
+      verdicts,
+      origin,
+      [
+        html.Picture(stage / FIGURES / f"{name}.png", caption)
+        for name, caption, _ in pictures
+        if name not in _DRAWN_BY_PAGE
+      ],
+      extra.sections,
+      [stage / CONFIG_FILE, stage / "verdicts.json", *tables],
+    )
+    (stage / "report.html").write_text(page, encoding="utf-8")
 
 
 def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:

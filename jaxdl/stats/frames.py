@@ -81,7 +81,7 @@ def read(
   elif _is_float32([row.score for row in rows]):
     raise InputError(
       f"column {show(metric)} has numbers of 32 bits, whose rounding takes ties apart: give the "
-      "resolution of the metric, e.g. one over the number of test examples"
+      "resolution of the metric, one over the number of test examples, or 1e-6 for a loss"
     )
   arms = tuple(dict.fromkeys(row.arm for row in rows))
   groups: dict[str, list[_Row]] = {}

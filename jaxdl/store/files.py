@@ -4,7 +4,9 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
+import math
 import os
 import pathlib
 import re
@@ -12,8 +14,12 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, BinaryIO
+
+import numpy as np
 
 from jaxdl.errors import InputError
 from jaxdl.store import interrupts
@@ -138,8 +144,15 @@ def check_replaceable(
   return list(made)
 
 
-def check_intact(folder: pathlib.Path, manifest: str = MANIFEST) -> list[str]:
+def check_intact(
+  folder: pathlib.Path, manifest: str = MANIFEST, select: Callable[[str], bool] | None = None
+) -> list[str]:
   """Checks that what `staging` put into a folder is as it was then.
+
+  Args:
+    folder: the folder.
+    manifest: as of `staging`.
+    select: of the name of a file, whether it is checked; None: all are.
 
   Returns:
     The names of the files that the folder's manifest lists; no other file came by `staging`.
@@ -149,9 +162,11 @@ def check_intact(folder: pathlib.Path, manifest: str = MANIFEST) -> list[str]:
       the file.
   """
   if not os.path.lexists(folder / manifest):
-    raise InputError(f"{str(folder)!r} has no results: there is no {manifest}")
+    raise InputError(f"{str(folder)!r} holds no finished run: there is no {manifest}")
   made = _read_manifest(folder / manifest)
   for name, known in made.items():
+    if select is not None and not select(name):
+      continue
     with naming(folder / name, "read"):
       if not _is_as_made(folder / name, known):
         raise InputError(f"{str(folder / name)!r} is missing, or has changed since it was made")
@@ -215,6 +230,39 @@ def _delete(folder: pathlib.Path, names: Sequence[str]):
     if inner.parts:
       with contextlib.suppress(OSError):  # it is not empty, or not there
         (folder / inner).rmdir()
+
+
+@contextlib.contextmanager
+def arrays_in(stream: BinaryIO) -> Iterator[Mapping[str, np.ndarray]]:
+  """Yields the arrays of an uncompressed .npz file, each of which is read when it is asked for.
+
+  Raises:
+    ValueError: it is compressed, or says of an array that it is larger than the file: such a file
+      could fill the memory. Damaged files raise errors of a dozen other types.
+  """
+  size = stream.seek(0, io.SEEK_END)
+  stream.seek(0)
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")  # numpy only warns about some malformed headers
+    with np.load(stream, allow_pickle=False) as arrays:
+      parts = arrays.zip.infolist()
+      if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise ValueError("it is compressed")
+      if sum(part.file_size for part in parts) > size:
+        raise ValueError("its parts are larger than the file")
+      for part in parts:
+        with arrays.zip.open(part) as file:
+          if _array_size(file) > part.file_size:
+            raise ValueError(f"the array {part.filename} is larger than the file")
+      yield arrays
+
+
+def _array_size(file: IO[bytes]) -> int:
+  """Returns the number of bytes of an array, from the header of its .npy file."""
+  version = np.lib.format.read_magic(file)
+  read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+  shape, _, dtype = read[version](file)
+  return math.prod(shape) * dtype.itemsize
 
 
 @contextlib.contextmanager

@@ -27,7 +27,6 @@ import shutil
 import threading
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -78,13 +77,8 @@ def unpack(content: bytes, owner: str) -> dict[str, np.ndarray]:
     ValueError: the bytes are not from `pack`, are damaged, or belong to another owner.
   """
   try:
-    with warnings.catch_warnings():
-      # numpy only warns about some malformed headers; here they are errors.
-      warnings.simplefilter("error")
-      with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        if any(part.compress_type != zipfile.ZIP_STORED for part in file.zip.infolist()):
-          raise ValueError("it is compressed")  # a small file could then fill the memory
-        arrays = {name: file[name] for name in file.files}
+    with files.arrays_in(io.BytesIO(content)) as found:
+      arrays = dict(found)
     checksum = arrays.pop(_CHECKSUM).tobytes()
   except Exception as error:  # zipfile and numpy raise a dozen types of error on damaged files
     raise ValueError(f"it is damaged: {brief(error)}") from error

@@ -205,6 +205,18 @@ def test_vectors_are_multiplied_as_columns_and_rows():
   assert {claim.status for claim in checked.claims} == {E}
 
 
+def test_a_wrong_formula_is_said_of_the_whole_array():
+  """A gradient that is transposed: its diagonal is right, but that is not worth a word."""
+  equations = {"z": "W @ x", "L": "sum(z**2) / 2"}
+  given = {"W": [[1, 2], [3, 4]], "x": [1, 2]}  # z = (5, 11), dL/dW = z x^T
+  claims = [("dL/dW", "[[5, 11], [10, 22]]", "outer(x, z)")]
+  sentence = worksheet.first_slip(worksheet.check(sheet(claims, equations, given, "")))
+  assert sentence.startswith("The first mistake is in claim 1, dL/dW. The formula for dL/dW")
+  claims = [("dL/dW", "[[5, 10], [11, 22]]", "outer(x, z)")]
+  sentence = worksheet.first_slip(worksheet.check(sheet(claims, equations, given, "")))
+  assert "claim 1, dL/dW: the value is right, but the line of working is not" in sentence
+
+
 def test_points_are_shared_by_the_entries():
   """Of six entries one is wrong: five sixths of three points."""
   value = RIGHT["dL/dW2"].copy()

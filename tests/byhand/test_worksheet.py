@@ -965,6 +965,7 @@ def test_command_line_with_one_worksheet(tmp_path):
     "files.json",
     "graph.png",
     "graph.svg",
+    "report.html",
     "report.md",
     "worksheet.json",
   ]

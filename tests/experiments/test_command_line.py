@@ -125,7 +125,7 @@ def test_smoke_run(tmp_path, run_module):
   )
   assert result.returncode == 0, result.stderr
   assert "No claim can be made from so few seeds" in result.stdout
-  assert f"Report: {workdir / 'report.md'}" in result.stdout
+  assert f"Report: {workdir / 'report.html'}" in result.stdout
   log = [line for line in result.stderr.splitlines() if line]
   # Chunks of one member, two epochs each, and nothing else.
   assert all(re.match(r"chunk [1-4]/4, epoch [12]/2: [0-4]/4 members done", line) for line in log)

@@ -16,6 +16,8 @@ import sys
 import textwrap
 import threading
 import time
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -74,6 +76,38 @@ def test_strange_bytes_are_refused_in_one_line(content):
   with pytest.raises(ValueError, match=":") as caught:
     store.unpack(content, "me")
   assert "\n" not in str(caught.value)
+
+
+def _archive(shape="(3,)", compression=zipfile.ZIP_STORED, size=24):
+  """Returns an .npz file of one array of 24 bytes, of which header and directory may say more."""
+  stream = io.BytesIO()
+  header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+  content = b"\x93NUMPY\x01\x00v\x00" + header.encode() + bytes(size)
+  with zipfile.ZipFile(stream, "w", compression) as archive:
+    archive.writestr("x.npy", content)
+  return stream.getvalue()
+
+
+def test_what_unpacks_to_more_than_it_says_takes_no_memory():
+  """Compressed zeros, an array that is larger than its file, a part larger than the archive."""
+  with files.arrays_in(io.BytesIO(_archive())) as arrays:
+    assert arrays["x"].tolist() == [0, 0, 0]
+  sound = _archive()
+  # The size of the part, compressed and not, where the directory of the archive says it.
+  place = sound.rindex(b"PK\x01\x02") + 20
+  large = sound[:place] + (2**30).to_bytes(4, "little") * 2 + sound[place + 8 :]
+  bomb = _archive("(12500000,)", zipfile.ZIP_DEFLATED, 10**8)
+  assert len(bomb) < 10**6
+  tracemalloc.start()
+  for content, message in (
+    (bomb, "it is compressed"),
+    (_archive("(1250000000,)"), "is larger than the file"),
+    (large, "parts are larger than the file"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      store.unpack(content, "me")
+  assert tracemalloc.get_traced_memory()[1] < 10**7
+  tracemalloc.stop()
 
 
 def test_nothing_that_is_read_can_run_code():

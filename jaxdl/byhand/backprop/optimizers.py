@@ -34,6 +34,25 @@ def nesterov_step(params, gradient, moments, learning_rate, t):
   return params - learning_rate * (gradient + 0.9 * velocity), (velocity,)
 
 
+def keras_momentum_step(params, gradient, moments, learning_rate, t):
+  """Momentum as in Keras, the learning rate in it: v <- 0.9 v - learning_rate g, p <- p + v."""
+  del t
+  (velocity,) = moments
+  velocity = 0.9 * velocity - learning_rate * gradient
+  return params + velocity, (velocity,)
+
+
+def keras_nesterov_step(params, gradient, moments, learning_rate, t):
+  """Nesterov momentum as in Keras: the step looks ahead by another 0.9 v.
+
+  v <- 0.9 v - learning_rate g, p <- p + 0.9 v - learning_rate g
+  """
+  del t
+  (velocity,) = moments
+  velocity = 0.9 * velocity - learning_rate * gradient
+  return params + 0.9 * velocity - learning_rate * gradient, (velocity,)
+
+
 def adagrad_step(params, gradient, moments, learning_rate, t):
   """Adagrad (Duchi et al. 2011): s <- s + g^2, p <- p - learning_rate g / sqrt(0.1 + s + 1e-7)."""
   del t
@@ -69,6 +88,17 @@ def adam_step(params, gradient, moments, learning_rate, t):
   return params - learning_rate * m_corrected / (np.sqrt(v_corrected) + 1e-7), (m, v)
 
 
+def keras_adam_step(params, gradient, moments, learning_rate, t):
+  """Adam as in Keras (Kingma & Ba 2015, the end of section 2), step t = 1, 2, ...
+
+  p <- p - learning_rate sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + 1e-7), with m and v of
+  `adam_step`: epsilon is added to the root of the moment before that is corrected.
+  """
+  _, (m, v) = adam_step(params, gradient, moments, learning_rate, t)
+  factor = np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+  return params - learning_rate * factor * m / (np.sqrt(v) + 1e-7), (m, v)
+
+
 def adamw_step(params, gradient, moments, learning_rate, t):
   """AdamW (Loshchilov & Hutter 2019): Adam's step, and also p <- p - learning_rate 0.004 p.
 
@@ -83,6 +113,9 @@ OPTIMIZERS = {
   "adagrad": 1,
   "adam": 2,
   "adamw": 2,
+  "keras_adam": 2,
+  "keras_momentum": 1,
+  "keras_nesterov": 1,
   "momentum": 1,
   "nesterov": 1,
   "rmsprop": 1,

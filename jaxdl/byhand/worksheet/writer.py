@@ -168,10 +168,15 @@ def first_slip(checked: CheckedWorksheet) -> str:
     )
   right = _show_briefly(claim.computed, claim)
   if claim.status == WRONG_FORMULA:
-    start = f"The first mistake is in claim {position}, {claim.of} = {claim.claimed}"
-    if _is_right(claim):
+    entries = [entry for entry in checked.claims if entry.number == position]
+    shown = f"{claim.of} = {claim.claimed}"
+    if len(entries) > 1:
+      shown = str(checked.worksheet.claims[position - 1])
+    start = f"The first mistake is in claim {position}, {shown}"
+    if all(map(_is_right, entries)):
       return f"{start}: the value is right, but the line of working is not. {claim.remark}"
-    return f"{start}, which should be {right}. {claim.remark}"
+    should_be = f", which should be {right}" if len(entries) == 1 else ""
+    return f"{start}{should_be}. {claim.remark}"
   if claim.remark and not claim.working:
     return f"The first slip is in claim {position}: {claim.remark}"
   text = f"The first slip is in claim {position}: {claim.of} = {claim.claimed} should be {right}"
@@ -204,7 +209,7 @@ def _how(checked: CheckedWorksheet, claim: CheckedClaim) -> str:
 
 def _is_right(claim: CheckedClaim) -> bool:
   value, unit = parse_number(claim.claimed)
-  return abs(value - Fraction(claim.computed)) <= unit
+  return abs(value - Fraction(claim.computed)) < unit
 
 
 def _guess(claim: CheckedClaim) -> str:

@@ -1,0 +1,383 @@
+"""The report of a run as one HTML file."""
+
+import dataclasses
+import math
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdl import experiment as experiment_lib
+from jaxdl import recipe as recipe_lib
+from jaxdl import stats, train
+from jaxdl.arm import Arm
+from jaxdl.batches import seed_key
+from jaxdl.data.dataset import Dataset
+from jaxdl.errors import one_line
+from jaxdl.experiment import Experiment
+from jaxdl.population.results import RATES, Population
+from jaxdl.report import markdown
+from jaxdl.report.html import charts, examples, page
+
+# With more arms, the best and the worst are drawn and the others are grey.
+MANY_ARMS = 12
+# More would make the file too large; `verdicts.json` has all of them.
+_MAX_VERDICTS = 1000
+# Larger matrices are not readable as tables.
+_MAX_CLASSES = 20
+# Bytes of all tables that are embedded, and of all pictures.
+_MAX_DOWNLOADS, _MAX_PICTURES = 1_500_000, 1_200_000
+_MIME = {".csv": "text/csv", ".json": "application/json", ".md": "text/markdown"}
+
+
+class Picture(NamedTuple):
+  """A picture that is a file."""
+
+  path: pathlib.Path
+  caption: str
+
+
+def render(
+  experiment: Experiment,
+  dataset: Dataset,
+  population: Population,
+  verdicts: Sequence[stats.Verdict],
+  origin: Mapping[str, Any],
+  pictures: Sequence[Picture] = (),
+  sections: Sequence[str] = (),
+  files: Sequence[pathlib.Path] = (),
+) -> str:
+  """Returns the report of a run.
+
+  Args:
+    experiment: what was run.
+    dataset: as it was trained on.
+    population: the part of the population that is shown.
+    verdicts: of `jaxdl.experiment.compare`.
+    origin: where the population comes from, as in `provenance.json`.
+    pictures: PNG files of what the page does not draw itself.
+    sections: Markdown that this kind of experiment adds.
+    files: what can be downloaded; as many as are small enough are embedded.
+  """
+  metric = next(iter(experiment.margins))
+  order = _by_score(population, metric)
+  is_many = len(population.arms) > MANY_ARMS
+  drawn = sorted({order[0], order[-1]}) if is_many else sorted(order)
+  curves = charts.learning_curves(population)
+  distribution = charts.distribution(population, metric)
+  return page.render(
+    "run.jinja",
+    title=experiment.question,
+    answer=experiment_lib.answer(verdicts, metric, population),
+    how_sure=_how_sure(experiment, population, verdicts, metric),
+    partial="\n\n".join([markdown.anyway_text(origin), markdown.partial_text(population)]).strip(),
+    about=f"{markdown.escape(dataset.description)}. {markdown.stopping_text(population)}",
+    names=[one_line(name) for name in population.arms],
+    is_many=is_many,
+    drawn=drawn,
+    distribution=distribution,
+    best_first=[distribution.rows[index] for index in order],
+    verdicts=verdict_table(verdicts),
+    verdict_note=markdown.design_note(experiment),
+    arms=_arms_table(experiment, population),
+    all_metrics=markdown.arms_rows(population),
+    arms_note=markdown.ARMS_NOTE,
+    curves=curves,
+    has_marks=_has_marks(population),
+    confusion=_confusion(population, drawn) if population.has_classes else None,
+    examples=_examples(population, dataset, drawn),
+    per_class=markdown.per_class_rows(population),
+    per_class_note=markdown.PER_CLASS_NOTE,
+    predictions=[] if population.has_classes else charts.predictions(population, drawn),
+    models=_models(population, dataset),
+    settings=_settings(population.arms),
+    times=_times(population),
+    origin=origin,
+    seconds=_seconds(origin),
+    command=shlex.join(map(one_line, origin["command"])),
+    details=markdown.provenance_lines(origin),
+    pictures=_embed(pictures),
+    sections=[
+      text
+      for text in (
+        markdown.new_examples_text(verdicts),
+        markdown.censored_text(population),
+        *sections,
+      )
+      if text
+    ],
+    downloads=_downloads(files),
+  )
+
+
+def summary(question: str, answer: str, verdicts: Sequence[stats.Verdict]) -> str:
+  """Returns a question, its answer and the table of verdicts as a piece of HTML."""
+  table = verdict_table(verdicts)
+  return page.render("summary.jinja", question=question, answer=answer, table=table)
+
+
+def document(text: str, folder: pathlib.Path | None = None) -> str:
+  """Returns a Markdown document as a page of the same style; its first line is the title.
+
+  Args:
+    text: the document.
+    folder: has its pictures, which are embedded.
+  """
+  title = text.partition("\n")[0].removeprefix("# ")
+  return page.render("document.jinja", title=title, body=page.markdown(text, folder))
+
+
+# --- The parts ---
+
+
+def _by_score(population: Population, metric: str) -> list[int]:
+  """Returns the indices of the arms, the best first, and those without any score last."""
+  scores = population.scores(metric)
+  sign = -1 if scores.higher_is_better else 1
+  means = [sign * summary.mean for summary in stats.summarize(scores)]
+  return sorted(range(len(means)), key=lambda i: (math.isnan(means[i]), means[i]))
+
+
+def _how_sure(
+  experiment: Experiment, population: Population, verdicts: Sequence[stats.Verdict], metric: str
+) -> list[str]:
+  """Says what the answer rests on, then the verdicts on its metric."""
+  scale, unit = (100, " pt") if metric in RATES else (1, "")
+  base = (
+    f"{len(population.seeds)} seeds of each of {len(population.arms)} arms, compared in pairs that "
+    "share a seed. On one metric, the probability that any pair is wrongly called different is at "
+    f"most {experiment.alpha:g}, and so is that of wrongly calling any pair equivalent. The "
+    f"margin, the largest difference in {metric} that counts as none, is "
+    f"{scale * experiment.margins[metric]:g}{unit}."
+  )
+  about = [v for v in verdicts if v.metric == metric]
+  return [base, *(f"{experiment_lib.sentence(v)}." for v in about[:10])]
+
+
+class VerdictTable(NamedTuple):
+  """The table of verdicts."""
+
+  header: list[str]
+  rows: list["VerdictRow"]
+  num_all: int
+
+
+class VerdictRow(NamedTuple):
+  """One verdict."""
+
+  cells: list[str]
+  kind: str  # a class in the style sheet
+  sentence: str
+  bar: charts.Bar | None
+
+
+def verdict_table(verdicts: Sequence[stats.Verdict]) -> VerdictTable:
+  """Returns what the template shows of verdicts."""
+  shown = verdicts[:_MAX_VERDICTS]
+  header, *rows = markdown.verdict_rows(shown)
+  return VerdictTable(
+    header,
+    [
+      VerdictRow(cells, v.verdict.replace(" ", "-"), f"{experiment_lib.sentence(v)}.", bar)
+      for cells, v, bar in zip(rows, shown, charts.differences(shown), strict=True)
+    ],
+    len(verdicts),
+  )
+
+
+def _arms_table(experiment: Experiment, population: Population) -> list[list[str]]:
+  """Returns a row per arm: mean and interval of each metric that has a margin, size and time."""
+  columns = {}
+  for metric in experiment.margins:
+    scale, unit = (100, "%") if metric in RATES else (1, "")
+    limits = (0, 1) if metric in RATES else (-math.inf, math.inf)
+    cells = []
+    for arm in stats.summarize(population.scores(metric), limits=limits):
+      text = f"{scale * arm.mean:.4g}{unit}" if arm.n else "-"
+      if math.isfinite(arm.ci_low):
+        text += f" [{scale * arm.ci_low:.4g}, {scale * arm.ci_high:.4g}]"
+      cells.append(text)
+    columns[markdown.metric_label(metric, population)] = cells
+  columns.setdefault("epochs", [f"{mean:.1f}" for mean in population.epochs.mean(axis=0)])
+  rows = [["arm", *columns, "diverged", "parameters", "training, s per seed"]]
+  for index, name in enumerate(population.arms):
+    diverged = (population.status[:, index] == "diverged").sum()
+    rows.append(
+      [
+        name,
+        *(cells[index] for cells in columns.values()),
+        f"{diverged} of {len(population.seeds)}",
+        f"{population.num_params[0, index]:,}",
+        f"{population.train_seconds[:, index].mean():.3g}",
+      ]
+    )
+  return rows
+
+
+def _has_marks(population: Population) -> list[tuple[str, str]]:
+  marks = (("early_stopped", "stopped early"), ("diverged", "diverged"))
+  return [(kind, text) for kind, text in marks if (population.status == kind).any()]
+
+
+class Matrix(NamedTuple):
+  """The confusion matrix of one arm, pooled over the seeds that did not diverge."""
+
+  arm: int
+  accuracy: str
+  rows: list[tuple[int, list[tuple[int, float]]]]  # total, then (count, share) for each class
+
+
+class Confusion(NamedTuple):
+  """The confusion matrices."""
+
+  classes: list[str]
+  matrices: list[Matrix]  # empty with too many classes
+  largest: list[list[str]]  # the most frequent mistakes of all arms, as a table
+
+
+def _confusion(population: Population, drawn: Sequence[int]) -> Confusion:
+  counts = population.confusion.sum(axis=0)  # [A, C, C]
+  classes = [one_line(name) for name in population.class_names]
+  matrices = []
+  for arm in drawn if len(classes) <= _MAX_CLASSES else ():
+    rows = [
+      (int(row.sum()), [(int(n), float(n / max(row.sum(), 1))) for n in row]) for row in counts[arm]
+    ]
+    accuracy = f"{np.trace(counts[arm]) / max(counts[arm].sum(), 1):.2%}"
+    matrices.append(Matrix(arm, accuracy, rows))
+  pooled = counts.sum(axis=0)
+  total = pooled.sum(axis=1)
+  mistakes = pooled - np.diag(np.diag(pooled))
+  order = np.argsort(-mistakes, axis=None, kind="stable")[:10]
+  largest = [["true", "predicted", "count", "share of the true class"]]
+  for true, answer in zip(*np.unravel_index(order, pooled.shape), strict=True):
+    if mistakes[true, answer]:
+      share = f"{mistakes[true, answer] / total[true]:.2%}"
+      largest.append([classes[true], classes[answer], f"{mistakes[true, answer]:,}", share])
+  return Confusion(classes, matrices, largest)
+
+
+def _examples(
+  population: Population, dataset: Dataset, drawn: Sequence[int]
+) -> examples.Examples | None:
+  if not population.has_classes or population.test_targets.ndim > 1:
+    return None
+  arms = drawn if len(population.class_names) <= _MAX_CLASSES else ()
+  return examples.collect(population, dataset.test.inputs, arms)
+
+
+class Settings(NamedTuple):
+  """Every setting of every arm."""
+
+  differing: list[list[str]]  # a row per arm, header first
+  common: list[tuple[str, str]]
+
+
+def _settings(arms: Mapping[str, Arm]) -> Settings:
+  described = {name: arm.to_json() for name, arm in arms.items()}
+  fields = [field.name for field in dataclasses.fields(Arm)]
+  first = next(iter(described.values()))
+  differing = [f for f in fields if any(of[f] != first[f] for of in described.values())]
+  rows = [["arm", *differing]]
+  rows += [[name, *(str(of[f]) for f in differing)] for name, of in described.items()]
+  common = [(f, str(first[f])) for f in fields if f not in differing]
+  return Settings(rows if differing else [], common)
+
+
+class Model(NamedTuple):
+  """The parameters of a model."""
+
+  name: str
+  arms: list[str]
+  rows: list[list[str]]  # parameter, shape, number; header first
+
+
+def _models(population: Population, dataset: Dataset) -> list[Model]:
+  """Returns the parameters of each different model, from its shapes alone: nothing is computed."""
+  form = recipe_lib.form_of(dataset)
+  found: dict[tuple, Model] = {}
+  num_params = dict(zip(population.arms, population.num_params[0].tolist(), strict=True))
+  recipes = recipe_lib.group_by_recipe(population.arms, form, lambda _: len(dataset.train))
+  for recipe, names in recipes.items():
+    key = (recipe.arm.model, recipe.num_outputs, num_params[names[0]])
+    if key in found:
+      found[key].arms.extend(names)
+      continue
+    hyper = recipe_lib.hyperparams(population.arms[names[0]], recipe)
+    member = jax.eval_shape(lambda r=recipe, h=hyper: train.create_member(r, seed_key(0, 0), h))
+    leaves = jax.tree_util.tree_leaves_with_path(member.params)
+    rows = [["parameter", "shape", "number"]]
+    for path, leaf in leaves:
+      name = "/".join(str(getattr(key, "key", key)) for key in path)
+      shape = " x ".join(map(str, leaf.shape)) or "1"
+      rows.append([name, shape, f"{math.prod(leaf.shape):,}"])
+    total = sum(math.prod(leaf.shape) for _, leaf in leaves)
+    rows.append(["all", "", f"{total:,}"])
+    found[key] = Model(str(recipe.arm.model), [*names], rows)
+  return list(found.values())
+
+
+class Time(NamedTuple):
+  """The training time of an arm."""
+
+  arm: int
+  text: str
+  share: float  # of the slowest arm, in percent
+
+
+def _times(population: Population) -> list[Time]:
+  seconds = population.train_seconds.mean(axis=0)  # [A]
+  longest = max(float(seconds.max()), 1e-9)
+  return [
+    Time(index, f"{value:.3g} s per seed", round(100 * float(value) / longest, 1))
+    for index, value in enumerate(seconds)
+  ]
+
+
+def _seconds(origin: Mapping[str, Any]) -> str:
+  return (
+    f"{origin['total_seconds']:.3g} s passed in all. Compiling took "
+    f"{origin['compile_seconds']:.3g} s. Training and testing took {origin['train_seconds']:.3g} "
+    f"s, the sum over the {origin['num_workers']} workers that ran side by side."
+  )
+
+
+def _embed(pictures: Sequence[Picture]) -> list[tuple[str, str]]:
+  """Returns (data URL, caption), of as many pictures as are small enough together."""
+  found, size = [], 0
+  for picture in pictures:
+    url = examples.picture_url(picture.path.read_bytes())
+    size += len(url)
+    if size <= _MAX_PICTURES:
+      found.append((url, picture.caption))
+  return found
+
+
+class Download(NamedTuple):
+  """A file that belongs to the report."""
+
+  name: str
+  size: str
+  url: str | None  # None: too large to embed
+
+
+def _downloads(files: Sequence[pathlib.Path]) -> list[Download]:
+  sizes = {path: path.stat().st_size for path in files}
+  embedded, total = set(), 0
+  for path in sorted(files, key=lambda path: sizes[path]):  # as many as possible
+    total += sizes[path]
+    if total <= _MAX_DOWNLOADS:
+      embedded.add(path)
+  return [
+    Download(
+      path.name,
+      f"{sizes[path] / 1000:,.1f} kB",
+      examples.data_url(path.read_bytes(), _MIME.get(path.suffix, "application/octet-stream"))
+      if path in embedded
+      else None,
+    )
+    for path in files
+  ]
