@@ -228,9 +228,8 @@ def _check_same_convolution(conv, shape):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4), found, expected)
 
 
-@pytest.mark.parametrize("spec", ["resnet(8, width=2, shortcut=B)", "vit(width=8, depth=1)"])
-def test_a_network_has_the_same_gradients_with_products(spec):
-  model = models.create(spec, num_outputs=3)
+def test_a_network_has_the_same_gradients_with_products():
+  model = models.create("resnet(8, width=2, shortcut=B)", num_outputs=3)
   x = jax.random.normal(_KEY, (6, 8, 8, 2))
   labels = jnp.arange(6) % 3
   variables = jax.jit(model.init)(_KEY, x)
