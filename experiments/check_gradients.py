@@ -4,8 +4,8 @@ r"""Are the gradients right, the project's or your own?
 
 compares the gradients that are derived by hand in `byhand/backprop/` with `jax.grad`. It prints
 the largest relative error of every model x loss x activation and the leaf where it occurs, the same
-for each rule on its own and for the optimizers' steps, and whether JAX's gradients agree with
-finite differences.
+for two networks, for each rule on its own and for the optimizers' steps, and whether JAX's own
+gradients agree with finite differences.
 
   python -m experiments.check_gradients --module=my_net.py [--workdir=DIR]
 
@@ -43,6 +43,7 @@ from jaxdl.store import files
 
 _TITLES = {
   "models": ("Models", ("model", "loss", "activation")),
+  "networks": ("Networks", ("network",)),
   "rules": ("Single rules", ("rule", "at")),
   "optimizers": ("Optimizers", ("optimizer",)),
   "oracle": ("JAX's own gradients against finite differences", ("function",)),

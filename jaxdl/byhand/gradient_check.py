@@ -23,6 +23,7 @@ import optax
 from jax.test_util import check_grads
 
 from jaxdl.byhand import backprop
+from jaxdl.byhand.backprop import networks
 from jaxdl.nn import layers, models
 from jaxdl.optim import losses, optimizers
 
@@ -38,13 +39,19 @@ _DELTA = 0.7  # of Huber's loss
 _NUM_STEPS = 5
 _ZEROS = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
 
+# Setting of a network -> its layers by hand for its parameters.
+_NETWORKS: dict[str, Callable[[Any], list]] = {
+  "lenet5": functools.partial(networks.lenet5, image_size=8),
+  "resnet(8, width=2, shortcut=B)": functools.partial(networks.resnet, depth=8),
+}
+
 Leaves = dict[str, np.ndarray]
 
 
 class Case(NamedTuple):
   """One comparison: what JAX says, and how to get the same by hand."""
 
-  table: str  # "models", "rules" or "optimizers"
+  table: str  # "models", "networks", "rules" or "optimizers"
   of: tuple[str, ...]
   expected: Leaves
   derive: Callable[[], Leaves]  # raises NoDerivationError
@@ -82,12 +89,13 @@ def known_losses() -> list[Loss]:
 
 
 def cases() -> list[Case]:
-  """Returns every comparison: model x loss x activation, every rule on its own, every optimizer."""
+  """Returns every comparison: model x loss x activation, networks, rules, optimizers."""
   with jax.enable_x64(True):
     combinations = itertools.product(models.NAMES, known_losses(), models.ACTIVATIONS)
     create = functools.cache(_create_model)
     return [
       *(_model_case(*of, create) for of in combinations),
+      *itertools.starmap(_network_case, _NETWORKS.items()),
       *_rule_cases(),
       *map(_optimizer_case, optimizers.NAMES),
     ]
@@ -181,6 +189,38 @@ def _create_model(name: str, activation: str, num_outputs: int) -> _Model:
   output_layer = params[max(name for name in params if name.startswith("Dense_"))]
   mask = dropout_mask(keys, len(output_layer["kernel"]))
   return _Model(params, images, mask, outputs, pull_back)
+
+
+def _network_case(spec: str, layers_of: Callable[[Any], list]) -> Case:
+  """Returns the case of a network by name with cross-entropy, in training.
+
+  Args:
+    spec: setting of the model.
+    layers_of: parameters -> its layers by hand.
+  """
+  rng = np.random.default_rng(0)
+  network = models.create(spec, num_outputs=_NUM_CLASSES)
+  images, labels = rng.uniform(size=(3, 8, 8, 1)), rng.integers(0, _NUM_CLASSES, 3)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), images)
+  variables = jax.tree.map(lambda leaf: _random_parameter(rng, leaf.shape), shapes)
+  params = variables.pop("params")
+  keywords = {"train": True} if variables else {}
+
+  @jax.jit
+  def mean_loss(params, images):
+    outputs, _ = network.apply({"params": params, **variables}, images, mutable=True, **keywords)
+    return losses.categorical_cross_entropy(outputs, labels).mean()
+
+  value, (dparams, dimages) = jax.value_and_grad(mean_loss, (0, 1))(params, images)
+
+  def derive():
+    layers = [*layers_of(params), backprop.Layer("categorical_cross_entropy", (labels,))]
+    loss, caches = backprop.run_forward(layers, images)
+    found, gradients = backprop.run_backward(layers, caches, np.full(3, 1 / 3))
+    return _leaves({"loss": np.float64(loss.mean()), "images": found, **gradients})
+
+  expected = {"loss": value, "images": dimages, **dparams}
+  return Case("networks", (spec,), _leaves(expected), derive)
 
 
 def _targets(rng: np.random.Generator, loss: Loss, batch: int) -> tuple[np.ndarray, int]:

@@ -69,8 +69,8 @@ def test_nothing_differentiates_automatically():
     elif isinstance(node, ast.Attribute):
       names.add(node.attr)
   own = {name for name in imported if name.startswith("jaxdl.byhand.backprop")}
-  expected = {"collections.abc", "functools", "math", "typing", "numpy", "jaxdl.errors"}
-  assert imported - own == expected
+  expected = {"collections.abc", "functools", "itertools", "math", "typing", "numpy"}
+  assert imported - own == {*expected, "jaxdl.errors"}
   assert not names & {"grad", "value_and_grad", "vjp", "jvp", "linearize", "custom_vjp", "apply"}
   assert not names & {"__import__", "import_module", "eval", "exec"}
 
@@ -104,6 +104,18 @@ def test_models_agree_with_jax(cases, cell):
   assert all(np.abs(leaf).max() > 0 for leaf in case.expected.values())
   row = gradient_check.compare(case)
   assert row.error < 1e-12, row
+
+
+def test_networks_agree_with_jax(cases):
+  """Every parameter of a LeNet-5 and a ResNet, and whatever rules they consist of."""
+  found = {case.of[0]: case for case in cases if case.table == "networks"}
+  resnet = found["resnet(8, width=2, shortcut=B)"]
+  # 9 convolutions, each with a normalisation, an output layer, the loss and the images.
+  assert len(found["lenet5"].expected) == 12
+  assert len(resnet.expected) == 9 + 2 * 9 + 2 + 2
+  for case in found.values():
+    assert gradient_check.compare(case).error < 1e-12
+    assert all(np.abs(leaf).max() > 0 for leaf in case.expected.values())
 
 
 def test_rules_and_optimizers_agree_with_jax(cases):
@@ -450,6 +462,8 @@ def test_a_wrong_rule_turns_the_table_red(cases, monkeypatch, name, output, fact
     assert all(name == activation or name in parts[loss] for _, loss, activation in red)
   else:
     assert bool(red) == (name in ("dense", "conv", "max_pool", "flatten", "dropout"))
+  if name in ("avg_pool", "global_avg_pool", "batch_norm", "residual_sum"):
+    assert _failed(cases, "networks")
 
 
 def _rules_of(loss):
@@ -487,7 +501,7 @@ class _Mutation(ast.NodeTransformer):
   def visit_Compare(self, node):
     self.generic_visit(node)
     swaps = {ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.LtE: ast.Lt, ast.Eq: ast.NotEq,
-             ast.IsNot: ast.Is}  # fmt: skip
+             ast.IsNot: ast.Is, ast.In: ast.NotIn}  # fmt: skip
     (old,) = node.ops
     other = ast.Compare(node.left, [swaps[type(old)]()], node.comparators)
     return self._choose(node, [("another comparison", other)])
@@ -582,6 +596,7 @@ def test_what_has_no_derivation_fails(monkeypatch, module, names, expected):
     monkeypatch.setattr(one, "NAMES", few)
   monkeypatch.setattr(models, "ACTIVATIONS", ("tanh",))
   monkeypatch.setattr(losses, "OF_NUMBERS", ())
+  monkeypatch.setattr(gradient_check, "_NETWORKS", {})
   if names == "RULES":
     monkeypatch.setitem(module.RULES, "novel", layers)
   else:

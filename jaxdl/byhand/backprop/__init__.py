@@ -3,7 +3,8 @@
 A second implementation of the gradients that the project trains with, which `gradient_check.py`
 compares with `jax.grad`, and the chain rule spelled out for learners. Read `layers.py` and
 `activations.py` first, then `losses.py`, and `chain.py`, which puts them together. What deeper
-networks add is in `normalization.py` and `attention.py`, the optimizers' steps in `optimizers.py`.
+networks add is in `normalization.py` and `attention.py`, and two of them are in `networks.py`; the
+optimizers' steps are in `optimizers.py`.
 
 Each rule is a pair of functions. `forward(x, *arguments)` returns the output and a cache: what the
 backward pass needs. `backward(cache, dy)` takes dL/dy, of the output's shape, and returns dL/dx, of
@@ -23,10 +24,14 @@ from jaxdl.byhand.backprop.chain import (
   MODELS,
   RULES,
   SMOOTHABLE,
+  Layer,
   Pass,
+  Residual,
   check_derived,
   get_rule,
   loss_and_gradients,
+  run_backward,
+  run_forward,
 )
 from jaxdl.byhand.backprop.optimizers import OPTIMIZERS, descend
 from jaxdl.byhand.backprop.rule import Gradients, NoDerivationError, Rule
@@ -40,11 +45,15 @@ __all__ = (
   "RULES",
   "SMOOTHABLE",
   "Gradients",
+  "Layer",
   "NoDerivationError",
   "Pass",
+  "Residual",
   "Rule",
   "check_derived",
   "descend",
   "get_rule",
   "loss_and_gradients",
+  "run_backward",
+  "run_forward",
 )

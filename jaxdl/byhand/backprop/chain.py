@@ -1,7 +1,7 @@
 """Whole models: the chain rule."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,13 @@ class Layer(NamedTuple):
   rule: str  # one of RULES
   arguments: tuple = ()  # of its forward function, after the input
   name: str | None = None  # of its parameters in the model's tree; None: it has none
+
+
+class Residual(NamedTuple):
+  """A link that adds what two chains compute from the same input."""
+
+  branch: list
+  shortcut: list  # empty: the input itself
 
 
 class Pass(NamedTuple):
@@ -144,19 +151,44 @@ def loss_and_gradients(
   else:
     layers += _loss_of_classes(loss, targets, len(layers[-1].arguments[0]["bias"]), label_smoothing)
 
-  x, caches = images, []
-  for layer in layers:
-    x, cache = get_rule(layer.rule).forward(x, *layer.arguments)
-    caches.append(cache)
-  per_example = x  # [B]
-
+  per_example, caches = run_forward(layers, images)  # [B]
   # L = 1/B sum_b loss[b], and so dL/dloss[b] = 1/B.
-  dx, gradients = np.full(len(per_example), 1 / len(per_example)), {}
-  for layer, cache in zip(reversed(layers), reversed(caches), strict=True):
-    dx, dparams = get_rule(layer.rule).backward(cache, dx)
-    if layer.name is not None:
-      gradients[layer.name] = dparams
+  dloss = np.full(len(per_example), 1 / len(per_example))
+  dx, gradients = run_backward(layers, caches, dloss)
   return Pass(float(per_example.mean()), dx, gradients)
+
+
+def run_forward(layers: Sequence[Layer | Residual], x: np.ndarray) -> tuple[np.ndarray, list]:
+  """Returns the output of a chain, and what each layer keeps for the way back."""
+  caches: list = []
+  for layer in layers:
+    if isinstance(layer, Residual):
+      branch, branch_caches = run_forward(layer.branch, x)
+      shortcut, shortcut_caches = run_forward(layer.shortcut, x)
+      x, _ = get_rule("residual_sum").forward(shortcut, {"branch": branch})
+      caches.append((branch_caches, shortcut_caches))
+    else:
+      x, cache = get_rule(layer.rule).forward(x, *layer.arguments)
+      caches.append(cache)
+  return x, caches
+
+
+def run_backward(
+  layers: Sequence[Layer | Residual], caches: Sequence, dx: np.ndarray
+) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
+  """Returns the gradients of a chain's input and of its parameters, from that of its output."""
+  gradients: dict[str, dict[str, np.ndarray]] = {}
+  for layer, cache in zip(reversed(layers), reversed(caches), strict=True):
+    if isinstance(layer, Residual):
+      dshortcut, dparams = get_rule("residual_sum").backward(None, dx)
+      through_branch, found = run_backward(layer.branch, cache[0], dparams["branch"])
+      along_shortcut, others = run_backward(layer.shortcut, cache[1], dshortcut)
+      dx, gradients = through_branch + along_shortcut, {**gradients, **found, **others}
+    else:
+      dx, dparams = get_rule(layer.rule).backward(cache, dx)
+      if layer.name is not None:
+        gradients[layer.name] = dparams
+  return dx, gradients
 
 
 def _loss_of_classes(

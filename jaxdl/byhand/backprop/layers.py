@@ -51,7 +51,7 @@ def conv(
 
   Args:
     x: `[B, H, W, D]`.
-    params: `kernel` K `[U, V, D, F]`, and `bias` b `[F]`.
+    params: `kernel` K `[U, V, D, F]`, and `bias` b `[F]`, which may be missing.
     strides: s and t.
     padding: how many zeros there are above and below, to the left and to the right.
 
@@ -62,10 +62,12 @@ def conv(
   padded = np.pad(x, ((0, 0), *padding, (0, 0)))  # x'
   windows = _windows(padded, kernel, strides)
   size = windows[0, 0].shape[1:3]  # H', W'
-  y = np.zeros((len(x), *size, kernel.shape[3])) + params["bias"].reshape(1, 1, 1, -1)
+  y = np.zeros((len(x), *size, kernel.shape[3]))
   for u, v in np.ndindex(kernel.shape[:2]):
     y += np.tensordot(windows[u, v], kernel[u, v], 1)
-  return y, (padded, kernel, strides, padding)
+  if "bias" in params:
+    y += params["bias"].reshape(1, 1, 1, -1)
+  return y, (padded, params, strides, padding)
 
 
 def conv_backward(cache: Any, dy: np.ndarray) -> Gradients:
@@ -81,7 +83,8 @@ def conv_backward(cache: Any, dy: np.ndarray) -> Gradients:
   with dy = 0 outside its H' x W' positions and between them: every output sends its gradient back
   through the kernel to the window that it came from. dx `[B, H, W, D]` is dx' without the zeros.
   """
-  padded, kernel, strides, padding = cache
+  padded, params, strides, padding = cache
+  kernel = params["kernel"]
   dpadded, dkernel = np.zeros(padded.shape), np.zeros(kernel.shape)
   windows, dwindows = _windows(padded, kernel, strides), _windows(dpadded, kernel, strides)
   for u, v in np.ndindex(kernel.shape[:2]):
@@ -89,7 +92,8 @@ def conv_backward(cache: Any, dy: np.ndarray) -> Gradients:
     dkernel[u, v] = np.tensordot(windows[u, v], dy, ((0, 1, 2), (0, 1, 2)))
   (above, below), (left, right) = padding
   dx = dpadded[:, above : dpadded.shape[1] - below, left : dpadded.shape[2] - right]
-  return dx, {"kernel": dkernel, "bias": dy.sum(axis=(0, 1, 2))}
+  dparams = {"kernel": dkernel, "bias": dy.sum(axis=(0, 1, 2))}
+  return dx, {name: dparams[name] for name in params}
 
 
 def _windows(
