@@ -127,7 +127,7 @@
   const picture = (index) => {
     if (!examples.tile) return element("div", examples.texts[index], "values");
     const place = examples.places[index];
-    const tile = element("div", "", place === undefined ? "values" : "tile");
+    const tile = element("div", "", "tile");
     tile.setAttribute("role", "img");
     tile.setAttribute("aria-label", `test image ${index}`);
     const [width, height] = examples.tile;
