@@ -427,9 +427,21 @@ _USE = """
   const counts = shown();
   $("#show-rates").click();
   const rates = shown();
-  $("[popovertarget]").click();
+  const verdict = $("[popovertarget]");
+  const open = () => root.querySelectorAll(".why:popover-open").length;
+  const mouse = (type) =>
+    verdict.dispatchEvent(new view.PointerEvent(type, { pointerType: "mouse" }));
+  const hovered = [open()];
+  for (const type of ["pointerenter", "pointerleave", "pointerenter"]) {
+    mouse(type);
+    hovered.push(open());
+  }
+  verdict.click();
+  mouse("pointerleave");
+  hovered.push(open());
   const why = $(".why:popover-open").innerText;
-  return { before, after, tip, first, followed, rising, falling, behind, counts, rates, why };
+  const curves = { before, after, tip, first, followed };
+  return { ...curves, rising, falling, behind, counts, rates, hovered, why };
 """
 
 
@@ -448,6 +460,7 @@ def test_a_browser_shows_and_uses_it(text, tmp_path):
   assert result["falling"] == result["rising"][::-1]
   assert result["behind"] > 0
   assert result["counts"] != result["rates"] == result["counts"][::-1]
+  assert result["hovered"] == [0, 1, 0, 1, 1]  # a click makes it stay
   assert "one" in result["why"]
   assert "test_accuracy" in result["why"]
 
