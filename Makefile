@@ -11,7 +11,7 @@ export PYTHON
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: help install install-prepare install-peers demo test test-long test-prepare test-all lint format lock
+.PHONY: help install install-prepare install-peers demo test test-long test-prepare test-all sanitize lint format lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -43,6 +43,10 @@ test-prepare:
 # Runs killed at twenty random moments instead of two, and small scaling measurements.
 test-long: install
 	JAXDL_LONG_TESTS=1 $(RUN) -m pytest tests/test_survival.py tests/experiments/test_measure_scaling.py
+
+# The C++ under GCC's sanitizers of addresses and of undefined behaviour.
+sanitize: install
+	@tools/sanitize.sh $(RUN)
 
 # The tests on every supported Python that is installed.
 test-all:

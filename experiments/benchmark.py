@@ -19,7 +19,6 @@ import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -39,7 +38,7 @@ from jaxdl.errors import InputError, unknown_name
 from jaxdl.nn import models
 from jaxdl.population import devices, timing
 from jaxdl.report import figures
-from jaxdl.store import files
+from jaxdl.store import files, interrupts
 
 ROOT = pathlib.Path(__file__).parents[1]
 _LOGGER = logging.getLogger("jaxdl")
@@ -92,15 +91,27 @@ class System:
 class Benchmark:
   """One run of the benchmark, with its results so far."""
 
-  def __init__(self, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None):
-    """Checks the config, finds the peers and measures the matmul peak. Raises InputError."""
+  def __init__(
+    self, config: ConfigDict, workdir: pathlib.Path, data_dir: str | None, folder: pathlib.Path
+  ):
+    """Checks the config, finds the peers and measures the matmul peak.
+
+    Args:
+      config: the config.
+      workdir: where the results go.
+      data_dir: folder of TFDS datasets.
+      folder: a temporary one, for the data of the workloads.
+
+    Raises:
+      InputError: something in the config is wrong.
+    """
     _check(config)
     self.config, self.workdir, self._data_dir = config, workdir, data_dir
+    self._folder = folder
     self.threads = config.threads or devices.num_cores()
     self._python, self.missing, self.versions = _find_peers(config)
     self._workloads: dict[str, Workload] = {}
     self._chosen: dict[str, list[System]] = {}
-    self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
     self.results: list[dict[str, Any]] = []
     self.peak = matmul_peak()
     _LOGGER.info("matmul peak: %.0f GFLOP/s", self.peak / 1e9)
@@ -154,9 +165,8 @@ class Benchmark:
   def workload(self, name: str) -> Workload:
     """Returns a workload; loads it on the first call."""
     if name not in self._workloads:
-      folder = pathlib.Path(self._folder.name)
       config = self.config.workloads[name]
-      self._workloads[name] = workloads.load(name, config, self._data_dir, folder)
+      self._workloads[name] = workloads.load(name, config, self._data_dir, self._folder)
     return self._workloads[name]
 
   def spec(self, name: str) -> dict[str, Any]:
@@ -345,7 +355,7 @@ class Benchmark:
         return time.perf_counter() - begin
 
     times = {label: [] for label in ("jaxdl", _EMPTY_CACHE, *peers)}
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
+    with interrupts.temporary_folder("jaxdl-benchmark-") as cache:
       start("jaxdl", cache)  # fills the caches of programs and of data
       for label in self._rounds(f"cold start of {name}", list(times)):
         times[label].append(start(label, cache))
@@ -565,7 +575,7 @@ def _seconds_to_first_epoch(workload: ConfigDict, data_dir: str | None, cache: s
   # The script for two classes, or that for all.
   script = "compare_initializers" if workload.classes else "mnist_cnn"
   classes = ",".join(map(str, workload.classes))
-  with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+  with interrupts.temporary_folder("jaxdl-benchmark-") as folder:
     command = [
       *(sys.executable, "-m", f"experiments.{script}"),
       f"--config={ROOT / 'ml_collections_configs' / script}.py:{_COLD_VARIANTS[script]}",
@@ -577,24 +587,19 @@ def _seconds_to_first_epoch(workload: ConfigDict, data_dir: str | None, cache: s
       *([f"--data_dir={data_dir}"] if data_dir else []),
     ]
     start = time.perf_counter()
-    run = subprocess.Popen(
+    with interrupts.child(
       command,
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
       text=True,
       cwd=ROOT,
       env={**os.environ, "JAXDL_CACHE_DIR": cache},
-    )
-    try:
+    ) as run:
       said = []
       for line in run.stderr:
         said.append(line.strip())
         if "epoch 1/" in line:
           return time.perf_counter() - start
-    finally:
-      run.kill()
-      run.wait()
-      run.stderr.close()
   raise InputError(f"the start of {workload.model} failed: {said[-1] if said else 'no message'}")
 
 
@@ -608,11 +613,12 @@ def main(config: ConfigDict):
   workdir = pathlib.Path(command_line.WORKDIR.value)
   if (workdir / _RESULTS).exists() and not command_line.OVERWRITE.value:
     raise InputError(f"workdir {str(workdir)!r} holds a benchmark; replace it with --overwrite")
-  with files.Lock(workdir):
+  with files.Lock(workdir), interrupts.temporary_folder("jaxdl-benchmark-") as folder:
     files.check_replaceable(
       workdir, (_RESULTS, "benchmark.md", "benchmark.html", "figures"), _RESULTS
     )
-    benchmark = Benchmark(config, workdir, command_line.DATA_DIR.value)
+    data_dir = command_line.DATA_DIR.value
+    benchmark = Benchmark(config, workdir, data_dir, pathlib.Path(folder))
     benchmark.run()
     with files.staging(workdir, _RESULTS) as stage:
       benchmark.write(stage)

@@ -2,7 +2,7 @@
 
   python -m experiments.check_gradients [--workdir=DIR]
 
-compares the gradients that are derived by hand in `byhand/backprop.py` with `jax.grad`. It prints
+compares the gradients that are derived by hand in `byhand/backprop/` with `jax.grad`. It prints
 the largest relative error of every model x loss x activation and the leaf where it occurs, the same
 for each rule on its own and for the optimizers' steps, and whether JAX's gradients agree with
 finite differences.
@@ -137,7 +137,7 @@ def markdown(rows: Sequence[Row]) -> str:
   parts = [
     "# Are the gradients right?",
     f"**{report.escape(summary(rows))}**",
-    "Gradients derived by hand (`jaxdl/byhand/backprop.py`) against `jax.grad` of the project's "
+    "Gradients derived by hand (`jaxdl/byhand/backprop/`) against `jax.grad` of the project's "
     "models and losses, in float64. The error of a leaf is max |by hand - JAX| / max |JAX|; a row "
     "shows its worst leaf. `loss` is the value itself, `images` the gradient with respect to the "
     "input.",

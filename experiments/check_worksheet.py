@@ -26,6 +26,7 @@ from absl import flags
 
 from jaxdl import report
 from jaxdl.byhand import worksheet
+from jaxdl.byhand.expressions import write
 from jaxdl.byhand.worksheet.checker import CheckedWorksheet
 from jaxdl.errors import InputError, one_line
 from jaxdl.report import figures, worksheet_plots
@@ -76,7 +77,7 @@ def _print_answers(worksheets: Sequence[str]) -> int:
   status = 0
   for file in worksheets:
     try:
-      lines = worksheet.answers(pathlib.Path(file))
+      lines = worksheet.answers(pathlib.Path(file).expanduser())
     except InputError as error:
       _complain_about(file, error)
       status = 2
@@ -124,7 +125,8 @@ def _print_results(results: Results):
 def _remarks(checked: CheckedWorksheet) -> list[str]:
   """Returns all remarks but the one that is said of what is wrong first."""
   first = worksheet.first_slip(checked)
-  return [claim.remark for claim in checked.claims if claim.remark and claim.remark not in first]
+  remarks = dict.fromkeys(claim.remark for claim in checked.claims if claim.remark)
+  return [remark for remark in remarks if remark not in first]
 
 
 def _summary_rows(results: Results) -> list[list[str]]:
@@ -244,12 +246,16 @@ def markdown(checked: CheckedWorksheet) -> str:
       [
         ["node", "equation", "value"],
         *(
-          [name, checked.worksheet.formulas[name], f"{checked.values[name]:.6g}"]
+          [name, checked.worksheet.formulas[name], worksheet.show_value(checked.values[name])]
           for name in checked.worksheet.equations
         ),
       ]
     ),
   ]
+  steps = checked.worksheet.steps
+  if steps.explicit:
+    rules = [[f"{name}'", write(rule)] for name, rule in steps.rules.items()]
+    parts += ["## Gradient step", report.markdown_table([["after the step", "rule"], *rules])]
   return "\n\n".join(parts) + "\n"
 
 
@@ -258,7 +264,7 @@ def _marked(checked: CheckedWorksheet) -> list[list[str]]:
   header, *rows = worksheet.rows(checked)
   has_working = any(claim.working for claim in checked.claims)
   marked = [[*header, "working"] if has_working else header]
-  for claim, row in zip(checked.claims, rows, strict=True):
+  for (claim, *_), row in zip(worksheet.groups(checked), rows, strict=True):
     row[4] = f"✗ {claim.status}" if claim.status in worksheet.WRONG else claim.status
     marked.append([*row, claim.working or ""] if has_working else row)
   return marked

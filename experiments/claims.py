@@ -18,7 +18,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import pandas as pd
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -118,7 +117,7 @@ def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
   if command_line.DATA_DIR.value is not None:
     arguments.append(f"--data_dir={pathlib.Path(command_line.DATA_DIR.value).resolve()}")
   command = [sys.executable, "-m", f"experiments.{wanted.name}", *arguments]
-  status = subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL).returncode
+  status = interrupts.run_child(command, cwd=_ROOT, stdout=subprocess.DEVNULL)
   if status in (2, interrupts.EXIT_STATUS):
     sys.exit(status)  # the run has already printed why
   if status:
@@ -145,13 +144,11 @@ def is_run_of(experiment: Experiment, path: pathlib.Path) -> bool:
 
 
 def _read(wanted: Wanted, path: pathlib.Path) -> Found:
-  try:
-    members = pd.read_csv(path / "members.csv")
-    tables = {file.stem: pd.read_csv(file) for file in sorted((path / "tables").glob("*.csv"))}
-    provenance = json.loads((path / "provenance.json").read_text(encoding="utf-8"))
-  except (OSError, ValueError, RecursionError) as error:
-    raise InputError(f"cannot read the run in {str(path)!r}: {error}") from error
-  return Found(wanted, Run(wanted.name, wanted.experiment, members, tables), path, provenance)
+  found = report.read_run(path, type(wanted.experiment))
+  if found.experiment != wanted.experiment:
+    raise InputError(f"the run in {str(path)!r} is of another config")
+  run = Run(wanted.name, wanted.experiment, found.members, found.tables)
+  return Found(wanted, run, path, found.provenance)
 
 
 def _judge_run(found: Found, config: ConfigDict) -> list[ledger.Outcome]:

@@ -6,14 +6,12 @@ A config is read only here, into the frozen `Experiment`, which rejects unknown 
 import dataclasses
 import logging
 import os
-import pathlib
 import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
@@ -22,7 +20,7 @@ from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, one_line, show, unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.population import hosts
+from jaxdl.population import environment, hosts
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
 from jaxdl.store import interrupts
@@ -42,10 +40,21 @@ DATA_DIR = flags.DEFINE_string(
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Start anew and replace any run in the workdir.")
 _RESUME_ANYWAY = flags.DEFINE_bool(
-  "resume_anyway", False, "Continue the run in the workdir although something differs."
+  "resume_anyway",
+  False,
+  "Continue the run in the workdir although its versions, devices or statistics differ.",
 )
 _PARTIAL = flags.DEFINE_bool(
   "partial", False, "Train nothing; report what is trained so far, in the subfolder partial."
+)
+_SAVE_PARAMS = flags.DEFINE_bool(
+  "save_params", True, "Keep the parameters of every member in the workdir."
+)
+_UNTIL_DECIDED = flags.DEFINE_bool(
+  "until_decided",
+  False,
+  "Train seeds only until the question is decided, at most config.num_seeds; continues a run that "
+  "was planned with fewer.",
 )
 _CHECKPOINT_EVERY = flags.DEFINE_integer(
   "checkpoint_every",
@@ -57,7 +66,7 @@ _EXECUTOR = flags.DEFINE_enum(
   "executor",
   "local",
   list(launch.EXECUTORS),
-  "What trains: this process, Dask workers, or several processes (multihost).",
+  "What trains: this process, Dask workers, tasks of an array, or one program on several hosts.",
 )
 _SCHEDULER = flags.DEFINE_string(
   "scheduler", None, "Address of the Dask scheduler (default: a cluster on this machine)."
@@ -73,6 +82,13 @@ _NUM_PROCESSES = flags.DEFINE_integer(
 )
 _PROCESS_ID = flags.DEFINE_integer(
   "process_id", None, "Number of this process, from 0; process 0 writes the report.", lower_bound=0
+)
+
+_INDEX = flags.DEFINE_integer(
+  "index", None, "Number of this task, from 0, with --executor=array.", lower_bound=0
+)
+_COUNT = flags.DEFINE_integer(
+  "count", None, "Number of tasks, with --executor=array.", lower_bound=1
 )
 
 _PATHS = tuple(flag.name for flag in (_CONFIG, WORKDIR, DATA_DIR, _SCHEDULER_FILE))
@@ -94,7 +110,7 @@ _EXPERIMENT_KEYS = (
   "reference",
   "target_loss",
 )
-_ARM_KEYS = tuple(field.name for field in dataclasses.fields(Arm))
+ARM_KEYS = tuple(field.name for field in dataclasses.fields(Arm))
 
 
 class Script(NamedTuple):
@@ -131,11 +147,8 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
     except InputError as error:
       _fail(error)
     except interrupts.Interrupted as signal:
-      _print_interrupted(signal)
-      sys.stdout.flush()
-      sys.stderr.flush()
       # A worker may be in the middle of an epoch, which only the end of the process can stop.
-      os._exit(interrupts.EXIT_STATUS)
+      interrupts.end(str(signal))
 
   app.run(call, flags_parser=lambda argv: _parse_flags(argv, default_config))
 
@@ -153,17 +166,19 @@ def _launch(script: Script, experiment: Experiment):
     run_experiment(script, experiment)
     return
   try:
-    hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if _PROCESS_ID.value == 0:
-      run_experiment(script, experiment)
-    else:
-      launch.follow(
-        experiment,
-        WORKDIR.value,
-        data_dir=DATA_DIR.value,
-        observe=script.observe,
-        keep_logits=script.keep_logits,
-      )
+    with interrupts.interruptible():
+      hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+      if _PROCESS_ID.value == 0:
+        run_experiment(script, experiment)
+      else:
+        launch.follow(
+          experiment,
+          WORKDIR.value,
+          data_dir=DATA_DIR.value,
+          observe=script.observe,
+          keep_logits=script.keep_logits,
+          keep_params=_SAVE_PARAMS.value,
+        )
   except InputError as error:
     _print_error(error)
     hosts.end(2)
@@ -171,7 +186,7 @@ def _launch(script: Script, experiment: Experiment):
     _print_error(error)
     hosts.end(1, tell=False)
   except interrupts.Interrupted as signal:
-    _print_interrupted(signal)
+    interrupts.say(str(signal))
     hosts.end(interrupts.EXIT_STATUS)
   except Exception:
     traceback.print_exc()
@@ -187,12 +202,15 @@ def run_experiment(script: Script, experiment: Experiment):
     overwrite=OVERWRITE.value,
     resume_anyway=_RESUME_ANYWAY.value,
     partial=_PARTIAL.value,
+    until_decided=_UNTIL_DECIDED.value,
     executor=_EXECUTOR.value,
     scheduler=_SCHEDULER.value,
     scheduler_file=_SCHEDULER_FILE.value,
+    place=(_INDEX.value or 0, _COUNT.value or 1),
     checkpoint_every=_CHECKPOINT_EVERY.value or None,
     observe=script.observe,
     keep_logits=script.keep_logits,
+    keep_params=_SAVE_PARAMS.value,
     choose=script.choose,
     analyze=script.analyze,
   )
@@ -209,7 +227,7 @@ def create_arm(config: ConfigDict, **settings: Any) -> Arm:
 
   In a config, -1 stands for None in `patience`, `plateau_patience` and `weight_decay`.
   """
-  values = {key: config[key] for key in _ARM_KEYS if key in config}
+  values = {key: config[key] for key in ARM_KEYS if key in config}
   for key in ("patience", "plateau_patience", "weight_decay"):
     if values.get(key) == -1:
       values[key] = None
@@ -262,7 +280,7 @@ def create_experiment(
   Raises:
     InputError: a key is unknown, or a value is out of range.
   """
-  known = (*_EXPERIMENT_KEYS, *_ARM_KEYS, *own_keys)
+  known = (*_EXPERIMENT_KEYS, *ARM_KEYS, *own_keys)
   for key in config:
     if key not in known:
       raise unknown_name("config key", key, known)
@@ -296,12 +314,15 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
     _fail(f"unknown argument {rest[1]!r}; settings are given as --name=value")
   if _EXECUTOR.value != "dask" and (_SCHEDULER.value or _SCHEDULER_FILE.value):
     _fail("--scheduler and --scheduler_file are for --executor=dask")
+  for flag in (_SCHEDULER, _SCHEDULER_FILE):
+    if flag.value == "" and _EXECUTOR.value == "dask":
+      _fail(f"--{flag.name} is empty")
   for flag in (_CONFIG, WORKDIR):
     if flag.value is None:
       _fail(f"--{flag.name} is missing")
   if not WORKDIR.value:
     _fail("--workdir is empty")
-  mistake = _multihost_mistake()
+  mistake = _array_mistake() or _multihost_mistake()
   if mistake is not None:
     _fail(mistake)
   _configure_jax()
@@ -311,6 +332,17 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
 def _read_flags(argv: list[str]) -> list[str]:
   _ARGUMENTS[:] = argv
   return flags.FLAGS(argv)
+
+
+def _array_mistake() -> str | None:
+  """Returns what is wrong with the flags of `--executor=array`, in one line."""
+  for flag in (_INDEX, _COUNT):
+    if (flag.value is not None) != (_EXECUTOR.value == "array"):
+      needs = (f"--{flag.name}", "--executor=array")
+      return "{} needs {}".format(*(needs if flag.value is not None else reversed(needs)))
+  if _EXECUTOR.value == "array" and _INDEX.value >= _COUNT.value:
+    return f"--index must be less than --count={_COUNT.value}"
+  return None
 
 
 def _multihost_mistake() -> str | None:
@@ -327,6 +359,8 @@ def _multihost_mistake() -> str | None:
     return f"--coordinator must be HOST:PORT, not {_COORDINATOR.value!r}"
   if _PROCESS_ID.value >= _NUM_PROCESSES.value:
     return f"--process_id must be less than --num_processes={_NUM_PROCESSES.value}"
+  if _UNTIL_DECIDED.value:
+    return "--until_decided is for --executor=local and --executor=dask"
   if _PARTIAL.value:
     return "--partial trains nothing, so it needs no --executor=multihost"
   if _CHECKPOINT_EVERY.value:
@@ -395,20 +429,8 @@ def _configure_jax():
   for name in ("jax", "matplotlib"):  # matplotlib announces each new list of fonts
     logging.getLogger(name).setLevel(logging.WARNING)
   cache = data.cache_root()
-  if cache is not None and _is_writable(cache / "programs"):
-    jax.config.update("jax_compilation_cache_dir", str(cache / "programs"))
-    # Cache every program, also those that compile within a second: there are many.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _is_writable(folder: pathlib.Path) -> bool:
-  """Whether a folder can be used; otherwise JAX would warn about each program it cannot cache."""
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError:
-    return False
-  return os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+  if cache is not None:
+    environment.cache_programs(cache / "programs")
 
 
 def _fail(error: object):
@@ -419,7 +441,3 @@ def _fail(error: object):
 
 def _print_error(error: object):
   print(f"error: {one_line(error)}", file=sys.stderr)
-
-
-def _print_interrupted(signal: interrupts.Interrupted):
-  print(f"interrupted by {signal}; run the same command again to continue", file=sys.stderr)

@@ -156,8 +156,8 @@ def _pictures(experiment: Experiment, population: Population, best: dict[str, sw
     pictures.append(
       (
         "rates_epochs_to_target",
-        f"Epochs until the training loss is at most {experiment.target_loss:g}; one more than were "
-        "trained if it never is.",
+        f"Epochs until the training loss is at most {experiment.target_loss:g}, interpolated; one "
+        "more than were trained if it never is.",
         comparison_plots.metric_against(
           _lines(experiment, population, EPOCHS_TO_TARGET),
           x_label="learning rate",

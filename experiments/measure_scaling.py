@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import pathlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -32,7 +31,7 @@ from jaxdl.population.dask import Cluster
 from jaxdl.population.progress import Progress
 from jaxdl.population.results import Population
 from jaxdl.population.timing import Name
-from jaxdl.store import files, store
+from jaxdl.store import files, interrupts, store
 
 _MILLION = 1_000_000
 _VALIDATION_FRACTION = 0.2
@@ -138,7 +137,7 @@ def _experiment(config: ConfigDict, size: Size, train_all: bool = False) -> Expe
 
 @contextlib.contextmanager
 def _stored() -> Iterator[store.Store]:
-  with tempfile.TemporaryDirectory(prefix="scaling-") as folder:
+  with interrupts.temporary_folder("jaxdl-scaling-") as folder:
     one = store.Store(pathlib.Path(folder))
     one.claim({"config": {}})
     yield one

@@ -7,6 +7,7 @@ What a user needs is here and in the packages' own `__init__`:
   select_classes, split_validation, Dataset
   train_population                   seeds x arms, from Python
   compare, run, Result               seeds x arms, verdicts, and a report
+  open_run                           a finished run: its tables, parameters, predictions
   InputError                         what is raised for bad input, in one line
 
 Names are imported when they are first used, so that `import jaxdl` starts nothing and takes no
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
   from jaxdl.launch import Result as Result
   from jaxdl.launch import compare as compare
   from jaxdl.launch import run as run
+  from jaxdl.opened import open_run as open_run
   from jaxdl.population import Population as Population
   from jaxdl.population import train_population as train_population
 
@@ -41,6 +43,7 @@ _MODULES = {
   "compare": "launch",
   "from_arrays": "data",
   "load": "data",
+  "open_run": "opened",
   "run": "launch",
   "select_classes": "data",
   "split_validation": "data",

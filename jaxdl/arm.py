@@ -14,7 +14,7 @@ import numpy as np
 from jaxdl import calls
 from jaxdl.calls import Call
 from jaxdl.errors import InputError, show
-from jaxdl.nn import initializers, models, own
+from jaxdl.nn import initializers, models
 from jaxdl.nn.augment import Augmentation
 from jaxdl.optim import losses, optimizers, schedules
 from jaxdl.optim import metrics as metrics_lib
@@ -87,10 +87,10 @@ class Arm:
   Raises InputError for an unknown name or a value out of range.
 
   Attributes:
-    model: a name, as `jaxdl.nn.models.parse` reads it; or one of your own, see `jaxdl.nn.own`: a
-      flax module, text such as `my_nets:Net(width=64)`, or a pair of functions. A module of your
-      own gets those of `num_outputs`, `kernel_init`, `bias_init`, `dropout_rate` and `activation`
-      that it takes.
+    model: a name, as `jaxdl.nn.models.canonical` reads it, e.g. `mlp(64, 64)` or `resnet(20)`; or
+      one of your own, see `jaxdl.nn.own`: a flax module, text such as `my_nets:Net(width=64)`, or a
+      pair of functions. A module of your own gets those of `num_outputs`, `kernel_init`,
+      `bias_init`, `dropout_rate` and `activation` that it takes.
     loss: as `jaxdl.optim.losses.parse` reads it, or a function `(outputs, targets) -> [B]`.
     optimizer: as `jaxdl.optim.optimizers.parse` reads it, e.g. `adam`, `adam(b1=0.8)` or
       `optax:lion`; or a function that takes a `learning_rate` and returns an optax transformation.
@@ -116,7 +116,8 @@ class Arm:
     plateau_min_delta: for a plateau, a validation loss is better when it is lower by more than
       this.
     plateau_cooldown: epochs after a reduction that do not count towards the next one.
-    min_learning_rate: the lowest learning rate that a plateau may reach.
+    min_learning_rate: >= 0, <= learning_rate; no step has a lower rate, whatever the schedule and
+      the plateaus.
     label_smoothing: the share of a target that is spread over all classes, in [0, 1); for the
       cross-entropies only. The reported losses include it.
     l2: the gradient is that of the loss plus l2 * sum(kernel^2), as with Keras's L2 regularizer.
@@ -155,10 +156,7 @@ class Arm:
   plateau_factor: float = traced(0.1, _BETWEEN)
   plateau_min_delta: float = traced(1e-4, _NOT_NEGATIVE)
   plateau_cooldown: int = traced(0, integer(0), np.int32)
-  # Traced as a share of the learning rate, the lowest scale that a plateau may reach.
-  min_learning_rate: float = derived(
-    0.0, _NOT_NEGATIVE, lambda arm, _: np.float32(arm.min_learning_rate / arm.learning_rate)
-  )
+  min_learning_rate: float = traced(0.0, _NOT_NEGATIVE)
   label_smoothing: float = traced(0.0, _SHARE, used=lambda arm: arm.label_smoothing > 0)
   l2: float = traced(0.0, _NOT_NEGATIVE, used=lambda arm: arm.l2 > 0)
   weight_decay: float | None = derived(
@@ -182,6 +180,11 @@ class Arm:
     schedules.check(self.schedule, self.num_epochs)
     monitors = ("val_loss", "val_accuracy", *(f"val_{metric.name}" for metric in self.metrics))
     one_of(monitors)("monitor", self.monitor)
+    if self.min_learning_rate > self.learning_rate:
+      raise InputError(
+        f"min_learning_rate = {self.min_learning_rate} is above learning_rate = "
+        f"{self.learning_rate}"
+      )
     if self.label_smoothing > 0 and self.loss not in losses.SMOOTHABLE:
       raise InputError(
         f"label_smoothing is for {' and '.join(losses.SMOOTHABLE)}, not for loss {str(self.loss)!r}"
@@ -196,7 +199,7 @@ class Arm:
     """Turns what the user brings into text where it has one; equal settings become equal."""
     for name in ("loss", "optimizer", "kernel_initializer", "bias_initializer", "schedule"):
       object.__setattr__(self, name, calls.canonical(getattr(self, name)))
-    object.__setattr__(self, "model", own.canonical(self.model))
+    object.__setattr__(self, "model", models.canonical(self.model))
     object.__setattr__(self, "metrics", metrics_lib.read(self.metrics))
     if isinstance(self.class_weight, list):
       object.__setattr__(self, "class_weight", tuple(self.class_weight))

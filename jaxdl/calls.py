@@ -170,7 +170,8 @@ class Call:
       marked = _IMPORTABLE.sub(lambda m: f'_["{m[1]}"]' if m[1] else m[0], text)
       call = _evaluate(ast.parse(marked.strip(), mode="eval").body)
     except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError):
-      call = None
+      # What `str` writes of a function without a name can be kept and compared, not loaded.
+      call = cls(text) if _NAMELESS.search(text) else None
     if not isinstance(call, cls):
       raise InputError(
         f"{show(text)} is not of the form package.module:name or package.module:name(argument=1)"
@@ -203,7 +204,8 @@ class Call:
   def is_text(self) -> bool:
     """Whether `read` can read it from its text, so that other processes can build it."""
     values = (*self.args, *(value for _, value in self.kwargs))
-    return isinstance(self.target, str) and all(map(_is_text, values))
+    is_named = isinstance(self.target, str) and not _NAMELESS.search(self.target)
+    return is_named and all(map(_is_text, values))
 
   def __str__(self) -> str:
     """Returns text that identifies it: equal in every process for equal calls.
@@ -225,6 +227,10 @@ class Call:
     """
     if not isinstance(self.target, str):
       return self.target
+    if _NAMELESS.search(self.target):
+      raise InputError(
+        f"{self.target} has no importable name: only the program that defined it can use it"
+      )
     module, _, name = self.target.partition(":")
     try:
       found = importlib.import_module(module)
@@ -322,7 +328,7 @@ class Call:
 def is_importable(spec: object) -> bool:
   """Returns whether a setting is brought by the user, and not one of the names known here."""
   if isinstance(spec, str):
-    return ":" in spec.partition("(")[0]
+    return ":" in spec.partition("(")[0] or _NAMELESS.search(spec) is not None
   return isinstance(spec, Call) or callable(spec)
 
 
@@ -334,6 +340,8 @@ def canonical(spec: Any) -> Any:
   return str(call) if call.is_text else call
 
 
+# What stands for a function without an importable name: where it is from, and a hash.
+_NAMELESS = re.compile(r"<\S+ [0-9a-f]{12}>")
 # A quoted string, or an importable name; only the latter is a group.
 _IMPORTABLE = re.compile(
   r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|([A-Za-z_][\w.]*:[A-Za-z_][\w.]*)"""
@@ -436,12 +444,35 @@ def _importable_name(value: Any) -> str | None:
 
 
 def _identify(function: Callable) -> str:
-  """Returns the name of a function that cannot be imported, with a hash of its source."""
-  try:
-    source = inspect.getsource(function)
-  except (OSError, TypeError):  # typed into an interpreter, or compiled
-    code = getattr(function, "__code__", None)
-    source = "" if code is None else f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}"
+  """Returns the name of a function that cannot be imported, with a hash of what it does."""
   name = getattr(function, "__qualname__", type(function).__qualname__)
-  digest = hashlib.sha256(source.encode()).hexdigest()[:12]
-  return f"<{getattr(function, '__module__', '?')}:{name} {digest}>"
+  digest = hashlib.sha256(_fingerprint(function).encode()).hexdigest()[:12]
+  return f"<{getattr(function, '__module__', '?')}:{name.replace(' ', '_')} {digest}>"
+
+
+def _fingerprint(function: Any) -> str:
+  """Returns the source of a function or a class, and the values that it takes from around it."""
+  try:
+    parts = [inspect.getsource(function)]
+  except (OSError, TypeError):  # typed into an interpreter, or compiled
+    parts = []
+  code = getattr(function, "__code__", None)
+  if code is not None:  # two lambdas may share a line, and one may be made for several values
+    cells = [_content(cell) for cell in function.__closure__ or ()]
+    values = [*code.co_consts, *(function.__defaults__ or ()), *cells]
+    parts += [code.co_code.hex(), *code.co_names]
+    parts += [repr(v) if _is_text(v) else _inner(v) for v in values]
+  elif isinstance(function, type):
+    parts += [_fingerprint(of) for of in vars(function).values() if inspect.isfunction(of)]
+  return "\n".join(parts)
+
+
+def _inner(value: Any) -> str:
+  return _fingerprint(value) if inspect.isfunction(value) else type(value).__name__
+
+
+def _content(cell: Any) -> Any:
+  try:
+    return cell.cell_contents
+  except ValueError:  # not set yet
+    return None

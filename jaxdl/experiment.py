@@ -17,6 +17,7 @@ from jaxdl.errors import InputError, check_integer, show, unknown_name
 from jaxdl.population import (
   EPOCHS_TO_TARGET,
   RATES,
+  Looks,
   Population,
   check_seeds,
   metric_names,
@@ -46,7 +47,8 @@ class Experiment:
       unless the dataset has one.
     validation_split: which examples these are, as `jaxdl.data.split_validation` takes them: "end",
       "shuffled" or "stratified".
-    num_seeds: S, the number of replications of each arm.
+    num_seeds: S, the number of replications of each arm; with `until_decided`, the most there may
+      be.
     seed: root seed of all randomness.
     chunk_size: seeds that a worker trains at a time; None chooses by model, backend and memory.
     slice_size: examples that pass through a model at once; None chooses by model and backend.
@@ -57,6 +59,11 @@ class Experiment:
       of them.
     reference: the arm that all others are compared with; None compares every pair.
     target_loss: a training loss. If set, "epochs_to_target" is a metric; see `epochs_to`.
+    until_decided: train seeds only until the first metric in `margins` is decided for all pairs of
+      arms. They are looked at every few seeds, at levels that take that into account; see
+      `jaxdl.stats.compare_looks`.
+    continued_from: number of seeds of an earlier run that was planned with so many, and that this
+      one continues. Since no looks were planned, `jaxdl.stats.compare_anytime` compares.
   """
 
   question: str
@@ -75,6 +82,8 @@ class Experiment:
   num_resamples: int = stats.NUM_RESAMPLES
   reference: str | None = None
   target_loss: float | None = None
+  until_decided: bool = False
+  continued_from: int | None = None
 
   def __post_init__(self):
     # Reject bad settings before anything is loaded or trained.
@@ -95,6 +104,33 @@ class Experiment:
     others = len(self.arms) - 1
     num_comparisons = math.comb(len(self.arms), 2) if self.reference is None else others
     stats.check_settings(self.num_seeds, num_comparisons, self.alpha, self.num_resamples)
+    self._check_looks(num_comparisons)
+
+  def _check_looks(self, num_comparisons: int):
+    if not isinstance(self.until_decided, bool):
+      raise InputError(f"until_decided must be True or False, not {show(self.until_decided)}")
+    if self.continued_from is not None:
+      check_integer("continued_from", self.continued_from, 1, self.num_seeds)
+    if self.until_decided:
+      _ = self.looks  # raises InputError if there are too few seeds
+      # Looks draw sign patterns at random for any number of seeds.
+      most = max(stats.MAX_EXACT + 1, self.num_seeds)
+      stats.check_settings(most, num_comparisons, self.alpha, self.num_resamples)
+
+  @property
+  def looks(self) -> tuple[int, ...] | None:
+    """Numbers of seeds at which to ask whether to train on; None: all seeds are trained."""
+    if not self.until_decided:
+      return None
+    if self.continued_from is None:
+      return stats.looks(self.num_seeds)
+    every = range(self.continued_from, self.num_seeds, stats.LOOK_EVERY)
+    return (*every, self.num_seeds)
+
+  @property
+  def block(self) -> int | None:
+    """Seeds that are trained before it is decided whether to train more; None: all of them."""
+    return self.continued_from or (self.looks[0] if self.looks else None)
 
   def _check_names(self):
     if not self.arms:
@@ -214,6 +250,7 @@ def plan_groups(experiment: Experiment, dataset: Dataset, device: DeviceKind) ->
     device,
     experiment.chunk_size,
     experiment.slice_size,
+    experiment.block,
   )
 
 
@@ -237,8 +274,27 @@ def train_arms(experiment: Experiment, dataset: Dataset, **options: Any) -> Popu
     root_seed=experiment.seed,
     chunk_size=experiment.chunk_size,
     slice_size=experiment.slice_size,
+    until_decided=_looks(experiment),
     **options,
   )
+  return _with_epochs_to_target(experiment, population)
+
+
+def _looks(experiment: Experiment) -> Looks | None:
+  """Returns when to look at the population, and what ends its training."""
+  if experiment.looks is None:
+    return None
+  metric = next(iter(experiment.margins))
+
+  def is_decided(population):
+    return not stats.undecided_arms(
+      compare_metric(experiment, _with_epochs_to_target(experiment, population), metric)
+    )
+
+  return Looks(experiment.looks, is_decided)
+
+
+def _with_epochs_to_target(experiment: Experiment, population: Population) -> Population:
   if experiment.target_loss is None:
     return population
   epochs = epochs_to(population, experiment.target_loss)
@@ -257,35 +313,67 @@ def _check_margins(experiment: Experiment, dataset: Dataset):
 def epochs_to(population: Population, target_loss: float) -> np.ndarray:
   """Returns how many epochs each member took until its training loss was at most a target.
 
+  In the epoch that reaches it, the loss is taken to fall evenly from that of the epoch before, so
+  e - 1 + (L_{e-1} - target) / (L_{e-1} - L_e). Counted in whole epochs, which of two arms is faster
+  would change with the target.
+
   Args:
     population: the trained members.
     target_loss: the target, in the unit of the loss.
 
   Returns:
-    `[S, A]` float, counted from 1. A member that never reached the target has the arm's
-    `num_epochs` + 1, a lower bound; a member that diverged has NaN.
+    `[S, A]` float. Two values are bounds: 1 if the first epoch reached the target, which may have
+    been sooner; the arm's `num_epochs` + 1 if none did. A member that diverged has NaN.
   """
-  reached = population.curves["train_loss"] <= target_loss  # [S, A, E]
-  first = reached.argmax(axis=-1) + 1.0
+  losses = population.curves["train_loss"]  # [S, A, E]
+  reached = losses <= target_loss
+  first = reached.argmax(axis=-1)  # [S, A]
+  before, after = (
+    np.take_along_axis(losses, np.maximum(place, 0)[..., None], axis=-1)[..., 0]
+    for place in (first - 1, first)
+  )
+  drop = np.where(first > 0, before - after, 1.0)  # positive where the target is reached
+  with np.errstate(invalid="ignore", divide="ignore"):
+    epochs = np.where(first > 0, first + (before - target_loss) / drop, 1.0)
   never = np.array([arm.num_epochs + 1.0 for arm in population.arms.values()])
-  epochs = np.where(reached.any(axis=-1), first, never)
+  epochs = np.where(reached.any(axis=-1), epochs, never)
   return np.where(population.status == "diverged", np.nan, epochs)
 
 
 def compare(experiment: Experiment, population: Population) -> list[stats.Verdict]:
   """Returns the verdicts on all metrics that have a margin, metric by metric."""
   return [
-    verdict
-    for metric, margin in experiment.margins.items()
-    for verdict in stats.compare(
-      population.scores(metric),
-      margin=margin,
-      alpha=experiment.alpha,
-      num_resamples=experiment.num_resamples,
-      seed=experiment.seed,
-      reference=experiment.reference,
-    )
+    dataclasses.replace(verdict, new_examples=_new_examples(population, verdict))
+    for metric in experiment.margins
+    for verdict in compare_metric(experiment, population, metric)
   ]
+
+
+def _new_examples(population: Population, verdict: stats.Verdict) -> stats.Crossed | None:
+  """Returns the difference of an accuracy for new test examples too; None for other metrics."""
+  correct = population.is_correct(verdict.metric)
+  if correct is None:
+    return None
+  arms = list(population.arms)
+  a, b = (
+    correct[: verdict.num_seeds, arms.index(arm)].astype(np.int8)
+    for arm in (verdict.arm_a, verdict.arm_b)
+  )
+  return stats.crossed_interval(a - b)
+
+
+def compare_metric(
+  experiment: Experiment, population: Population, metric: str
+) -> list[stats.Verdict]:
+  """Returns the verdicts on one metric, by the test that the experiment's design needs."""
+  scores, margin = population.scores(metric), experiment.margins[metric]
+  alpha, reference = experiment.alpha, experiment.reference
+  if experiment.continued_from is not None:
+    return stats.compare_anytime(scores, margin, alpha, reference)
+  random = experiment.num_resamples, experiment.seed
+  if experiment.until_decided:
+    return stats.compare_looks(scores, margin, experiment.num_seeds, alpha, *random, reference)
+  return stats.compare(scores, margin, alpha, *random, reference)
 
 
 def sentence(verdict: stats.Verdict) -> str:
@@ -308,12 +396,11 @@ def answer(verdicts: Sequence[stats.Verdict], metric: str, population: Populatio
   about = [verdict for verdict in verdicts if verdict.metric == metric]
   sentences = [_chance_text(population)]
   if about:
-    sentences.append(f"{_outcome(about)} ({_pairs_text(about)}).")
+    sentences.append(outcome(about))
   else:
     sentences.append("There is one arm only, so there is nothing to compare.")
-  diverged = _divergence(about) if about else ""
-  if diverged:
-    sentences.append(f"Only runs that did not diverge were compared: {diverged}.")
+  if about:
+    sentences.append(_divergence(about))
   return " ".join(text for text in sentences if text)
 
 
@@ -349,7 +436,12 @@ def _caution(metric: str, arms: Sequence[str], population: Population, baseline:
   return f"Caution: in {metric}, {who} better than {baseline}."
 
 
-def _outcome(about: list[stats.Verdict]) -> str:
+def outcome(about: Sequence[stats.Verdict]) -> str:
+  """Returns in one sentence what verdicts on one metric say together; there is at least one."""
+  return f"{_outcome(about)} ({_pairs_text(about)})."
+
+
+def _outcome(about: Sequence[stats.Verdict]) -> str:
   metric, margin = about[0].metric, _margin_text(about[0])
   decided = [v for v in about if v.verdict in (stats.BETTER, stats.WORSE)]
   open_pairs = [v for v in about if v.verdict in (stats.UNDECIDED, stats.TOO_FEW_SEEDS)]
@@ -384,15 +476,29 @@ def _margin_text(verdict: stats.Verdict) -> str:
   return f"{margin:g}{unit.removesuffix('s') if margin == 1 else unit}"
 
 
-def _pairs_text(about: list[stats.Verdict]) -> str:
+def _pairs_text(about: Sequence[stats.Verdict]) -> str:
   fewest, most = (f(v.num_pairs for v in about) for f in (min, max))
-  return f"{most} pairs of runs" if fewest == most else f"{fewest} to {most} pairs of runs"
+  kind = "runs of each arm" if about[0].design == stats.UNPAIRED else "pairs of runs"
+  return f"{most} {kind}" if fewest == most else f"{fewest} to {most} {kind}"
 
 
 def _divergence(about: list[stats.Verdict]) -> str:
-  """Says how often each arm diverged; empty if none did."""
+  """Says how often each arm diverged, and what changes without these runs; empty if none did."""
   counts: dict[str, int] = {}
   for v in about:
     counts |= {v.arm_a: v.num_diverged_a, v.arm_b: v.num_diverged_b}
   seeds = about[0].num_seeds
-  return ", ".join(f"{arm} diverged in {n} of {seeds} seeds" for arm, n in counts.items() if n)
+  who = ", ".join(f"{arm} diverged in {n} of {seeds} seeds" for arm, n in counts.items() if n)
+  if not who:
+    return ""
+  counted = next((v.diverged_as for v in about if v.diverged_as is not None), None)
+  if counted is None:
+    return f"Only runs that did not diverge were compared: {who}."
+  number = f"{100 * counted:.1f}%" if about[0].metric in RATES else f"{counted:.4g}"
+  changed = [
+    f"{v.arm_a} and {v.arm_b}: {other.verdict}"
+    for v in about
+    if (other := v.without_diverged) is not None and other.verdict != v.verdict
+  ]
+  without = f" Without these runs, {'; '.join(changed)}." if changed else ""
+  return f"Runs that diverged count with a {about[0].metric} of {number}: {who}.{without}"

@@ -8,9 +8,10 @@ again, and a folder that holds a different run is refused.
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,21 +21,24 @@ from jaxdl import experiment as experiment_lib
 from jaxdl import recipe, report, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, one_line
+from jaxdl.errors import InputError, check_integer, one_line
 from jaxdl.experiment import Experiment
-from jaxdl.population import devices, hosts, local, plan
+from jaxdl.population import array, devices, hosts, local, plan
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.local import Execute
+from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
 from jaxdl.population.results import Population
 from jaxdl.store import interrupts
 from jaxdl.store.store import Store
 
+_LOGGER = logging.getLogger("jaxdl")
+
 if TYPE_CHECKING:
   import pandas as pd
 
-EXECUTORS = ("local", "dask", "multihost")
+EXECUTORS = ("local", "dask", "array", "multihost")
 # In the folder of the run: data that other processes cannot load by name.
 _DATASET_FILE = "dataset.npz"
 
@@ -154,12 +158,15 @@ def run(
   overwrite: bool = False,
   resume_anyway: bool = False,
   partial: bool = False,
+  until_decided: bool = False,
   executor: str = "local",
   scheduler: str | None = None,
   scheduler_file: str | None = None,
+  place: tuple[int, int] = (0, 1),
   checkpoint_every: int | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
+  keep_params: bool = True,
   choose: Callable[[Experiment, Population], Population] | None = None,
   analyze: Callable[[Experiment, Dataset, Population], report.Extra] | None = None,
 ) -> Result:
@@ -171,16 +178,23 @@ def run(
     dataset: in the place of the one that the experiment names.
     data_dir: folder of TFDS datasets; None: $TFDS_DATA_DIR, then TFDS's default.
     overwrite: start anew, and replace any run in the workdir.
-    resume_anyway: continue the run in the workdir although something differs.
+    resume_anyway: continue the run in the workdir although versions, devices or statistics differ.
     partial: train nothing; report what is trained so far, in the subfolder `partial`.
-    executor: what trains, one of `EXECUTORS`: "local" (this process), "dask" (Dask workers) or
+    until_decided: train seeds only until the question is decided, at most `experiment.num_seeds`;
+      see `Experiment.until_decided`. A run in the workdir that was planned with fewer seeds is
+      continued; see `Experiment.continued_from`.
+    executor: what trains, one of `EXECUTORS`: "local" (this process), "dask" (Dask
+      workers), "array" (this process and others that are called alike, with another `place`) or
       "multihost" (several processes; each calls `jaxdl.population.hosts.join` first, then process 0
       calls `run` and the others `follow`).
     scheduler: address of the Dask scheduler; None: a cluster on this machine.
     scheduler_file: file that the Dask scheduler wrote, in place of its address.
+    place: with the executor "array", the index of this process and the number of processes.
     checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
     observe: records more about every member; see `jaxdl.population.programs.Observer`.
     keep_logits: keep every member's logits on the test set.
+    keep_params: keep every member's variables, for `jaxdl.open_run`; a line says how large they are
+      if that is more than 100 MB.
     choose: selects the part of the population that is compared and shown; None: all of it.
     analyze: returns further sections, pictures and tables for the report.
 
@@ -191,37 +205,68 @@ def run(
   """
   if executor not in EXECUTORS:
     raise InputError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
+  if executor == "array":
+    _check_place(place, overwrite)
   _check_arms(experiment, executor)
-  options = {"observe": observe, "keep_logits": keep_logits, "checkpoint_every": checkpoint_every}
+  kept: dict[str, Any] = {
+    "observe": observe,
+    "keep_logits": keep_logits,
+    "keep_params": keep_params,
+  }
+  options = {**kept, "checkpoint_every": checkpoint_every}
+  workdir = os.path.expanduser(workdir)
+  if until_decided:
+    there = None if overwrite else report.continued_from(workdir, experiment)
+    experiment = dataclasses.replace(experiment, until_decided=True, continued_from=there)
+  _check_looks(experiment, executor, choose is not None)
   with (
     report.Workdir(
-      os.path.expanduser(workdir),
+      workdir,
       experiment,
       overwrite=overwrite,
       resume_anyway=resume_anyway,
       partial=partial,
+      shared=executor == "array" and not partial,
     ) as directory,
     interrupts.interruptible(),
   ):
     whole, dataset = dataset, experiment_lib.load_dataset(experiment, data_dir, dataset)
+    interrupts.check()
     with _executing(
       "partial" if partial else executor,
       directory.store,
       dataset,
       functools.partial(_source, experiment, data_dir, dataset, whole, directory.store),
       (scheduler, scheduler_file),
+      place,
       options,
     ) as (kind, execute):
       groups = experiment_lib.plan_groups(experiment, dataset, kind)
-      directory.claim(dataset, groups, kind, observe, keep_logits)
+      directory.claim(dataset, groups, kind, **kept)
+      if keep_params:
+        _tell_size(groups)
       population = experiment_lib.train_arms(
         experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
       )
+    interrupts.check()
     shown = population if choose is None else choose(experiment, population)
     result = _judge(experiment, population, shown, directory.path)
-    extra = report.Extra() if analyze is None else analyze(experiment, dataset, population)
-    directory.commit(experiment, dataset, population, result.verdicts, extra, shown)
+    if directory.take_to_report():
+      extra = report.Extra() if analyze is None else analyze(experiment, dataset, population)
+      directory.commit(experiment, dataset, population, result.verdicts, extra, shown)
   return result
+
+
+def _tell_size(groups: Sequence[Group]):
+  """Says how large the parameters of all members will be, if that is more than 100 MB."""
+  members = [(group.num_params, group.num_seeds * len(group.layout.arms)) for group in groups]
+  num_bytes = 4 * sum(params * count for params, count in members)
+  if num_bytes > 10**8:
+    _LOGGER.info(
+      "the parameters of %d members will take %.1f GB of the workdir; --nosave_params "
+      "(keep_params=False) leaves them out",
+      *(sum(count for _, count in members), num_bytes / 1e9),
+    )
 
 
 def _check_arms(experiment: Experiment, executor: str):
@@ -250,6 +295,18 @@ def _source(
   return experiment_lib.Source(experiment.dumps(), _absolute(data_dir), dataset.checksum, file)
 
 
+def _check_looks(experiment: Experiment, executor: str, chooses: bool):
+  if experiment.looks is None:
+    return
+  if executor in ("array", "multihost"):
+    raise InputError(f"until_decided is for the executors local and dask, not for {executor}")
+  if chooses:
+    raise InputError(
+      "until_decided compares all arms; this experiment chooses some of them after all seeds are "
+      "trained"
+    )
+
+
 def follow(
   experiment: Experiment,
   workdir: str | os.PathLike,
@@ -258,6 +315,7 @@ def follow(
   data_dir: str | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
+  keep_params: bool = True,
 ):
   """Trains the share of this process in a run on several hosts; process 0 calls `run` instead.
 
@@ -268,6 +326,7 @@ def follow(
     data_dir: folder of TFDS datasets; None: $TFDS_DATA_DIR, then TFDS's default.
     observe: records more about every member; see `jaxdl.population.programs.Observer`.
     keep_logits: keep every member's logits on the test set.
+    keep_params: keep every member's variables.
 
   Raises:
     InputError: the processes have different runs.
@@ -278,9 +337,18 @@ def follow(
     kind = devices.kind_of(jax.local_devices()[0])
     groups = experiment_lib.plan_groups(experiment, dataset, kind)
     store = Store(pathlib.Path(workdir).expanduser() / report.RUN)
-    settings = {"observe": observe, "keep_logits": keep_logits}
+    settings = {"observe": observe, "keep_logits": keep_logits, "keep_params": keep_params}
     chunks = plan.all_chunks(groups)
     hosts.train_across_hosts(dataset, store, settings, groups, chunks, Progress())
+
+
+def _check_place(place: tuple[int, int], overwrite: bool):
+  check_integer("count", place[1], 1)
+  check_integer("index", place[0], 0, place[1] - 1)
+  if overwrite:
+    raise InputError(
+      "one process of an array must not start anew what others have begun; choose another workdir"
+    )
 
 
 @contextlib.contextmanager
@@ -290,6 +358,7 @@ def _executing(
   dataset: Dataset,
   source: Callable[[], experiment_lib.Source],
   scheduler: tuple[str | None, str | None],
+  place: tuple[int, int],
   options: dict[str, Any],
 ) -> Iterator[tuple[DeviceKind, Execute | None]]:
   """Yields the kind of device to plan for, and the executor; None: workers of this process."""
@@ -306,10 +375,13 @@ def _executing(
 
       yield cluster.device, train
     return
-  settings = {name: options[name] for name in ("observe", "keep_logits")}
+  settings = {name: of for name, of in options.items() if name != "checkpoint_every"}
   execute = {
     "local": None,
     "partial": functools.partial(local.read_committed, store),
+    "array": functools.partial(
+      array.train_share, dataset, devices.workers(), store, options, place
+    ),
     "multihost": functools.partial(hosts.train_across_hosts, dataset, store, settings),
   }[executor]
   yield devices.kind_of(jax.local_devices()[0]), execute

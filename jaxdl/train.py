@@ -155,7 +155,8 @@ def train_epoch(
   num_examples = len(train.targets)
   batches = epoch_slices(recipe, key, epoch, num_examples)  # [T, K, b]
   batches, last = split_ragged(recipe, batches, num_examples)
-  learning_rates = state.plateau.scale * hyper.learning_rate[epoch]  # [T]
+  scheduled = state.plateau.scale * hyper.learning_rate[epoch]  # [T]
+  learning_rates = jnp.maximum(scheduled, hyper.min_learning_rate)  # [T]
   make_step = functools.partial(step or train_step, recipe, hyper, train)
   carry, sums = lax.scan(
     lambda carry, inputs: make_step(carry, *inputs),
@@ -302,7 +303,6 @@ def after_epoch(
       factor=hyper.plateau_factor,
       min_delta=hyper.plateau_min_delta,
       cooldown=hyper.plateau_cooldown,
-      min_scale=hyper.min_learning_rate,
     )
   else:
     improved, wait, stop = jnp.bool(False), before.wait, jnp.bool(False)

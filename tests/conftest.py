@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from jaxdl import data, population, train
 from jaxdl.arm import Arm
@@ -64,10 +65,14 @@ DEFAULT_FLAGS = {
   "overwrite": "false",
   "resume_anyway": "false",
   "partial": "false",
+  "save_params": "true",
+  "until_decided": "false",
   "checkpoint_every": "0",
   "executor": "local",
   "scheduler": "",
   "scheduler_file": "",
+  "index": "0",
+  "count": "1",
 }
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -191,6 +196,20 @@ def trained(blobs, three_arms) -> population.Population:
   return population.train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=2)
 
 
+def save_no_picture(_, path):
+  """In the place of `jaxdl.report.figures.save`: files of pictures without their content."""
+  Image.new("L", (8, 8)).save(f"{path}.png")
+  pathlib.Path(f"{path}.svg").write_text("<svg/>")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+  """Pictures take most of a small run's time."""
+  from jaxdl.report import figures
+
+  monkeypatch.setattr(figures, "save", save_no_picture)
+
+
 # Imports once, then answers each line of arguments from a process of its own.
 _FORKS = """
 import json, os, runpy, sys, tempfile, traceback
@@ -278,14 +297,15 @@ SHORT_RUN = [
 ]
 
 
-def start_run(workdir, *flags):
-  """Starts `SHORT_RUN` as a process."""
+def start_run(workdir, *flags, **options):
+  """Starts `SHORT_RUN` as a process; options are those of `subprocess.Popen`."""
   return subprocess.Popen(
     [*SHORT_RUN, f"--workdir={workdir}", *flags],
     stdout=subprocess.DEVNULL,
     stderr=subprocess.PIPE,
     text=True,
     cwd=ROOT,
+    **options,
   )
 
 
@@ -299,6 +319,14 @@ def hashes(workdir):
   found |= {path.name: path.read_bytes() for path in (workdir / "figures").iterdir()}
   found |= {name: text.encode() for name, text in tables.items()}
   return {name: hashlib.sha256(content).hexdigest() for name, content in found.items()}
+
+
+def rehash(workdir, name):
+  """Makes the hash of a file fit, as somebody might who has edited it."""
+  file = workdir / "provenance.json"
+  origin = json.loads(file.read_text())
+  origin["files"][name] = hashlib.sha256((workdir / name).read_bytes()).hexdigest()
+  file.write_text(json.dumps(origin))
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,7 @@ def make_population(
   confusion = metrics.confusion_matrix(labels, logits.argmax(axis=-1), num_classes)
   confusion[lost] = 0
   probabilities[lost] = 0
+  calibration = metrics.calibration_counts(probabilities, labels) * ~lost[..., None, None]
   kept = np.maximum((~lost).sum(axis=0), 1)[:, None, None]
   values = {"test_accuracy": metrics.accuracy(confusion), "test_loss": rng.random(shape)}
   values["f1"] = metrics.precision_recall_f1(confusion)[2]
@@ -83,6 +84,7 @@ def make_population(
     best_epoch=epochs,
     num_params=np.ones(shape, int),
     curves=curves,
+    calibration=calibration,
     metrics={name: np.where(lost, np.nan, value) for name, value in values.items()},
     confusion=confusion,
     confusion_at_half=None,

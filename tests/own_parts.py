@@ -74,3 +74,15 @@ def halved(step):
 
 def double(inputs):
   return 2 * inputs
+
+
+class Normalised(nn.Module):
+  """A hidden layer with batch normalisation."""
+
+  num_outputs: int = 1
+
+  @nn.compact
+  def __call__(self, x, train):
+    x = nn.Dense(8)(x.reshape(len(x), -1))
+    x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.5)(x))
+    return nn.Dense(self.num_outputs)(x)

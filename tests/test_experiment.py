@@ -10,6 +10,7 @@ from jaxdl import data
 from jaxdl import experiment as experiment_lib
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
+from jaxdl.report import markdown
 
 
 def test_a_config_comes_back(three_arms):
@@ -50,14 +51,37 @@ def test_the_part_is_taken_before_the_validation_set(three_arms):
 
 
 def test_epochs_to_a_target(trained):
-  """By hand: reached at once, later, never, and diverged."""
-  curve = np.array([[0.5, 0.9, np.nan], [0.9, 0.5, 0.4], [0.9, 0.8, 0.7], [0.5, np.nan, np.nan]])
+  """By hand: reached at once, at the end of an epoch, within one, never, and diverged."""
+  curve = np.array(
+    [[0.5, 0.9, np.nan], [0.9, 0.5, 0.4], [0.9, 0.6, 0.2], [0.9, 0.8, 0.7], [0.5, np.nan, np.nan]]
+  )
   curves = {"train_loss": np.stack([curve] * 3, axis=1)}  # [S, A, E]
-  status = np.array([["finished"] * 3] * 3 + [["diverged"] * 3])
+  status = np.array([["finished"] * 3] * 4 + [["diverged"] * 3])
   made_up = dataclasses.replace(trained, curves=curves, status=status)
   never = trained.arms["random_normal"].num_epochs + 1
-  expected = np.array([[1], [2], [never], [np.nan]]) * np.ones(3)
-  np.testing.assert_array_equal(experiment_lib.epochs_to(made_up, 0.5), expected)
+  expected = np.array([[1], [2], [2.25], [never], [np.nan]]) * np.ones(3)
+  np.testing.assert_allclose(experiment_lib.epochs_to(made_up, 0.5), expected)
+  text = markdown.censored_text(with_target(made_up, expected))
+  assert text.startswith("`epochs_to_target` has bounds: ")
+  assert "random_normal: 1 never, counted as 7 and 1 within the first epoch" in text
+
+
+def test_the_order_of_two_arms_does_not_change_with_the_target(trained):
+  """One falls twice as fast as the other; in whole epochs they would tie at most targets."""
+  epochs = np.arange(1, 7)
+  losses = np.stack([np.exp(-0.1 * epochs), np.exp(-0.2 * epochs)])  # [2, E]
+  made_up = dataclasses.replace(
+    trained.select(list(trained.arms)[:2]),
+    curves={"train_loss": losses[None]},
+    status=np.array([["finished"] * 2]),
+  )
+  for target in np.linspace(0.56, 0.81, 7):
+    slow, fast = experiment_lib.epochs_to(made_up, target)[0]
+    assert 1.8 < slow / fast < 2.2
+
+
+def with_target(population, epochs):
+  return dataclasses.replace(population, metrics={"epochs_to_target": epochs})
 
 
 def test_a_target_makes_a_metric(blobs, three_arms):

@@ -332,11 +332,32 @@ SHEET = {
     {"of": "w'", "value": "0.509", "from": "w - learning_rate * dL/dw"},
   ],
 }
+# Arrays, an optimizer, examples in turn and several gradient steps.
+ARRAY_SHEET = {
+  "title": "Arrays",
+  "loss": "L",
+  "learning_rate": [0.1, 0.05],
+  "optimizer": {"name": "adam", "beta1": 0.9},
+  "parameters": ["W", "b"],
+  "given": {"W": [[0.5, -1.0], [2, 0]], "b": [0.5, 0]},
+  "examples": [{"x": [1, 2], "y": [1, 0]}, {"x": [0, 1], "y": [0, 1]}],
+  "equations": {"z": "W @ x + b", "p": "softmax(z)", "L": "-sum(y * log(p))"},
+  "claims": [
+    {"of": "z", "value": "[-1.0, 2.0]"},
+    {"of": "dL/dz", "value": "[-0.95, 0.95]", "from": "p - y", "points": 2},
+    {"of": "dL/dW", "value": "[[-0.95, -1.9], [0.95, 1.9]]", "from": "outer(dL/dz, x)"},
+    {"of": "dL/dW[0, 1]", "value": "-1.9", "step": 2},
+    {"of": "m_W'", "value": "[[-0.1, -0.19], [0.1, 0.19]]"},
+    {"of": "W''[0]", "value": "[0.64, -0.9]"},
+    {"of": "L'", "value": "2.5"},
+  ],
+}
 FORMULAS = st.lists(
   st.sampled_from(
     (
       *"xywzaLd'()+-*/^,. 09",
       *("**", "9**", "1e308", "1e-320", "dL/da", "w'", "learning_rate"),
+      *("W", "@", ".T", "[", "]", ":", "[0,1]", "axis=0", "keepdims=True", "w'9", "dz[0]/dW"),
       *(f"{name}(" for name in expressions.FUNCTION_NAMES),
     )
   ),
@@ -360,9 +381,9 @@ def to_toml(sheet):
     if key in ("given", "equations") and isinstance(value, dict):
       lines.append(f"[{key}]")
       lines += [f"{_quote(name)} = {_toml_value(inner)}" for name, inner in value.items()]
-    elif key == "claims" and isinstance(value, list):
+    elif key in ("claims", "examples") and isinstance(value, list):
       for claim in value:
-        lines.append("[[claims]]")
+        lines.append(f"[[{key}]]")
         pairs = claim.items() if isinstance(claim, dict) else ()
         lines += [f"{_quote(name)} = {_toml_value(inner)}" for name, inner in pairs]
     else:
@@ -400,7 +421,7 @@ def assert_checked(checked):
 
 
 @fuzz(60)
-@given(damaged(SHEET, SHEET_VALUES))
+@given(damaged(SHEET, SHEET_VALUES) | damaged(ARRAY_SHEET, SHEET_VALUES))
 def test_damaged_worksheets(sheet):
   text = to_toml(sheet)
   checked = outcome(worksheet.check, text)
@@ -408,14 +429,19 @@ def test_damaged_worksheets(sheet):
     assert_checked(checked)
 
 
-def test_undamaged_worksheet():
-  text = to_toml(SHEET)
-  assert tomllib.loads(text) == SHEET
+@pytest.mark.parametrize("sheet", [SHEET, ARRAY_SHEET])
+def test_undamaged_worksheet(sheet):
+  text = to_toml(sheet)
+  assert tomllib.loads(text) == sheet
   assert_checked(worksheet.check(text))
 
 
 @fuzz(60)
-@given(damaged_bytes(to_toml(SHEET).encode()) | st.binary(max_size=200))
+@given(
+  damaged_bytes(to_toml(SHEET).encode())
+  | damaged_bytes(to_toml(ARRAY_SHEET).encode())
+  | st.binary(max_size=200)
+)
 def test_damaged_files_of_worksheets(tmp_path_factory, content):
   file = tmp_path_factory.getbasetemp() / "sheet.toml"
   file.write_bytes(content)
@@ -440,8 +466,13 @@ def test_damaged_files_of_worksheets(tmp_path_factory, content):
     to_toml({**SHEET, "equations": {"L": "**".join(["9"] * 900)}}),
     to_toml({**SHEET, "given": {"x" * 100_000: 1}}),
     to_toml({**SHEET, "loss": "L" * 100_000}),
+    to_toml({**ARRAY_SHEET, "given": {"W": [[0.5] * 400] * 2}}),
+    to_toml({**ARRAY_SHEET, "equations": {"z": "[" * 1000}}),
+    to_toml({**ARRAY_SHEET, "claims": [{"of": "z", "value": "[" * 190_000}]}),
+    to_toml({**ARRAY_SHEET, "claims": [{"of": "W'99999999", "value": "1"}]}),
+    to_toml({**ARRAY_SHEET, "claims": [{"of": "L", "value": "1", "step": 10**9}]}),
   ],
-  ids=range(13),
+  ids=range(18),
 )
 def test_large_worksheets_are_refused_in_time(text):
   assert outcome(worksheet.check, text, seconds=5) is None
@@ -566,9 +597,9 @@ def _wanted(name):
 
 def _members(experiment):
   rows = [
-    [seed, name, "finished", 2, 0.5 + 0.01 * place + 0.001 * seed, 2.0]
+    [seed, name, "finished", min(2, arm.num_epochs), 0.3 + 0.01 * place + 0.001 * seed, 2.0]
     for seed in range(experiment.num_seeds)
-    for place, name in enumerate(experiment.arms)
+    for place, (name, arm) in enumerate(experiment.arms.items())
   ]
   header = ["seed", "arm", "status", "epochs", "test_accuracy", "epochs_to_target"]
   return [header, *rows]
@@ -630,18 +661,24 @@ RUNS = {
 
 
 def collect(name, folder, run, cut=None):
-  """Writes a run and collects it as `--collect` does; returns the ledger."""
+  """Writes a run, with hashes that fit, and collects it as `--collect` does; returns the ledger."""
   (folder / "tables").mkdir(exist_ok=True)
   for file in folder.rglob("*.csv"):
     file.unlink()
+  (folder / "config.json").write_text(WANTED[name].experiment.dumps())
   for stem, table in run.items():
-    path = folder / ("tables" if stem not in ("members", "provenance") else ".")
+    path = folder / ("tables" if stem != "members" else ".")
     if stem == "provenance":
-      (folder / "provenance.json").write_text(json.dumps(table))
       continue
     rows = table if isinstance(table, list) else [table]
     with open(path / f"{stem}.csv", "w", errors="surrogatepass", newline="") as file:
       csv.writer(file).writerows(row if isinstance(row, list) else [row] for row in rows)
+  origin = run["provenance"]
+  if isinstance(origin, dict):
+    made = [*folder.glob("*.csv"), *folder.glob("*/*.csv"), folder / "config.json"]
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in made}
+    origin = {**origin, "files": {n: hashlib.sha256(c).hexdigest() for n, c in files.items()}}
+  (folder / "provenance.json").write_text(json.dumps(origin))
   config = claims_configs.get_config("smoke")
   config.num_resamples = 99
 

@@ -89,9 +89,16 @@ def test_functions_without_a_name_are_told_apart_by_their_source():
     call = calls.canonical(value)
     assert call == Call.of(value)
     assert not call.is_text
+    again = Call.read(str(call))  # as from the config of a run
+    assert (str(again), again.is_text) == (str(call), False)
+    with pytest.raises(InputError, match="has no importable name: only the program that"):
+      again.build()
     assert "<" in str(call)
     assert "0x" not in str(call)
-  assert str(Call.of(double)) != str(Call.of(make(2)))
+  assert str(Call.of(double)) != str(Call.of(make(2))) != str(Call.of(make(3)))
+  assert str(Call.of(make(2))) == str(Call.of(make(2)))
+  one, other = (lambda x: x + 1), (lambda x: x + 2)
+  assert str(Call.of(one)) != str(Call.of(other))
   assert Call.of(functools.partial(double, x=1)).build() == 2
 
 

@@ -12,19 +12,12 @@ from conftest import Forks, hashes
 from jaxdl import launch, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
-from jaxdl.report import figures
 
 
 @pytest.fixture(scope="module")
 def experiment(finished):
   """What the command line ran."""
   return Experiment.from_json(json.loads((finished / "config.json").read_text()))
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-  """They take most of the time."""
-  monkeypatch.setattr(figures, "save", lambda *_: None)
 
 
 def _numbers(workdir):
@@ -54,12 +47,14 @@ from jaxdl.store import interrupts, store
 
 def run(config, workdir):
   experiment = Experiment.from_json(json.loads(pathlib.Path(config).read_text()))
-  figures.save = lambda *_: None
-  commit = store.Store.commit_chunk
+  figures.save = save_no_picture
+  commit, asked = store.Store.commit_chunk, []
 
   def commit_and_ask_to_stop(self, *arguments):
     commit(self, *arguments)
-    os.kill(os.getpid(), signal.SIGTERM)
+    asked.append(self)
+    if len(asked) == 1:  # a second signal would end the process at once
+      os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(1)  # or this worker may train all that is left before the signal is noticed
 
   store.Store.commit_chunk = commit_and_ask_to_stop
@@ -106,7 +101,7 @@ def test_another_run_is_refused_in_one_line(experiment, finished):
 
 
 def test_an_unknown_executor_is_refused_in_one_line(experiment, tmp_path):
-  message = r"^executor must be one of local, dask, multihost, not 'nonsense'\Z"
+  message = r"^executor must be one of local, dask, array, multihost, not 'nonsense'\Z"
   with pytest.raises(InputError, match=message):
     launch.run(experiment, tmp_path / "run", executor="nonsense")
   assert not (tmp_path / "run").exists()

@@ -22,13 +22,16 @@ from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import local, trainer, tuning
 from jaxdl.population.population import train_population
 from jaxdl.population.progress import Progress
-from jaxdl.store import files, interrupts, store
+from jaxdl.store import files, store
 
 _LONG = bool(os.environ.get("JAXDL_LONG_TESTS"))
 
 
-def _observe(recipe, params, hyper, train, validation, test):
-  return {"bias": params["Dense_0"]["bias"].sum(), "rows": jax.numpy.int32(len(test.targets))}
+def _observe(recipe, variables, hyper, train, validation, test):
+  return {
+    "bias": variables.params["Dense_0"]["bias"].sum(),
+    "rows": jax.numpy.int32(len(test.targets)),
+  }
 
 
 @pytest.fixture(scope="module")
@@ -318,28 +321,6 @@ def test_a_second_process_is_refused(tmp_path, run_module):
     second = run_module(*SHORT_RUN[2:], f"--workdir={tmp_path}")
   assert second.returncode == 2
   assert f"is in use by process {os.getpid()}" in second.stderr
-
-
-_STOPPED_TWICE = """
-import signal
-from jaxdl.store import interrupts
-
-def save():
-  with interrupts.interruptible():
-    try:
-      signal.raise_signal(signal.SIGTERM)
-    except interrupts.Interrupted:
-      print("saving", flush=True)
-      signal.raise_signal(signal.SIGTERM)
-      print("saved", flush=True)
-"""
-
-
-def test_a_second_signal_ends_it_at_once():
-  """In the middle of what the first one has it do."""
-  with Forks(_STOPPED_TWICE, "save()") as forks:
-    result = forks()
-  assert (result.returncode, result.stdout) == (interrupts.EXIT_STATUS, "saving\n")
 
 
 def test_another_run_is_refused_unless_told_otherwise(finished, run_module):

@@ -433,6 +433,19 @@ def test_a_plateau_lowers_the_rate_of_the_epochs_that_follow(blobs, mlp_arm):
   np.testing.assert_allclose(curves.learning_rate, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+  "schedule", ["constant", "step(0.5, 1)", "exponential(0.25)", "cosine", "warmup(3)", "one_cycle"]
+)
+def test_no_step_has_a_rate_below_the_lowest(blobs, mlp_arm, schedule):
+  """Under every schedule, within an epoch and after a plateau; above it nothing changes."""
+  arm = replace(mlp_arm, optimizer="sgd", learning_rate=0.2, schedule=schedule, num_epochs=4,
+                patience=None, plateau_patience=1, plateau_min_delta=100.0)  # fmt: skip
+  _, free = _train(arm, blobs)
+  _, curves = _train(replace(arm, min_learning_rate=0.05), blobs)
+  assert free.learning_rate.min() < 0.05
+  np.testing.assert_array_equal(curves.learning_rate, np.maximum(free.learning_rate, 0.05))
+
+
 def test_without_a_plateau_the_rate_is_the_schedule_s(blobs, mlp_arm):
   arm = replace(mlp_arm, num_epochs=4, patience=None, schedule="step(0.5, 2)", learning_rate=0.004)
   _, curves = _train(arm, blobs)
@@ -460,6 +473,7 @@ def test_augmentation_is_of_training_images_only(blobs, mlp_arm):
   [
     ({"schedule": "stepp(0.5, 2)"}, "did you mean 'step'"),
     ({"schedule": "warmup(20)", "num_epochs": 20}, "must be shorter than num_epochs"),
+    ({"min_learning_rate": 0.01}, "min_learning_rate = 0.01 is above learning_rate = 0.001"),
     ({"plateau_factor": 1.0}, r"plateau_factor must be a finite number in \(0, 1\)"),
     ({"plateau_patience": -2}, "plateau_patience must be an integer >= 0"),
     ({"label_smoothing": 1.0}, "label_smoothing must be"),

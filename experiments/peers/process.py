@@ -4,10 +4,11 @@ import contextlib
 import json
 import pathlib
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from jaxdl.store import interrupts
 
 
 class WorkerError(RuntimeError):
@@ -29,25 +30,18 @@ class Worker:
     Raises:
       WorkerError: the worker does not start, or rejects the spec.
     """
-    self._folder = tempfile.TemporaryDirectory(prefix="benchmark-")
-    path = pathlib.Path(self._folder.name)
-    (path / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    self._log = (path / "log").open("w+", encoding="utf-8", errors="replace")
-    start = time.perf_counter()
-    self._process = subprocess.Popen(
-      [python, "-m", module, str(path / "spec.json")],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=self._log,
-      cwd=root,
-      text=True,
-    )
-    try:
+    with contextlib.ExitStack() as stack:
+      path = pathlib.Path(stack.enter_context(interrupts.temporary_folder("jaxdl-benchmark-")))
+      (path / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+      log = (path / "log").open("w+", encoding="utf-8", errors="replace")
+      self._log = stack.enter_context(log)
+      start = time.perf_counter()
+      command = [python, "-m", module, str(path / "spec.json")]
+      pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
+      self._process = stack.enter_context(interrupts.child(command, **pipes, cwd=root, text=True))
       self.ready = self.read()
-    except BaseException:
-      self.close()
-      raise
-    self.start_seconds = time.perf_counter() - start
+      self.start_seconds = time.perf_counter() - start
+      self._stack = stack.pop_all()
 
   def send(self, command: str, **fields: Any):
     """Sends a command without waiting for the answer. Raises WorkerError."""
@@ -69,12 +63,7 @@ class Worker:
 
   def close(self):
     """Kills the process."""
-    self._process.kill()
-    self._process.wait()
-    for stream in (self._process.stdin, self._process.stdout, self._log):
-      with contextlib.suppress(OSError):
-        stream.close()
-    self._folder.cleanup()
+    self._stack.close()
 
   def _last_words(self) -> str:
     self._log.seek(0)

@@ -1,6 +1,6 @@
 """Backpropagation by hand: derived in NumPy, checked against `jax.grad`, and marked on worksheets.
 
-Read `backprop.py` first: every rule with its formula and its shapes. Then `worksheet/`. `check`
+Read `backprop/` first: every rule with its formula and its shapes. Then `worksheet/`. `check`
 checks a backward pass of one's own.
 
 Imports: errors, nn, optim.

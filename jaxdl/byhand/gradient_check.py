@@ -1,13 +1,15 @@
-"""Compares the gradients of `backprop` with `jax.grad`, and `jax.grad` with finite differences.
+"""Compares the gradients of `backprop/` with `jax.grad`, and `jax.grad` with finite differences.
 
 Everything is float64. `cases()` computes what JAX says, once; `compare()` computes what `backprop`
 says, as often as needed. Whatever the project registers and `backprop` does not know becomes a row
 that fails: nothing is skipped.
 
-Compiling takes nearly all of the time, so the models are not compiled as a whole: they share few
-operations, and one that was compiled for one model, loss and activation serves the others.
+Compiling takes most of the time, so the models are not compiled as a whole: they share few
+operations, and one that was compiled for one model, loss and activation serves the others. A model
+is differentiated once, and the gradients of all losses are pulled back through it.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -29,10 +31,12 @@ TOLERANCE = 1e-10
 
 # After the convolutions, sides of 15, 7 and 9 are odd: poolings drop something.
 _IMAGES = (4, 17, 11, 2)  # [B, H, W, D]
-_NUM_CLASSES = 5
+_NUM_CLASSES = 5  # and as many numbers per example, which compiles the least
 _DROPOUT_RATE = 0.3
 _LABEL_SMOOTHING = 0.1
+_DELTA = 0.7  # of Huber's loss
 _NUM_STEPS = 5
+_ZEROS = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
 
 Leaves = dict[str, np.ndarray]
 
@@ -60,12 +64,30 @@ class Row(NamedTuple):
     return self.error <= TOLERANCE
 
 
+class Loss(NamedTuple):
+  """A loss, and what its targets are."""
+
+  name: str
+  of_numbers: bool
+
+  def __str__(self) -> str:
+    return f"{self.name} of numbers" if self.of_numbers else self.name
+
+
+def known_losses() -> list[Loss]:
+  """Returns every loss of the project, once for each kind of targets that it takes."""
+  numbers = [Loss(name, True) for name in losses.OF_NUMBERS]
+  of_numbers_only = {*losses.OF_NUMBERS} - {"mean_squared_error"}
+  return [*(Loss(name, False) for name in losses.NAMES if name not in of_numbers_only), *numbers]
+
+
 def cases() -> list[Case]:
   """Returns every comparison: model x loss x activation, every rule on its own, every optimizer."""
   with jax.enable_x64(True):
-    combinations = itertools.product(models.NAMES, losses.NAMES, models.ACTIVATIONS)
+    combinations = itertools.product(models.NAMES, known_losses(), models.ACTIVATIONS)
+    create = functools.cache(_create_model)
     return [
-      *itertools.starmap(_model_case, combinations),
+      *(_model_case(*of, create) for of in combinations),
       *_rule_cases(),
       *map(_optimizer_case, optimizers.NAMES),
     ]
@@ -105,46 +127,68 @@ def relative_error(derived: np.ndarray | None, expected: np.ndarray | None) -> f
 # Whole models.
 
 
-def _model_case(model_name: str, loss_name: str, activation: str) -> Case:
+class _Model(NamedTuple):
+  """A model with dropout, its parameters and inputs, and what JAX says of its outputs."""
+
+  params: Any
+  images: np.ndarray  # [B, H, W, D]
+  mask: np.ndarray  # [B, F], of the dropout
+  outputs: jax.Array  # [B, K]
+  pull_back: Callable  # gradient of the outputs [B, K] -> of params and images
+
+
+def _model_case(
+  model_name: str, loss: Loss, activation: str, create: Callable[[str, str, int], _Model]
+) -> Case:
   """Returns the case of one model, loss and activation, with dropout."""
-  of = (model_name, loss_name, activation)
+  of = (model_name, str(loss), activation)
   try:
-    backprop.check_derived(model_name, activation, loss_name)
+    backprop.check_derived(model_name, activation, *loss)
   except backprop.NoDerivationError as error:
     return _missing("models", of, error)
-  rng = np.random.default_rng(0)
-  num_classes = 2 if loss_name == "binary_cross_entropy" else _NUM_CLASSES
-  model = models.create(
-    model_name,
-    activation,
-    num_outputs=losses.num_outputs(loss_name, num_classes),
-    kernel_init=nn.initializers.zeros,
-    bias_init=nn.initializers.zeros,
-    dropout_rate=_DROPOUT_RATE,
-  )
-  images = rng.uniform(size=_IMAGES)
-  labels = rng.integers(0, num_classes, len(images))
-  keys = jax.random.split(jax.random.key(0), len(images))
-  shapes = jax.eval_shape(model.init, keys[0], images)["params"]
-  params = jax.tree.map(lambda leaf: _random_parameter(rng, leaf.shape), shapes)
+  targets, num_outputs = _targets(np.random.default_rng(0), loss, _IMAGES[0])
+  model = create(model_name, activation, num_outputs)
 
-  def mean_loss(params, images):
-    logits = model.apply({"params": params}, images, keys)  # [B, C]
-    return losses.get(loss_name)(logits, labels).mean()
+  def mean_loss(outputs):
+    return losses.get(loss.name)(outputs, jnp.asarray(targets)).mean()
 
-  value, gradients = jax.value_and_grad(mean_loss, (0, 1))(params, images)
-  output_layer = params[max(name for name in params if name.startswith("Dense_"))]
-  mask = dropout_mask(keys, len(output_layer["kernel"]))
+  value, doutputs = jax.value_and_grad(mean_loss)(model.outputs)
+  dparams, dimages = model.pull_back(doutputs)
 
   def derive():
     found = backprop.loss_and_gradients(
-      model_name, activation, loss_name, params, images, labels, mask, _DROPOUT_RATE
-    )
+      model_name, activation, loss.name, model.params, model.images, targets, model.mask,
+      _DROPOUT_RATE,
+    )  # fmt: skip
     return _leaves({"loss": np.float64(found.loss), "images": found.images, **found.params})
 
-  return Case(
-    "models", of, _leaves({"loss": value, "images": gradients[1], **gradients[0]}), derive
+  return Case("models", of, _leaves({"loss": value, "images": dimages, **dparams}), derive)
+
+
+def _create_model(name: str, activation: str, num_outputs: int) -> _Model:
+  """Returns a model with random parameters and inputs."""
+  rng = np.random.default_rng(0)
+  model = models.create(
+    name, activation, num_outputs=num_outputs, dropout_rate=_DROPOUT_RATE, **_ZEROS
   )
+  images = rng.uniform(size=_IMAGES)
+  keys = jax.random.split(jax.random.key(0), len(images))
+  shapes = jax.eval_shape(model.init, keys[0], images)["params"]
+  params = jax.tree.map(lambda leaf: _random_parameter(rng, leaf.shape), shapes)
+  outputs, pull_back = jax.vjp(
+    lambda params, images: model.apply({"params": params}, images, keys), params, images
+  )
+  output_layer = params[max(name for name in params if name.startswith("Dense_"))]
+  mask = dropout_mask(keys, len(output_layer["kernel"]))
+  return _Model(params, images, mask, outputs, pull_back)
+
+
+def _targets(rng: np.random.Generator, loss: Loss, batch: int) -> tuple[np.ndarray, int]:
+  """Returns random targets of a batch, and how many outputs a model needs for them."""
+  if loss.of_numbers:
+    return rng.normal(size=(batch, _NUM_CLASSES)), _NUM_CLASSES
+  num_classes = 2 if loss.name == "binary_cross_entropy" else _NUM_CLASSES
+  return rng.integers(0, num_classes, batch), losses.num_outputs(loss.name, num_classes)
 
 
 def _random_parameter(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -175,39 +219,45 @@ def _leaves(tree: Any) -> Leaves:
 
 
 class Reference(NamedTuple):
-  """A rule's function in JAX: the project's own if there is one."""
+  """A rule's function in JAX: the project's own if there is one, else flax's."""
 
   function: Callable  # (x, params) -> y
   x: np.ndarray
   params: Leaves = {}  # noqa: RUF012  (a NamedTuple's default, never written to)
-  arguments: tuple = ()  # of the rule by hand, after x, where there are no parameters
+  arguments: tuple = ()  # of the rule by hand, after x and the parameters
 
 
-def references(
-  seed: int = 1, batch: int = 6, image: tuple[int, int, int] = (7, 6, 2), num_features: int = 5
-) -> dict[str, Reference]:
+class Sizes(NamedTuple):
+  """The sizes of the inputs of rules."""
+
+  batch: int = 6  # B
+  image: tuple[int, int, int] = (7, 6, 2)  # H, W, D of convolution, pooling and flattening
+  num_features: int = 5  # D or C of the others
+
+
+def references(seed: int = 1, sizes: Sizes = Sizes()) -> dict[str, Reference]:  # noqa: B008
   """Returns the reference of every rule by name; call it inside `jax.enable_x64(True)`.
 
   Args:
     seed: of the random numbers.
-    batch: B.
-    image: `(H, W, D)` of the inputs of convolution, pooling and flattening.
-    num_features: D or C of the inputs of the others.
+    sizes: of the inputs.
   """
   rng = np.random.default_rng(seed)
-  zeros = {"kernel_init": nn.initializers.zeros, "bias_init": nn.initializers.zeros}
+  return {
+    **_layer_references(rng, seed, sizes),
+    **_normalization_references(rng, sizes),
+    **_attention_references(rng, sizes),
+    **_loss_references(rng, sizes),
+  }
+
+
+def _layer_references(rng: np.random.Generator, seed: int, sizes: Sizes) -> dict[str, Reference]:
+  """Returns the references of layers and activations."""
+  batch, num_features = sizes.batch, sizes.num_features
   rows = 3 * rng.normal(size=(batch, num_features))
-  images = 3 * rng.normal(size=(batch, *image))
-  labels, binary = rng.integers(0, num_features, batch), rng.integers(0, 2, batch)
+  images = 3 * rng.normal(size=(batch, *sizes.image))
   keys = jax.random.split(jax.random.key(seed), batch)
-  mask = dropout_mask(keys, num_features)
-
-  def squared_error(p, _):  # of probabilities; the project's loss starts from logits
-    return jnp.square(p - jax.nn.one_hot(labels, num_features, dtype=p.dtype)).mean(axis=-1)
-
-  def of_loss(name, x, y):
-    return Reference(lambda z, _: losses.get(name)(z, y), x, arguments=(y,))
-
+  kernel = rng.normal(size=(3, 3, sizes.image[-1], 4))
   return {
     "dense": Reference(
       lambda x, p: nn.Dense(4).apply({"params": p}, x),
@@ -215,27 +265,127 @@ def references(
       {"kernel": rng.normal(size=(num_features, 4)), "bias": rng.normal(size=4)},
     ),
     "conv": Reference(
-      lambda x, p: layers.Conv(4, **zeros).apply({"params": p}, x),
+      lambda x, p: layers.Conv(4, **_ZEROS).apply({"params": p}, x),
       images,
-      {"kernel": rng.normal(size=(3, 3, image[-1], 4)), "bias": rng.normal(size=4)},
+      {"kernel": kernel, "bias": rng.normal(size=4)},
     ),
     "max_pool": Reference(lambda x, _: layers.max_pool_2x2(x), images),
+    "avg_pool": Reference(lambda x, _: nn.avg_pool(x, (2, 2), (2, 2)), images),
+    "global_avg_pool": Reference(lambda x, _: x.mean((1, 2)), images),
     "flatten": Reference(lambda x, _: x.reshape(len(x), -1), images),
     "dropout": Reference(
       lambda x, _: layers.Dropout(_DROPOUT_RATE).apply({}, x, keys),
       rows,
-      arguments=(mask, _DROPOUT_RATE),
+      arguments=(dropout_mask(keys, num_features), _DROPOUT_RATE),
+    ),
+    "residual_sum": Reference(
+      lambda x, p: x + p["branch"], images, {"branch": rng.normal(size=images.shape)}
     ),
     **{
       name: Reference(lambda x, _, name=name: models.get_activation(name)(x), rows)
       for name in backprop.ACTIVATIONS
     },
     "softmax": Reference(lambda x, _: nn.softmax(x), rows),
+  }
+
+
+def _normalization_references(rng: np.random.Generator, sizes: Sizes) -> dict[str, Reference]:
+  """Returns the references of normalisations, of images with eight channels."""
+  images = 3 * rng.normal(size=(sizes.batch, *sizes.image[:2], 8))
+  params = {"scale": rng.normal(size=8), "bias": rng.normal(size=8)}
+
+  def reference(layer, *arguments):
+    return Reference(lambda x, p: layer.apply({"params": p}, x), images, params, arguments)
+
+  def batch_norm(x, p):
+    layer = nn.BatchNorm(use_running_average=False)
+    averages = {"mean": jnp.zeros(8), "var": jnp.ones(8)}
+    return layer.apply({"params": p, "batch_stats": averages}, x, mutable=["batch_stats"])[0]
+
+  return {
+    "batch_norm": Reference(batch_norm, images, params),
+    "layer_norm": reference(nn.LayerNorm()),
+    "group_norm": reference(nn.GroupNorm(2, epsilon=1e-5), 2),
+  }
+
+
+def _attention_references(rng: np.random.Generator, sizes: Sizes) -> dict[str, Reference]:
+  """Returns the references of what transformers add, for five queries and as many keys."""
+  batch, num_features = sizes.batch, sizes.num_features
+  query, key, value = rng.normal(size=(3, batch, 2, 5, num_features))
+  indices = rng.integers(0, 4, (batch, 5))
+  return {
+    "embedding": Reference(
+      lambda table, _: nn.Embed(4, num_features).apply({"params": {"embedding": table}}, indices),
+      rng.normal(size=(4, num_features)),
+      arguments=(indices,),
+    ),
+    "attention": Reference(_attention, query, {"key": key, "value": value}),
+  }
+
+
+def _attention(query: jax.Array, params: Any, mask: np.ndarray | None = None) -> jax.Array:
+  """Returns flax's attention, whose heads come after the positions."""
+  inputs = (query, params["key"], params["value"])
+  query, key, value = (jnp.swapaxes(jnp.asarray(x), 1, 2) for x in inputs)
+  mask = None if mask is None else mask[None, None]
+  return jnp.swapaxes(nn.dot_product_attention(query, key, value, mask=mask), 1, 2)
+
+
+def _loss_references(rng: np.random.Generator, sizes: Sizes) -> dict[str, Reference]:
+  """Returns the references of losses."""
+  rows = 3 * rng.normal(size=(sizes.batch, sizes.num_features))
+  labels = rng.integers(0, sizes.num_features, sizes.batch)
+  binary = rng.integers(0, 2, sizes.batch)
+  targets = np.round(3 * rng.normal(size=rows.shape))
+
+  def of_loss(name, x, y):
+    return Reference(lambda z, _: losses.get(name)(z, jnp.asarray(y)), x, arguments=(y,))
+
+  return {
     "binary_cross_entropy": of_loss("binary_cross_entropy", rows[:, :1], binary),
     "categorical_cross_entropy": of_loss("categorical_cross_entropy", rows, labels),
-    "mean_squared_error": Reference(squared_error, rows, arguments=(labels,)),
+    **{name: of_loss(name, rows, targets) for name in backprop.LOSSES_OF_NUMBERS},
     "hinge": of_loss("hinge", rows, labels),
   }
+
+
+def variants(name: str, reference: Reference) -> dict[str, Reference]:
+  """Returns other inputs and arguments of a rule: what they are -> the reference for them."""
+  # Whole numbers lie on the kinks of ReLU and hinge and make ties in pooling.
+  found = {"kinks and ties": reference._replace(x=np.round(reference.x))}
+  if name in losses.SMOOTHABLE:
+    found[f"label smoothing {_LABEL_SMOOTHING}"] = _smoothed(name, reference)
+  if name == "huber":
+    (targets,) = reference.arguments
+    found[f"delta {_DELTA}"] = reference._replace(
+      function=lambda y, _: losses.get("huber")(y, jnp.asarray(targets), _DELTA),
+      arguments=(targets, _DELTA),
+    )
+  if name == "conv":
+    for strides, padding in (((2, 2), ((1, 1), (1, 1))), ((1, 3), ((2, 0), (0, 1)))):
+      found[f"strides {strides}, padding {padding}"] = reference._replace(
+        function=functools.partial(_conv, strides, padding), arguments=(strides, padding)
+      )
+  if name == "avg_pool":
+    found["3 x 3"] = reference._replace(
+      function=lambda x, _: nn.avg_pool(x, (3, 3), (3, 3)), arguments=(3,)
+    )
+  if name == "softmax":
+    found["first axis"] = reference._replace(
+      function=lambda x, _: nn.softmax(x, axis=0), arguments=(0,)
+    )
+  if name == "attention":
+    mask = np.tri(reference.x.shape[2], dtype=bool)
+    found["causal mask"] = reference._replace(
+      function=functools.partial(_attention, mask=mask), arguments=(mask,)
+    )
+  return found
+
+
+def _conv(strides: Any, padding: Any, x: jax.Array, params: Any) -> jax.Array:
+  conv = nn.Conv(4, (3, 3), strides, padding)
+  return conv.apply({"params": params}, x)
 
 
 def _rule_cases() -> Iterable[Case]:
@@ -245,12 +395,9 @@ def _rule_cases() -> Iterable[Case]:
       error = backprop.NoDerivationError(f"rule {name!r} has no reference to compare it with")
       yield _missing("rules", (name, ""), error)
       continue
-    reference = known[name]
-    yield rule_case(name, reference)
-    # Whole numbers lie on the kinks of ReLU and hinge and make ties in pooling.
-    yield rule_case(name, reference._replace(x=np.round(reference.x)), at="kinks and ties")
-    if name in losses.SMOOTHABLE:
-      yield rule_case(name, _smoothed(name, reference), at=f"label smoothing {_LABEL_SMOOTHING}")
+    yield rule_case(name, known[name])
+    for at, reference in variants(name, known[name]).items():
+      yield rule_case(name, reference, at)
 
 
 def _smoothed(name: str, reference: Reference) -> Reference:
@@ -272,8 +419,8 @@ def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Ca
 
   def derive():
     rule = backprop.get_rule(name)
-    arguments = (reference.params,) if reference.params else reference.arguments
-    output, cache = rule.forward(reference.x, *arguments)
+    params = (reference.params,) if reference.params else ()
+    output, cache = rule.forward(reference.x, *params, *reference.arguments)
     dinput, dparameters = rule.backward(cache, dy)
     return _leaves({"output": output, "input": dinput, **dparameters})
 
@@ -316,17 +463,21 @@ def check_oracle() -> list[Row]:
     A row for each, with error 0 if `jax.test_util.check_grads` agrees, else infinity.
   """
   rng = np.random.default_rng(4)
-  logits, labels = rng.normal(size=(6, _NUM_CLASSES)), rng.integers(0, 2, 6)
   with jax.enable_x64(True):
     rows = [
       _difference_row(f"layer {name}", reference.function, (reference.x, reference.params))
       for name, reference in references().items()
       if name not in losses.NAMES
     ]
-    for name in losses.NAMES:
-      z = logits[:, : losses.num_outputs(name, 2)] if name == "binary_cross_entropy" else logits
-      rows.append(_difference_row(f"loss {name}", lambda z, n=name: losses.get(n)(z, labels), (z,)))
+    for loss in known_losses():
+      targets, num_outputs = _targets(rng, loss, 6)
+      function = functools.partial(_loss_of, loss.name, jnp.asarray(targets))
+      rows.append(_difference_row(f"loss {loss}", function, (rng.normal(size=(6, num_outputs)),)))
   return rows
+
+
+def _loss_of(name: str, targets: jax.Array, outputs: jax.Array) -> jax.Array:
+  return losses.get(name)(outputs, targets)
 
 
 def _difference_row(name: str, function: Callable, arguments: tuple) -> Row:

@@ -167,7 +167,9 @@ def _step(recipe, hyper, params, opt_state, grads, factors, learning_rate):
   updates, (state, *others) = optimizer.update(grads, state, rest[0])
   after = [optax.apply_updates(rest[0], updates), state.mu, state.nu]
 
-  factor, epsilon = optimizers.adam_factors(state.count, **hyper.optimizer._asdict())
+  is_keras = recipe.optimizer == optimizers.KERAS_ADAM
+  numbers = hyper.optimizer._asdict()
+  factor, epsilon = optimizers.adam_factors(state.count, **numbers, is_keras=is_keras)
   weight_decay = optional(recipe, hyper, "weight_decay")
   scalars = {
     "rate": learning_rate * factor,

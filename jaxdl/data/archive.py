@@ -8,8 +8,6 @@ import hashlib
 import json
 import os
 import pathlib
-import warnings
-import zipfile
 from typing import BinaryIO
 
 import numpy as np
@@ -83,21 +81,16 @@ def write(stream: BinaryIO, dataset: Dataset, source: str = "") -> None:
 
 def parse(stream: BinaryIO, source: str = "") -> Dataset | None:
   """Returns a dataset, or None if it has another source; raises some exception if it is damaged."""
-  with warnings.catch_warnings():
-    # numpy only warns about some malformed headers; here they are errors.
-    warnings.simplefilter("error", UserWarning)
-    with np.load(stream, allow_pickle=False) as arrays:
-      if any(part.compress_type != zipfile.ZIP_STORED for part in arrays.zip.infolist()):
-        raise ValueError("it is compressed")  # a small file could then fill the memory
-      meta = arrays["meta"].tobytes()
-      if hashlib.sha256(meta[32:]).digest() != meta[:32]:
-        raise ValueError("the checksum of its description is wrong")
-      meta = json.loads(meta[32:])
-      if meta.get("source") != source:
-        return None
-      train, validation, test = (
-        Split(arrays[f"{name}_inputs"], arrays[f"{name}_targets"]) for name in _SPLITS
-      )
+  with files.arrays_in(stream) as arrays:
+    meta = arrays["meta"].tobytes()
+    if hashlib.sha256(meta[32:]).digest() != meta[:32]:
+      raise ValueError("the checksum of its description is wrong")
+    meta = json.loads(meta[32:])
+    if meta.get("source") != source:
+      return None
+    train, validation, test = (
+      Split(arrays[f"{name}_inputs"], arrays[f"{name}_targets"]) for name in _SPLITS
+    )
   for split in (train, validation, test):
     _check_types(split, len(meta["class_names"]))
     if split.inputs.shape[1:] != train.inputs.shape[1:] or split.inputs.dtype != train.inputs.dtype:

@@ -1,5 +1,8 @@
 """Random rotations, shifts and flips of training images, with the semantics of Keras.
 
+Two conventions differ, and make no difference with ranges that are symmetric and images that are
+square: Keras's layers turn the other way, and exchange the shifts of height and width.
+
 The rotation and the shift are one affine map about the centre of the image, with bilinear
 interpolation; beyond an edge its nearest pixel is repeated. The flip comes last. Every example has
 its own key, so the result does not depend on how a batch is cut into slices.

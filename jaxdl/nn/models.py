@@ -1,6 +1,7 @@
 """Models: name -> linen module that maps images `[B, H, W, D]` in [0, 1] to logits `[B, C]`.
 
-A model of the user's own, see `own.py`, is any linen module, or a pair of functions.
+A model of the user's own, see `own.py`, is any linen module, or a pair of functions. The networks
+of `networks/` have names, and are called like those of the user's own.
 """
 
 import functools
@@ -116,6 +117,13 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
   "mlp": MLP,
 }
 NAMES = tuple(_MODELS)
+# Name -> what is called.
+NETWORKS = {
+  "lenet5": "LeNet5",
+  "resnet": "ResNet",
+  "transformer": "Transformer",
+  "vit": "VisionTransformer",
+}
 MAX_LAYERS, _MAX_UNITS = 200, 2**16
 # Maximum number of weights between hidden layers, a gigabyte. More is probably a typing error, and
 # is reported before the memory is allocated.
@@ -123,8 +131,51 @@ _MAX_WEIGHTS = 2**28
 
 
 def check(spec: Any):
-  """Raises InputError unless a setting is a model; what the user brings is not imported yet."""
+  """Raises InputError unless it is a model, as `canonical` returns one; nothing is imported."""
   _ = Call.of(spec) if calls.is_importable(spec) else parse(spec)
+
+
+def canonical(model: Any) -> Any:
+  """Returns a model as text if it has one, else as a call; a network that is there by name as text.
+
+  Args:
+    model: one of `NAMES`, as `parse` reads it; one of `NETWORKS`, whose arguments are the fields of
+      the module in `jaxdl.nn.networks`, such as `resnet(20, norm=group)`; `mlp` with a norm, such
+      as `mlp(64, 64, norm=batch)`; or a model of the user's own.
+
+  Returns:
+    For a network, the text of a call: `jaxdl.nn.networks:ResNet(norm='group')`. Else as
+    `own.canonical` does.
+
+  Raises:
+    InputError: a network does not take the arguments, or the model has no text and is no call.
+  """
+  if not isinstance(model, str) or calls.is_importable(model):
+    return own.canonical(model)
+  name, _, inside = model.partition("(")
+  name = name.strip()
+  has_norm = re.search(r"\bnorm\s*=", inside) is not None
+  if name not in NETWORKS and not (name == "mlp" and has_norm):
+    if name not in NAMES:
+      raise unknown_name("model", name, [*NAMES, *NETWORKS])
+    return model
+  # Words need no quotes: norm=batch.
+  inside = re.sub(r"(?<==)\s*([A-Za-z]\w*)\s*(?=[,)])", _quoted, inside)
+  target = f"jaxdl.nn.networks:{NETWORKS.get(name, 'MLP')}"
+  try:
+    call = Call.read(f"{target}({inside}" if inside else f"{target}()")
+  except InputError:
+    raise InputError(f"model {show(model)} is not of the form {name}(argument=1)") from None
+  if name == "mlp":  # its arguments are sizes
+    named = {"hidden": call.args, **dict(call.kwargs)}
+    call = Call(target, (), tuple(sorted(named.items())), True)
+  built = Call.of(call.build())  # equal for equal networks
+  return str(built if built.is_text else call)
+
+
+def _quoted(match: re.Match) -> str:
+  word = match[1]
+  return word if word in ("True", "False", "None") else repr(word)
 
 
 def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
@@ -165,8 +216,8 @@ def create(
   """Returns the model that a setting describes.
 
   Args:
-    spec: the setting, e.g. `"mlp(64, 64)"`, see `parse`; or a call of a module of the user's own,
-      which gets those of the settings that it takes and that the call does not give.
+    spec: the setting, e.g. `"mlp(64, 64)"`, see `canonical`. A module of the user's own, or one of
+      `NETWORKS`, gets those of the settings that it takes and that the call does not give.
     activation: one of `ACTIVATIONS`, for the hidden layers (only the first one of `cifar_mlp`). A
       module of the user's own gets the function.
     native_conv: use XLA's own convolution; for CNNs only.
@@ -176,7 +227,7 @@ def create(
   Raises:
     InputError: the model or the activation is unknown, or cannot be built.
   """
-  function = get_activation(activation)
+  function, spec = get_activation(activation), canonical(spec)
   if calls.is_importable(spec):
     return own.create(Call.of(spec), {**settings, "activation": function})
   name, hidden = parse(str(spec))
@@ -207,4 +258,5 @@ def hidden_activations(spec: str, activation: str) -> tuple[str, ...]:
 
 def is_convolutional(spec: str | Call) -> bool:
   """Whether a model may have convolutions, whose patches need more memory than dense layers do."""
+  spec = canonical(spec)
   return calls.is_importable(spec) or parse(str(spec))[0].startswith("cnn")

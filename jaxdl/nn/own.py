@@ -2,6 +2,23 @@
 
 A module's collections besides `params`, such as the running averages of batch normalisation, are
 its state: training changes it beside the parameters.
+
+A module of flax NNX takes an adapter, which is a linen module:
+
+  class Adapted(linen.Module):
+    num_outputs: int = 10
+
+    @linen.compact
+    def __call__(self, x, train):
+      def call(net, x):
+        net.set_attributes(deterministic=not train, use_running_average=not train)
+        return net(x)
+
+      arguments = (x[0].size, self.num_outputs)  # of Net, besides rngs
+      return nnx.bridge.ToLinen(Net, arguments)(x, nnx_method=call)
+
+Its `nnx.Param` are the parameters, its other variables the state. Its convolutions are XLA's, which
+are slow in training on CPU (see `layers.py`).
 """
 
 import contextlib
@@ -53,8 +70,8 @@ class Functions:
   init_function: Callable
   apply_function: Callable
 
-  def init(self, rngs: Mapping[str, jax.Array], inputs: jax.Array) -> dict[str, Any]:
-    """Returns the variables, as a flax module does."""
+  def init(self, rngs: Mapping[str, jax.Array], inputs: jax.Array, **_: bool) -> dict[str, Any]:
+    """Returns the variables, as a flax module does; the mode of `apply` plays no part."""
     return {"params": self.init_function(rngs["params"], inputs)}
 
   def apply(self, variables: Mapping[str, Any], inputs: jax.Array, **keywords: Any) -> Any:

@@ -91,7 +91,9 @@ def mean_absolute_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
   Returns:
     `[B]`.
   """
-  return _mean_over_outputs(jnp.abs(_difference(outputs, targets)))
+  difference = _difference(outputs, targets)
+  # Not `jnp.abs`, whose derivative at 0 is 1.
+  return _mean_over_outputs(difference * jnp.sign(difference))
 
 
 def huber(outputs: jax.Array, targets: jax.Array, delta: jax.Array | float = 1.0) -> jax.Array:

@@ -97,6 +97,10 @@ def _read(name: str | None, given: Any) -> Metric:
   return Metric(name, direction, function)
 
 
+# Of confidences, in calibration errors and reliability diagrams.
+NUM_BINS = 15
+
+
 def predict_class(logits: jax.Array, threshold: jax.Array | float) -> jax.Array:
   """Returns the predicted class of each example.
 
@@ -219,3 +223,70 @@ def per_class(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
   return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
+
+
+def calibration_counts(
+  probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS
+) -> np.ndarray:
+  """Counts examples by how confident a prediction is, in bins of equal width.
+
+  The prediction is the class with the largest probability, and that is its confidence (Guo et al.,
+  2017, On Calibration of Modern Neural Networks, ICML).
+
+  Args:
+    probabilities: `[..., N, C]`.
+    labels: `[N]`, 0 to C - 1.
+    num_bins: M; bin m has confidences in (m / M, (m + 1) / M].
+
+  Returns:
+    `[..., 3, M]`: numbers of examples, sums of confidences, numbers of correct predictions.
+  """
+  confidence = probabilities.max(axis=-1)  # [..., N]
+  correct = probabilities.argmax(axis=-1) == labels
+  place = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+  rows = [
+    [np.bincount(of, weights, minlength=num_bins) for weights in (np.ones(len(of)), c, r)]
+    for of, c, r in zip(
+      *(x.reshape(-1, len(labels)) for x in (place, confidence, correct.astype(float))), strict=True
+    )
+  ]
+  return np.array(rows).reshape(*confidence.shape[:-1], 3, num_bins)
+
+
+def expected_calibration_error(counts: np.ndarray) -> np.ndarray:
+  """Returns the mean over examples of |accuracy - confidence| of their bin, `[...]`.
+
+  Args:
+    counts: `[..., 3, M]` of `calibration_counts`.
+  """
+  numbers, confidences, correct = np.moveaxis(counts, -2, 0)
+  return _ratio(np.abs(correct - confidences).sum(axis=-1), numbers.sum(axis=-1))
+
+
+def auc(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """Returns the area under the ROC curve, `[...]`.
+
+  It is the share of pairs of an example of the class and one of another in which the former has the
+  larger probability of the class; ties count half. With two classes it is that of class 1; with
+  more the mean over classes, each against the rest, as scikit-learn's macro average. It is NaN if
+  no class has both examples and others.
+
+  Args:
+    probabilities: `[..., N, C]`.
+    labels: `[N]`, 0 to C - 1.
+  """
+  num_classes = probabilities.shape[-1]
+  classes = [1] if num_classes == 2 else range(num_classes)
+  classes = [label for label in classes if 0 < np.sum(labels == label) < len(labels)]
+  members = probabilities.reshape(-1, *probabilities.shape[-2:])
+  areas = [
+    np.mean([_area(member[:, label], labels == label) for label in classes]) if classes else np.nan
+    for member in members
+  ]
+  return np.array(areas).reshape(probabilities.shape[:-2])
+
+
+def _area(scores: np.ndarray, is_positive: np.ndarray) -> float:
+  positive, negative = scores[is_positive], np.sort(scores[~is_positive])
+  below, up_to = (np.searchsorted(negative, positive, side) for side in ("left", "right"))
+  return float((below + up_to).mean() / 2 / len(negative))

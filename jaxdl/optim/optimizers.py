@@ -1,5 +1,7 @@
 """Optimizers: name -> optax transformation. Constants are Keras's defaults.
 
+Where Keras itself differs from optax and PyTorch, its form has a name of its own, `keras_...`.
+
 They are made where they are used, inside the traced function, so that the learning rate, the weight
 decay and every setting are arrays that may differ between arms of one program.
 """
@@ -20,7 +22,9 @@ from jaxdl.errors import InputError
 Setting: TypeAlias = jax.Array | float
 
 
-def _adam(b1: Setting, b2: Setting, epsilon: Setting) -> optax.GradientTransformation:
+def _adam(
+  b1: Setting, b2: Setting, epsilon: Setting, is_keras: bool = False
+) -> optax.GradientTransformation:
   """Adam's direction (Kingma & Ba 2015), `optax.scale_by_adam` in the order that is cheapest.
 
   m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon), with both corrections of the bias taken out of
@@ -29,9 +33,10 @@ def _adam(b1: Setting, b2: Setting, epsilon: Setting) -> optax.GradientTransform
   of three: at batch size 1, where Adam is most of a step on CPU, steps are a sixth faster.
 
   Keras's epsilon, ten times optax's. It is added after correcting the bias of the second moment, as
-  in algorithm 1 of the paper; Keras adds it before, which makes it 32 times as large at the first
-  step and ten times at the tenth. The first update for a gradient of 1e-3 is 0.3% smaller in Keras,
-  for one of 1e-5 a quarter smaller.
+  in algorithm 1 of the paper and in PyTorch; `keras_adam` adds it before, as Keras does and as the
+  end of section 2 has it, which makes it 32 times as large at the first step and ten times at the
+  tenth. The first update for a gradient of 1e-3 is 0.3% smaller in Keras, for one of 1e-5 a quarter
+  smaller.
   """
 
   def update(grads, state, params=None):
@@ -39,7 +44,7 @@ def _adam(b1: Setting, b2: Setting, epsilon: Setting) -> optax.GradientTransform
     count = optax.safe_increment(state.count)
     mu = jax.tree.map(lambda g, m: (1 - b1) * g + b1 * m, grads, state.mu)
     nu = jax.tree.map(lambda g, v: (1 - b2) * (g * g) + b2 * v, grads, state.nu)
-    factor, scaled_epsilon = adam_factors(count, b1, b2, epsilon)
+    factor, scaled_epsilon = adam_factors(count, b1, b2, epsilon, is_keras)
     updates = jax.tree.map(lambda m, v: factor * (m / (jnp.sqrt(v) + scaled_epsilon)), mu, nu)
     return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
@@ -47,11 +52,11 @@ def _adam(b1: Setting, b2: Setting, epsilon: Setting) -> optax.GradientTransform
 
 
 def adam_factors(
-  count: jax.Array, b1: Setting, b2: Setting, epsilon: Setting
-) -> tuple[jax.Array, jax.Array]:
+  count: jax.Array, b1: Setting, b2: Setting, epsilon: Setting, is_keras: bool = False
+) -> tuple[jax.Array, Setting]:
   """Returns what Adam's direction is multiplied by, and its epsilon, at step `count`, from 1."""
   root = jnp.sqrt(1 - b2**count)
-  return root / (1 - b1**count), epsilon * root
+  return root / (1 - b1**count), epsilon if is_keras else epsilon * root
 
 
 def _share(name: str, default: float) -> Argument:
@@ -74,8 +79,11 @@ _OPTIMIZERS: dict[str, tuple[Callable[..., optax.GradientTransformation], tuple]
   "adam": (_adam, _ADAM_SETTINGS),
   # Adam; what makes it AdamW is its weight decay.
   "adamw": (_adam, _ADAM_SETTINGS),
+  "keras_adam": (functools.partial(_adam, is_keras=True), _ADAM_SETTINGS),
+  "keras_momentum": (optax.trace, (_share("decay", 0.9),)),
+  "keras_nesterov": (functools.partial(optax.trace, nesterov=True), (_share("decay", 0.9),)),
+  # As in PyTorch, the learning rate multiplies the velocity.
   "momentum": (optax.trace, (_share("decay", 0.9),)),
-  # Keras puts the learning rate inside the velocity: the same as long as the rate is constant.
   "nesterov": (functools.partial(optax.trace, nesterov=True), (_share("decay", 0.9),)),
   # Tieleman & Hinton (2012); epsilon is inside the root.
   "rmsprop": (
@@ -85,8 +93,12 @@ _OPTIMIZERS: dict[str, tuple[Callable[..., optax.GradientTransformation], tuple]
   "sgd": (optax.identity, ()),
 }
 NAMES = tuple(_OPTIMIZERS)
-# Adam, with and without weight decay by default.
-ADAMS = ("adam", "adamw")
+KERAS_ADAM = "keras_adam"
+# Adam, with and without weight decay by default, and as Keras has it.
+ADAMS = ("adam", "adamw", KERAS_ADAM)
+# Keras has the learning rate inside the velocity. That is the same as long as the rate is constant;
+# after a rate that falls, velocities of before count with the rates of before.
+_RATE_INSIDE = ("keras_momentum", "keras_nesterov")
 
 
 def parse(spec: str | Call) -> tuple[str | Call, dict[str, float]]:
@@ -99,7 +111,9 @@ def parse(spec: str | Call) -> tuple[str | Call, dict[str, float]]:
       - `momentum(decay)`, `nesterov(decay)`: 0.9;
       - `adagrad(initial_accumulator_value, epsilon)`: 0.1, 1e-7;
       - `rmsprop(decay, epsilon)`: 0.9, 1e-7;
-      - `adam(b1, b2, epsilon)`, `adamw(b1, b2, epsilon)`: 0.9, 0.999, 1e-7.
+      - `adam(b1, b2, epsilon)`, `adamw(b1, b2, epsilon)`: 0.9, 0.999, 1e-7;
+      - `keras_adam(b1, b2, epsilon)`, `keras_momentum(decay)`, `keras_nesterov(decay)`: as Keras
+        computes them, where the others do as optax and PyTorch.
 
       Or a call of a function `(learning_rate, ...) -> optax transformation`, as every optimizer of
       optax is: `optax:lion(b1=0.95)`.
@@ -160,6 +174,8 @@ def create(
 ) -> optax.GradientTransformation:
   """Returns an optimizer, whose updates are `-learning_rate (direction + weight_decay p)`.
 
+  Of `keras_momentum` and `keras_nesterov`, the direction is that of `-learning_rate g`.
+
   The weight decay is decoupled (Loshchilov & Hutter 2019): it goes past the optimizer's moments.
   As in Keras, it is applied to every parameter, biases too.
 
@@ -176,8 +192,14 @@ def create(
   settings = parse(name)[1] if settings is None else settings
   if isinstance(name, Call):
     return name.build(learning_rate=learning_rate, **settings)
-  decay = () if weight_decay is None else (optax.add_decayed_weights(weight_decay),)
-  direction = optax.chain(_OPTIMIZERS[name][0](**settings), *decay)
+  direction = _OPTIMIZERS[name][0](**settings)
+  if name in _RATE_INSIDE:
+    decay = 0.0 if weight_decay is None else -learning_rate * weight_decay
+    return optax.chain(optax.scale(-learning_rate), direction, optax.add_decayed_weights(decay))
+  if weight_decay is not None:
+    direction = optax.chain(direction, optax.add_decayed_weights(weight_decay))
+  else:
+    direction = optax.chain(direction)
 
   def update(grads, state, params=None):
     rate = _after_backward(learning_rate, grads)

@@ -30,9 +30,10 @@ def reduce_on_plateau(
   factor: jax.Array,
   min_delta: jax.Array,
   cooldown: jax.Array,
-  min_scale: jax.Array,
 ) -> PlateauState:
   """Returns the state after an epoch, as Keras 3's ReduceLROnPlateau in mode "min" does.
+
+  Keras's `min_lr` is for the caller: a floor under the scaled learning rate gives the same rates.
 
   An epoch improves if its value is below `best` by more than `min_delta`. After `patience` epochs
   in a row without improvement (0 counts as 1) the scale is multiplied by `factor`; the epochs of a
@@ -45,7 +46,6 @@ def reduce_on_plateau(
     factor: `[]`, 0 to 1.
     min_delta: `[]`, the smallest decrease that counts as an improvement.
     cooldown: `[]`, epochs after a reduction that do not count.
-    min_scale: `[]`, the lowest scale: Keras's `min_lr` divided by the learning rate.
 
   Returns:
     The state, whose scale applies to the next epoch.
@@ -55,11 +55,11 @@ def reduce_on_plateau(
   improved = value + min_delta < state.best  # rounded as in Keras
   waiting = ~improved & (cooled == 0)
   wait = jnp.where(improved, 0, wait + waiting)
-  reduce = waiting & (wait >= patience) & (state.scale > min_scale)
+  reduce = waiting & (wait >= patience)
   new = PlateauState(
     best=jnp.where(improved, value, state.best),
     wait=jnp.where(reduce, 0, wait),
     cooldown=jnp.where(reduce, cooldown, cooled),
-    scale=jnp.where(reduce, jnp.maximum(state.scale * factor, min_scale), state.scale),
+    scale=jnp.where(reduce, state.scale * factor, state.scale),
   )
   return jax.tree.map(lambda after, before: after.astype(before.dtype), new, state)

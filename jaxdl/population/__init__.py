@@ -7,6 +7,7 @@ from one list and never wait for each other. Read `chunk.py` first: it trains on
 Imports: errors, calls, arm, batches, cpu, data, forward, nn, optim, recipe, stats, store, train.
 """
 
+from jaxdl.population.looks import Looks, until_decided
 from jaxdl.population.population import check_seeds, train_population
 from jaxdl.population.results import (
   CURVES,
@@ -21,9 +22,11 @@ __all__ = (
   "CURVES",
   "EPOCHS_TO_TARGET",
   "RATES",
+  "Looks",
   "Population",
   "check_seeds",
   "higher_is_better",
   "metric_names",
   "train_population",
+  "until_decided",
 )

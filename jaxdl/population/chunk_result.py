@@ -5,11 +5,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax
 import jax
 import numpy as np
 
 from jaxdl import train
 from jaxdl.data.dataset import Dataset
+from jaxdl.forward import Variables
 from jaxdl.optim import metrics
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import TestResult
@@ -29,10 +31,15 @@ class ChunkResult(NamedTuple):
   metrics: dict[str, np.ndarray]  # [S, A], on the test set: the arms' own, and those of numbers
   confusion: np.ndarray  # [S, A, C, C] int, at the arm's threshold; C is 0 if targets are numbers
   confusion_at_half: np.ndarray  # [S, A, C, C] int, at threshold 0.5
+  correct: np.ndarray  # [S, A, ceil(N / 8)] uint8, a bit per example, at the arm's threshold
+  correct_at_half: np.ndarray  # [S, A, ceil(N / 8)] uint8, at threshold 0.5
+  calibration: np.ndarray  # [S, A, 3, M], see `metrics.calibration_counts`
+  auc: np.ndarray  # [S, A]
   # [A, N, C], summed over the seeds that did not diverge; of numbers, the sum of the outputs.
   sum_probabilities: np.ndarray
   observations: dict[str, np.ndarray]  # [S, A, E + 1, ...]
   logits: np.ndarray | None  # [S, A, N, C]; of numbers, the outputs
+  variables: dict[str, np.ndarray] | None  # path, joined by "/" -> [S, A, ...]
   train_seconds: np.ndarray  # [S, A]
 
   def to_arrays(self) -> dict[str, np.ndarray]:
@@ -43,6 +50,7 @@ class ChunkResult(NamedTuple):
       "val_metrics": curves.pop("val_metrics"),
       "metrics": self.metrics,
       "observations": self.observations,
+      "variables": self.variables or {},
     }
     flat = {k: v for k, v in self._asdict().items() if k not in nested and v is not None}
     return flat | {f"{k}/{name}": v for k, of in nested.items() for name, v in of.items()}
@@ -68,6 +76,7 @@ class ChunkResult(NamedTuple):
         "metrics": parts.pop("metrics", {}),
         "observations": parts.pop("observations", {}),
         "logits": parts.pop("logits", None),
+        "variables": parts.pop("variables", None),
       }
       return cls(curves=curves, **optional, **parts)
     except (KeyError, TypeError) as error:
@@ -116,6 +125,7 @@ def sum_up(
   observed: Sequence[dict[str, np.ndarray]],
   tested: TestResult,
   seconds: float,
+  variables: Variables | None = None,
 ) -> ChunkResult:
   """Returns the results of a chunk's members, without padding.
 
@@ -130,6 +140,7 @@ def sum_up(
     tested: the test results `[s, a, ...]`, on the host. A member whose results are not finite is
       marked as diverged.
     seconds: time that training and testing the chunk took.
+    variables: `[s, a, ...]`, those that results are about, on the host; None keeps none.
   """
   num_epochs, num_real = group.recipe.arm.num_epochs, group.num_real(chunk)
   state, tested = jax.tree.map(lambda x: x[:num_real], (state, tested))
@@ -139,18 +150,31 @@ def sum_up(
   status = np.where(finite, state.status, train.DIVERGED)
   valid = status != train.DIVERGED  # [S, A]
   outputs = np.where(np.expand_dims(valid, axes), tested.outputs, 0)  # [S, A, N, C]
-  targets, num_classes = dataset.test.targets, dataset.num_classes
   own_metrics = dict(tested.metrics)
+  num_classes = dataset.num_classes
+  # Of sequences, every position counts as an example.
+  targets, flat = dataset.test.targets, (*valid.shape, dataset.test.targets.size)
   if num_classes:
     means = metrics.probabilities(outputs) * np.expand_dims(valid, axes)
+    probabilities = means.reshape(*flat, means.shape[-1])
+    calibration = metrics.calibration_counts(probabilities, targets.ravel())
+    calibration = calibration * valid[..., None, None]
+    auc = metrics.auc(probabilities, targets.ravel())
   else:
     means, own_metrics = outputs, metrics.of_numbers(outputs, targets) | own_metrics
+    calibration = np.zeros((*valid.shape, 3, metrics.NUM_BINS))
+    auc = np.full(valid.shape, np.nan)
+
+  def bits(predicted):  # [S, A, N] -> [S, A, ceil(N / 8)]
+    right = np.zeros(flat, bool)
+    if num_classes:
+      right = (predicted == targets).reshape(flat) & valid[..., None]
+    return np.packbits(right, axis=-1)
 
   def count(predicted):  # [S, A, N] -> [S, A, C, C]
     if not num_classes:
       return np.zeros((*valid.shape, 0, 0), int)
-    predicted = predicted.reshape(*valid.shape, -1)
-    counts = metrics.confusion_matrix(targets.ravel(), predicted, num_classes)
+    counts = metrics.confusion_matrix(targets.ravel(), predicted.reshape(flat), num_classes)
     return np.where(valid[..., None, None], counts, 0)
 
   return ChunkResult(
@@ -162,11 +186,22 @@ def sum_up(
     metrics=own_metrics,
     confusion=count(tested.predicted),
     confusion_at_half=count(tested.predicted_at_half),
+    correct=bits(tested.predicted),
+    correct_at_half=bits(tested.predicted_at_half),
+    calibration=calibration,
+    auc=auc,
     sum_probabilities=means.sum(axis=0),
     observations=_along_epochs(observed, num_real, num_epochs + 1),
     logits=tested.outputs,
+    variables=None if variables is None else _flat(variables, num_real),
     train_seconds=np.full(finite.shape, seconds / finite.size),
   )
+
+
+def _flat(variables: Variables, num_real: int) -> dict[str, np.ndarray]:
+  """Returns variables by path, without padding seeds."""
+  flat = flax.traverse_util.flatten_dict(variables.collections(), sep="/")
+  return {path: leaf[:num_real] for path, leaf in flat.items()}
 
 
 def _along_epochs(epochs: Sequence, num_real: int, length: int) -> Any:

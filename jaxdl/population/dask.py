@@ -9,11 +9,15 @@ network.
 import contextlib
 import dataclasses
 import functools
+import json
 import logging
 import os
 import pathlib
-import tempfile
+import pydoc
+import re
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -29,10 +33,14 @@ from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import Trainer
-from jaxdl.store import files
+from jaxdl.store import files, interrupts
 from jaxdl.store.store import Store
 
+# How long a scheduler may take to answer, or to have workers, and a worker to import what it needs.
 _CONNECT_SECONDS = 60
+_ATTEMPT_SECONDS = 5
+_ANSWER_SECONDS = 300
+_POLL_SECONDS = 0.02
 
 
 # Loads the data and plans the chunks of a run for a kind of device. It must be hashable, compare by
@@ -52,6 +60,7 @@ class Job:
     environment: of the client, as `environment.describe` gives it; the workers' must be the same.
     observe: the observer; see `jaxdl.population.programs.Observer`.
     keep_logits: keep every member's logits on the test set.
+    keep_params: keep every member's variables.
     checkpoint_every: epochs between checkpoints of a chunk; None: chosen by time.
     pinned: whether all workers run on one machine and must divide its cores or GPUs among them.
   """
@@ -63,6 +72,7 @@ class Job:
   environment: tuple[tuple[str, Any], ...] = ()
   observe: Observer | None = None
   keep_logits: bool = False
+  keep_params: bool = False
   checkpoint_every: int | None = None
   pinned: bool = False
 
@@ -119,6 +129,7 @@ def _trainer(job: Job) -> tuple[Trainer, list[Group]]:
     jax.local_devices()[:1],
     observe=job.observe,
     keep_logits=job.keep_logits,
+    keep_params=job.keep_params,
     store=Store(pathlib.Path(job.folder), job.run),
     checkpoint_every=job.checkpoint_every,
     progress=Progress(quiet=True),
@@ -186,8 +197,29 @@ class Cluster:
   def device(self) -> DeviceKind:
     """The kind of device of one worker; all other workers must have the same."""
     if self._kind is None:
-      self._kind = self._client.submit(_describe, self.is_own, pure=False).result()
+      try:
+        self._check_imports()
+        future = self._client.submit(_describe, self.is_own, pure=False)
+        _wait_for("a worker to say what its device is", future.done, _ANSWER_SECONDS)
+        self._kind = future.result()
+      except Exception as error:
+        raise InputError(
+          f"a worker cannot run jaxdl, which all workers need, installed alike: {brief(error)}"
+        ) from error
     return DeviceKind(*self._kind)
+
+  def _check_imports(self):
+    """Raises ImportError if a worker cannot import this module; its tasks would never end."""
+    workers = self._client.scheduler_info(n_workers=-1)["workers"]
+    name = f"{__name__}.Job"  # found by a function that every Python has
+    submit = functools.partial(self._client.submit, pydoc.locate, name, pure=False)
+    futures = {address: submit(workers=[address]) for address in workers}
+    _wait_for(
+      "workers to import jaxdl", lambda: all(f.done() for f in futures.values()), _ANSWER_SECONDS
+    )
+    for address, future in futures.items():
+      if future.result() is None:
+        raise ImportError(f"no module named {__name__} on the worker at {address}")
 
   def train(
     self, job: Job, groups: Sequence[Group], chunks: Sequence[Chunk], progress: Progress
@@ -240,11 +272,15 @@ class Cluster:
 
     futures = self._client.map(function, chunks, pure=False, retries=local.ATTEMPTS - 1)
     places = {future.key: chunk for future, chunk in zip(futures, chunks, strict=True)}
+    waiting = as_completed(futures)
     try:
-      for future in as_completed(futures):
-        if future.status not in ("finished", "error"):
-          raise InputError("lost the Dask cluster; run the same command again to continue")
-        yield places[future.key], future.exception() or future.result()
+      while not waiting.is_empty():
+        interrupts.check()
+        for future in waiting.next_batch(block=False):
+          if future.status not in ("finished", "error"):
+            raise InputError("lost the Dask cluster; run the same command again to continue")
+          yield places[future.key], future.exception() or future.result()
+        time.sleep(_POLL_SECONDS)
     finally:
       self._client.cancel(futures)
 
@@ -283,7 +319,11 @@ def connect(
       else:
         client = _connect(distributed, scheduler, scheduler_file)
       stack.enter_context(client)
-      client.wait_for_workers(num_workers or 1, timeout=_CONNECT_SECONDS)
+      _wait_for(
+        f"workers at {client.scheduler.address}",
+        lambda: len(client.scheduler_info(n_workers=-1)["workers"]) >= (num_workers or 1),
+        _CONNECT_SECONDS,
+      )
     except (OSError, ValueError, TimeoutError) as error:
       where = scheduler or scheduler_file or "this machine"
       raise InputError(f"no Dask cluster with workers at {where}: {brief(error)}") from error
@@ -291,20 +331,84 @@ def connect(
 
 
 def _connect(distributed: Any, scheduler: str | None, scheduler_file: str | None) -> Any:
-  if scheduler is not None:
-    return distributed.Client(scheduler, timeout=_CONNECT_SECONDS)
+  address = _read_address(scheduler_file) if scheduler is None else scheduler
+  port = re.search(r":(\d+)/?$", address)
+  if port is not None and int(port[1]) >= 2**16:
+    raise ValueError(f"there is no port {port[1]}")
+  last = time.monotonic() + _CONNECT_SECONDS
+  with interrupts.waiting(f"the Dask scheduler at {address}"):
+    while True:
+      try:
+        return distributed.Client(address, timeout=_ATTEMPT_SECONDS)
+      except OSError:  # and timeouts, which are among them
+        if time.monotonic() > last:
+          raise
+      interrupts.check()
+
+
+def _create_security(distributed: Any, folder: pathlib.Path) -> Any:
+  """Makes a key and a certificate for one cluster. Raises OSError or ValueError."""
+  key, certificate = folder / "key.pem", folder / "certificate.pem"
+  curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+  files_of = ("-keyout", str(key), "-out", str(certificate))
+  command = ["openssl", "req", "-x509", *curve, *files_of, "-days", "365", "-subj", "/CN=jaxdl"]
+  made = subprocess.run(command, capture_output=True, text=True, check=False)
+  if made.returncode:
+    raise ValueError(f"openssl makes no key: {made.stderr.strip()}")
+  roles = ("client", "scheduler", "worker")
+  return distributed.Security(
+    require_encryption=True,
+    tls_ca_file=str(certificate),
+    **{f"tls_{role}_key": str(key) for role in roles},
+    **{f"tls_{role}_cert": str(certificate) for role in roles},
+  )
+
+
+def _read_address(scheduler_file: str | None) -> str:
+  """Returns the address of the scheduler that wrote a file. Raises OSError or ValueError."""
   if scheduler_file is None or not os.path.isfile(scheduler_file):
     raise OSError("no such file")
-  return distributed.Client(scheduler_file=scheduler_file, timeout=_CONNECT_SECONDS)
+  try:
+    address = json.loads(pathlib.Path(scheduler_file).read_text(encoding="utf-8"))["address"]
+  except (LookupError, TypeError, ValueError, RecursionError) as error:
+    raise ValueError("no scheduler has written this file") from error
+  if not isinstance(address, str):
+    raise ValueError("no scheduler has written this file")
+  return address
+
+
+def _wait_for(what: str, condition: Callable[[], bool], seconds: float):
+  """Waits until a condition holds; says so if it takes long. Raises TimeoutError."""
+  last = time.monotonic() + seconds
+  with interrupts.waiting(what):
+    while not condition():
+      if time.monotonic() > last:
+        raise TimeoutError(f"waited {seconds:g} s for {what}")
+      interrupts.check()
+      time.sleep(_POLL_SECONDS)
 
 
 def _local_cluster(distributed: Any, stack: contextlib.ExitStack, num_workers: int | None) -> Any:
-  """Starts a cluster that only this machine can reach, on its loopback interface."""
-  return distributed.LocalCluster(
-    n_workers=num_workers or len(_accelerators()) or devices.num_cores(),
-    threads_per_worker=1,
-    host="127.0.0.1",
-    dashboard_address="127.0.0.1:0",
-    memory_limit=None,  # leave it to the system, as in a run without Dask
-    local_directory=stack.enter_context(tempfile.TemporaryDirectory(prefix="jaxdl-dask-")),
-  )
+  """Starts a cluster that only this process can use, on the loopback interface."""
+  import dask
+
+  # Not all that Dask writes goes to its local directory.
+  folder = stack.enter_context(interrupts.temporary_folder("jaxdl-dask-"))
+  # Nor is all that it listens for protected by a key: nothing is served over HTTP.
+  roles = ("scheduler", "worker", "nanny")
+  routes: dict[str, Any] = {f"distributed.{role}.http.routes": [] for role in roles}
+  stack.enter_context(dask.config.set({"temporary-directory": folder, **routes}))
+  # Any account of this machine could otherwise run code on the workers.
+  security = _create_security(distributed, pathlib.Path(folder))
+  with interrupts.spared():
+    return distributed.LocalCluster(
+      security=security,
+      protocol="tls://",
+      n_workers=num_workers or len(_accelerators()) or devices.num_cores(),
+      threads_per_worker=1,
+      host="127.0.0.1",
+      dashboard_address="127.0.0.1:0",
+      memory_limit=None,  # leave it to the system, as in a run without Dask
+      silence_logs=logging.ERROR,
+      local_directory=folder,
+    )

@@ -1,15 +1,28 @@
-"""What the numbers of a run depend on besides its settings: versions, source, settings of JAX."""
+"""What the numbers of a run depend on besides its settings: versions, source, settings of JAX.
 
+And the cache of compiled programs, on which they do not depend.
+"""
+
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import logging
+import os
 import pathlib
+import re
+import time
 from typing import Any
 
 import jax
 import jaxlib
+from jax._src import lru_cache
 
 from jaxdl.errors import InputError
+from jaxdl.store import files
+
+_LOGGER = logging.getLogger("jaxdl")
+_DAY = 86_400.0
 
 # Settings of JAX that change numbers.
 _SETTINGS = (
@@ -49,6 +62,51 @@ def describe() -> dict[str, Any]:
     "source": _source_hash(),
     **{name: getattr(jax.config, name, None) for name in _SETTINGS},
   }
+
+
+def cache_programs(folder: pathlib.Path):
+  """Has JAX keep compiled programs in a folder, where programs of any process find them.
+
+  A program is written as a whole or not at all. JAX itself would leave an empty file on a full
+  disk, or part of a program when it is killed, and then neither use nor replace it.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+  except OSError:
+    return
+  if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+    return  # JAX would warn about each program that it cannot cache
+  lru_cache.LRUCache.put = _put
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  # Cache every program, also those that compile within a second: there are many.
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _put(cache: lru_cache.LRUCache, key: str, value: bytes):
+  """Takes the place of a method of JAX, see `cache_programs`."""
+  file = pathlib.Path(str(cache.path)) / f"{key}-cache"
+  try:
+    if not file.exists():
+      files.write(file, value)
+  except OSError as error:
+    _warn_once(f"compiled programs are not cached in {file.parent}: {error.strerror or error}")
+
+
+@functools.cache
+def _warn_once(text: str):
+  _LOGGER.warning(text)
+
+
+def _sweep(folder: pathlib.Path):
+  """Deletes empty programs, and what processes that were killed left half-written."""
+  for entry in os.scandir(folder):
+    with contextlib.suppress(FileNotFoundError):  # another process has deleted it
+      is_old = time.time() - entry.stat().st_mtime > _DAY
+      is_half = is_old and re.fullmatch(r"\..*\.[0-9a-f]{32}\.tmp", entry.name)
+      if is_half or (entry.name.endswith("-cache") and entry.stat().st_size == 0):
+        os.unlink(entry)
 
 
 def _version() -> str | None:

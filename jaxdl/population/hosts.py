@@ -41,6 +41,7 @@ from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import Functions, Observer, Programs, Splits
 from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import StoppedError, is_out_of_memory
+from jaxdl.store import interrupts
 from jaxdl.store.store import Store
 
 AXIS = "seeds"
@@ -82,17 +83,24 @@ def join(coordinator: str, num_processes: int, process_id: int):
       devices.
     LostError: another process has already ended.
   """
-  if process_id > 0:
-    _await(coordinator)
+  if process_id == 0:
+    _check_address(coordinator)
+  else:
+    with interrupts.waiting(f"process 0 at {coordinator}"):
+      _await(coordinator)
+  # JAX would take SIGTERM for itself, and only note it.
+  jax.config.update("jax_enable_preemption_service", False)
   try:
-    jax.distributed.initialize(
-      coordinator_address=coordinator,
-      num_processes=num_processes,
-      process_id=process_id,
-      cluster_detection_method="deactivate",  # the arguments say everything
-      initialization_timeout=_JOIN_SECONDS,
-      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-    )
+    with interrupts.waiting(f"the other processes, which connect to {coordinator}"):
+      jax.distributed.initialize(
+        coordinator_address=coordinator,
+        coordinator_bind_address=coordinator,  # JAX's default is every network of this machine
+        num_processes=num_processes,
+        process_id=process_id,
+        cluster_detection_method="deactivate",  # the arguments say everything
+        initialization_timeout=_JOIN_SECONDS,
+        heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      )
     num_devices = jax.device_count()
   except Exception as error:
     reason = str(error).splitlines()[0]
@@ -102,6 +110,20 @@ def join(coordinator: str, num_processes: int, process_id: int):
   there = _exchange(jax.local_device_count())
   if num_devices != num_processes * jax.local_device_count():
     raise InputError(f"all processes need the same number of devices; they have {there.tolist()}")
+
+
+def _check_address(coordinator: str):
+  """Raises InputError unless this machine can listen there; JAX would wait, or abort."""
+  host, _, port = coordinator.rpartition(":")
+  host = host.strip("[]")
+  try:
+    family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+    socket.create_server((host, int(port)), family=family).close()
+  except OSError as error:
+    raise InputError(
+      f"process 0 cannot listen at {coordinator}, which must be an address of its own machine: "
+      f"{error.strerror or error}"
+    ) from error
 
 
 def _await(coordinator: str):
@@ -115,6 +137,7 @@ def _await(coordinator: str):
     except OSError as error:  # including a host name that does not resolve yet
       if time.monotonic() > last:
         raise InputError(f"process 0 cannot be reached at {coordinator}: {error}") from error
+    interrupts.check()
     time.sleep(0.5)
 
 
@@ -160,7 +183,7 @@ def train_across_hosts(
   Args:
     dataset: the dataset to train on.
     store: a store in a folder that all processes see, claimed by process 0.
-    settings: `observe` and `keep_logits`, as in `jaxdl.population.train_population`.
+    settings: `observe`, `keep_logits` and `keep_params`, as in `jaxdl.population.train_population`.
     groups: the groups of the population.
     chunks: the chunks to train, in the order in which they are started.
     progress: told about every epoch, in process 0.
@@ -180,7 +203,7 @@ def train_across_hosts(
   _check_same("another workdir (all hosts must see the same one)", claimed)
   waiting = _agree_on_waiting(store, groups, chunks, progress)
   trainer = _Trainer(dataset, groups, mesh, store, progress, **settings)
-  # In a thread, like the workers of a single process, so that the main thread receives signals.
+  # In a thread, like the workers of a single process, so that the main thread can stop it.
   local.share(trainer.rounds(waiting), [mesh.local_devices[0]], trainer.train)
   _exchange(0)  # all chunks are committed
   if _JOINED.is_set():
@@ -265,10 +288,20 @@ def _over_devices(functions: Functions, mesh: Mesh) -> Functions:
 class _Trainer:
   """Trains rounds of chunks, one chunk on each device; devices wait only between epochs."""
 
-  def __init__(self, dataset, groups, mesh, store, progress, observe=None, keep_logits=False):
+  def __init__(
+    self,
+    dataset,
+    groups,
+    mesh,
+    store,
+    progress,
+    observe=None,
+    keep_logits=False,
+    keep_params=False,
+  ):
     self._dataset, self._groups, self._mesh = dataset, groups, mesh
     self._store, self._progress = store, progress
-    self._observe, self._keep_logits = observe, keep_logits
+    self._observe, self._keep_logits, self._keep_params = observe, keep_logits, keep_params
     self._splits = put_splits(dataset, mesh)
     self._programs: dict[int, Programs] = {}
     self.compile_seconds = 0.0
@@ -330,13 +363,16 @@ class _Trainer:
       between=between,
     )
     members = train.without_weights(state.members)
-    tested = fetch((members, bound.test(state.members)))
+    variables = None
+    if self._keep_params:
+      variables = programs.reported_variables(group.recipe, state.members)
+    tested = fetch((members, bound.test(state.members), variables))
     seconds = time.perf_counter() - start
     return {
       chunk: sum_up(
-        self._dataset, group, chunk, members, record.rows, record.observed, test, seconds
+        self._dataset, group, chunk, members, record.rows, record.observed, test, seconds, kept
       )
-      for chunk, record, (members, test) in zip(own, state.records, tested, strict=True)
+      for chunk, record, (members, test, kept) in zip(own, state.records, tested, strict=True)
     }
 
   def _programs_of(self, group: Group) -> Programs:
@@ -418,7 +454,8 @@ def _identity(dataset: Dataset, groups: Sequence[Group], settings: Mapping[str, 
   for leaf in _leaves_of(dataset, groups):
     digest.update(np.ascontiguousarray(leaf).view(np.uint8).reshape(-1).data)
   plans = [(group.recipe, group.layout, group.num_seeds) for group in groups]
-  extra = settings.get("keep_logits", False), settings.get("observe") is not None
+  extra = [settings.get(name, False) for name in ("keep_logits", "keep_params")]
+  extra.append(settings.get("observe") is not None)
   return repr((digest.hexdigest(), dataset.checksum, plans, extra, environment.describe()))
 
 
@@ -447,11 +484,10 @@ def _agree_on_waiting(
 def _read_all(store: Store, groups: Sequence[Group], chunks: Sequence[Chunk]):
   """Returns the results of all chunks, once all of their files are visible here."""
   last = time.monotonic() + _APPEAR_SECONDS
-  while True:
-    missing = [chunk.name for chunk in chunks if not store.has_chunk(chunk.name)]
-    if not missing or time.monotonic() > last:
-      break
-    time.sleep(1)
+  with interrupts.waiting(f"files of other processes to appear in {str(store.folder)!r}"):
+    while not all(store.has_chunk(chunk.name) for chunk in chunks) and time.monotonic() < last:
+      interrupts.check()
+      time.sleep(1)
   results = local.read_committed(store, groups, chunks, Progress()).results
   missing = [chunk.name for chunk in chunks if chunk not in results]
   if missing:

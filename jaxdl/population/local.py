@@ -1,9 +1,11 @@
 """Workers of this process: threads that take chunks from one list and never wait for each other."""
 
+import contextlib
+import functools
 import logging
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +17,7 @@ from jaxdl.population.chunk_result import ChunkResult, read_chunk
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import StoppedError, Trainer
+from jaxdl.store import interrupts
 from jaxdl.store.store import Store
 
 _LOGGER = logging.getLogger("jaxdl")
@@ -24,6 +27,7 @@ ATTEMPTS = 3
 # How long workers may take to finish their epoch when the run is to stop. Schedulers of clusters
 # usually allow 30 seconds between the first signal and the kill.
 _GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.1
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -43,16 +47,16 @@ class Outcome(NamedTuple):
 Execute = Callable[[Sequence[Group], Sequence[Chunk], Progress], Outcome]
 
 
-def train_here(
+@contextlib.contextmanager
+def here(
   dataset: Dataset,
   workers: Sequence[jax.Device],
   store: Store | None,
   settings: Mapping[str, Any],
-  groups: Sequence[Group],
-  chunks: Sequence[Chunk],
-  progress: Progress,
-) -> Outcome:
-  """Trains chunks on workers of this process.
+) -> Iterator[Execute]:
+  """Yields what trains chunks on workers of this process, for one population.
+
+  It may be called several times with chunks of the same groups, whose programs it compiles once.
 
   Args:
     dataset: the dataset to train on.
@@ -60,36 +64,54 @@ def train_here(
     store: where checkpoints and results go. With a store, a chunk that fails is tried again, up to
       `ATTEMPTS` attempts, and then left out; without one, its exception propagates.
     settings: the other keyword arguments of `Trainer`.
-    groups: the groups of the population.
-    chunks: the chunks to train, in the order in which they are started.
-    progress: told about every epoch.
-
-  Raises:
-    InputError: the user must fix something; trying again would not help.
   """
-  trainer = Trainer(dataset, groups, workers, store=store, progress=progress, **settings)
-  failures: dict[Chunk, str] = {}
+  trainers: list[Trainer] = []
 
-  def train_chunk(chunk, device, stop):
-    for attempt in range(1, ATTEMPTS + 1):
-      try:
-        return trainer.train(chunk, device, stop)
-      except (InputError, StoppedError):
-        raise
-      except Exception as error:
-        if store is None:
-          raise
-        failures[chunk] = note_failure(store, chunk, error, f"attempt {attempt} of {ATTEMPTS}")
-    return None
+  def execute(groups, chunks, progress):
+    if not trainers:
+      trainers.append(Trainer(dataset, groups, workers, store=store, progress=progress, **settings))
+    return _train_here(trainers[0], workers, store, chunks)
 
   try:
-    trained = share(chunks, workers, train_chunk)
+    yield execute
   finally:
-    trainer.close()
+    for trainer in trainers:
+      trainer.close()
+
+
+def _train_here(
+  trainer: Trainer,
+  workers: Sequence[jax.Device],
+  store: Store | None,
+  chunks: Sequence[Chunk],
+) -> Outcome:
+  failures: dict[Chunk, str] = {}
+  trained = share(chunks, workers, functools.partial(attempt, trainer, store, failures))
   results = {c: result for c, result in zip(chunks, trained, strict=True) if result is not None}
   failed = {chunk: failures[chunk] for chunk in chunks if chunk not in results}
   split = store.split_chunks() if store is not None else sorted(trainer.split_chunks)
   return Outcome(results, failed, len(workers), trainer.compile_seconds, split)
+
+
+def attempt(
+  trainer: Trainer,
+  store: Store | None,
+  failures: dict[Chunk, str],
+  chunk: Chunk,
+  device: jax.Device,
+  stop: threading.Event,
+) -> ChunkResult | None:
+  """Trains a chunk, up to `ATTEMPTS` times; then notes why it failed, and returns None."""
+  for number in range(1, ATTEMPTS + 1):
+    try:
+      return trainer.train(chunk, device, stop)
+    except (InputError, StoppedError):
+      raise
+    except Exception as error:
+      if store is None:
+        raise
+      failures[chunk] = note_failure(store, chunk, error, f"attempt {number} of {ATTEMPTS}")
+  return None
 
 
 def read_committed(
@@ -154,8 +176,9 @@ def share(
     threading.Thread(target=work, args=(device,), daemon=True).start()
   try:
     with changed:
-      changed.wait_for(lambda: busy == 0)
-  except BaseException:  # a signal, which only the main thread receives
+      while not changed.wait_for(lambda: busy == 0, _POLL_SECONDS):
+        interrupts.check()
+  except BaseException:
     stop.set()
     with changed:
       changed.wait_for(lambda: busy == 0, _GRACE_SECONDS)

@@ -101,6 +101,7 @@ def plan_groups(
   device: DeviceKind,
   chunk_size: int | None = None,
   slice_size: int | None = None,
+  block: int | None = None,
 ) -> list[Group]:
   """Decides which arms share a program and how its members are cut into chunks.
 
@@ -112,6 +113,8 @@ def plan_groups(
     device: the kind of device to train on.
     chunk_size: seeds that a worker trains at a time; None chooses by model, backend and memory.
     slice_size: examples that pass through a model at once; None chooses by model and backend.
+    block: seeds that are trained before it is decided whether to train more: chunks are chosen as
+      if there were only so many. None: all of them.
 
   Raises:
     InputError: a setting is out of range or does not fit the dataset, or JAX is configured so that
@@ -122,8 +125,9 @@ def plan_groups(
   sizes = tuning.slice_sizes(slice_size, device.platform)
   recipes = recipe_lib.group_by_recipe(arms, recipe_lib.form_of(dataset), sizes)
   keys = functools.partial(_keys, root_seed, seeds)
+  counts = len(seeds), min(block or len(seeds), len(seeds)), chunk_size
   return [
-    _plan_group(index, recipe, {n: arms[n] for n in names}, len(seeds), keys, chunk_size, device)
+    _plan_group(index, recipe, {n: arms[n] for n in names}, counts, keys, device)
     for index, (recipe, names) in enumerate(recipes.items())
   ]
 
@@ -159,15 +163,16 @@ def _keys(root_seed: int, seeds: Sequence[int], length: int) -> jax.Array:
   return jax.vmap(functools.partial(batches.seed_key, root_seed))(padded)
 
 
-def _plan_group(number, recipe, arms, num_seeds, keys, chunk_size, device) -> Group:
+def _plan_group(number, recipe, arms, counts, keys, device) -> Group:
+  num_seeds, block, chunk_size = counts
   hyper = [recipe_lib.hyperparams(arm, recipe) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
   first = jax.tree.map(lambda leaf: leaf[0], hyper)
   member = own_check.member_shapes(recipe, first)
   if chunk_size is None:
-    size, chunk_arms = tuning.default_chunk(recipe, num_seeds, len(arms), member, first, device)
+    size, chunk_arms = tuning.default_chunk(recipe, block, len(arms), member, first, device)
   else:
-    size, chunk_arms = tuning.even_size(num_seeds, chunk_size), len(arms)
+    size, chunk_arms = tuning.even_size(block, chunk_size), len(arms)
   num_blocks = -(-num_seeds // size)
   recipe = tuning.specialize(recipe, member, size * chunk_arms, device.platform)
   return Group(

@@ -1,6 +1,6 @@
 """Trains a population: plan the chunks, train them, assemble the results."""
 
-import functools
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -10,6 +10,7 @@ from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer
 from jaxdl.population import devices, local, plan
 from jaxdl.population.local import Execute
+from jaxdl.population.looks import Looks, train_looks
 from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
@@ -30,9 +31,11 @@ def train_population(
   progress: Progress | None = None,
   observe: Observer | None = None,
   keep_logits: bool = False,
+  keep_params: bool = False,
   store: Store | None = None,
   checkpoint_every: int | None = None,
   execute: Execute | None = None,
+  until_decided: Looks | None = None,
 ) -> Population:
   """Trains every arm with every seed and tests the trained models.
 
@@ -51,14 +54,18 @@ def train_population(
     progress: told about every epoch.
     observe: records more about every member during training; see `Observer`.
     keep_logits: keep every member's logits on the test set, S * A * N * C numbers.
+    keep_params: keep every member's variables, those that results are about.
     store: where checkpoints and results of chunks are kept; what it already has is not trained
       again. None keeps nothing. With a store, a chunk that fails in every attempt is left out, and
       its seeds become the population's `missing_seeds`.
     checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
     execute: trains the chunks; None uses `workers`.
+    until_decided: after which numbers of seeds to look, and when to end; see
+      `jaxdl.population.until_decided`. None trains all seeds.
 
   Returns:
-    The population. The same arguments give the same population on the same kind of device.
+    The population, of the seeds up to the look at which training ended. The same arguments give
+    the same population on the same kind of device.
 
   Raises:
     InputError: a setting is out of range or does not fit the dataset, or no seed could be trained
@@ -70,24 +77,34 @@ def train_population(
   workers = tuple(devices.workers() if workers is None else workers)
   if groups is None:
     kind = devices.kind_of(workers[0])
-    groups = plan.plan_groups(dataset, arms, seeds, root_seed, kind, chunk_size, slice_size)
+    block = None if until_decided is None else until_decided.sizes[0]
+    groups = plan.plan_groups(dataset, arms, seeds, root_seed, kind, chunk_size, slice_size, block)
   progress = progress or Progress()
   progress.start(len(arms) * len(seeds), sum(arm.num_epochs for arm in arms.values()) * len(seeds))
   progress.compiling()
   every = plan.all_chunks(groups)
   if store is not None:
     store.log_resumption([chunk.name for chunk in every])
-  if execute is None:
-    settings = {
-      "observe": observe,
-      "keep_logits": keep_logits,
-      "checkpoint_every": checkpoint_every,
-    }
-    execute = functools.partial(local.train_here, dataset, workers, store, settings)
-  try:
+  settings = {
+    "observe": observe,
+    "keep_logits": keep_logits,
+    "keep_params": keep_params,
+    "checkpoint_every": checkpoint_every,
+  }
+  with contextlib.ExitStack() as stack:
+    stack.callback(progress.close)
+    if execute is None:
+      execute = stack.enter_context(local.here(dataset, workers, store, settings))
+    if until_decided is not None:
+      return train_looks(
+        until_decided,
+        execute,
+        groups,
+        every,
+        progress,
+        lambda size, outcome: assemble(dataset, arms, seeds[:size], groups, outcome),
+      )
     outcome = execute(groups, every, progress)
-  finally:
-    progress.close()
   return assemble(dataset, arms, seeds, groups, outcome)
 
 

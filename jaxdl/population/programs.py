@@ -142,6 +142,16 @@ def map_functions(
   )
 
 
+def reported_variables(recipe: Recipe, members: Any) -> Variables:
+  """Returns the variables `[s, a, ...]` of members `[s, a, ...]` that results are about."""
+  return _reported(recipe)(members)
+
+
+@functools.lru_cache(maxsize=64)
+def _reported(recipe: Recipe) -> Callable:
+  return jax.jit(jax.vmap(jax.vmap(functools.partial(train.reported_variables, recipe))))
+
+
 def compile_functions(
   functions: Functions,
   keys: Any,

@@ -20,13 +20,18 @@ from jaxdl.population.plan import Chunk, Group, Layout
 
 CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 _TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
+# Of the predicted probabilities: area under the ROC curve, and expected calibration error.
+PROBABILISTIC = ("auc", "ece")
 # Metrics in [0, 1], which are shown in percent.
-RATES = ("val_accuracy", *_TEST_RATES, *(f"{name}_at_half" for name in _TEST_RATES))
+RATES = (
+  *("val_accuracy", *_TEST_RATES, *(f"{name}_at_half" for name in _TEST_RATES)),
+  *PROBABILISTIC,
+)
 # The metric of `jaxdl.experiment.epochs_to`.
 EPOCHS_TO_TARGET = "epochs_to_target"
 # Metrics for which lower is better.
 _LOWER_IS_BETTER = (
-  *("train_loss", "val_loss", "test_loss", "epochs", EPOCHS_TO_TARGET),
+  *("train_loss", "val_loss", "test_loss", "ece", "epochs", EPOCHS_TO_TARGET),
   *("mean_squared_error", "mean_absolute_error"),
 )
 # Of targets that are numbers, in the place of `_TEST_RATES`.
@@ -71,6 +76,12 @@ class Population:
       after every epoch, for the weights at that time. They become NaN some time after a member has
       stopped, at the latest when all members of its chunk have.
     logits: arm -> `[S, N, C]` on the test set; None unless `keep_logits` was set.
+    variables: arm -> path of a variable, joined by "/" -> `[S, ...]`, those that results are about;
+      None unless `keep_params` was set.
+    correct: `[S, A, ceil(N / 8)]` uint8, a bit per test example (`numpy.packbits`): whether the
+      prediction at the arm's threshold is right.
+    correct_at_half: the same at threshold 0.5; None if no model has a threshold.
+    calibration: `[S, A, 3, M]`, see `jaxdl.optim.metrics.calibration_counts`.
   """
 
   seeds: tuple[int, ...]
@@ -95,9 +106,34 @@ class Population:
   failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
   observations: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
   logits: dict[str, np.ndarray] | None = None
+  variables: dict[str, dict[str, np.ndarray]] | None = None
+  correct: np.ndarray | None = None
+  correct_at_half: np.ndarray | None = None
+  calibration: np.ndarray | None = None
+
+  def is_correct(self, metric: str) -> np.ndarray | None:
+    """Returns whether each test example is predicted right, `[S, A, N]` bool.
+
+    A member that diverged counts as one that always answers the most frequent class.
+
+    Args:
+      metric: "test_accuracy" or "test_accuracy_at_half"; there is None of any other, nor of
+        sequences, whose positions are not independent examples.
+    """
+    bits = {"test_accuracy": self.correct, "test_accuracy_at_half": self.correct_at_half}.get(
+      metric
+    )
+    if bits is None or self.test_targets.ndim > 1:
+      return None
+    labels = self.test_targets
+    constant = labels == np.bincount(labels).argmax()
+    correct = np.unpackbits(bits, axis=-1, count=len(labels)).astype(bool)
+    return np.where((self.status == "diverged")[..., None], constant, correct)
 
   def scores(self, metric: str) -> stats.Scores:
     """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
+
+    In comparisons such a member counts as `jaxdl.stats.Scores.diverged_as` says.
 
     Raises:
       InputError: there is no such metric.
@@ -114,6 +150,7 @@ class Population:
       arms=tuple(self.arms),
       axes=stats.AXES,
       higher_is_better=self.higher_is_better(metric),
+      diverged_as=self._diverged_as(metric) if diverged.any() else None,
     )
 
   def higher_is_better(self, metric: str) -> bool:
@@ -125,6 +162,27 @@ class Population:
     """Whether targets are classes and not numbers."""
     return len(self.class_names) > 0
 
+  def _diverged_as(self, metric: str) -> float | None:
+    """Returns what a member that diverged counts as.
+
+    Rates on the test set: those of always answering the most frequent class. Epochs to a target: as
+    if it was never reached. All else: the worst that any member has.
+    """
+    if metric == "auc":
+      return 0.5
+    if metric == EPOCHS_TO_TARGET:
+      return max(arm.num_epochs for arm in self.arms.values()) + 1.0
+    rate = metric.removesuffix("_at_half")
+    if rate in _TEST_RATES and self.has_classes:
+      labels, num_classes = self.test_targets.ravel(), len(self.class_names)
+      constant = np.full_like(labels, np.bincount(labels).argmax())
+      return float(
+        _confusion_metrics(metrics.confusion_matrix(labels, constant, num_classes))[rate]
+      )
+    values = self.epochs.astype(float) if metric == "epochs" else self.metrics[metric]
+    trained = np.where(self.status == "diverged", np.nan, values)
+    return stats.worst(trained, self.higher_is_better(metric))
+
   def select(self, arms: Sequence[str]) -> "Population":
     """Returns a population with only the named arms, in the order in which they are named.
 
@@ -135,7 +193,10 @@ class Population:
       if arm not in self.arms:
         raise unknown_name("arm", arm, self.arms)
     places = [list(self.arms).index(arm) for arm in arms]
-    at_half = None if self.confusion_at_half is None else self.confusion_at_half[:, places]
+
+    def part(values):
+      return None if values is None else values[:, places]
+
     return dataclasses.replace(
       self,
       arms={arm: self.arms[arm] for arm in arms},
@@ -146,11 +207,15 @@ class Population:
       curves={name: curve[:, places] for name, curve in self.curves.items()},
       metrics={name: values[:, places] for name, values in self.metrics.items()},
       confusion=self.confusion[:, places],
-      confusion_at_half=at_half,
+      confusion_at_half=part(self.confusion_at_half),
+      correct=part(self.correct),
+      correct_at_half=part(self.correct_at_half),
+      calibration=part(self.calibration),
       mean_probabilities=self.mean_probabilities[places],
       train_seconds=self.train_seconds[:, places],
       observations={n: {a: of[a] for a in arms} for n, of in self.observations.items()},
       logits=None if self.logits is None else {arm: self.logits[arm] for arm in arms},
+      variables=None if self.variables is None else {arm: self.variables[arm] for arm in arms},
     )
 
 
@@ -172,6 +237,8 @@ def metric_names(arms: Mapping[str, Arm], dataset: Dataset) -> tuple[str, ...]:
   names += _TEST_RATES if dataset.num_classes else _TEST_ERRORS
   if _has_threshold(arms):
     names += [f"{name}_at_half" for name in _TEST_RATES]
+  if dataset.num_classes:
+    names += PROBABILISTIC
   return (*names, *(name for name in own if name not in names), "epochs")
 
 
@@ -297,6 +364,7 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     **_curves_at(curves, reported, ["train_loss", *validated]),
     "test_loss": join("test_loss"),
     **(_test_metrics(confusion, at_half) if dataset.num_classes else {}),
+    **(_probabilistic(join) if dataset.num_classes else {}),
     **{n: np.concatenate([of[n] for of in tested], axis=1)[:, places] for n in names},
   }
   num_params = np.array([g.group.num_params for g in groups for _ in g.group.layout.arms])[places]
@@ -325,6 +393,10 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
       for name in results[0].observations
     },
     logits=logits,
+    variables=_variables(arms, groups),
+    correct=join("correct"),
+    correct_at_half=None if at_half is None else join("correct_at_half"),
+    calibration=join("calibration"),
   )
 
 
@@ -333,6 +405,20 @@ def _filled(
 ) -> dict[str, np.ndarray]:
   """Returns the values of all names; NaN, in the shape of `like`, where there are none."""
   return {name: values.get(name, np.full(like.shape, np.nan)) for name in names}
+
+
+def _variables(
+  arms: Mapping[str, Arm], groups: list[_GroupResult]
+) -> dict[str, dict[str, np.ndarray]] | None:
+  """Returns the variables `[S, ...]` of every arm, by path; None if none were kept."""
+  found = {}
+  for group in groups:
+    kept = group.result.variables
+    if kept is None:
+      return None
+    for index, arm in enumerate(group.group.layout.arms):
+      found[arm] = {path: leaf[:, index] for path, leaf in kept.items()}
+  return {arm: found[arm] for arm in arms}
 
 
 def _observation(name: str, result: ChunkResult) -> np.ndarray:
@@ -377,6 +463,12 @@ def _curves_at(
   """Returns the values of some curves at each member's `epoch`, `[S, A]`, counted from 1."""
   index = np.maximum(epoch - 1, 0)[..., None]
   return {name: np.take_along_axis(curves[name], index, axis=-1)[..., 0] for name in names}
+
+
+def _probabilistic(join: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns name -> metric of the predicted probabilities, `[S, A]`."""
+  ece = metrics.expected_calibration_error(join("calibration"))
+  return {"auc": join("auc"), "ece": ece}
 
 
 def _test_metrics(confusion: np.ndarray, at_half: np.ndarray | None) -> dict[str, np.ndarray]:

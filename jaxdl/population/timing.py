@@ -24,6 +24,7 @@ from jaxdl.population import devices, plan, programs, tuning
 from jaxdl.population.chunk import BoundPrograms
 from jaxdl.population.programs import Splits
 from jaxdl.recipe import Recipe
+from jaxdl.store import interrupts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,7 @@ def take_turns(
   names = tuple(programs)
   for row, order in zip(seconds, draw_orders(names, len(seconds)), strict=True):
     for name in order:
+      interrupts.check()
       step, _ = programs[name]
       start = clock()
       # Calls are asynchronous: the device is still computing when they return.

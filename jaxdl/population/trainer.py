@@ -45,6 +45,7 @@ class Trainer:
     *,
     observe: Observer | None = None,
     keep_logits: bool = False,
+    keep_params: bool = False,
     store: Store | None = None,
     checkpoint_every: int | None = None,
     progress: Progress | None = None,
@@ -57,13 +58,15 @@ class Trainer:
       workers: the device of each worker.
       observe: the observer; see `jaxdl.population.programs.Observer`.
       keep_logits: keep every member's logits on the test set.
+      keep_params: keep every member's variables.
       store: where checkpoints and results go, and where earlier ones are looked up; None keeps
         nothing.
       checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
       progress: told about every epoch.
     """
     self._dataset, self._groups, self._observe = dataset, groups, observe
-    self._keep_logits, self._store, self._every = keep_logits, store, checkpoint_every
+    self._keep_logits, self._keep_params = keep_logits, keep_params
+    self._store, self._every = store, checkpoint_every
     self._progress = progress or Progress()
     self._split: set[str] = set()
     self._order = {chunk: place for place, chunk in enumerate(plan.all_chunks(groups), 1)}
@@ -225,11 +228,22 @@ class Trainer:
     start = time.perf_counter()
     members = state.whole()
     tested = jax.device_get(bound.test(members))
+    variables = None
+    if self._keep_params:
+      variables = jax.device_get(programs.reported_variables(group.recipe, members))
     members = jax.device_get(train.without_weights(members))
     seconds = state.seconds + time.perf_counter() - start
     (record,) = state.records
     result = sum_up(
-      self._dataset, group, chunk, members, record.rows, record.observed, tested, seconds
+      self._dataset,
+      group,
+      chunk,
+      members,
+      record.rows,
+      record.observed,
+      tested,
+      seconds,
+      variables,
     )
     return result if self._keep_logits else result._replace(logits=None)
 

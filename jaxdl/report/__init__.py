@@ -8,6 +8,7 @@ store, train.
 """
 
 from jaxdl.report import html
+from jaxdl.report.finished import FinishedRun, read_run
 from jaxdl.report.markdown import (
   RUN,
   beside_table,
@@ -19,14 +20,24 @@ from jaxdl.report.markdown import (
   verdict_rows,
 )
 from jaxdl.report.tables import curves_table, members_table, per_class_table
-from jaxdl.report.workdir import CONFIG_FILE, Extra, Workdir, provenance
+from jaxdl.report.workdir import (
+  CONFIG_FILE,
+  PROVENANCE_FILE,
+  Extra,
+  Workdir,
+  continued_from,
+  provenance,
+)
 
 __all__ = (
   "CONFIG_FILE",
+  "PROVENANCE_FILE",
   "RUN",
   "Extra",
+  "FinishedRun",
   "Workdir",
   "beside_table",
+  "continued_from",
   "curves_table",
   "escape",
   "html",
@@ -35,6 +46,7 @@ __all__ = (
   "number",
   "per_class_table",
   "provenance",
+  "read_run",
   "render",
   "text_table",
   "verdict_rows",

@@ -640,14 +640,14 @@ def _draw_profiles(
 
 
 class ForestRow(NamedTuple):
-  """One claim of a ledger: an effect with its interval and margin, all in the same unit."""
+  """A claim, or a pair of arms: an effect with its interval and margin, all in the same unit."""
 
   label: str
   effect: float
   low: float
   high: float
   margin: float
-  verdict: str  # one of `jaxdl.stats.ledger`
+  verdict: str  # of `jaxdl.stats.ledger` or `jaxdl.stats`
   text: str  # the effect with its unit
 
 
@@ -655,27 +655,31 @@ _VERDICTS = {
   "holds": (figures.CORRECT_COLOR, "o"),
   "does not hold": (figures.MISTAKE_COLOR, "D"),
   "too small to count": (figures.MISTAKE_COLOR, "v"),
+  "better": (figures.CORRECT_COLOR, "o"),
+  "worse": (figures.MISTAKE_COLOR, "D"),
+  "equivalent": (figures.COLORS[2], "^"),
   "undecided": (figures.GREY, "s"),
+  "too few seeds": (figures.GREY, "x"),
 }
 
 
 @figures.styled
 def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
-  """Draws the effect of each claim with its interval, one claim per row, in units of its margin.
+  """Draws the effect of each row with its interval, in units of its margin.
 
   The axis is linear between -1 and 1, where an effect is within its margin, and logarithmic
   beyond. Values past its ends are drawn at the frame. If an effect is not finite or a margin is not
   positive, the row has only its text.
 
   Args:
-    rows: the claims, from top to bottom.
+    rows: claims or pairs of arms, from top to bottom.
     title: title of the figure; None: no title.
 
   Raises:
-    ValueError: a verdict is not one of `jaxdl.stats.ledger`.
+    ValueError: a verdict is neither one of `jaxdl.stats.ledger` nor of `jaxdl.stats`.
   """
   if not rows:
-    return figures.message("There are no claims.")
+    return figures.message("There is nothing to compare.")
   unknown = {row.verdict for row in rows} - set(_VERDICTS)
   if unknown:
     raise ValueError(f"verdicts must be {', '.join(_VERDICTS)}, not {', '.join(sorted(unknown))}")

@@ -13,7 +13,7 @@ from jaxdl import stats
 from jaxdl.errors import one_line
 from jaxdl.experiment import Experiment
 from jaxdl.optim import metrics
-from jaxdl.population.results import RATES, Population
+from jaxdl.population.results import EPOCHS_TO_TARGET, PROBABILISTIC, RATES, Population
 
 # The folder of what `jaxdl.store.store` keeps of the run.
 RUN = "run"
@@ -63,6 +63,7 @@ def render(
   primary = next(iter(experiment.margins))
   parts = [
     f"# {escape(experiment.question)}",
+    anyway_text(origin),
     partial_text(population),
     f"**{escape(experiment_lib.answer(verdicts, primary, population))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
@@ -71,9 +72,11 @@ def render(
     f"{stopping_text(population)}",
     "## Verdicts",
     _verdict_table(verdicts),
-    VERDICT_NOTE,
+    design_note(experiment),
+    new_examples_text(verdicts),
     "## Arms",
     f"{markdown_table(arms_rows(population))}\n\n{ARMS_NOTE}",
+    censored_text(population),
     _per_class_text(population),
     "## Pictures",
     *(
@@ -91,6 +94,33 @@ def _classes_text(population: Population) -> str:
   if not population.has_classes:
     return ""
   return f"The classes are {escape(', '.join(population.class_names))}. "
+
+
+def anyway_text(origin: Mapping[str, Any]) -> str:
+  """Says in what a run that was continued differs from how it began; empty if in nothing."""
+  now, records = origin.get("resumed_anyway", []), origin.get("continued", [])
+  if not now and not records:
+    return ""
+  lines = ["**This run was continued with `--resume_anyway` although something differed.**", ""]
+  if now:
+    lines.append(f"- This report: {escape('; '.join(now))}.")
+  for number, record in enumerate(records):
+    lines += [
+      f"- Trained {'then' if number else 'first'}: {_names(record['done'], records[:number])}"
+    ]
+    if record["begun"]:
+      lines[-1] += f" Begun, and continued by the next: {_names(record['begun'])}"
+    lines.append(f"- From then on: {escape('; '.join(record['differences']) or 'as it began')}.")
+  return "\n".join(lines)
+
+
+def _names(names: Sequence[str], before: Sequence[dict[str, Any]] = ()) -> str:
+  """Lists chunks, except those that were already done in earlier records."""
+  known = {name for record in before for name in record["done"]}
+  fresh = [name for name in names if name not in known]
+  more = f" and {len(fresh) - 20} more" if len(fresh) > 20 else ""
+  what = f"chunks {', '.join(fresh[:20])}{more}" if len(fresh) > 1 else "".join(fresh[:1])
+  return f"{escape(what or 'no chunk')}."
 
 
 def partial_text(population: Population) -> str:
@@ -111,17 +141,118 @@ def partial_text(population: Population) -> str:
   return "\n\n".join([lines[0], "\n".join(lines[1:])]).strip()
 
 
-VERDICT_NOTE = (
-  "Differences are a minus b, paired by seed, with their 95% interval (Student's t, for this pair"
-  " alone; none where all are equal). *better* and *worse*: the sign-flip permutation test, "
-  "Holm-corrected over the pairs of a metric, shows a difference; *beyond margin* says whether "
-  "the same test shows that it is larger than the margin. *equivalent*: two one-sided t tests, "
-  "corrected for the number of pairs that can differ by exactly the margin, put the difference "
-  "within it, with 16 seeds or more and none diverged. *undecided*: neither is shown. For each "
-  "metric and each of these three statements, the chance that it is wrong of any pair is at most "
-  "alpha if differences are symmetric around their mean; a rare collapse that no seed here had is"
-  " not covered. More seeds mean a new run with another `seed`: adding them to this run because "
-  "it is undecided, and testing again, makes wrong verdicts up to twice as likely."
+def design_note(experiment: Experiment) -> str:
+  """Says how seeds were added, and what the columns of verdicts mean and control."""
+  primary = escape(next(iter(experiment.margins)))
+  if experiment.continued_from is not None:
+    how = f"The run was planned with {experiment.continued_from} seeds, looked at, and continued."
+    return verdict_note(stats.ANYTIME, how)
+  if experiment.until_decided:
+    how = (
+      f"Seeds were trained until {primary} was decided for all pairs of arms, with looks after "
+      f"every {stats.LOOK_EVERY} seeds and at most {experiment.num_seeds}."
+    )
+    return verdict_note(stats.GROUP_SEQUENTIAL, how)
+  how = (
+    "Adding seeds to this run because it is undecided, and testing again in the same way, makes "
+    "wrong verdicts up to twice as likely. `--until_decided` with a larger `num_seeds` continues "
+    "it with a test that allows for that."
+  )
+  return verdict_note(stats.FIXED, how)
+
+
+def verdict_note(design: str, how: str) -> str:
+  """Says what the columns of verdicts mean and what they control.
+
+  Args:
+    design: of the verdicts; see `jaxdl.stats.Verdict`.
+    how: how it was decided how many seeds there are, in Markdown.
+  """
+  return f"{_NOTES[design]} {how}"
+
+
+_SYMMETRIC = "if differences are symmetric around their mean"
+_EQUIVALENT = "with 16 seeds or more and none diverged"
+_NOTES = {
+  stats.FIXED: (
+    "Differences are a minus b, paired by seed, with their 95% interval (Student's t, for this "
+    "pair alone; none where all are equal). *better* and *worse*: the sign-flip permutation test, "
+    "Holm-corrected over the pairs of a metric, shows a difference; *beyond margin* says whether "
+    "the same test shows that it is larger than the margin. *equivalent*: two one-sided t tests, "
+    "corrected for the number of pairs that can differ by exactly the margin, put the difference "
+    f"within it, {_EQUIVALENT}. *undecided*: neither is shown. For each metric and each of these "
+    "three statements, the chance that it is wrong of any pair is at most alpha "
+    f"{_SYMMETRIC}; a rare collapse that no seed here had is not covered."
+  ),
+  stats.UNPAIRED: (
+    "Differences are a mean minus b mean, with their 95% interval. **No two arms share a seed, so "
+    "they are compared as independent samples**, which takes more runs than pairs would. Intervals "
+    "and the two one-sided tests of *equivalent* are Welch's; *better* and *worse* are from the "
+    "permutation test of Welch's t, Holm-corrected over the pairs; *beyond margin* says whether "
+    "the same test shows that the difference is larger than the margin. *equivalent* is corrected "
+    "for the number of pairs that can differ by exactly the margin, and needs 16 runs, none of "
+    "which diverged. For each of these three statements, the chance that it is wrong of any pair "
+    "is at most alpha: exactly if arms have the same distribution, else if there are enough runs "
+    "for the means to be normal."
+  ),
+  stats.GROUP_SEQUENTIAL: (
+    "Differences are a minus b, paired by seed. A pair has the verdict, and the numbers, of the "
+    "look that decided it. *better* and *worse*: the sign-flip permutation test, made "
+    "group-sequential. *equivalent*: two one-sided t tests at the level of the look, "
+    f"{_EQUIVALENT}. Looks share the level by Lan and DeMets's spending (Pocock type), pairs by "
+    "Bonferroni: for each metric, the chance of any wrong verdict is at most alpha, "
+    f"{_SYMMETRIC}. Intervals are repeated confidence intervals, right for all pairs and looks "
+    "together with probability 1 - alpha; *beyond margin* says whether they exclude the margin. "
+    "They are Student's and the permutation test is not, so for skewed differences a difference "
+    "can be shown whose interval still has zero at its edge. **The mean of a pair that was "
+    "decided early is biased**, away from zero where one arm is better: read its interval. The "
+    "budget belongs to the test: another budget is another run."
+  ),
+  stats.ANYTIME: (
+    "Differences are a minus b, paired by seed. Verdicts are from a test by betting, whose level "
+    "holds whenever, and for whatever reason, seeds are added or not. *better* and *worse*: the "
+    "evidence against equal arms. *equivalent*: that against a difference as large as the margin, "
+    f"{_EQUIVALENT}. For each metric, the chance of any wrong verdict at any number of seeds is at "
+    f"most alpha (Bonferroni over pairs), {_SYMMETRIC}. Intervals are right at all numbers of "
+    "seeds and for all pairs together with probability 1 - alpha. **The mean difference of a run "
+    "that is stopped by its results is biased**: read its interval. More seeds may be added."
+  ),
+}
+
+
+def new_examples_text(verdicts: Sequence[stats.Verdict]) -> str:
+  """Returns a section on new test examples, for accuracies; empty if there is nothing to say."""
+  rows = [["metric", "a", "b", "a - b", "new seeds", "new seeds and images"]]
+  rows[0] += ["variance from seeds", "from images", "from both", "smallest difference to resolve"]
+  for v in verdicts:
+    new = v.new_examples
+    if new is None or not math.isfinite(new.low):
+      continue
+    low, high = (f"{100 * end:+.3f}" for end in (v.ci_low, v.ci_high))
+    shares = (
+      f"{100 * share:.0f}%" for share in (new.seed_share, new.example_share, new.both_share)
+    )
+    rows.append(
+      [
+        *(v.metric, v.arm_a, v.arm_b, f"{100 * v.mean_difference:+.3f} pt"),
+        f"[{low}, {high}]" if math.isfinite(v.ci_low) else "-",
+        f"[{100 * new.low:+.3f}, {100 * new.high:+.3f}]",
+        *shares,
+        f"{100 * new.resolution:.3f} pt",
+      ]
+    )
+  if len(rows) == 1:
+    return ""
+  return f"## New test images\n\n{markdown_table(rows)}\n\n{_NEW_EXAMPLES_NOTE}"
+
+
+_NEW_EXAMPLES_NOTE = (
+  "Verdicts are about training again and testing on the same images. The second interval (95%, for "
+  "this pair alone) is about new seeds and new test images of the same kind: seeds and images are "
+  "crossed random effects, and the shares say where the variance of the difference comes from. "
+  "More seeds reduce all but that from images, so no number of seeds makes a difference below the "
+  "last column significant for new images (0: the part of the images is not told from zero). "
+  "`correct.npz` has a bit per member and test image."
 )
 
 
@@ -129,7 +260,12 @@ def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
   """Returns a table of verdicts, header first, rates in percentage points."""
   header = ["metric", "a", "b", "pairs", "diverged a, b", "a - b", "95% interval"]
   header += ["p (Holm)", "margin", "verdict", "beyond margin", "seeds needed"]
-  return [header, *(_verdict_row(verdict) for verdict in verdicts)]
+  rows = [_verdict_row(verdict) for verdict in verdicts]
+  if any(v.without_diverged is not None for v in verdicts):
+    header.append("without diverged")
+    for row, v in zip(rows, verdicts, strict=True):
+      row.append("" if v.without_diverged is None else v.without_diverged.verdict)
+  return [header, *rows]
 
 
 def _verdict_row(v: stats.Verdict) -> list[str]:
@@ -197,16 +333,30 @@ def _verdict_table(verdicts: Sequence[stats.Verdict]) -> str:
 
 def arms_rows(population: Population) -> list[list[str]]:
   """Returns a row per metric and arm, header first: n, mean with interval, spread."""
-  rows = [["metric", "arm", "n", "diverged", "mean", "95% interval", "std", "min", "max"]]
+  rows = [["metric", *_SUMMARY_HEADER]]
   for metric in [*population.metrics, "epochs"]:
-    scale, unit = (100, "%") if metric in RATES else (1, "")
-    limits = (0, 1) if metric in RATES else (-math.inf, math.inf)
-    for arm in stats.summarize(population.scores(metric), limits=limits):
-      values = [scale * x for x in (arm.mean, arm.ci_low, arm.ci_high, arm.std, arm.min, arm.max)]
-      mean, low, high, *spread = (f"{x:.4g}{unit}" if math.isfinite(x) else "-" for x in values)
-      interval = f"{low} to {high}" if math.isfinite(arm.ci_low) else "-"
-      counts = [str(arm.n), str(arm.num_diverged)]
-      rows.append([metric_label(metric, population), arm.arm, *counts, mean, interval, *spread])
+    label = metric_label(metric, population)
+    rows += [[label, *row] for row in _summary_rows(population.scores(metric))]
+  return rows
+
+
+_SUMMARY_HEADER = ("arm", "n", "diverged", "mean", "95% interval", "std", "min", "max")
+
+
+def summary_table(scores: stats.Scores) -> str:
+  """Returns a Markdown table with a row per arm: n, mean with its interval, spread."""
+  return markdown_table([_SUMMARY_HEADER, *_summary_rows(scores)]) + "\n\n" + ARMS_NOTE
+
+
+def _summary_rows(scores: stats.Scores) -> list[list[str]]:
+  is_rate = scores.metric in RATES
+  scale, unit = (100, "%") if is_rate else (1, "")
+  rows = []
+  for arm in stats.summarize(scores, limits=(0, 1) if is_rate else (-math.inf, math.inf)):
+    values = [scale * x for x in (arm.mean, arm.ci_low, arm.ci_high, arm.std, arm.min, arm.max)]
+    mean, low, high, *spread = (f"{x:.4g}{unit}" if math.isfinite(x) else "-" for x in values)
+    interval = f"{low} to {high}" if math.isfinite(arm.ci_low) else "-"
+    rows.append([arm.arm, str(arm.n), str(arm.num_diverged), mean, interval, *spread])
   return rows
 
 
@@ -214,6 +364,26 @@ ARMS_NOTE = (
   "The interval is for the mean over seeds (Student's t), that of a rate cut to 0 and 100%: where "
   "it fills most of that range, these seeds say little. One value, or equal ones, have no interval."
 )
+
+
+def censored_text(population: Population) -> str:
+  """Says how many epochs to a target are bounds and not values; empty if none are."""
+  epochs = population.metrics.get(EPOCHS_TO_TARGET)
+  if epochs is None:
+    return ""
+  parts = []
+  for place, (name, arm) in enumerate(population.arms.items()):
+    never = int((epochs[:, place] > arm.num_epochs).sum())
+    at_once = int((epochs[:, place] == 1).sum())
+    counts = [f"{never} never, counted as {arm.num_epochs + 1}"] if never else []
+    counts += [f"{at_once} within the first epoch, counted as 1"] if at_once else []
+    parts += [f"{escape(name)}: {' and '.join(counts)}"] if counts else []
+  if not parts:
+    return ""
+  return (
+    f"`{EPOCHS_TO_TARGET}` has bounds: {'; '.join(parts)}. Where one arm has more of the first "
+    "kind, it is slower by more than the difference says."
+  )
 
 
 def per_class_rows(population: Population) -> list[list[str]]:
@@ -249,7 +419,7 @@ def _mean_and_std(values: np.ndarray) -> str:
 
 def metric_label(metric: str, population: Population) -> str:
   """Says at which decision threshold an accuracy is taken, where there is one."""
-  if population.confusion_at_half is None or metric not in RATES:
+  if population.confusion_at_half is None or metric not in RATES or metric in PROBABILISTIC:
     return metric
   if metric.endswith("_at_half"):
     return f"{metric.removesuffix('_at_half')} (threshold 0.5)"

@@ -202,7 +202,7 @@ def _curve_legend(population: Population) -> list[tuple[str, Line2D]]:
   """Returns the entries of the legend as (text, line)."""
   entries = []
   for index, arm in enumerate(population.arms):
-    label = _arm_label(population, arm, width=3.2, separator=" ")
+    label = _arm_label(arm, _has_diverged(population, arm), width=3.2, separator=" ")
     entries.append((label, figures.mean_line(figures.arm_style(index))))
   for status, text, marker, size in (
     ("early_stopped", "stopped early", "o", 3),
@@ -280,7 +280,7 @@ def _confusion_layout(
 
 
 def _confusion_title(population: Population, arm: str, width: float) -> str:
-  lines = [_arm_label(population, arm, width)]
+  lines = [_arm_label(arm, _has_diverged(population, arm), width)]
   if losses.has_threshold(population.arms[arm].loss):
     lines.append(f"threshold {population.arms[arm].threshold:g}")
   return "\n".join(lines)
@@ -354,8 +354,17 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
   Raises:
     InputError: there is no such metric.
   """
-  scores = population.scores(metric)
-  is_rate = metric in RATES
+  return score_distribution(population.scores(metric), is_rate=metric in RATES)
+
+
+@figures.styled
+def score_distribution(scores: stats.Scores, *, is_rate: bool = False) -> Figure:
+  """Draws scores as `metric_distribution` does; lines join the arms of a seed if they are paired.
+
+  Args:
+    scores: values [S, A].
+    is_rate: whether they are in [0, 1], and shown in %.
+  """
   scores = dataclasses.replace(scores, values=scores.values * (100 if is_rate else 1))
   num_seeds, num_arms = scores.values.shape
   figure = Figure(figsize=(8.5, 0.95 + 0.62 * num_arms), layout="constrained")
@@ -366,7 +375,8 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
   alpha = float(np.clip(4 / num_seeds, 0.15, 0.5))
   lines = np.stack([scores.values, heights], axis=-1)  # [S, A, 2]
   pairs = LineCollection(lines, colors=figures.GREY, alpha=alpha, linewidths=0.5)
-  ax.add_collection(pairs, autolim=False)
+  if scores.paired:
+    ax.add_collection(pairs, autolim=False)
   limits = (0, 100) if is_rate else (-np.inf, np.inf)
   summaries = stats.summarize(scores, limits=limits)
   for index, summary in enumerate(summaries):
@@ -375,10 +385,13 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
     ax.plot(scores.values[:, index], heights[:, index], "o", **dots)
     _draw_summary(ax, summary, index, style, is_rate)
   _set_metric_limits(ax, scores.values, summaries)
-  unit = " in %" if is_rate else " in nats" if metric.endswith("loss") else ""
+  unit = " in %" if is_rate else " in nats" if scores.metric.endswith("loss") else ""
   direction = "higher" if scores.higher_is_better else "lower"
-  ax.set_xlabel(f"{metric.replace('_', ' ')}{unit} ({direction} is better)")
-  labels = [_arm_label(population, arm, width=2.3) for arm in population.arms]
+  ax.set_xlabel(f"{figures.plain(scores.metric.replace('_', ' '))}{unit} ({direction} is better)")
+  labels = [
+    _arm_label(arm, diverged, width=2.3)
+    for arm, diverged in zip(scores.arms, np.isnan(scores.values).T, strict=True)
+  ]
   ax.set_yticks(range(num_arms), labels, fontsize=figures.TEXT_SIZE)
   ax.set_ylim(num_arms - 0.45, -0.55)
   heading = "mean\n[95% interval]" if num_seeds > 1 else "one seed"
@@ -425,6 +438,53 @@ def _set_metric_limits(ax: Axes, values: np.ndarray, summaries: list[stats.ArmSu
   high = min(high + widen, max([high, *ends]))
   pad = 0.04 * (high - low) or 0.02 * abs(high) or 0.02
   ax.set_xlim(low - pad, high + pad)
+
+
+# --- Calibration ---
+
+
+@figures.styled
+def reliability(population: Population) -> Figure:
+  """Draws a reliability diagram: accuracy against confidence, in bins, over all seeds of an arm.
+
+  On the diagonal, predictions are right as often as their probability says; below it, they are too
+  confident. The lower panel has the share of predictions in each bin. The prediction is the class
+  with the largest probability, whatever the threshold of the arm. (DeGroot & Fienberg, 1983, The
+  Statistician 32:12.)
+
+  Args:
+    population: the trained members.
+  """
+  counts = population.calibration
+  if counts is None or not counts.sum():
+    return figures.message("There are no predictions to draw.")
+  totals = counts.sum(axis=0)  # [A, 3, M]
+  figure = Figure(figsize=(6.0, 5.2), layout="constrained")
+  upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+  upper.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, linestyle="--")
+  entries = []
+  for index, (arm, (numbers, confidences, correct)) in enumerate(
+    zip(population.arms, totals, strict=True)
+  ):
+    style = figures.arm_style(index)
+    some = numbers > 0
+    x = 100 * confidences[some] / np.maximum(numbers[some], 1)
+    kwargs = {"color": style.color, "linestyle": style.line_style, "linewidth": 1.2}
+    kwargs |= {"marker": style.marker, "markersize": 4}
+    upper.plot(x, 100 * correct[some] / numbers[some], **kwargs)
+    lower.plot(x, 100 * numbers[some] / max(numbers.sum(), 1), **kwargs)
+    label = _arm_label(arm, _has_diverged(population, arm), width=3.2, separator=" ")
+    entries.append((label, figures.mean_line(style)))
+  upper.set_ylabel("right (%)")
+  upper.set_ylim(-2, 102)
+  lower.set_ylabel("predictions (%)")
+  lower.set_xlabel("confidence (%)")
+  lower.set_xlim(-2, 102)
+  lower.set_ylim(bottom=0)
+  for ax in (upper, lower):
+    figures.add_grid_lines(ax)
+  figures.add_legend(figure, entries)
+  return figures.finish(figure)
 
 
 # --- Worst mistakes ---
@@ -549,9 +609,8 @@ def _has_diverged(population: Population, arm: str) -> np.ndarray:
   return population.status[:, list(population.arms).index(arm)] == "diverged"
 
 
-def _arm_label(population: Population, arm: str, width: float, separator: str = "\n") -> str:
+def _arm_label(arm: str, diverged: np.ndarray, width: float, separator: str = "\n") -> str:
   """Returns an arm's name, in up to two lines `width` inches wide, and how many seeds diverged."""
-  diverged = _has_diverged(population, arm)
   label = figures.fit(arm, width, figures.TEXT_SIZE, max_lines=2)
   if diverged.any():
     label += f"{separator}(diverged: {diverged.sum()} of {len(diverged)})"

@@ -94,3 +94,20 @@ def prediction_arrays(population: Population) -> dict[str, np.ndarray]:
     "targets": population.test_targets,
     "arms": np.array(list(population.arms)),
   }
+
+
+def correct_arrays(population: Population) -> dict[str, np.ndarray]:
+  """Returns name -> array: which test examples each member predicts right, as packed bits.
+
+  `numpy.unpackbits(correct, axis=-1, count=num_examples)` is `[S, A, N]`, zeros for a member that
+  diverged.
+  """
+  arrays = {
+    "correct": population.correct,
+    "correct_at_half": population.correct_at_half,
+    "num_examples": np.array(population.test_targets.size),
+    "labels": population.test_targets.ravel(),
+    "seeds": np.array(population.seeds),
+    "arms": np.array(list(population.arms)),
+  }
+  return {name: array for name, array in arrays.items() if array is not None}

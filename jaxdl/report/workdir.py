@@ -4,12 +4,14 @@ What draws and what makes tables is imported where it is used: it takes longer t
 and a run that trains first need not wait for it.
 """
 
+import dataclasses
 import datetime
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -30,17 +32,20 @@ from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
-from jaxdl.store import files
+from jaxdl.store import files, interrupts
 from jaxdl.store import store as store_lib
 
 if TYPE_CHECKING:
   import pandas as pd
 
   from jaxdl.report.figures import Figure
-from jaxdl.report import html
+from jaxdl.recipe import Form, form_of
+from jaxdl.report import html, params
 from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
+from jaxdl.report.params import PARAMS
 from jaxdl.report.tables import (
   confusion_arrays,
+  correct_arrays,
   curves_table,
   members_table,
   per_class_table,
@@ -48,17 +53,28 @@ from jaxdl.report.tables import (
 )
 
 CONFIG_FILE = "config.json"
-_PROVENANCE = "provenance.json"
+MEMBERS_FILE = "members.csv"
+PROVENANCE_FILE = "provenance.json"
 _PARTIAL = "partial"
+# How long one of several processes waits while another one reports.
+_PATIENCE_SECONDS = 600.0
+# What may differ from the run that is there if somebody insists: what decides no member's settings.
+_OF_NO_MEMBER = re.compile(
+  r"environment(\.(jax|jaxlib|jaxdl|source))?|device_kind|programs(\..*)?|"
+  r"config\.(question|alpha|num_resamples|reference|target_loss|num_seeds|chunk_size|slice_size|"
+  r"margins(\..*)?)"
+)
 _REFUSE = "choose another workdir, or replace what is there with --overwrite"
 _NAMES = (
   CONFIG_FILE,
   FIGURES,
+  PARAMS,
   TABLES,
-  "members.csv",
+  MEMBERS_FILE,
   "per_class.csv",
   "curves.parquet",
   "confusion.npz",
+  "correct.npz",
   "verdicts.json",
   "report.md",
   "report.html",
@@ -90,6 +106,26 @@ class Extra(NamedTuple):
   tables: Mapping[str, "pd.DataFrame"] = {}  # file name without suffix -> table
 
 
+def continued_from(path: str | os.PathLike, experiment: Experiment) -> int | None:
+  """Returns how many seeds the run in a directory was planned with, if it can be continued.
+
+  It can if it is the same experiment, was planned with a fixed number of seeds, and with fewer.
+  Returns None if there is no run, or another one.
+
+  Raises:
+    InputError: the run's identity cannot be read.
+  """
+  running = store_lib.Store(pathlib.Path(path) / RUN).read_identity()
+  if running is None:
+    return None
+  there = running["config"]
+  num_seeds = there.get("num_seeds")
+  if not isinstance(num_seeds, int) or num_seeds >= experiment.num_seeds:
+    return None
+  planned = dataclasses.replace(experiment, num_seeds=num_seeds, until_decided=False)
+  return num_seeds if there == json.loads(planned.dumps()) else None
+
+
 class Workdir:
   """The directory of one run: claimed before the training, and filled after it, all at once."""
 
@@ -101,6 +137,7 @@ class Workdir:
     overwrite: bool = False,
     resume_anyway: bool = False,
     partial: bool = False,
+    shared: bool = False,
   ):
     """Claims the directory, creating it where it is not there.
 
@@ -108,10 +145,12 @@ class Workdir:
       path: the directory.
       experiment: what is about to run. A run of the same experiment goes on where it was.
       overwrite: start anew, whatever is there.
-      resume_anyway: go on with the run that is there although it was another config, another width,
-        layers by another compiler or another JAX; what differs is recorded.
+      resume_anyway: go on with the run that is there although other versions, another kind of
+        device or layers by another compiler trained it, or its statistics or widths differ; the
+        report begins with what differs. What decides what a member is must not differ.
       partial: report what is trained so far, in a folder `partial` of its own, also while another
         process trains on.
+      shared: other processes train and report the same run; see `take_to_report`.
 
     Raises:
       InputError: where the directory cannot be written, is in use, holds another run, or has
@@ -120,7 +159,8 @@ class Workdir:
     self.path = pathlib.Path(path)
     if not str(path):
       raise InputError("workdir is empty")
-    self._config = json.loads(json.dumps(experiment.to_json()))
+    self._config = json.loads(experiment.dumps())
+    self._continued = experiment.continued_from
     self._resume_anyway = resume_anyway
     self.resumed_anyway: list[str] = []  # in what the run that is there differs
     # The date for people; how long it takes by a clock that does not jump.
@@ -132,22 +172,30 @@ class Workdir:
       if self.store.read_identity() is None:
         raise InputError(f"no run has begun in workdir {str(self.path)!r}: nothing to report")
       self.path /= _PARTIAL  # the report's own folder, and lock
-    self._lock = files.Lock(self.path)
+    self._shared = shared
+    self._lock: files.Lock | None = files.Lock(self.path, _PATIENCE_SECONDS if shared else 0.0)
     try:
-      files.check_replaceable(self.path, _NAMES, _PROVENANCE)
+      files.check_replaceable(self.path, _NAMES, PROVENANCE_FILE)
       if overwrite and not partial:
         self.store.clear()
       else:
         self._check_config()
     except BaseException:
-      self._lock.release()
+      self._release()
       raise
+    if shared:
+      self._release()
+
+  def _release(self):
+    if self._lock is not None:
+      self._lock.release()
+      self._lock = None
 
   def _check_config(self):
     running = self.store.read_identity()
     if running is not None:
       there = {"config": running.get("config")}
-      self._refuse_differences(there, {"config": self._config})
+      self._refuse_differences(there, {"config": self._begun_config()})
       return
     file = self.path / CONFIG_FILE
     if not file.exists():
@@ -169,6 +217,7 @@ class Workdir:
     device: DeviceKind,
     observe: Observer | None = None,
     keep_logits: bool = False,
+    keep_params: bool = False,
   ):
     """Says what is about to train here, before anything of it does.
 
@@ -178,42 +227,78 @@ class Workdir:
       device: what they train on.
       observe: what else is recorded, as `jaxdl.launch.run` takes it.
       keep_logits: likewise.
+      keep_params: likewise.
 
     Raises:
       InputError: the run that is there is another one.
     """
     identity = {
-      "config": self._config,
+      "config": self._begun_config(),
       "dataset_checksum": dataset.checksum,
       "class_names": list(dataset.class_names),
       "environment": environment.describe(),
       "device_kind": device.name,
       "observe": None if observe is None else getattr(observe, "__qualname__", "unnamed"),
       "keep_logits": keep_logits,
-      "programs": {str(group.number): _program_identity(group) for group in groups},
+      "keep_params": keep_params,
+      "programs": {str(group.number): self._program_identity(group) for group in groups},
     }
-    there = self.store.join() if self._partial else self.store.claim(identity)
-    self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
+    there = self.store.join() if self._partial else self.store.claim(identity, self._shared)
+    different = self._refuse_differences(there or {}, json.loads(json.dumps(identity)))
+    if not self._partial:  # which trains nothing
+      self.store.note_continuation(different)
 
-  def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]):
-    found = [
-      f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
+  def _program_identity(self, group: Group) -> dict[str, Any]:
+    layout = group.layout._asdict()
+    if self._continued is not None:
+      begun = group._replace(num_seeds=self._continued)
+      layout["num_chunks"] = len(begun.chunks())
+    if not layout["kernels"]:
+      del layout["kernels"]  # as in runs from before there was a choice
+    return layout
+
+  def _begun_config(self) -> dict[str, Any]:
+    """Returns the config with which the run began: one that is continued had fewer seeds."""
+    if self._continued is None:
+      return self._config
+    begun = {"num_seeds": self._continued, "until_decided": False, "continued_from": None}
+    return self._config | begun
+
+  def _refuse_differences(self, there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Compares two identities; returns the differences that concern how chunks are trained."""
+    found = {
+      name: f"{name.removeprefix('config.')}: {old!r} there, {new!r} now"
       for name, old, new in _differences(there, now)
-    ]
-    if found and not self._resume_anyway:
+    }
+    other = [text for name, text in found.items() if not _OF_NO_MEMBER.fullmatch(name)]
+    if other or (found and not self._resume_anyway):
       what = "of another config" if there["config"] != now["config"] else "that differs"
+      rest = "" if other else ", or go on with what is there with --resume_anyway"
       raise InputError(
-        f"workdir {str(self.path)!r} holds a run {what} ({found[0]:.300}); choose another workdir, "
-        "start anew with --overwrite, or go on with what is there with --resume_anyway"
+        f"workdir {str(self.path)!r} holds a run {what} ({[*other, *found.values()][0]:.300}); "
+        f"choose another workdir{',' if rest else ' or'} start anew with --overwrite{rest}"
       )
-    self.resumed_anyway += [text for text in found if text not in self.resumed_anyway]
+    self.resumed_anyway += [text for text in found.values() if text not in self.resumed_anyway]
+    return [text for name, text in found.items() if not name.startswith("config.")]
 
   def __enter__(self) -> "Workdir":
     return self
 
   def __exit__(self, *_):
     self.store.close()
-    self._lock.release()
+    self._release()
+
+  def take_to_report(self) -> bool:
+    """Returns whether the report is left to this process, after locking a shared directory.
+
+    Raises:
+      InputError: another process has locked it for too long.
+    """
+    if not self._shared:
+      return True
+    self._lock = files.Lock(self.path, _PATIENCE_SECONDS)
+    file = self.path / CONFIG_FILE  # the last of a report
+    return not file.exists() or file.stat().st_mtime < self.store.newest_change()
 
   def commit(
     self,
@@ -236,7 +321,7 @@ class Workdir:
     """
     # Without its config a directory is no run, so one that is interrupted while the files move is
     # not taken for one.
-    with files.staging(self.path, _PROVENANCE, last=(CONFIG_FILE,)) as stage:
+    with files.staging(self.path, PROVENANCE_FILE, last=(CONFIG_FILE,)) as stage:
       self._write(stage, experiment, dataset, trained, verdicts, extra, shown or trained)
 
   def _provenance(self, dataset: Dataset, trained: Population) -> dict[str, Any]:
@@ -247,7 +332,8 @@ class Workdir:
       "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
       "total_seconds": round(time.monotonic() - self._clock, 3),
     }
-    return origin | ({"resumed_anyway": self.resumed_anyway} if self.resumed_anyway else {})
+    anyway = {"resumed_anyway": self.resumed_anyway, "continued": self.store.continuations()}
+    return origin | {name: value for name, value in anyway.items() if value}
 
   def _write(self, stage, experiment, dataset, trained, verdicts, extra, shown):
     from jaxdl.report import figures
@@ -255,7 +341,10 @@ class Workdir:
     (stage / FIGURES).mkdir()
     pictures = [*_pictures(experiment, shown, dataset), *extra.pictures]
     for name, _, figure in pictures:
+      interrupts.check()
       figures.save(figure, stage / FIGURES / name)
+    if trained.variables is not None:
+      params.write(stage / PARAMS, trained)
     if extra.tables:
       (stage / TABLES).mkdir()
     for name, table in extra.tables.items():
@@ -264,13 +353,16 @@ class Workdir:
     captions = [(name, caption) for name, caption, _ in pictures]
     text = render(experiment, shown, verdicts, origin, captions, extra.sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
-    _write_json(stage / _PROVENANCE, origin)
+    _write_json(stage / PROVENANCE_FILE, origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
-    members_table(trained).to_csv(stage / "members.csv", index=False, lineterminator="\n")
-    curves_table(trained).to_parquet(stage / "curves.parquet", index=False)
+    members_table(trained).to_csv(stage / MEMBERS_FILE, index=False, lineterminator="\n")
+    # As bytes: the library that writes them takes no path that is not UTF-8.
+    curves = curves_table(trained).to_parquet(None, index=False)
+    (stage / "curves.parquet").write_bytes(curves)
     if trained.has_classes:
       per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
       np.savez(stage / "confusion.npz", **confusion_arrays(trained))
+      np.savez(stage / "correct.npz", **correct_arrays(trained))
     else:
       np.savez(stage / "predictions.npz", **prediction_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
@@ -292,13 +384,6 @@ class Workdir:
     (stage / "report.html").write_text(page, encoding="utf-8")
 
 
-def _program_identity(group: Group) -> dict[str, Any]:
-  layout = group.layout._asdict()
-  if not layout["kernels"]:
-    del layout["kernels"]  # as in runs from before there was a choice
-  return layout
-
-
 def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
   """Returns where a population comes from: command, versions, devices, data, seconds, chunks."""
   devices = jax.local_devices()
@@ -314,6 +399,8 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "dataset": {
       "name": dataset.name,
       "description": dataset.description,
+      "class_names": list(dataset.class_names),
+      "form": _plain_form(form_of(dataset)),
       "checksum": dataset.checksum,
       "num_train": len(dataset.train),
       "num_validation": len(dataset.validation),
@@ -328,6 +415,14 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
     "failures": dict(trained.failures),
     "chunk_size": trained.chunks[0].chunk_size if len(trained.chunks) == 1 else None,
   }
+
+
+def _plain_form(form: Form) -> dict[str, Any]:
+  """Returns the form of the data for JSON; what preprocesses them as text."""
+  plain = form._asdict()
+  if form.preprocess is not None:
+    plain["preprocess"] = str(form.preprocess)
+  return plain
 
 
 def _version(package: str) -> str | None:
@@ -374,6 +469,11 @@ def _pictures(
   if trained.has_classes:
     caption = "Confusion matrices on the test set, counts summed over seeds."
     pictures.append(("confusion_matrices", caption, plots.confusion_matrices(trained)))
+    caption = (
+      "How often predictions are right, against how confident they are, over all seeds; below, the "
+      "share of predictions."
+    )
+    pictures.append(("reliability", caption, plots.reliability(trained)))
   else:
     caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
     pictures.append(("predictions", caption, number_plots.predictions(trained)))

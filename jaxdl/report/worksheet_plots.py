@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from jaxdl.byhand.expressions import Derivative
+from jaxdl.byhand.worksheet import show_value
 from jaxdl.byhand.worksheet.checker import WRONG, CheckedClaim, CheckedWorksheet
 from jaxdl.report import figures, graph_layout
 
@@ -17,6 +18,8 @@ from jaxdl.report import figures, graph_layout
 _LINE, _PAD, _BRANCH, _GAP_X, _GAP_Y = 0.17, 0.07, 0.78, 0.95, 0.16
 # A larger graph is unreadable.
 _MOST_BOXES, _MOST_EDGES = 300, 1000
+# Of an array, many entries may be wrong in one place.
+_MOST_MISTAKES = 3
 
 
 # (node, name) for an edge, ("", name) for a box -> wrong claims.
@@ -34,7 +37,8 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
 
   An arrow leads to a node from each name in its equation and carries the derivative of that
   equation with respect to the name, others held fixed. Givens that only one node uses hang below
-  it. Values are the right ones. A wrong claim is written in orange where it belongs: at its node or
+  it. Values are the right ones, before the first gradient step; of a large array, and of an edge
+  between arrays, there is none. A wrong claim is written in orange where it belongs: at its node or
   given, at its edge, or, for any other derivative du/dv, at v.
 
   Returns:
@@ -80,29 +84,43 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
 def _wrong_claims(checked: CheckedWorksheet) -> _Wrong:
   """Returns the wrong claims by place."""
   places: dict[tuple[str, str], list[CheckedClaim]] = {}
-  for claim, result in zip(checked.worksheet.claims, checked.claims, strict=True):
+  for result in checked.claims:
     if result.status in WRONG:
-      of = claim.of
+      of = checked.worksheet.claims[result.number - 1].of
       if isinstance(of, Derivative):
         place = (of.of, of.by) if (of.of, of.by) in checked.partials else ("", of.by)
       else:
-        place = ("", of.name)
+        place = ("", _drawn_name(checked, of.name))
       places.setdefault(place, []).append(result)
   return places
 
 
+def _drawn_name(checked: CheckedWorksheet, name: str) -> str:
+  """Returns where a claim of a name is drawn: that of m_w or v_w at w."""
+  sheet = checked.worksheet
+  if name in sheet.names:
+    return name
+  return next((given for given in sheet.given if name.endswith(f"_{given}")), name)
+
+
 def _wrong_text(wrong: _Wrong, name: str, user: str = "") -> list[str]:
   """Returns the wrong claims at a name's box, or at its edge to a user."""
-  claims = wrong.get((user, name), ())
-  return [figures.plain(f"✗ {claim.of} = {claim.claimed}") for claim in claims]
+  claims = wrong.get((user, name), [])
+  lines = [figures.plain(f"✗ {claim.of} = {claim.claimed}") for claim in claims]
+  rest = len(lines) - _MOST_MISTAKES
+  return lines if rest <= 1 else [*lines[:_MOST_MISTAKES], f"✗ {rest} more"]
 
 
 def _value_text(checked: CheckedWorksheet, name: str) -> str:
-  return f"{name} = {checked.values[name]:.5g}"
+  value = checked.values[name]
+  shape = checked.worksheet.shapes[name]
+  return f"{name} {shape}" if value.size > 4 else f"{name} = {show_value(value, 5)}"
 
 
 def _slope_text(checked: CheckedWorksheet, node: str, name: str) -> str:
-  return f"{checked.partials[node, name] + 0.0:.4g}"  # never -0
+  """Returns the derivative on an edge; nothing if it is no number."""
+  slope = checked.partials[node, name]
+  return "" if slope is None else f"{slope + 0.0:.4g}"  # never -0
 
 
 def _box_lines(checked: CheckedWorksheet, name: str, wrong: _Wrong) -> list[str]:

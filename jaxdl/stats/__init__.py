@@ -6,7 +6,31 @@ training need not wait for it.
 Imports: errors, optim.
 """
 
-from jaxdl.stats.scores import AXES, ArmSummary, Scores, paired_differences, std, summarize
+from jaxdl.stats.anytime import compare_anytime, log_e_values
+from jaxdl.stats.crossed import Crossed, crossed_interval
+from jaxdl.stats.scores import (
+  AXES,
+  ArmSummary,
+  Scores,
+  paired_differences,
+  std,
+  summarize,
+  worst,
+)
+from jaxdl.stats.sequential import (
+  LOOK_EVERY,
+  MIN_BUDGET,
+  compare_looks,
+  looks,
+  nominal_levels,
+  undecided_arms,
+)
+from jaxdl.stats.tasks import (
+  Interval,
+  interquartile_mean,
+  mean_over_tasks,
+  probability_of_improvement,
+)
 from jaxdl.stats.tests import (
   MAX_EXACT,
   MAX_SEEDS_NEEDED,
@@ -21,11 +45,16 @@ from jaxdl.stats.tests import (
   sign_flip_test,
   tost,
 )
+from jaxdl.stats.unpaired import permutation_test, welch_interval, welch_tost
 from jaxdl.stats.verdicts import (
+  ANYTIME,
   BETTER,
   EQUIVALENT,
+  FIXED,
+  GROUP_SEQUENTIAL,
   TOO_FEW_SEEDS,
   UNDECIDED,
+  UNPAIRED,
   WORSE,
   Verdict,
   compare,
@@ -35,27 +64,45 @@ from jaxdl.stats.verdicts import (
 )
 
 __all__ = (
+  "ANYTIME",
   "AXES",
   "BETTER",
   "EQUIVALENT",
+  "FIXED",
+  "GROUP_SEQUENTIAL",
+  "LOOK_EVERY",
   "MAX_EXACT",
   "MAX_SEEDS_NEEDED",
+  "MIN_BUDGET",
   "MIN_PAIRS_EQUIVALENT",
   "NUM_RESAMPLES",
   "TOO_FEW_SEEDS",
   "UNDECIDED",
+  "UNPAIRED",
   "WORSE",
   "ArmSummary",
+  "Crossed",
+  "Interval",
   "Scores",
   "Verdict",
   "check_settings",
   "compare",
+  "compare_anytime",
+  "compare_looks",
   "confidence_bounds",
+  "crossed_interval",
   "format_seeds_needed",
   "holm",
+  "interquartile_mean",
+  "log_e_values",
+  "looks",
+  "mean_over_tasks",
   "min_pairs",
   "min_pairs_equivalent",
+  "nominal_levels",
   "paired_differences",
+  "permutation_test",
+  "probability_of_improvement",
   "seeds_needed",
   "sentence",
   "sign_flip_test",
@@ -63,4 +110,8 @@ __all__ = (
   "summarize",
   "to_json",
   "tost",
+  "undecided_arms",
+  "welch_interval",
+  "welch_tost",
+  "worst",
 )

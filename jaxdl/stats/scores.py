@@ -5,10 +5,12 @@ import functools
 import math
 import operator
 from collections.abc import Sequence
+from typing import Any, overload
 
 import numpy as np
 
 from jaxdl.errors import InputError, unknown_name
+from jaxdl.stats import frames
 
 AXES = ("seed", "arm")
 
@@ -33,11 +35,16 @@ class Scores:
     arms: [A] the arm of each column.
     axes: what the axes of `values` are; must be given, and be ("seed", "arm").
     higher_is_better: True for an accuracy, False for a loss.
+    diverged_as: the score that a run which diverged counts as in comparisons, e.g. that of always
+      answering the most frequent class: then arms are compared by intention to treat, on all seeds.
+      None leaves such runs out.
+    paired: whether the runs of a row share their seed. If not, a row has the s-th run of each arm,
+      and arms are compared as independent samples.
 
   Raises:
     ValueError: the axes are named or ordered differently (so a transposed array is refused also
       where S == A), a length disagrees with the names, a name occurs twice, a value is infinite or
-      not a real number, or the values are floats of less than 64 bits.
+      not a real number, `diverged_as` is not finite, or the values are floats of less than 64 bits.
     TypeError: `higher_is_better` is not a bool.
   """
 
@@ -47,6 +54,8 @@ class Scores:
   arms: tuple[str, ...]  # [A]
   axes: tuple[str, str]
   higher_is_better: bool
+  diverged_as: float | None = None
+  paired: bool = True
 
   def __post_init__(self):
     if not isinstance(self.higher_is_better, bool):
@@ -70,11 +79,89 @@ class Scores:
     for name, value in fields.items():
       object.__setattr__(self, name, value)
     self._check_axes()
+    if self.diverged_as is not None and not math.isfinite(self.diverged_as):
+      raise ValueError(f"diverged_as must be finite, got {self.diverged_as}")
     if np.isinf(values).any():
       raise ValueError(
         f"values of {self.metric!r} must be finite, or NaN for a member that diverged; "
         f"{np.isinf(values).sum()} are infinite"
       )
+
+  @property
+  def counted(self) -> np.ndarray:
+    """The values `[S, A]` that arms are compared by: with `diverged_as` where a run diverged."""
+    if self.diverged_as is None:
+      return self.values
+    return np.where(np.isnan(self.values), self.diverged_as, self.values)
+
+  @overload
+  @classmethod
+  def from_frame(
+    cls,
+    frame: Any,
+    *,
+    metric: str,
+    arm: str,
+    seed: str,
+    resolution: float | None = None,
+    higher_is_better: bool = True,
+  ) -> "Scores": ...
+
+  @overload
+  @classmethod
+  def from_frame(
+    cls,
+    frame: Any,
+    *,
+    metric: str,
+    arm: str,
+    seed: str,
+    task: str,
+    resolution: float | None = None,
+    higher_is_better: bool = True,
+  ) -> dict[str, "Scores"]: ...
+
+  @classmethod
+  def from_frame(
+    cls, frame, *, metric, arm, seed, task=None, resolution=None, higher_is_better=True
+  ):
+    """Returns the scores in a long table, which has a row per run, as trackers export them.
+
+    A run that diverged counts as the worst score of its task, see `diverged_as`. Arms are paired if
+    all have the same seeds. If no two share a seed they are not, see `paired`.
+
+    Args:
+      frame: a pandas data frame.
+      metric: column of the scores; empty or NaN where a run diverged.
+      arm: column of the arms' names.
+      seed: column of the seeds, integers.
+      task: column of the tasks' names, e.g. data sets; None: one task.
+      resolution: scores are rounded to multiples of it, e.g. one over the number of test examples.
+        Needed if they are numbers of 32 bits, whose rounding takes ties apart.
+      higher_is_better: True for an accuracy, False for a loss.
+
+    Returns:
+      The scores; with a column of tasks, task -> scores.
+
+    Raises:
+      InputError: a column is missing or has something else than it should, a run occurs twice, or
+        a seed is missing from an arm; it names the row, counted from 1 below the header.
+    """
+    tables = frames.read(frame, metric=metric, arm=arm, seed=seed, task=task, resolution=resolution)
+    found = {
+      name: cls(
+        metric=metric,
+        values=table.values,
+        seeds=table.seeds,
+        arms=table.arms,
+        axes=AXES,
+        higher_is_better=higher_is_better,
+        diverged_as=worst(table.values, higher_is_better),
+        paired=table.paired,
+      )
+      for name, table in tables.items()
+    }
+    return found[""] if task is None else found
 
   def _check_axes(self) -> None:
     shape = self.values.shape
@@ -210,7 +297,7 @@ def student_interval(x: np.ndarray, confidence: float) -> tuple[float, float]:
 
 
 @functools.lru_cache(maxsize=1024)
-def t_quantile(probability: float, degrees: int) -> float:
+def t_quantile(probability: float, degrees: float) -> float:
   """Returns a quantile of Student's t; kept, since all pairs of many arms ask for the same one."""
   from scipy.stats import t
 
@@ -218,7 +305,17 @@ def t_quantile(probability: float, degrees: int) -> float:
 
 
 def paired_differences(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
-  """Returns the scores of `arm_a` minus those of `arm_b`, [n], on the seeds where both have one.
+  """Returns the scores of `arm_a` minus those of `arm_b`, [n], on the seeds where both count.
+
+  Raises:
+    InputError: an arm is not among `scores.arms`.
+  """
+  differences = differences_by_seed(scores, arm_a, arm_b)
+  return differences[~np.isnan(differences)]  # [n]
+
+
+def differences_by_seed(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
+  """Returns the scores of `arm_a` minus those of `arm_b`, [S], NaN where either is left out.
 
   Raises:
     InputError: an arm is not among `scores.arms`.
@@ -226,6 +323,18 @@ def paired_differences(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
   for arm in (arm_a, arm_b):
     if arm not in scores.arms:
       raise unknown_name("arm", arm, scores.arms)
-  a, b = (scores.values[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))  # [S] each
-  differences = a - b  # [S], NaN where either diverged
-  return differences[~np.isnan(differences)]  # [n]
+  a, b = (scores.counted[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
+  return a - b
+
+
+def worst(values: np.ndarray, higher_is_better: bool) -> float | None:
+  """Returns the worst of all values that are not NaN; None if all are."""
+  finite = values[~np.isnan(values)]
+  if not len(finite):
+    return None
+  return float(finite.min() if higher_is_better else finite.max())
+
+
+def count_diverged(scores: Scores, arm: str, num_seeds: int | None = None) -> int:
+  """Returns in how many of the first seeds, or of all, an arm has no score."""
+  return int(np.isnan(scores.values[:num_seeds, scores.arms.index(arm)]).sum())

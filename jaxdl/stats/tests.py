@@ -133,16 +133,23 @@ def tost(differences: np.ndarray, margin: float) -> float:
   """
   differences = _check_differences(differences)
   check_margin(margin)
-  n = len(differences)
-  if n < 2:
-    return math.nan
-  distance = abs(mean(differences))
-  if is_constant(differences):
-    return 0.5**n if distance < margin * (1 - ROUNDING) else 1.0
-  from scipy.stats import t
+  return max(tost_sides(differences, margin))
 
-  p = float(t.sf((margin - distance) / (std(differences) / math.sqrt(n)), n - 1))
-  return max(p, 0.5**n)
+
+def tost_sides(differences: np.ndarray, margin: float) -> tuple[float, float]:
+  """Returns the p-values of the two tests of `tost`: of mean <= -margin, and of mean >= margin."""
+  n, centre = len(differences), mean(differences)
+  if n < 2:
+    return math.nan, math.nan
+  distances = np.array([margin + centre, margin - centre])  # from either end, inwards
+  if is_constant(differences):
+    low, high = np.where(distances > margin * ROUNDING, 0.5**n, 1.0)
+  else:
+    from scipy.stats import t
+
+    p = t.sf(distances / (std(differences) / math.sqrt(n)), n - 1)
+    low, high = np.maximum(p, 0.5**n)
+  return float(low), float(high)
 
 
 def confidence_bounds(differences: np.ndarray, alpha: float) -> tuple[float, float]:
@@ -276,27 +283,52 @@ def seeds_needed(
   least_equivalent = min_pairs_equivalent(num_at_margin, alpha)
   if len(differences) < 2:
     return least
-  distance, spread = abs(mean(differences)), std(differences)
+  levels = alpha / num_comparisons / 2, alpha / num_at_margin
+  effect = abs(mean(differences)), std(differences)
+  return seeds_for_power(effect, margin, levels, (least, least_equivalent))
+
+
+def seeds_for_power(
+  effect: tuple[float, float],
+  margin: float,
+  levels: tuple[float, float],
+  least: tuple[int, int],
+  num_samples: int = 1,
+) -> int:
+  """Searches the number of seeds of `seeds_needed`.
+
+  Args:
+    effect: distance of the mean difference from zero, and std of a difference.
+    margin: positive.
+    levels: one-sided level of the test for a difference, and of either test for equivalence.
+    least: the smallest number of seeds that shows a difference, and that shows equivalence.
+    num_samples: 1 for paired differences, 2 for two samples: degrees of freedom per seed.
+  """
+  distance, spread = effect
+  least_different, least_equivalent = least
 
   def is_enough(n: np.ndarray) -> np.ndarray:  # [K] -> [K] bool
-    different = _power(distance, spread, n, alpha / num_comparisons / 2)
+    different = _power(distance, spread, n, levels[0], num_samples)
     tests = (
-      _power(x, spread, n, alpha / num_at_margin) for x in (margin - distance, margin + distance)
+      _power(x, spread, n, levels[1], num_samples) for x in (margin - distance, margin + distance)
     )
     equivalent = np.where(n >= least_equivalent, np.maximum(sum(tests) - 1, 0), 0)
     return different + equivalent >= POWER
 
-  return _smallest(is_enough, least, MAX_SEEDS_NEEDED)
+  return _smallest(is_enough, least_different, MAX_SEEDS_NEEDED)
 
 
-def _power(distance: float, spread: float, n: np.ndarray, alpha: float) -> np.ndarray:
-  """Returns the power `[K]` of a one-sided paired t-test with n `[K]` pairs."""
+def _power(
+  distance: float, spread: float, n: np.ndarray, alpha: float, num_samples: int
+) -> np.ndarray:
+  """Returns the power `[K]` of a one-sided t-test with n `[K]` seeds."""
   from scipy.stats import nct, t
 
   # Beyond effects of 10, and noncentralities of 37, power is 0 or 1 and nct loses its accuracy.
   effect = np.clip(distance / spread, -10, 10) if spread > 0 else 10 * np.sign(distance)
   noncentrality = np.clip(effect * np.sqrt(n), -37, 37)
-  return nct.sf(t.isf(alpha, n - 1), n - 1, noncentrality)
+  degrees = num_samples * (n - 1)
+  return nct.sf(t.isf(alpha, degrees), degrees, noncentrality)
 
 
 def _smallest(is_enough: Callable[[np.ndarray], np.ndarray], low: int, high: int) -> int:

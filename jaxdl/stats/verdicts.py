@@ -5,9 +5,10 @@ arms are compared through the differences of their scores seed by seed. In shape
 number of seeds on which both arms have a score, `A` the number of arms, and `P` that of their
 pairs.
 
-A score is NaN where the member diverged. Such seeds leave the pairs and are counted, so a verdict
-speaks of the seeds on which both arms trained; the counts stand beside it. Arms of which one
-diverged are never called equivalent.
+A score is NaN where the member diverged. It counts as `Scores.diverged_as`, so that a verdict is
+about all seeds (intention to treat: an arm that diverges on hard seeds is not compared on the easy
+ones); the verdict without such seeds stands beside it. Without that number, diverged seeds leave
+the pairs. Arms of which one diverged are never called equivalent.
 
 SciPy is imported where it is used: training need not wait for it.
 """
@@ -16,17 +17,22 @@ import dataclasses
 import functools
 import itertools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdl.errors import unknown_name
+from jaxdl.stats import unpaired
+from jaxdl.stats.crossed import Crossed
 from jaxdl.stats.scores import (
   ROUNDING,
   ArmSummary,
   Scores,
+  count_diverged,
   mean,
   paired_differences,
+  std,
   student_interval,
 )
 from jaxdl.stats.tests import (
@@ -40,7 +46,7 @@ from jaxdl.stats.tests import (
   holm,
   min_pairs,
   min_pairs_equivalent,
-  seeds_needed,
+  seeds_for_power,
   sign_flip_test,
   tost,
 )
@@ -51,26 +57,34 @@ EQUIVALENT = "equivalent"
 UNDECIDED = "undecided"
 TOO_FEW_SEEDS = "too few seeds"
 
+# How the number of seeds was decided, and with it the test.
+FIXED = "fixed number of seeds"  # `compare`
+UNPAIRED = "fixed number of runs, unpaired"  # `compare`, where arms share no seed
+GROUP_SEQUENTIAL = "group-sequential"  # `jaxdl.stats.sequential`
+ANYTIME = "betting"  # `jaxdl.stats.anytime`
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
   """How arm a compares with arm b on one metric; see `compare`, and `sentence` for it in words.
 
-  The p-values are NaN where there are too few seeds: nothing is tested then.
+  The p-values are NaN where there are too few seeds, so that nothing is tested, and with the design
+  GROUP_SEQUENTIAL, whose levels differ by look.
 
   Attributes:
     metric: what was measured.
     arm_a: the arm the verdict is about.
     arm_b: the arm it is compared with.
-    num_pairs: n, the seeds on which both arms have a score.
+    num_pairs: n, the seeds on which both arms count; with the design UNPAIRED, the scores of the
+      arm that has fewer.
     mean_difference: a minus b, in the metric's own unit; NaN where n = 0.
-    ci_low: lower end of its 95% interval (Student t on the differences); NaN where n < 2 or all
-      differences are equal.
+    ci_low: lower end of its interval (Student t on the differences; with another design, see
+      `compare_looks` and `compare_anytime`); NaN where n < 2 or all differences are equal.
     ci_high: upper end of it.
     p_value: of the sign-flip test, for this pair of arms alone.
     p_holm: the same, corrected for all pairs of arms of this metric.
     p_beyond_margin: of the sign-flip test that |difference| is beyond the margin, corrected
-    likewise.
+      likewise.
     p_equivalence: of the equivalence test, corrected for all pairs of arms of this metric.
     margin: the largest difference that counts as none, in the metric's own unit.
     verdict: BETTER, WORSE, EQUIVALENT, UNDECIDED or TOO_FEW_SEEDS.
@@ -80,7 +94,16 @@ class Verdict:
       because an arm diverged.
     num_diverged_a: seeds on which arm a has no score.
     num_diverged_b: seeds on which arm b has no score.
-    num_seeds: S, diverged ones included.
+    num_seeds: S, diverged ones included; of a design with looks, those of the look that decided.
+    confidence: of the interval; of a design with looks, that of all pairs and looks together.
+    design: FIXED, UNPAIRED, GROUP_SEQUENTIAL or ANYTIME.
+    budget: of a GROUP_SEQUENTIAL design, the largest number of seeds; else None.
+    diverged_as: the score that runs which diverged count as; None if they are left out, or none
+      did.
+    without_diverged: the verdict without the seeds on which either arm diverged, where they count;
+      else None.
+    new_examples: of an accuracy, the difference for new test examples as well as new seeds, if it
+      is known which examples each member got right; else None. It is for this pair alone.
   """
 
   metric: str
@@ -101,6 +124,12 @@ class Verdict:
   num_diverged_a: int
   num_diverged_b: int
   num_seeds: int
+  confidence: float = 0.95
+  design: str = FIXED
+  budget: int | None = None
+  diverged_as: float | None = None
+  without_diverged: "Verdict | None" = None
+  new_examples: Crossed | None = None
 
 
 def compare(
@@ -129,6 +158,9 @@ def compare(
   exactly the margin: those between two clusters of arms (Caffo, Lauzon & Roehmel, 2013, The
   American Statistician 67:115); with a reference by A - 1.
 
+  Scores that are not paired are compared as independent samples: `permutation_test` takes the place
+  of `sign_flip_test`, Welch's t that of the paired t, and n is the size of the smaller sample.
+
   Decide on the number of seeds before looking: adding seeds until a verdict appears makes false
   ones likelier than alpha.
 
@@ -151,29 +183,153 @@ def compare(
   check_margin(margin)
   check_alpha(alpha)
   check_num_resamples(num_resamples)
-  if reference is None:
-    pairs = list(itertools.combinations(scores.arms, 2))
-    num_at_margin = len(scores.arms) ** 2 // 4
-  elif reference in scores.arms:
-    pairs = [(arm, reference) for arm in scores.arms if arm != reference]
-    num_at_margin = len(pairs)
-  else:
-    raise unknown_name("reference arm", reference, scores.arms)
+  pairs = arm_pairs(scores, reference)
   if not pairs:
     return []
-  differences = [paired_differences(scores, *pair) for pair in pairs]
-  if any(len(d) > MAX_EXACT for d in differences):
+  num_at_margin = len(scores.arms) ** 2 // 4 if reference is None else len(pairs)
+  samples = [_sample(scores, *pair) for pair in pairs]
+  if any(sample.is_resampled(num_resamples) for sample in samples):
     check_resolution(num_resamples, len(pairs), alpha)
   family = _Family(float(margin), alpha, len(pairs), num_at_margin, num_resamples, seed)
-  p_values = [family.test(d) for d in differences]
+  p_values = [family.test(sample) for sample in samples]
   p_holm = holm(p_values)
-  p_beyond = holm([family.test_beyond_margin(d) for d in differences])
-  return [
-    _verdict(scores, *pair, d, family, (p, float(after_holm), float(beyond)))
-    for pair, d, p, after_holm, beyond in zip(
-      pairs, differences, p_values, p_holm, p_beyond, strict=True
+  p_beyond = holm([family.test_beyond_margin(sample) for sample in samples])
+  verdicts = [
+    _verdict(scores, *pair, sample, family, (p, float(after_holm), float(beyond)))
+    for pair, sample, p, after_holm, beyond in zip(
+      pairs, samples, p_values, p_holm, p_beyond, strict=True
     )
   ]
+  return beside_diverged(
+    scores,
+    verdicts,
+    lambda trained: compare(trained, margin, alpha, num_resamples, seed, reference),
+  )
+
+
+def beside_diverged(
+  scores: Scores, verdicts: list[Verdict], compare: Callable[[Scores], list[Verdict]]
+) -> list[Verdict]:
+  """Puts beside each verdict on arms that diverged the one without these seeds.
+
+  Args:
+    scores: that were compared.
+    verdicts: on them.
+    compare: gives the verdicts on other scores.
+  """
+  if scores.diverged_as is None or not np.isnan(scores.values).any():
+    return verdicts
+  trained = compare(dataclasses.replace(scores, diverged_as=None))
+  return [
+    dataclasses.replace(v, diverged_as=scores.diverged_as, without_diverged=other)
+    if v.num_diverged_a or v.num_diverged_b
+    else v
+    for v, other in zip(verdicts, trained, strict=True)
+  ]
+
+
+def arm_pairs(scores: Scores, reference: str | None) -> list[tuple[str, str]]:
+  """Returns the pairs of arms to compare, in the order of `scores.arms`; see `compare`.
+
+  Raises:
+    InputError: the reference is no arm.
+  """
+  if reference is None:
+    return list(itertools.combinations(scores.arms, 2))
+  if reference not in scores.arms:
+    raise unknown_name("reference arm", reference, scores.arms)
+  return [(arm, reference) for arm in scores.arms if arm != reference]
+
+
+class _Paired(NamedTuple):
+  """Differences of two arms, seed by seed."""
+
+  differences: np.ndarray  # [n]
+
+  @property
+  def num_pairs(self) -> int:
+    return len(self.differences)
+
+  @property
+  def mean_difference(self) -> float:
+    return mean(self.differences)
+
+  @property
+  def num_samples(self) -> int:
+    return 1
+
+  @property
+  def spread(self) -> float:
+    return std(self.differences)
+
+  def is_resampled(self, num_resamples: int) -> bool:
+    return self.num_pairs > MAX_EXACT
+
+  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
+    return min_pairs(num_comparisons, alpha)
+
+  def test(self, num_resamples: int, seed: int) -> float:
+    return sign_flip_test(self.differences, num_resamples, seed)
+
+  def less(self, amount: float) -> "_Paired":
+    excess = self.differences - amount
+    # On paper equal to the amount, and not after rounding.
+    excess[np.abs(excess) <= ROUNDING * (np.abs(self.differences) + abs(amount))] = 0
+    return _Paired(excess)
+
+  def tost(self, margin: float) -> float:
+    return tost(self.differences, margin)
+
+  def interval(self, confidence: float) -> tuple[float, float]:
+    return student_interval(self.differences, confidence)
+
+
+class _Unpaired(NamedTuple):
+  """Scores of two arms that share no seed."""
+
+  a: np.ndarray  # [n_a]
+  b: np.ndarray  # [n_b]
+
+  @property
+  def num_pairs(self) -> int:
+    return min(len(self.a), len(self.b))
+
+  @property
+  def mean_difference(self) -> float:
+    return mean(self.a) - mean(self.b)
+
+  @property
+  def num_samples(self) -> int:
+    return 2
+
+  @property
+  def spread(self) -> float:
+    return math.hypot(std(self.a), std(self.b))
+
+  def is_resampled(self, num_resamples: int) -> bool:
+    return math.comb(len(self.a) + len(self.b), len(self.a)) > num_resamples
+
+  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
+    return unpaired.min_runs(num_comparisons, alpha)
+
+  def test(self, num_resamples: int, seed: int) -> float:
+    return unpaired.permutation_test(self.a, self.b, num_resamples, seed)
+
+  def less(self, amount: float) -> "_Unpaired":
+    return _Unpaired(self.a - amount, self.b)
+
+  def tost(self, margin: float) -> float:
+    return unpaired.welch_tost(self.a, self.b, margin)
+
+  def interval(self, confidence: float) -> tuple[float, float]:
+    return unpaired.welch_interval(self.a, self.b, confidence)
+
+
+def _sample(scores: Scores, arm_a: str, arm_b: str) -> _Paired | _Unpaired:
+  if scores.paired:
+    return _Paired(paired_differences(scores, arm_a, arm_b))
+  a, b = (scores.counted[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
+  return _Unpaired(a[~np.isnan(a)], b[~np.isnan(b)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,35 +344,34 @@ class _Family:
   seed: int
 
   @functools.cached_property
-  def min_pairs(self) -> int:
-    return min_pairs(self.num_comparisons, self.alpha)
-
-  @functools.cached_property
   def min_pairs_equivalent(self) -> int:
     return min_pairs_equivalent(self.num_at_margin, self.alpha)
 
-  def test(self, differences: np.ndarray) -> float:
-    """Returns the p-value of differences `[n]`; 1 where they are too few for any test."""
-    if len(differences) < self.min_pairs:
-      return 1.0
-    return sign_flip_test(differences, self.num_resamples, self.seed)
+  def is_too_few(self, sample: _Paired | _Unpaired) -> bool:
+    return sample.num_pairs < sample.min_pairs(self.num_comparisons, self.alpha)
 
-  def test_beyond_margin(self, differences: np.ndarray) -> float:
+  def test(self, sample: _Paired | _Unpaired) -> float:
+    """Returns the p-value of a difference; 1 where there are too few seeds for any test."""
+    return 1.0 if self.is_too_few(sample) else sample.test(self.num_resamples, self.seed)
+
+  def test_beyond_margin(self, sample: _Paired | _Unpaired) -> float:
     """Returns the p-value of |difference| <= margin; 1 where the mean lies within the margin."""
-    centre = mean(differences)
-    if len(differences) < self.min_pairs or abs(centre) <= self.margin:
+    centre = sample.mean_difference
+    if self.is_too_few(sample) or abs(centre) <= self.margin:
       return 1.0
-    excess = differences - math.copysign(self.margin, centre)
-    # On paper equal to the margin, and not after rounding.
-    excess[np.abs(excess) <= ROUNDING * (np.abs(differences) + self.margin)] = 0
-    return self.test(excess)
+    return self.test(sample.less(math.copysign(self.margin, centre)))
 
-  def seeds_needed(self, differences: np.ndarray) -> int:
-    """Returns how many pairs would decide what differences `[n]` do not."""
-    if len(differences) < self.min_pairs:
-      return self.min_pairs
-    return seeds_needed(
-      differences, self.margin, self.num_comparisons, self.alpha, self.num_at_margin
+  def seeds_needed(self, sample: _Paired | _Unpaired) -> int:
+    """Returns how many seeds would decide what these do not."""
+    least = sample.min_pairs(self.num_comparisons, self.alpha)
+    if sample.num_pairs < least:
+      return least
+    return seeds_for_power(
+      (abs(sample.mean_difference), sample.spread),
+      self.margin,
+      (self.alpha / self.num_comparisons / 2, self.alpha / self.num_at_margin),
+      (least, self.min_pairs_equivalent),
+      sample.num_samples,
     )
 
 
@@ -224,29 +379,29 @@ def _verdict(
   scores: Scores,
   arm_a: str,
   arm_b: str,
-  differences: np.ndarray,
+  sample: _Paired | _Unpaired,
   family: _Family,
   p: tuple[float, float, float],
 ) -> Verdict:
   """Returns the verdict on one pair, given its p-values: alone, by Holm, beyond the margin."""
-  n, mean_difference = len(differences), mean(differences)
+  n, mean_difference = sample.num_pairs, sample.mean_difference
   p_value, p_holm, p_beyond_margin = p
   p_equivalence = math.nan
-  num_diverged = [_num_diverged(scores, arm) for arm in (arm_a, arm_b)]
+  num_diverged = [count_diverged(scores, arm) for arm in (arm_a, arm_b)]
   needed = None
-  if n < family.min_pairs:
-    verdict, needed = TOO_FEW_SEEDS, family.seeds_needed(differences)
+  if family.is_too_few(sample):
+    verdict, needed = TOO_FEW_SEEDS, family.seeds_needed(sample)
     p_value = p_holm = p_beyond_margin = math.nan
   else:
-    p_equivalence = min(1.0, family.num_at_margin * tost(differences, family.margin))
+    p_equivalence = min(1.0, family.num_at_margin * sample.tost(family.margin))
     is_alike = n >= family.min_pairs_equivalent and p_equivalence < family.alpha
     if is_alike and not any(num_diverged):
       verdict = EQUIVALENT
     elif p_holm < family.alpha:
       verdict = BETTER if (mean_difference > 0) == scores.higher_is_better else WORSE
     else:
-      verdict, needed = UNDECIDED, None if is_alike else family.seeds_needed(differences)
-  ci_low, ci_high = student_interval(differences, 0.95)
+      verdict, needed = UNDECIDED, None if is_alike else family.seeds_needed(sample)
+  ci_low, ci_high = sample.interval(0.95)
   return Verdict(
     metric=scores.metric,
     arm_a=arm_a,
@@ -266,38 +421,52 @@ def _verdict(
     num_diverged_a=num_diverged[0],
     num_diverged_b=num_diverged[1],
     num_seeds=len(scores.seeds),
+    design=FIXED if scores.paired else UNPAIRED,
   )
-
-
-def _num_diverged(scores: Scores, arm: str) -> int:
-  return int(np.isnan(scores.values[:, scores.arms.index(arm)]).sum())
 
 
 def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
   """Says a verdict in one plain sentence, without a full stop.
 
   Args:
-    verdict: from `compare`.
+    verdict: from `compare`, `compare_looks` or `compare_anytime`.
     unit: follows the numbers, e.g. "points".
     scale: the numbers are multiplied by it, e.g. 100 to show an accuracy in [0, 1] in points.
   """
   a, b, metric = verdict.arm_a, verdict.arm_b, verdict.metric
+  suffix = f" {unit}" if unit else ""
   if verdict.verdict == TOO_FEW_SEEDS:
     text = f"too few seeds ({verdict.num_pairs}) to compare {a} with {b} in {metric}: no claim"
-    return f"{text}; {format_seeds_needed(verdict)}{_format_divergence(verdict)}"
-  suffix = f" {unit}" if unit else ""
+    return f"{text}; {format_seeds_needed(verdict)}{_format_divergence(verdict, scale, suffix)}"
   within = f"{scale * verdict.margin:.6g}{suffix}"
   if verdict.verdict == EQUIVALENT:
     text = f"{a} and {b} are equivalent in {metric} within {within}"
-    test = f"equivalence {_format_p(verdict.p_equivalence)}"
   elif verdict.verdict == UNDECIDED:
     text = f"undecided between {a} and {b} in {metric}: {format_seeds_needed(verdict)}"
-    test = f"Holm-corrected {_format_p(verdict.p_holm)}; margin {within}"
   else:
     text = f"{a} is {verdict.verdict} than {b} in {metric}, {_format_size(verdict, within)}"
-    test = f"Holm-corrected {_format_p(verdict.p_holm)}"
-  difference = _format_difference(verdict, scale, suffix)
-  return f"{text} (difference {difference}; {test}){_format_divergence(verdict)}"
+  details = [_format_difference(verdict, scale, suffix), _format_test(verdict)]
+  if verdict.verdict == UNDECIDED:
+    details.append(f"margin {within}")
+  new = verdict.new_examples
+  if new is not None and math.isfinite(new.low):
+    details.append(
+      f"on new examples too {_format_interval(scale * new.low, scale * new.high)}{suffix}"
+    )
+  return f"{text} (difference {'; '.join(details)}){_format_divergence(verdict, scale, suffix)}"
+
+
+def _format_test(verdict: Verdict) -> str:
+  """Says which test the verdict is from and, where there is one, its p-value."""
+  if verdict.design == GROUP_SEQUENTIAL:
+    at = f"group-sequential test, {verdict.num_seeds} of at most {verdict.budget} seeds"
+    stopped = verdict.verdict != UNDECIDED and verdict.num_seeds != verdict.budget
+    return f"{at}; decided early, so the mean is biased" if stopped else at
+  p = verdict.p_equivalence if verdict.verdict == EQUIVALENT else verdict.p_holm
+  which = "equivalence" if verdict.verdict == EQUIVALENT else "Holm-corrected"
+  if verdict.design == ANYTIME:
+    which = "betting test, corrected"
+  return f"{which} {_format_p(p)}"
 
 
 def _format_size(verdict: Verdict, margin: str) -> str:
@@ -310,13 +479,19 @@ def _format_size(verdict: Verdict, margin: str) -> str:
 def format_seeds_needed(verdict: Verdict) -> str:
   """Says how many seeds an undecided verdict, or one from too few seeds, would need.
 
-  Not that many in all: seeds that were looked at cannot be part of the test that they call for.
+  Not that many in all: seeds that were looked at cannot be part of the test that they call for,
+  unless its design has looks.
   """
   needed, num_pairs = verdict.seeds_needed, verdict.num_pairs
   if verdict.verdict == TOO_FEW_SEEDS:
     return f"at least {needed} are needed"
+  if verdict.design == GROUP_SEQUENTIAL:
+    seeds, budget = verdict.num_seeds, verdict.budget
+    return f"after {'all ' if seeds == budget else ''}{seeds} of {budget} seeds"
+  if verdict.design == ANYTIME:
+    return f"after {verdict.num_seeds} seeds, to which more may be added"
   if needed is None:
-    return "alike where both trained, which not all of them did"
+    return "alike, but arms of which one diverged are not called equivalent"
   if needed >= MAX_SEEDS_NEEDED:
     return f"a new run of {MAX_SEEDS_NEEDED:,} seeds or more would be needed"
   if needed <= num_pairs:
@@ -325,21 +500,39 @@ def format_seeds_needed(verdict: Verdict) -> str:
   return f"a new run of about {needed} other seeds would be needed"
 
 
-def _format_divergence(verdict: Verdict) -> str:
+def _format_divergence(verdict: Verdict, scale: float, suffix: str) -> str:
   counts = ((verdict.arm_a, verdict.num_diverged_a), (verdict.arm_b, verdict.num_diverged_b))
   parts = [
     f"{arm} diverged in {count} of {verdict.num_seeds} seeds" for arm, count in counts if count
   ]
-  return f"; {' and '.join(parts)}, which are left out of the pairs" if parts else ""
+  if not parts:
+    return ""
+  who = " and ".join(parts)
+  other = verdict.without_diverged
+  if other is None or verdict.diverged_as is None:
+    return f"; {who}, which are left out of the pairs"
+  difference = _format_difference(other, scale, suffix)
+  return (
+    f"; {who}, which count as {scale * verdict.diverged_as:.4g}{suffix}; without them: "
+    f"{other.verdict} (difference {difference})"
+  )
 
 
 def _format_difference(verdict: Verdict, scale: float, suffix: str) -> str:
   """Says the difference with its interval or, where all are equal, what that allows."""
-  n = verdict.num_pairs
+  n, design = verdict.num_pairs, verdict.design
   low, high = scale * verdict.ci_low, scale * verdict.ci_high
+  over = f"over {n} pairs"
+  if design == UNPAIRED:
+    over = f"Welch, over {n} or more runs of each arm, which share no seed"
   if math.isfinite(low):
-    return f"{_format_interval(low, high)}{suffix}, 95% interval over {n} pairs"
-  equal = f"{scale * verdict.mean_difference:.6g}{suffix} in all {n} pairs"
+    looks = " for all pairs of arms and looks" if design in (GROUP_SEQUENTIAL, ANYTIME) else ""
+    interval = f"{100 * verdict.confidence:g}% interval{looks}"
+    return f"{_format_interval(low, high)}{suffix}, {interval} {over}"
+  centre = f"{scale * verdict.mean_difference:.6g}{suffix}"
+  if design in (ANYTIME, UNPAIRED):
+    return f"{centre} {over}, which give no interval"
+  equal = f"{centre} in all {n} pairs"
   # Were it so in a smaller share of all seeds, n of n would agree in less than 5% of runs.
   least_share = 0.05 ** (1 / n)
   return f"{equal}, so in {100 * least_share:.0f}% of seeds or more with 95% confidence"
@@ -361,7 +554,10 @@ def to_json(record: Verdict | ArmSummary) -> dict[str, Any]:
 
   JSON has no NaN: a number that is not finite becomes None.
   """
-  return {
-    name: None if isinstance(value, float) and not math.isfinite(value) else value
-    for name, value in dataclasses.asdict(record).items()
-  }
+  return _finite(dataclasses.asdict(record))
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {name: _finite(inner) for name, inner in value.items()}
+  return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,21 +4,31 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
+import math
 import os
 import pathlib
 import re
 import shutil
 import socket
+import time
 import uuid
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, BinaryIO
+
+import numpy as np
 
 from jaxdl.errors import InputError
+from jaxdl.store import interrupts
+from jaxdl.store.leases import Lease
 
 MANIFEST = "files.json"
 _STAGING = ".jaxdl-"
 _LOCK = ".lock"
+_LOCK_ATTEMPTS = 100
 
 
 @contextlib.contextmanager
@@ -126,12 +136,45 @@ def check_replaceable(
   for name in sorted({*names, *tops} - {manifest}):
     for path in _files_in(folder / name):
       known = made.get(path.relative_to(folder).as_posix())
-      if known is None or path.is_symlink() or not path.is_file() or known != _hash(path):
+      if known is None or not _is_as_made(path, known):
         raise InputError(
           f"{str(path)!r} was made by no run, or has changed since; move it away, or choose "
           "another workdir"
         )
   return list(made)
+
+
+def check_intact(
+  folder: pathlib.Path, manifest: str = MANIFEST, select: Callable[[str], bool] | None = None
+) -> list[str]:
+  """Checks that what `staging` put into a folder is as it was then.
+
+  Args:
+    folder: the folder.
+    manifest: as of `staging`.
+    select: of the name of a file, whether it is checked; None: all are.
+
+  Returns:
+    The names of the files that the folder's manifest lists; no other file came by `staging`.
+
+  Raises:
+    InputError: there is no manifest, or a file is missing, has changed or cannot be read; it names
+      the file.
+  """
+  if not os.path.lexists(folder / manifest):
+    raise InputError(f"{str(folder)!r} holds no finished run: there is no {manifest}")
+  made = _read_manifest(folder / manifest)
+  for name, known in made.items():
+    if select is not None and not select(name):
+      continue
+    with naming(folder / name, "read"):
+      if not _is_as_made(folder / name, known):
+        raise InputError(f"{str(folder / name)!r} is missing, or has changed since it was made")
+  return list(made)
+
+
+def _is_as_made(path: pathlib.Path, known: str) -> bool:
+  return path.is_file() and not path.is_symlink() and known == _hash(path)
 
 
 def _write_manifest(stage: pathlib.Path, manifest: str):
@@ -190,69 +233,109 @@ def _delete(folder: pathlib.Path, names: Sequence[str]):
 
 
 @contextlib.contextmanager
+def arrays_in(stream: BinaryIO) -> Iterator[Mapping[str, np.ndarray]]:
+  """Yields the arrays of an uncompressed .npz file, each of which is read when it is asked for.
+
+  Raises:
+    ValueError: it is compressed, or says of an array that it is larger than the file: such a file
+      could fill the memory. Damaged files raise errors of a dozen other types.
+  """
+  size = stream.seek(0, io.SEEK_END)
+  stream.seek(0)
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")  # numpy only warns about some malformed headers
+    with np.load(stream, allow_pickle=False) as arrays:
+      parts = arrays.zip.infolist()
+      if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise ValueError("it is compressed")
+      if sum(part.file_size for part in parts) > size:
+        raise ValueError("its parts are larger than the file")
+      for part in parts:
+        with arrays.zip.open(part) as file:
+          if _array_size(file) > part.file_size:
+            raise ValueError(f"the array {part.filename} is larger than the file")
+      yield arrays
+
+
+def _array_size(file: IO[bytes]) -> int:
+  """Returns the number of bytes of an array, from the header of its .npy file."""
+  version = np.lib.format.read_magic(file)
+  read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+  shape, _, dtype = read[version](file)
+  return math.prod(shape) * dtype.itemsize
+
+
+@contextlib.contextmanager
 def exclusive(file: pathlib.Path) -> Iterator[None]:
   """Holds an exclusive lock on a file, once no other process does; creates the file."""
-  with naming(file.parent):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+  with interrupts.waiting(f"the process that has locked {str(file)!r}"):
+    while True:
+      try:
+        with naming(file.parent):
+          file.parent.mkdir(parents=True, exist_ok=True)
+          held = _hold(file)
+        break
+      except InputError as error:
+        if not isinstance(error.__cause__, BlockingIOError):
+          raise
+      time.sleep(0.1)
   try:
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
     yield
   finally:
-    os.close(descriptor)
+    held.release()
 
 
 class Lock:
   """A folder that belongs to this process until it is released or the process dies."""
 
-  def __init__(self, folder: pathlib.Path):
+  def __init__(self, folder: pathlib.Path, patience: float = 0.0):
     """Locks the folder, and creates it if it does not exist.
+
+    Args:
+      folder: the folder.
+      patience: how long to wait for another process that holds it, in seconds.
 
     Raises:
       InputError: another process holds it, it cannot be written, or its lock is some other file.
     """
-    self._created = [path for path in (folder, *folder.parents) if not path.exists()]
-    self._file = folder / _LOCK
-    with naming(folder):
-      folder.mkdir(parents=True, exist_ok=True)
+    last = time.monotonic() + patience
+    with interrupts.waiting(f"the process that has locked {str(folder)!r}"):
       while True:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        self._descriptor = os.open(self._file, flags, 0o666)
-        owner = os.read(self._descriptor, 200).decode(errors="replace").strip()
-        if owner and not owner.startswith("process "):
-          os.close(self._descriptor)
-          raise InputError(
-            f"{str(self._file)!r} is no lock; move it away, or choose another workdir"
-          )
         try:
-          fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-          os.close(self._descriptor)
-          raise InputError(
-            f"workdir {str(folder)!r} is in use by {owner or 'another process'}; wait for it, or "
-            "choose another workdir"
-          ) from error
-        if self._is_current():
-          break
-        os.close(self._descriptor)  # the previous owner has just deleted it: try again
-      try:
-        os.truncate(self._descriptor, 0)
-        os.write(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-      except OSError:
-        self.release()
-        raise
+          self._acquire(folder)
+          return
+        except InputError as error:
+          if not isinstance(error.__cause__, BlockingIOError) or time.monotonic() >= last:
+            raise
+        interrupts.check()
+        time.sleep(0.1)
 
-  def _is_current(self) -> bool:
-    try:
-      return os.path.samestat(os.stat(self._file), os.fstat(self._descriptor))
-    except FileNotFoundError:
-      return False
+  def _acquire(self, folder: pathlib.Path):
+    with naming(folder):
+      self._created = [path for path in (folder, *folder.parents) if not path.exists()]
+    self._file = folder / _LOCK
+    for attempt in range(_LOCK_ATTEMPTS):
+      try:
+        with naming(folder):
+          folder.mkdir(parents=True, exist_ok=True)
+          self._held = _hold(self._file)
+        return
+      except InputError as error:
+        if isinstance(error.__cause__, BlockingIOError):
+          raise InputError(
+            f"workdir {str(folder)!r} is in use by {error.__cause__.strerror}; wait for it, or "
+            "choose another workdir"
+          ) from error.__cause__
+        # Another process that failed may just have deleted the folder, which it had created.
+        is_last = attempt == _LOCK_ATTEMPTS - 1
+        if is_last or not isinstance(error.__cause__, FileNotFoundError):
+          raise
 
   def release(self):
     """Unlocks the folder, and deletes it if it was created here and is still empty."""
     with contextlib.suppress(OSError):
       self._file.unlink()
-    os.close(self._descriptor)
+    self._held.release()
     for folder in self._created:  # innermost first
       with contextlib.suppress(OSError):
         folder.rmdir()
@@ -262,3 +345,56 @@ class Lock:
 
   def __exit__(self, *_: Any):
     self.release()
+
+
+def _hold(file: pathlib.Path) -> "_Flock | Lease":
+  """Locks a file, which it creates.
+
+  Raises:
+    BlockingIOError: another process has locked it, which the error names.
+    OSError: it cannot be written.
+  """
+  try:
+    return _Flock(file)
+  except OSError as error:
+    if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+      raise
+    with contextlib.suppress(OSError):
+      file.unlink()
+    return Lease(file.with_name(f"{file.name}.lease"))
+
+
+class _Flock:
+  """A file that is locked by the operating system until it is released or the process dies."""
+
+  def __init__(self, file: pathlib.Path):
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    while True:
+      self._descriptor = os.open(file, flags, 0o666)
+      try:
+        owner = os.read(self._descriptor, 200).decode(errors="replace").strip()
+        if owner and not owner.startswith("process "):
+          raise InputError(f"{str(file)!r} is no lock; move it away, or choose another workdir")
+        try:
+          fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+          raise BlockingIOError(error.errno, owner or "another process") from error
+        if _is_file_of(file, self._descriptor):
+          os.truncate(self._descriptor, 0)
+          text = f"process {os.getpid()} on {socket.gethostname()}\n"
+          os.pwrite(self._descriptor, text.encode(), 0)
+          return
+      except BaseException:
+        os.close(self._descriptor)
+        raise
+      os.close(self._descriptor)  # the previous owner has just deleted it: try again
+
+  def release(self):
+    os.close(self._descriptor)
+
+
+def _is_file_of(file: pathlib.Path, descriptor: int) -> bool:
+  try:
+    return os.path.samestat(os.stat(file), os.fstat(descriptor))
+  except FileNotFoundError:
+    return False

@@ -5,6 +5,7 @@
   split/NAME               a chunk that did not fit the device and is trained in halves
   failures/NAME.txt        why a chunk failed
   run.json                 the identity of the run; other runs are refused
+  continued.json           processes that went on with the run although something differed
 
 Results and checkpoints have the same format: an .npz file that contains a checksum and no pickle,
 so that damage is detected and reading a file cannot run code. The checksum covers the name of the
@@ -26,14 +27,13 @@ import shutil
 import threading
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxdl.errors import InputError, brief
-from jaxdl.store import files
+from jaxdl.store import files, leases
 
 _LOGGER = logging.getLogger("jaxdl")
 _CHECKSUM = "sha256"
@@ -45,8 +45,8 @@ _OVERWRITTEN = {"overwritten": True}
 # All files that a run makes, and those that it leaves when it is killed while it writes.
 _NAME = r"g\d+-s\d+x\d+-a\d+x\d+"
 _MADE = re.compile(
-  rf"run\.json|(chunks/{_NAME}\.npz)|((split|locks)/{_NAME})|(failures/{_NAME}\.txt)|"
-  rf"(checkpoints/{_NAME}/\d+/.+)"
+  rf"(run|continued)\.json|dataset\.npz|(chunks/{_NAME}\.npz)|(split/{_NAME})|"
+  rf"(locks/{_NAME}(\.lease)?)|(failures/{_NAME}\.txt)|(checkpoints/{_NAME}/\d+/.+)"
 )
 _LITTER = re.compile(
   rf"(\w+/)?\.[^/]+\.[0-9a-f]{{32}}\.tmp|checkpoints/{_NAME}/(\.\d+|\d+\.orbax[^/]*)(/.+)?"
@@ -77,13 +77,8 @@ def unpack(content: bytes, owner: str) -> dict[str, np.ndarray]:
     ValueError: the bytes are not from `pack`, are damaged, or belong to another owner.
   """
   try:
-    with warnings.catch_warnings():
-      # numpy only warns about some malformed headers; here they are errors.
-      warnings.simplefilter("error")
-      with np.load(io.BytesIO(content), allow_pickle=False) as file:
-        if any(part.compress_type != zipfile.ZIP_STORED for part in file.zip.infolist()):
-          raise ValueError("it is compressed")  # a small file could then fill the memory
-        arrays = {name: file[name] for name in file.files}
+    with files.arrays_in(io.BytesIO(content)) as found:
+      arrays = dict(found)
     checksum = arrays.pop(_CHECKSUM).tobytes()
   except Exception as error:  # zipfile and numpy raise a dozen types of error on damaged files
     raise ValueError(f"it is damaged: {brief(error)}") from error
@@ -145,11 +140,12 @@ class Store:
 
   # --- Which run this is ---
 
-  def claim(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+  def claim(self, identity: Mapping[str, Any], shared: bool = False) -> dict[str, Any]:
     """Claims the folder for a run, unless another run has claimed it.
 
     Args:
       identity: everything that the results depend on.
+      shared: other processes may be writing to the folder.
 
     Returns:
       The identity of the run that claimed the folder first; `identity` if this one did. The caller
@@ -163,7 +159,8 @@ class Store:
       self._check_made()
       self._write(self.folder / "run.json", json.dumps(identity, indent=2) + "\n")
     claimed = self.join()
-    self._sweep()
+    if not shared:
+      self._sweep()
     return dict(identity) if claimed is None else claimed
 
   def join(self) -> dict[str, Any] | None:
@@ -214,6 +211,46 @@ class Store:
       ) from error
     return identity
 
+  def note_continuation(self, differences: Sequence[str]):
+    """Records that from now on chunks are trained by a process that differs from the run's first.
+
+    Args:
+      differences: in what it differs, a line each; empty if it does not.
+
+    Raises:
+      InputError: the record cannot be read or written.
+    """
+    records = self.continuations()
+    if list(differences) == (records[-1]["differences"] if records else []):
+      return
+    done = sorted(path.stem for path in self.folder.glob("chunks/[!.]*.npz"))
+    begun = sorted({path.parent.name for path in self.folder.glob("checkpoints/*/[0-9]*")})
+    records.append({"differences": list(differences), "done": done, "begun": begun})
+    self._write(self.folder / "continued.json", json.dumps(records, indent=2) + "\n")
+
+  def continuations(self) -> list[dict[str, list[str]]]:
+    """Returns the records of `note_continuation`, oldest first.
+
+    Each has the process's `differences`, and the names of the chunks that were then `done` and
+    `begun`.
+
+    Raises:
+      InputError: they cannot be read.
+    """
+    file = self.folder / "continued.json"
+    try:
+      if not os.path.lexists(file):
+        return []
+      if not file.is_file():
+        raise ValueError("it is no regular file")
+      records = json.loads(file.read_text(encoding="utf-8"))
+      return [
+        {key: list(map(str, record[key])) for key in ("differences", "done", "begun")}
+        for record in records
+      ]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+      raise InputError(f"{str(file)!r} is damaged ({brief(error)}); move it away") from error
+
   def clear(self):
     """Deletes the run in the folder, its identity last.
 
@@ -229,6 +266,7 @@ class Store:
     with files.naming(self.folder, "delete the run in"):
       for name in ("checkpoints", "chunks", "split", "failures", "locks"):
         _delete_folder(self.folder / name)
+      (self.folder / "continued.json").unlink(missing_ok=True)
       (self.folder / "run.json").unlink(missing_ok=True)
 
   def _check_made(self):
@@ -277,6 +315,29 @@ class Store:
     for folder in self.folder.glob("checkpoints/*"):
       if self.has_chunk(folder.name):
         self._delete_checkpoints(folder.name)
+
+  def newest_change(self) -> float:
+    """Returns when a chunk was last committed or failed, by the clock of the disk; 0: never."""
+    files_of = [*self.folder.glob("chunks/[!.]*"), *self.folder.glob("failures/[!.]*")]
+    return max((path.stat().st_mtime for path in files_of), default=0.0)
+
+  def lease(self, name: str) -> leases.Lease:
+    """Takes the lease of a chunk, for processes that share out the chunks of a run.
+
+    Raises:
+      BlockingIOError: another process has it.
+      InputError: it cannot be written.
+    """
+    try:
+      return leases.Lease(self.lease_file(name))
+    except BlockingIOError:
+      raise
+    except OSError as error:
+      raise InputError(f"cannot write to {str(self.folder)!r}: {error.strerror}") from error
+
+  def lease_file(self, name: str) -> pathlib.Path:
+    """Returns the file of `lease`, which is there while a process has it, and if it was killed."""
+    return self.folder / "locks" / f"{name}.lease"
 
   def log_resumption(self, names: Sequence[str]):
     """Logs in one line how many of the chunks are done or have begun, if any."""

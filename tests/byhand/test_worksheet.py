@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import os
-import pathlib
+import random
 import re
 
 import jax
@@ -368,7 +368,7 @@ def test_a_line_of_working_is_checked_as_mathematics_and_as_arithmetic(
     ("dL/dw1", "(a - y)*w1", False, "w1 should be x1"),
     ("dL/dw1", "a - y", False, "the factor dz/dw1 is missing"),
     ("dL/dw1", "(a - y)*a*(1 - a)*x1", False, "the factor da/dz is one too many"),
-    ("dL/dw1", "(a - y)*x1/2", False, "the factor 2 is missing"),
+    ("dL/dw1", "(a - y)*x1/2", False, "the factor 1/2 is one too many"),
     ("dL/dw1", "dL/da * da/dz * x1", True, ""),
     ("dL/da", "-y/a + (1 - y)/(1 - a)", True, ""),
     ("dL/da", "-1/a", True, "right only because y = 1"),
@@ -514,6 +514,20 @@ def test_the_formulas_of_a_worked_solution_have_the_values_beside_them(sheet):
   assert num > 5
 
 
+def test_what_should_be_written_is_told_from_what_was():
+  """0.08 with the digits of 0 is 0, which is what was written."""
+  claims = [("z", "0", "2*x")]
+  assert "z = 0 should be 0.1," in worksheet.first_slip(
+    worksheet.check(make_sheet({"z": "2*x"}, claims, {"x": 0.04}))
+  )
+
+
+def test_round_derivatives_are_derivatives():
+  sheet = make_sheet(NEURON, [("∂L/∂w1", "-0.27", "∂L/∂z * x1"), ("∂ z / ∂ b", "1")], NEURON_GIVEN)
+  assert [claim.of for claim in worksheet.check(sheet).claims] == ["dL/dw1", "dz/db"]
+  assert statuses(sheet) == [E, E]
+
+
 def test_advice_to_write_a_digit():
   checked = worksheet.check(make_sheet({"z": "0.235"}, [("z", "0")]))
   assert "no significant digit of the right value: write at least one, as in 0.2" in (
@@ -655,11 +669,9 @@ def test_a_derivative_as_a_formula_is_the_derivative(expression):
     assert {item.function for item in code if isinstance(item, Apply)} & {"max", "min"}
     return
   at = {"x": 0.7, "y": -0.4}
-  with jax.enable_x64(True):
-    expected = jax.grad(
-      lambda x: jnp.asarray(expressions.evaluate(code, lambda q: x if q.name == "x" else at["y"]))
-    )(0.7)
-    found = expressions.evaluate(slope, lambda q: at[q.name])
+  steps = expressions.steps(code, lambda q: at[q.name])
+  expected = expressions.pull_back(code, steps, 1.0, {Name("x")}).get(Name("x"), 0.0)
+  found = expressions.evaluate(slope, lambda q: at[q.name])
   assert float(found) == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
 
 
@@ -744,7 +756,7 @@ def _bad(equation="2*x", of="z", value="2", working=None, given=None, head=""):
     (_bad('"x".__class__'), "unexpected character"),
     (_bad("x.__class__"), "unexpected character '.'"),
     (_bad("xx"), "unknown name 'xx'; did you mean 'x'"),
-    (_bad("max(x)"), "max takes two arguments or more, not 1"),
+    (_bad("max(x)"), r"max\(x\).*: it takes an array or several arguments, not one number"),
     (_bad("exp(x, x)"), "exp takes one argument, not 2"),
     (_bad("1e999"), "the number '1e999' is too large"),
     (_bad("x'"), "an equation cannot contain the updated value"),
@@ -787,7 +799,7 @@ def _bad(equation="2*x", of="z", value="2", working=None, given=None, head=""):
     (_bad(given={"x": "[" * 3000}), "nested too deeply"),
     (_bad(head="tilte = 'x'"), "unknown key 'tilte'; did you mean 'title'"),
     (_bad(head="title = 1"), "title must be a string"),
-    (_bad(head="learning_rate = '1'"), "learning_rate must be a number, not a string"),
+    (_bad(head="learning_rate = 'x'"), "learning_rate = 'x': it may depend on t, .* not on x"),
     (_bad(head="learning_rate = 0"), "learning_rate must be above 0"),
     (_bad(head="loss = 'x'"), "unknown node 'x'"),
     (_bad().replace("[given]", "[gievn]"), "unknown key 'gievn'; did you mean 'given'"),
@@ -824,23 +836,66 @@ def test_no_worksheet(text, message):
 
 VALID = make_sheet(CHAIN, [("a", "1.6"), ("dL/dx", "9", "dL/da*da/dx"), ("x'", "1")], {"x": 1})
 VALID = f"{CHAIN_HEAD}\n{VALID}"
-PIECES = st.sampled_from(
-  ["[", "]", '"', "'", "=", "\n", "**", "(", ")", "-", "1e308", "9", "d", "/", "x", "a", "log", "∂"]
-)
+VALID_ARRAYS = """
+loss = "L"
+learning_rate = 0.1
+optimizer = "adam"
+parameters = ["W"]
+[given]
+W = [[0.5, -1], [2, 0]]
+b = [1, 0]
+[[examples]]
+x = [1, 2]
+[[examples]]
+x = [0, 1]
+[equations]
+z = "W @ x + b"
+p = "softmax(z)"
+L = "-sum([1, 0] * log(p))"
+[[claims]]
+of = "z"
+value = "[-0.5, 2]"
+[[claims]]
+of = "dL/dz"
+value = "[-0.9, 0.9]"
+from = "p - [1, 0]"
+[[claims]]
+of = "dL/dW[0,1]"
+value = "-1.8"
+from = "dL/dz[0] * x[1]"
+[[claims]]
+of = "W''"
+value = "[[0, 1], [2, 3]]"
+[[claims]]
+step = 2
+of = "dL/dW"
+value = "[[0, 1], [2, 3]]"
+from = "outer(dL/dz, x)"
+"""
+PIECES = ("[", "]", "(", ")", "-", "**", "1e308", "9", "0.1", "d", "/", "x", "a", "log(", "∂", "'")
+PIECES += ("@", ".T", ":", ",", "[0]", "[[1, 2]]", "W", "sum(", ", axis=1", "'9", "dL/", "*", "+")
 
 
-@given(st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 3), PIECES), max_size=3))
-@settings(max_examples=150)
-def test_a_damaged_worksheet_is_checked_or_refused(edits):
-  text = VALID
-  for place, num_deleted, piece in edits:
-    text = text[:place] + piece + text[place + num_deleted :]
+def damage(text, random, num_edits):
+  """Changes a text in a few places, most of them within quotation marks, where TOML stays valid."""
+  quoted = [i for m in re.finditer('"([^"\n]+)"', text) for i in range(*m.span(1))]
+  for _ in range(num_edits):
+    place = random.choice(quoted) if random.random() < 0.8 else random.randrange(len(text))
+    text = text[:place] + random.choice(PIECES) + text[place + random.randrange(3) :]
+  return text
+
+
+@given(st.sampled_from([VALID, VALID_ARRAYS]), st.integers(0, 2**32), st.integers(1, 3))
+@settings(max_examples=200)
+def test_a_damaged_worksheet_is_checked_or_refused(text, seed, num_edits):
+  text = damage(text, random.Random(seed), num_edits)
   try:
     checked = worksheet.check(f"{text}\n")
   except InputError:
     return
   json.dumps(worksheet.to_json(checked), allow_nan=False)
   worksheet.first_slip(checked)
+  worksheet.answers(f"{text}\n")
 
 
 @given(st.text(st.sampled_from("0123456789.eE+-/ x×^*(){}−_nif,⁻⁴٢"), max_size=12))
@@ -1001,10 +1056,13 @@ def test_command_line_when_all_is_right(tmp_path):
 # --- The guide ---
 
 
-def test_the_worksheet_of_the_guide_is_right():
+def test_the_worksheets_of_the_guide_are_right():
   guide = (ROOT / "docs" / "worksheets.md").read_text(encoding="utf-8")
-  (text,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
-  assert set(statuses(text)) <= {E, T, C}
-  assert set(re.findall(r"`(\w+)`(?=.*functions)", guide)) <= set(expressions.FUNCTION_NAMES)
-  for path in re.findall(r"experiments/worksheets/\w+\.toml", guide):
-    assert pathlib.Path(ROOT / path).is_file()
+  texts = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+  assert len(texts) == 3
+  for text in texts:
+    assert set(statuses(text)) <= {E, T, C}
+  for name in expressions.FUNCTION_NAMES:
+    assert re.search(rf"`{name}[`(]", guide), name
+  for sheet in SHEETS.glob("*.toml"):
+    assert sheet.name in guide

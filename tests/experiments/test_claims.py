@@ -296,6 +296,12 @@ def test_smoke_run_then_collected(tmp_path, run_module):
   assert (tmp_path / "second" / "CLAIMS.md").read_text() == text
   assert not (tmp_path / "second" / "runs").exists()
 
+  table = pd.read_csv(moved / "members.csv")
+  table.assign(test_accuracy=table.test_accuracy - 0.3).to_csv(moved / "members.csv", index=False)
+  edited = run_module("experiments.claims", *arguments)
+  assert edited.returncode == 2
+  assert f"{str(moved / 'members.csv')!r} is missing, or has changed" in edited.stderr
+
 
 def test_figures_that_are_not_of_a_ledger_are_refused_before_anything_runs(tmp_path, run_module):
   (tmp_path / "figures").mkdir()

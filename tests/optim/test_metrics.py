@@ -65,3 +65,53 @@ def test_no_examples_have_no_rate():
   empty = np.zeros((2, 2), int)
   assert np.isnan(metrics.accuracy(empty))
   assert all(np.isnan(rate) for rate in metrics.precision_recall_f1(empty))
+
+
+def random_probabilities(num_classes, num_examples=40, shape=(2, 3)):
+  """Two decimals only, so that they tie."""
+  rng = np.random.default_rng(num_classes)
+  labels = np.arange(num_examples) % num_classes
+  logits = rng.normal(size=(*shape, num_examples, num_classes))
+  probabilities = metrics.probabilities(logits).round(1) + 0.01
+  return probabilities / probabilities.sum(axis=-1, keepdims=True), labels
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5])
+def test_auc_is_scikit_learn_s(num_classes):
+  probabilities, labels = random_probabilities(num_classes)
+  found = metrics.auc(probabilities, labels)
+  for place in np.ndindex(2, 3):
+    own = probabilities[place]
+    of = own[:, 1] if num_classes == 2 else own
+    expected = reference.roc_auc_score(labels, of, multi_class="ovr")
+    assert found[place] == pytest.approx(expected)
+
+
+def test_auc_needs_two_kinds_of_examples():
+  probabilities, _ = random_probabilities(3)
+  assert np.isnan(metrics.auc(probabilities, np.zeros(40, int))).all()
+
+
+def test_calibration_by_hand():
+  """Confidences 0.6, 0.6 and 0.9, the first and last right: errors of 0.1 and 0.1 in two bins."""
+  probabilities = np.array([[0.6, 0.4], [0.6, 0.4], [0.1, 0.9]])
+  counts = metrics.calibration_counts(probabilities, np.array([0, 1, 1]), num_bins=10)
+  np.testing.assert_allclose(counts[:, [5, 8]], [[2, 1], [1.2, 0.9], [1, 1]])
+  assert counts.sum() == pytest.approx(3 + 2.1 + 2)
+  assert metrics.expected_calibration_error(counts) == pytest.approx((2 * 0.1 + 1 * 0.1) / 3)
+
+
+def test_calibration_error_of_members_is_each_one_s_own():
+  probabilities, labels = random_probabilities(3)
+  counts = metrics.calibration_counts(probabilities, labels)
+  found = metrics.expected_calibration_error(counts)
+  for place in np.ndindex(2, 3):
+    confidence = probabilities[place].max(axis=-1)
+    right = probabilities[place].argmax(axis=-1) == labels
+    expected = 0.0
+    for m in range(15):
+      of = (confidence > m / 15) & (confidence <= (m + 1) / 15)
+      if of.any():
+        expected += of.mean() * abs(right[of].mean() - confidence[of].mean())
+    assert found[place] == pytest.approx(expected)
+  assert np.isnan(metrics.expected_calibration_error(np.zeros((3, 15))))

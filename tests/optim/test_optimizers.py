@@ -27,6 +27,8 @@ _KERAS = {
   "rmsprop": [0.30066895, -1.8405979, 0.2838929],
   "sgd": [0.74999994, -1.93, 0.41000003],
 }
+# At a constant rate, and for such gradients, the forms of Keras and of PyTorch agree.
+_KERAS |= {f"keras_{name}": _KERAS[name] for name in ("adam", "momentum", "nesterov")}
 # keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=0.01)
 _KERAS_MOMENTUM_WITH_DECAY = [0.327215, -1.7211848, -0.25675666]
 
@@ -55,6 +57,36 @@ def test_steps_are_those_of_keras(name):
   """For gradients of order 1, where the place of Adam's epsilon makes a difference below 1e-5."""
   found = _descend(name, optimizers.default_weight_decay(name) or None)
   np.testing.assert_allclose(found, _KERAS[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "ahead"), [("keras_momentum", 0), ("keras_nesterov", 1)])
+def test_velocity_has_the_rate_inside_in_keras_and_outside_in_pytorch(name, ahead):
+  """Two steps by hand, the rate a tenth in the second: v = 0.9 v - rate g against 0.9 v + g."""
+  found = {}
+  for key in (name, name.removeprefix("keras_")):
+    params = jnp.zeros(1)
+    state = optimizers.create(key, 0.0).init(params)
+    for rate in (1.0, 0.1):
+      params, state = _step(key, params, state, jnp.ones(1), rate)
+    found[key] = float(params[0])
+  first = [-1.0, -1.9][ahead]
+  in_keras = [0.9 * -1 - 0.1, 0.9 * (0.9 * -1 - 0.1) - 0.1][ahead]
+  in_pytorch = [-0.1 * 1.9, -0.1 * (1 + 0.9 * 1.9)][ahead]
+  assert found[name] == pytest.approx(first + in_keras)
+  assert found[name.removeprefix("keras_")] == pytest.approx(first + in_pytorch)
+
+
+def test_epsilon_is_added_before_the_correction_in_keras():
+  """The first step of a gradient as small as epsilon: sqrt(1 - b2) (1 - b1) g over ..."""
+  g, epsilon = 1e-5, 1e-7
+  params = jnp.zeros(1)
+  for name, expected in (
+    ("adam", g / (g + epsilon)),
+    ("keras_adam", g / (g + epsilon / np.sqrt(0.001))),
+  ):
+    state = optimizers.create(name, 0.0).init(params)
+    after, _ = _step(name, params, state, jnp.full(1, g), 1.0)
+    np.testing.assert_allclose(after, [-expected], rtol=1e-4)
 
 
 def test_weight_decay_is_an_argument_of_every_optimizer():

@@ -1,7 +1,11 @@
 """Runs on workers of Dask, which die now and then, against the same run in one process."""
 
+import asyncio
+import contextlib
 import json
+import logging
 import os
+import pydoc
 import signal
 import subprocess
 import sys
@@ -14,13 +18,27 @@ from jaxdl.errors import InputError
 from jaxdl.population import dask as dask_lib
 from jaxdl.population import environment, local, plan
 from jaxdl.population.progress import Progress
-from jaxdl.store import store
+from jaxdl.store import interrupts, store
 
 distributed = pytest.importorskip("distributed")
+comm = pytest.importorskip("distributed.comm")
 
 
 def test_a_cluster_of_its_own(finished, tmp_path):
-  """One that nobody else can reach, and of which nothing stays behind."""
+  """Ctrl-C, which a terminal sends to all of its processes, is one line; nothing stays behind."""
+  folder = tmp_path / "temporary"
+  folder.mkdir()
+  options = {"env": {**os.environ, "TMPDIR": str(folder)}, "start_new_session": True}
+  run = start_run(tmp_path / "run", "--executor=dask", **options)
+  while not list(tmp_path.glob("run/run/locks/*")):
+    assert run.poll() is None
+    time.sleep(0.05)
+  os.killpg(run.pid, signal.SIGINT)
+  _, error = run.communicate(timeout=60)
+  assert run.returncode == interrupts.EXIT_STATUS
+  assert error == "interrupted by SIGINT; run the same command again to continue\n"
+  assert not list(folder.iterdir())
+
   run = start_run(tmp_path / "run", "--executor=dask")
   _, error = run.communicate(timeout=300)
   assert run.returncode == 0, error
@@ -28,6 +46,26 @@ def test_a_cluster_of_its_own(finished, tmp_path):
   assert hashes(tmp_path / "run") == hashes(finished)
   origin = json.loads((tmp_path / "run" / "provenance.json").read_text())
   assert origin["num_workers"] == len(os.sched_getaffinity(0))
+
+
+def test_nobody_else_can_use_a_cluster_of_this_machine(tmp_path):
+  """Without its key: neither without any, nor with one of somebody's own."""
+  other = dask_lib._create_security(distributed, tmp_path).get_connection_args("client")
+
+  async def reach(address, **arguments):
+    connection = await comm.connect(address, timeout=3, **arguments)
+    await connection.close()
+
+  with dask_lib.connect(num_workers=1) as cluster:
+    client = cluster._client
+    (worker,) = client.scheduler_info()["workers"].values()
+    for address in (client.scheduler.address, worker["nanny"], *client.nthreads()):
+      assert address.startswith("tls://127.0.0.1:")
+      asyncio.run(reach(address, **client.security.get_connection_args("client")))
+      with pytest.raises(OSError, match=r"."):
+        asyncio.run(reach(address, **other))
+      with pytest.raises(OSError, match=r"."):
+        asyncio.run(reach(address.replace("tls", "tcp")))
 
 
 def _spawn(*command):
@@ -73,9 +111,14 @@ def test_workers_that_are_killed_change_nothing(finished, tmp_path):
 
 
 def test_there_is_no_scheduler(tmp_path, run_module):
+  file = tmp_path / "no.json"
+  file.write_text('{"address": 5}')
   for flag, message in (
     ("--scheduler_file=nowhere.json", "at nowhere.json: OSError: no such file"),
+    (f"--scheduler_file={file}", "no.json: ValueError: no scheduler has written this file"),
     ("--scheduler=nonsense://x", "no Dask cluster with workers at nonsense://x"),
+    ("--scheduler=tcp://127.0.0.1:65536", "ValueError: there is no port 65536"),
+    ("--scheduler=", "--scheduler is empty"),
   ):
     result = run_module(*SHORT_RUN[2:], f"--workdir={tmp_path / 'run'}", "--executor=dask", flag)
     assert result.returncode == 2
@@ -94,6 +137,34 @@ def threads():
     distributed.Client(local) as client,
   ):
     yield dask_lib.Cluster(client, is_own=False)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("num_workers", [None, 0])
+def test_no_wait_for_a_cluster_is_silent_or_for_ever(num_workers, monkeypatch, caplog):
+  """For a scheduler that is none, and for one without workers."""
+  monkeypatch.setattr(interrupts, "_SILENT_SECONDS", 0.0)
+  monkeypatch.setattr(dask_lib, "_ATTEMPT_SECONDS", 0.2)
+  monkeypatch.setattr(dask_lib, "_CONNECT_SECONDS", 0.1)
+  monkeypatch.setattr(logging.getLogger("jaxdl"), "propagate", True)
+  with contextlib.ExitStack() as stack:
+    address = "tcp://127.0.0.1:1"
+    if num_workers is not None:
+      cluster = distributed.LocalCluster(
+        n_workers=0, processes=False, protocol="tcp", dashboard_address=None
+      )
+      address = stack.enter_context(cluster).scheduler_address
+    stack.enter_context(pytest.raises(InputError, match=f"no Dask cluster .* at {address}"))
+    with dask_lib.connect(address):
+      pass
+  assert f"waiting for {'the Dask scheduler' if num_workers is None else 'workers'}" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_that_cannot_import_the_library_is_one_line(threads, monkeypatch):
+  monkeypatch.setattr(pydoc, "locate", lambda name: None)
+  with pytest.raises(InputError, match=r"a worker cannot run jaxdl.*no module named jaxdl\."):
+    _ = dask_lib.Cluster(threads._client, is_own=False).device
 
 
 def _chunks(num_chunks):

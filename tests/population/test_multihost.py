@@ -37,17 +37,30 @@ _SETTINGS = {
 _FATE = """
 import os, signal, sys
 from jaxdl.population import hosts
+from jaxdl.store import interrupts
 
+interrupts.install()
 coordinator, place, event = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 hosts.join(coordinator, 2, place)
 assert hosts._exchange(place).tolist() == [0, 1]
+own = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+for kind in ("tcp", "tcp6"):
+  for _, address, _, state, *_, inode in (line.split()[:10] for line in open(f"/proc/net/{kind}")):
+    if state == "0A" and any(file.endswith(f"socket:[{inode}]") for file in own):  # it listens
+      assert address.split(":")[0].endswith("0100007F"), address
 if (event, place) == ("killed", 1):
   os.kill(os.getpid(), signal.SIGKILL)
 if (event, place) == ("failed", 0):
   hosts.end(2)
 try:
-  while True:
-    hosts._exchange(0)
+  with interrupts.interruptible():
+    if (event, place) == ("stopped", 1):
+      os.kill(os.getpid(), signal.SIGTERM)
+    while True:
+      hosts._exchange(0)
+      interrupts.check()
+except interrupts.Interrupted:
+  hosts.end(interrupts.EXIT_STATUS)
 except hosts.LostError as error:
   print("error:", error, file=sys.stderr)
   hosts.end(1, tell=False)
@@ -92,7 +105,8 @@ for program in compiled[1:]:
   found = re.findall("all-reduce|all-gather|all-to-all|collective|reduce-scatter|send|recv", text)
   assert not found, found
 
-one = execute(local.train_here, jax.devices()[:1], None).results
+with local.here(blobs, jax.devices()[:1], None, settings) as train_here:
+  one = train_here(groups, chunks, Progress()).results
 store = Store(pathlib.Path(tempfile.mkdtemp(dir="FOLDER")))
 store.commit_chunk(chunks[1].name, one[chunks[1]].to_arrays())
 outcome = execute(hosts.train_across_hosts, store)
@@ -193,7 +207,9 @@ def test_two_processes_leave_what_one_leaves(tmp_path):
     pd.testing.assert_frame_equal(found[list(expected)], expected, check_exact=True)
 
 
-@pytest.mark.parametrize(("event", "expected"), [("killed", [1, -9]), ("failed", [2, 1])])
+@pytest.mark.parametrize(
+  ("event", "expected"), [("killed", [1, -9]), ("failed", [2, 1]), ("stopped", [1, 75])]
+)
 def test_what_happens_to_one_process_ends_the_others_with_a_line(tmp_path, event, expected):
   statuses, printed = _run_two(tmp_path, "-c", _FATE, "COORDINATOR", "PLACE", event)
   assert statuses == expected, printed
@@ -201,6 +217,19 @@ def test_what_happens_to_one_process_ends_the_others_with_a_line(tmp_path, event
   assert text.count("error: another process of this run has ended") == 1
   assert "Traceback" not in text
   assert "Terminating" not in text
+
+
+def test_process_0_listens_where_it_is_told_to():
+  with socket.create_server(("127.0.0.1", 0)) as taken:
+    for host, port in (("192.0.2.1", 1), ("127.0.0.1", taken.getsockname()[1])):
+      with pytest.raises(InputError, match=f"process 0 cannot listen at {host}:{port}, "):
+        hosts.join(f"{host}:{port}", 2, 0)
+
+
+def test_a_coordinator_that_is_not_there_is_one_line(monkeypatch):
+  monkeypatch.setattr(hosts, "_JOIN_SECONDS", 0)
+  with pytest.raises(InputError, match="process 0 cannot be reached at 127"):
+    hosts.join("127.0.0.1:1", 2, 1)
 
 
 def test_processes_notice_what_is_wrong(monkeypatch):

@@ -185,6 +185,12 @@ def test_a_diverging_member_changes_no_other(blobs, three_arms, mlp_arm):
   )
   assert (bad.status[:, 3] == "diverged").all()
   assert (bad.status[:, :3] != "diverged").all()
+  assert good.scores("test_accuracy").diverged_as is None
+  # The 30 test images have three classes, ten each: precision 1/3 of one, recall 1 of one.
+  chance = {"test_accuracy": 1 / 3, "precision": 1 / 9, "recall": 1 / 3, "f1": 0.5 / 3}
+  for metric, expected in chance.items():
+    assert bad.scores(metric).diverged_as == pytest.approx(expected)
+  assert bad.scores("test_loss").diverged_as == bad.metrics["test_loss"][:, :3].max()
   for name in population.CURVES:
     num_epochs = min(p.curves[name].shape[-1] for p in (bad, good))
     a, b = (p.curves[name][:, :3, :num_epochs] for p in (bad, good))

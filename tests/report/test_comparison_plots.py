@@ -403,7 +403,7 @@ def test_where_nothing_can_be_drawn_a_message_says_so(num_lines):
   assert "no finite" in message(comparison_plots.ensemble_accuracy(ensembles))
   profiles = {("row", "column"): values} if num_lines else {}
   assert "no finite" in message(comparison_plots.layer_profile(profiles, y_label="norm"))
-  assert "no claims" in message(comparison_plots.forest([]))
+  assert "nothing to compare" in message(comparison_plots.forest([]))
   population = make_population(num_epochs=1)
   population.curves["learning_rate"][:] = np.nan
   assert "no finite" in message(comparison_plots.learning_rates(population))

@@ -39,6 +39,19 @@ def test_every_derivative_is_in_the_picture(sheet):
     shown.remove(f"{slope + 0.0:.4g}")
 
 
+def test_arrays_have_values_or_shapes_and_few_of_their_wrong_entries():
+  equations = {"z": "W @ x", "L": "sum(z**2)"}
+  claims = [
+    ("W'", "[[9, 9, 9, 9, 9], [9, 9, 9, 9, 9]]"),
+    ("m_W'", "[[9, 9, 9, 9, 9], [1, 1, 1, 1, 1]]"),
+  ]
+  given = {"W": "[[1, 2, 3, 4, 5], [0, 0, 0, 0, 1]]", "x": "[1, 0, 0, 0, 2]"}
+  head = 'loss = "L"\nlearning_rate = 1\noptimizer = "adam"\nparameters = ["W"]'
+  checked = worksheet.check(make_sheet(equations, claims, given, head))
+  shown = [text.get_text() for text in worksheet_plots.computation_graph(checked).axes[0].texts]
+  assert {"W (2, 5)", "z = [11, 2]", "L = 125", "✗ W'[0,0] = 9", "✗ 17 more"} <= set(shown)
+
+
 def test_hostile_titles_and_names_are_text(tmp_path):
   head = 'title = "$x^2$ <script>alert(1)</script> \\u001b[31m |\\n# x"'
   checked = worksheet.check(make_sheet({'"αβ_"': "中 + 1"}, [("αβ_", "5")], {'"中"': 1}, head))

@@ -34,6 +34,7 @@ def all_figures(population):
   yield plots.learning_curves(population)
   yield plots.confusion_matrices(population)
   yield plots.metric_distribution(population)
+  yield plots.reliability(population)
   yield plots.worst_mistakes(population, make_images(population), num_images=4)
 
 
@@ -492,6 +493,6 @@ def test_same_population_same_bytes_whatever_the_settings(tmp_path):
     second = write(tmp_path / "second")
     assert dict(matplotlib.rcParams) == before
   assert first == second
-  assert len(first) == 10
+  assert len(first) == 12
   for suffix in ("png", "svg"):
-    assert first[f"again.{suffix}"] == first[f"3.{suffix}"]
+    assert first[f"again.{suffix}"] == first[f"4.{suffix}"]

@@ -1,8 +1,10 @@
 """What a run leaves behind, read back by other means."""
 
 import datetime
+import functools
 import itertools
 import json
+import os
 import re
 import shutil
 import types
@@ -13,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from conftest import rehash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +32,7 @@ FILES = {
   "members.csv",
   "curves.parquet",
   "confusion.npz",
+  "correct.npz",
   "per_class.csv",
   "tables",
   "verdicts.json",
@@ -68,11 +72,83 @@ def workdir(tmp_path_factory, experiment, blobs, trained, verdicts):
   return path
 
 
+def test_a_finished_run_is_read_back(workdir, experiment, trained):
+  found = report.read_run(workdir)
+  assert found.experiment == experiment
+  pd.testing.assert_frame_equal(found.members, report.members_table(trained), check_dtype=False)
+  assert found.tables["own_table"].x.tolist() == [1, 2]
+
+
+def _raise_accuracy(path):
+  table = pd.read_csv(path / "members.csv")
+  table.test_accuracy = (table.test_accuracy + 0.3).clip(upper=1)
+  table.to_csv(path / "members.csv", index=False)
+
+
+def _halve(path):
+  lines = (path / "members.csv").read_text().splitlines(keepends=True)
+  (path / "members.csv").write_text("".join(lines[: len(lines) // 2]))
+
+
+def _take_config(path):
+  text = (path / "config.json").read_text()
+  (path / "config.json").write_text(text.replace('"seed": 3', '"seed": 4'))
+
+
+@pytest.mark.parametrize(
+  ("edit", "name"),
+  [
+    (_raise_accuracy, "members.csv"),
+    (_halve, "members.csv"),
+    (_take_config, "config.json"),
+    (lambda path: (path / "tables" / "own_table.csv").write_text("x\n9\n2\n"), "own_table.csv"),
+    (lambda path: (path / "tables" / "own_table.csv").unlink(), "own_table.csv"),
+    (lambda path: (path / "provenance.json").unlink(), "provenance.json"),
+  ],
+)
+def test_results_that_were_edited_are_not_believed(workdir, tmp_path, edit, name):
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  edit(path)
+  with pytest.raises(InputError, match=name):
+    report.read_run(path)
+
+
+def test_a_table_that_the_run_did_not_write_is_not_read(workdir, tmp_path):
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  (path / "tables" / "another.csv").write_text("x\n1\n")
+  assert set(report.read_run(path).tables) == {"own_table"}
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (lambda table: table[:-1], "14 of 15 members in 14 rows"),
+    (lambda table: pd.concat([table, table[:1]]), "15 of 15 members in 16 rows"),
+    (lambda table: table.assign(seed=table.seed + 1), "12 of 15 members"),
+    (lambda table: table.assign(test_accuracy=1.7), "test_accuracy = 1.7"),
+    (lambda table: table.assign(f1=np.nan), "f1 = nan"),
+    (lambda table: table.assign(epochs=7), "epochs = 7"),
+    (lambda table: table.assign(status="running"), "status 'running'"),
+    (lambda table: table.drop(columns="arm"), "KeyError: 'arm'"),
+  ],
+)
+def test_members_are_those_of_the_config(workdir, tmp_path, change, message):
+  """Also where somebody has made the hashes fit."""
+  path = tmp_path / "copy"
+  shutil.copytree(workdir, path)
+  change(pd.read_csv(path / "members.csv")).to_csv(path / "members.csv", index=False)
+  rehash(path, "members.csv")
+  with pytest.raises(InputError, match=message):
+    report.read_run(path)
+
+
 def test_files(workdir):
   assert {path.name for path in workdir.iterdir()} == FILES
   names = {path.name for path in (workdir / "figures").iterdir()}
   stems = ["learning_curves", "metric_distribution", "confusion_matrices", "worst_mistakes"]
-  stems.append("own_picture")
+  stems += ["reliability", "own_picture"]
   assert names == {f"{stem}.{suffix}" for stem in stems for suffix in ("png", "svg")}
   assert (workdir / "tables" / "own_table.csv").read_text() == "x\n1\n2\n"
   text = (workdir / "report.md").read_text()
@@ -125,7 +201,7 @@ def test_members(workdir, trained, three_arms):
   assert list(members.columns) == [
     *("seed", "arm", "status", "epochs", "best_epoch", "num_params"),
     *("train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy"),
-    *("precision", "recall", "f1", "train_seconds"),
+    *("precision", "recall", "f1", "auc", "ece", "train_seconds"),
   ]
   assert members.seed.tolist() == [s for s in range(5) for _ in range(3)]
   assert members.arm.tolist() == list(three_arms) * 5
@@ -133,6 +209,35 @@ def test_members(workdir, trained, three_arms):
   np.testing.assert_allclose(table, trained.metrics["test_loss"], rtol=1e-12)
   assert set(members.status) <= {"finished", "early_stopped", "diverged"}
   assert (members.train_seconds > 0).all()
+
+
+def test_bits_and_confusion_matrices_agree(workdir, trained):
+  """Read as another program would."""
+  with np.load(workdir / "correct.npz", allow_pickle=False) as file:
+    bits = np.unpackbits(file["correct"], axis=-1, count=int(file["num_examples"]))
+    assert file["arms"].tolist() == list(trained.arms)
+    for label in range(3):
+      right = bits[..., file["labels"] == label].sum(axis=-1)
+      np.testing.assert_array_equal(right, trained.confusion[..., label, label])
+  members = pd.read_csv(workdir / "members.csv")
+  np.testing.assert_allclose(bits.mean(axis=-1).ravel(), members.test_accuracy)
+
+
+def test_verdicts_on_accuracies_say_what_new_images_would(workdir, trained):
+  verdicts = json.loads((workdir / "verdicts.json").read_text())
+  correct = np.unpackbits(trained.correct, axis=-1, count=30).astype(float)
+  arms = list(trained.arms)
+  seen = 0
+  for verdict in verdicts:
+    if verdict["metric"] != "test_accuracy":
+      assert verdict["new_examples"] is None
+      continue
+    a, b = (correct[:, arms.index(verdict[key])] for key in ("arm_a", "arm_b"))
+    expected = stats.to_json(stats.crossed_interval(a - b))
+    assert verdict["new_examples"] == pytest.approx(expected)
+    assert expected["difference"] == pytest.approx(verdict["mean_difference"])
+    seen += 1
+  assert seen == 3
 
 
 def test_curves(workdir, trained):
@@ -291,10 +396,19 @@ def test_answer_says_what_diverged(trained):
   )
   verdicts = stats.compare(scores, margin=0.01)
   assert experiment_lib.answer(verdicts, "test_accuracy", trained) == (
-    "Undecided in test_accuracy for 1 of 1 pairs of arms: alike where both trained, which not all "
-    "of them did (17 pairs of runs). Only runs that did not diverge were compared: b diverged in 3 "
+    "Undecided in test_accuracy for 1 of 1 pairs of arms: alike, but arms of which one diverged "
+    "are not called equivalent (17 pairs of runs). Only runs that did not diverge were compared: b "
+    "diverged in 3 of 20 seeds."
+  )
+  counted = stats.compare(replace(scores, diverged_as=0.1), margin=0.01)
+  text = experiment_lib.answer(counted, "test_accuracy", trained)
+  assert text.startswith("Undecided in test_accuracy for 1 of 1 pairs of arms: ")
+  assert text.endswith(
+    "(20 pairs of runs). Runs that diverged count with a test_accuracy of 10.0%: b diverged in 3 "
     "of 20 seeds."
   )
+  header, row = report.verdict_rows(counted)
+  assert row[header.index("without diverged")] == "undecided"
   header, row = report.verdict_rows(verdicts)
   assert row[header.index("diverged a, b")] == "0, 3"
   assert row[header.index("95% interval")] == "-"
@@ -359,14 +473,16 @@ def test_whatever_decides_a_result_is_compared(tmp_path, experiment, blobs, monk
         directory.claim(dataset, [], kind, **recorded)
 
   claim()
-  claim("dataset_checksum", dataset=replace(blobs, checksum="1"))
-  claim("class_names", dataset=replace(blobs, class_names=("a", "b", "d")))
-  claim("observe: None there, .*observe' now", observe=observe)
-  claim("keep_logits: False there, True now", keep_logits=True)
-  with jax.default_matmul_precision("bfloat16"):
-    claim("jax_default_matmul_precision: None there, 'bfloat16' now")
-  with jax.threefry_partitionable(False):
-    claim("jax_threefry_partitionable: True there, False now")
+  for anyway in (False, True):  # what decides what a member is
+    refuse = functools.partial(claim, resume_anyway=anyway)
+    refuse("dataset_checksum", dataset=replace(blobs, checksum="1"))
+    refuse("class_names", dataset=replace(blobs, class_names=("a", "b", "d")))
+    refuse("observe: None there, .*observe' now", observe=observe)
+    refuse("keep_logits: False there, True now", keep_logits=True)
+    with jax.default_matmul_precision("bfloat16"):
+      refuse("jax_default_matmul_precision: None there, 'bfloat16' now")
+    with jax.threefry_partitionable(False):
+      refuse("jax_threefry_partitionable: True there, False now")
   monkeypatch.setattr(jax, "__version__", "9.9.9")
   claim("environment.jax: .* there, '9.9.9' now")
   (said,) = claim(resume_anyway=True)
@@ -374,6 +490,65 @@ def test_whatever_decides_a_result_is_compared(tmp_path, experiment, blobs, monk
   monkeypatch.undo()
   monkeypatch.setattr(environment, "_source_hash", lambda: "edited")
   claim("environment.source: .* there, 'edited' now")
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda e: replace(e, seed=4),
+    lambda e: replace(e, dataset="digits"),
+    lambda e: replace(e, num_train=40),
+    lambda e: replace(e, validation_fraction=0.1),
+    lambda e: replace(e, classes=(0, 1)),
+    lambda e: replace(e, arms={**e.arms, "more": e.arms["random_normal"]}),
+    *(
+      lambda e, setting=setting: replace(
+        e, arms={n: replace(a, **setting) for n, a in e.arms.items()}
+      )
+      for setting in ({"model": "mlp(8)"}, {"loss": "mean_squared_error"}, {"learning_rate": 0.1})
+    ),
+  ],
+)
+def test_another_recipe_is_never_continued(tmp_path, experiment, blobs, change):
+  kind = devices.kind_of(jax.local_devices()[0])
+  with report.Workdir(tmp_path, experiment) as directory:
+    directory.claim(blobs, [], kind)
+  with pytest.raises(InputError, match=r"another config .* or start anew with --overwrite$"):
+    report.Workdir(tmp_path, change(experiment), resume_anyway=True)
+
+
+def test_the_report_begins_with_what_differs(
+  tmp_path, experiment, blobs, trained, verdicts, monkeypatch
+):
+  """Chunk by chunk, whichever process made the report."""
+  kind = devices.kind_of(jax.local_devices()[0])
+
+  def go_on(chunk, experiment=experiment):
+    with report.Workdir(tmp_path, experiment, resume_anyway=True) as directory:
+      directory.claim(blobs, [], kind)
+      directory.store.commit_chunk(chunk, {"x": np.zeros(1)})
+      origin = directory._provenance(blobs, trained)
+    text = report.render(experiment, trained, verdicts, origin, [], [])
+    return text.partition(f"# {experiment.question}")[2]
+
+  assert "resume" not in go_on("g0-s0x2-a0x3")
+  monkeypatch.setattr(jax, "__version__", "9.9.9")
+  text = go_on("g0-s2x2-a0x3", replace(experiment, alpha=0.04))
+  assert text.startswith("\n\n**This run was continued with `--resume_anyway`")
+  assert re.search(
+    r"^- This report: alpha: 0.05 there, 0.04 now; environment.jax: .* now.$", text, re.M
+  )
+  go_on("g0-s4x2-a0x3")  # no other record
+  monkeypatch.undo()
+  assert re.search(
+    r"""
+- Trained first: g0-s0x2-a0x3\.
+- From then on: environment\.jax: .* there, '9\.9\.9' now\.
+- Trained then: chunks g0-s2x2-a0x3, g0-s4x2-a0x3\.
+- From then on: as it began\.
+""",
+    go_on("g1-s0x2-a0x3"),
+  )
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -419,6 +594,14 @@ def test_a_report_that_somebody_has_edited_is_refused_and_stays(
       report.Workdir(path, experiment, overwrite=overwrite)
   assert {p.name for p in path.iterdir()} == FILES
   assert (path / "report.md").read_text().endswith("my notes")
+
+
+def test_a_folder_may_have_any_name(tmp_path, experiment, blobs, trained, verdicts):
+  """Such as one that is no UTF-8."""
+  path = tmp_path / os.fsdecode(b"\xff")
+  with report.Workdir(path, experiment) as directory:
+    directory.commit(experiment, blobs, trained, verdicts)
+  assert {p.name for p in path.iterdir()} == FILES - {"tables"}
 
 
 def test_a_failed_run_leaves_nothing(tmp_path, experiment):

@@ -101,6 +101,7 @@ def scores_kwargs(**changes):
     ({"values": np.zeros((3, 2, 1))}, "two axes"),
     ({"values": np.full((3, 2), np.inf)}, "6 are infinite"),
     ({"values": np.zeros((3, 2), complex)}, "real numbers"),
+    ({"diverged_as": NAN}, "diverged_as must be finite"),
     ({"values": [["1", "2"]] * 3}, "real numbers"),
     ({"values": np.zeros((3, 2), np.float32)}, "float32.*divide counts in float64"),
     ({"values": np.zeros((3, 2), np.float16)}, "float16.*divide counts in float64"),
@@ -515,7 +516,7 @@ def test_verdict_has_its_fields_in_order():
   assert " ".join(names) == (
     "metric arm_a arm_b num_pairs mean_difference ci_low ci_high p_value p_holm p_beyond_margin "
     "p_equivalence margin verdict beyond_margin seeds_needed num_diverged_a num_diverged_b "
-    "num_seeds"
+    "num_seeds confidence design budget diverged_as without_diverged new_examples"
   )
 
 
@@ -599,7 +600,9 @@ def test_compare_calls_arms_that_diverge_never_equivalent():
   values[3, 1] = NAN
   verdict = only(stats.compare(make_scores(values), 1))
   assert (verdict.verdict, verdict.seeds_needed) == ("undecided", None)
-  assert "alike where both trained, which not all of them did" in stats.sentence(verdict)
+  assert "alike, but arms of which one diverged are not called equivalent" in stats.sentence(
+    verdict
+  )
 
 
 @pytest.mark.parametrize(
@@ -639,11 +642,55 @@ def test_compare_of_many_arms_with_too_few_seeds_computes_no_test(monkeypatch):
   def refuse(*args):
     raise AssertionError("a test was computed")
 
-  for name in ("sign_flip_test", "tost", "seeds_needed"):
+  for name in ("sign_flip_test", "tost", "seeds_for_power"):
     monkeypatch.setattr(f"jaxdl.stats.verdicts.{name}", refuse)
   arms = tuple(f"arm {i}" for i in range(40))
   verdicts = stats.compare(make_scores(np.random.default_rng(0).normal(size=(8, 40)), arms), 1)
   assert {v.verdict for v in verdicts} == {"too few seeds"}
+
+
+@pytest.mark.parametrize("design", ["compare", "looks", "anytime"])
+def test_runs_that_diverged_count_and_the_verdict_without_them_stands_beside(design):
+  """One arm is better wherever it trains, and diverges in a quarter of the seeds."""
+  compare = {
+    "compare": lambda scores: stats.compare(scores, 0.001),
+    "looks": lambda scores: stats.compare_looks(scores, 0.001, 32),
+    "anytime": lambda scores: stats.compare_anytime(scores, 0.001),
+  }[design]
+  rng = np.random.default_rng(0)
+  values = rng.normal([0.92, 0.9, 0.9], 0.002, size=(32, 3))
+  values[::4, 0] = NAN
+  scores = make_scores(values)
+  counted = dataclasses.replace(scores, diverged_as=0.1)
+  left_out, treated = compare(scores), compare(counted)
+  filled = compare(make_scores(np.where(np.isnan(values), 0.1, values)))
+  for before, after, full in zip(left_out, treated, filled, strict=True):
+    diverged = "a" in (after.arm_a, after.arm_b)
+    assert after.diverged_as == (0.1 if diverged else None)
+    assert (after.without_diverged is None) == (not diverged)
+    if diverged:
+      assert stats.to_json(after.without_diverged) == stats.to_json(before)
+      assert after.num_pairs == full.num_pairs > before.num_pairs
+      assert after.mean_difference == full.mean_difference < 0 < before.mean_difference
+      assert before.verdict == "better"
+      assert after.verdict != "better"
+      assert (after.num_diverged_a, full.num_diverged_a) == (after.num_seeds // 4, 0)
+  text = stats.sentence(treated[0])
+  assert "; a diverged in" in text
+  assert "which count as 0.1; without them: better (difference 0.0" in text
+  json.dumps([stats.to_json(v) for v in treated], allow_nan=False)
+
+
+def test_arms_that_diverge_on_the_same_seeds_are_not_called_equivalent():
+  values = np.full((32, 2), 0.9)
+  values[5] = NAN
+  scores = dataclasses.replace(make_scores(values), diverged_as=0.1)
+  for verdict in (
+    only(stats.compare(scores, 0.1)),
+    only(stats.compare_looks(scores, 0.1, 32)),
+    only(stats.compare_anytime(scores, 0.1)),
+  ):
+    assert (verdict.verdict, verdict.num_pairs) == ("undecided", 32)
 
 
 def test_compare_corrects_for_the_number_of_arms():
@@ -779,7 +826,8 @@ def test_to_json_is_valid_json():
   assert list(record) == [field.name for field in dataclasses.fields(stats.Verdict)]
   assert (record["mean_difference"], record["num_pairs"]) == (1.0, 1)
   assert [name for name, x in record.items() if x is None] == [
-    "ci_low", "ci_high", "p_value", "p_holm", "p_beyond_margin", "p_equivalence"
+    "ci_low", "ci_high", "p_value", "p_holm", "p_beyond_margin", "p_equivalence", "budget",
+    "diverged_as", "without_diverged", "new_examples",
   ]  # fmt: skip
   summaries = stats.summarize(make_scores([[1.0, NAN]]))
   one, none = json.loads(json.dumps([stats.to_json(s) for s in summaries], allow_nan=False))

@@ -1,5 +1,8 @@
 """What a run keeps of its chunks: whole or refused, whatever happens to the disk."""
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import io
 import logging
@@ -11,6 +14,10 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -20,7 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from jaxdl.errors import InputError
-from jaxdl.store import files, store
+from jaxdl.store import files, interrupts, leases, store
 
 _ARRAYS = st.dictionaries(
   st.text("abc/xyz019 é", min_size=1, max_size=12).filter(lambda name: name != "sha256"),
@@ -69,6 +76,38 @@ def test_strange_bytes_are_refused_in_one_line(content):
   with pytest.raises(ValueError, match=":") as caught:
     store.unpack(content, "me")
   assert "\n" not in str(caught.value)
+
+
+def _archive(shape="(3,)", compression=zipfile.ZIP_STORED, size=24):
+  """Returns an .npz file of one array of 24 bytes, of which header and directory may say more."""
+  stream = io.BytesIO()
+  header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+  content = b"\x93NUMPY\x01\x00v\x00" + header.encode() + bytes(size)
+  with zipfile.ZipFile(stream, "w", compression) as archive:
+    archive.writestr("x.npy", content)
+  return stream.getvalue()
+
+
+def test_what_unpacks_to_more_than_it_says_takes_no_memory():
+  """Compressed zeros, an array that is larger than its file, a part larger than the archive."""
+  with files.arrays_in(io.BytesIO(_archive())) as arrays:
+    assert arrays["x"].tolist() == [0, 0, 0]
+  sound = _archive()
+  # The size of the part, compressed and not, where the directory of the archive says it.
+  place = sound.rindex(b"PK\x01\x02") + 20
+  large = sound[:place] + (2**30).to_bytes(4, "little") * 2 + sound[place + 8 :]
+  bomb = _archive("(12500000,)", zipfile.ZIP_DEFLATED, 10**8)
+  assert len(bomb) < 10**6
+  tracemalloc.start()
+  for content, message in (
+    (bomb, "it is compressed"),
+    (_archive("(1250000000,)"), "is larger than the file"),
+    (large, "parts are larger than the file"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      store.unpack(content, "me")
+  assert tracemalloc.get_traced_memory()[1] < 10**7
+  tracemalloc.stop()
 
 
 def test_nothing_that_is_read_can_run_code():
@@ -373,18 +412,127 @@ def test_a_full_disk_is_one_line_and_the_last_state_stays(saved):
   _equal(one.read_checkpoint("c")[1], arrays[3])
 
 
-def test_a_folder_is_one_process_s_at_a_time(tmp_path):
+def _no_flock(*_):
+  raise OSError(errno.ENOLCK, "No locks available")
+
+
+@pytest.mark.parametrize("has_flock", [True, False])
+def test_a_folder_is_one_process_s_at_a_time(tmp_path, has_flock, monkeypatch):
+  """Also on a file system without flock."""
+  if not has_flock:
+    monkeypatch.setattr(fcntl, "flock", _no_flock)
   folder = tmp_path / "run"
   with files.Lock(folder):
     with pytest.raises(InputError, match=r"is in use by process \d+ on"):
       files.Lock(folder)
-    assert (folder / ".lock").exists()
+    lock = folder / (".lock" if has_flock else ".lock.lease")
+    left = lock.read_text()
   assert not folder.exists()  # nothing came of it
   with files.Lock(folder):
     (folder / "result").write_text("x")
   with files.Lock(folder):
     pass
   assert [p.name for p in folder.iterdir()] == ["result"]
+  lock.write_text(re.sub(r"process \d+", "process 999999999", left))  # it was killed
+  with files.Lock(folder):
+    assert lock.read_text().startswith(f"process {os.getpid()} on")
+
+
+# Each process checks in its own files again and again; whoever is refused tries again.
+_FOUR = """
+import pathlib, sys
+from jaxdl.errors import InputError
+from jaxdl.store import files
+
+folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+for _ in range(20):
+  try:
+    with files.Lock(folder), files.staging(folder) as stage:
+      for file in ("report", f"of {name}"):
+        (stage / file).write_text(name)
+  except InputError as error:
+    assert "is in use by" in str(error), error
+"""
+
+
+def test_four_processes_do_not_mix_their_files(tmp_path):
+  command = [sys.executable, "-c", _FOUR, str(tmp_path / "run")]
+  runs = [subprocess.Popen([*command, name], cwd=ROOT) for name in "abcd"]
+  assert [run.wait() for run in runs] == [0] * 4
+  folder = tmp_path / "run"
+  name = (folder / "report").read_text()
+  assert sorted(path.name for path in folder.iterdir()) == [files.MANIFEST, f"of {name}", "report"]
+  files.check_intact(folder)
+
+
+def test_a_wait_for_a_lock_is_said(tmp_path, monkeypatch, caplog):
+  lock = files.exclusive(tmp_path / "lock")
+  lock.__enter__()
+  monkeypatch.setattr(interrupts, "_SILENT_SECONDS", 0.0)
+  monkeypatch.setattr(logging.getLogger("jaxdl"), "propagate", True)
+  timer = threading.Timer(0.5, lock.__exit__, (None, None, None))
+  timer.start()
+  with caplog.at_level(logging.WARNING, "jaxdl"), files.exclusive(tmp_path / "lock"):
+    pass
+  assert [
+    r.getMessage().startswith("waiting for the process that has") for r in caplog.records
+  ] == [True]
+
+
+def test_a_lease_is_taken_over_from_who_has_ended(tmp_path, monkeypatch):
+  file = tmp_path / "lease"
+  first = leases.Lease(file)
+  with pytest.raises(BlockingIOError, match=f"process {os.getpid()} on"):
+    leases.Lease(file)
+  first.release()
+  assert not file.exists()
+
+  ended = subprocess.Popen(["true"])
+  for wait in (lambda: os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT), ended.wait):
+    wait()
+    file.write_text(f"process {ended.pid} on {leases._host()}, {'0' * 32}\n")
+    with leases.Lease(file) as lease:
+      assert lease.is_held()
+  # Nobody knows of a process on another machine, but that it renews its lease.
+  file.write_text(f"process {ended.pid} on another, {'0' * 32}\n")
+  with pytest.raises(BlockingIOError, match="on another"):
+    leases.Lease(file)
+  old = time.time() - leases._STALE_SECONDS - 1
+  os.utime(file, (old, old))
+  with leases.Lease(file) as lease:
+    os.utime(file, (old, old))  # as if this process had been suspended for long
+    file.write_text(file.read_text().replace(str(os.getpid()), str(ended.pid)))
+    assert not lease.is_held()
+  assert file.exists()  # it is another's now
+
+
+def test_a_lease_is_renewed(tmp_path, monkeypatch):
+  monkeypatch.setattr(leases, "_RENEW_SECONDS", 0.01)
+  file = tmp_path / "lease"
+  with leases.Lease(file):
+    os.utime(file, (0, 0))
+    while file.stat().st_mtime == 0:
+      time.sleep(0.01)
+
+
+def test_an_old_lease_goes_to_one_of_those_who_want_it(tmp_path):
+  file = tmp_path / "lease"
+  file.write_text(f"process 1 on another, {'0' * 32}\n")
+  os.utime(file, (0, 0))
+  start, found = threading.Barrier(4), []
+
+  def take():
+    start.wait()
+    with contextlib.suppress(BlockingIOError):
+      found.append(leases.Lease(file))
+
+  threads = [threading.Thread(target=take) for _ in range(4)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert [lease.is_held() for lease in found] == [True]
+  found[0].release()
 
 
 def _stage(folder, content, **options):
@@ -493,6 +641,12 @@ def test_killed_at_any_moment_what_is_there_can_still_be_replaced(tmp_path, monk
     if done:
       break
   assert when > 5
+
+
+@pytest.mark.parametrize("length", [256, 5000])
+def test_a_path_that_is_too_long_is_one_line(tmp_path, length):
+  with pytest.raises(InputError, match="File name too long"):
+    files.Lock(tmp_path / ("a" * length))
 
 
 def test_a_file_that_is_no_lock_is_left_alone(tmp_path):

@@ -4,11 +4,21 @@ Read `checker.py` first: what follows from the claims before a claim.
 """
 
 from jaxdl.byhand.worksheet.answers import answers
-from jaxdl.byhand.worksheet.checker import STATUSES, WRONG, CheckedClaim, CheckedWorksheet, check
-from jaxdl.byhand.worksheet.reader import Claim, Worksheet, parse, parse_number
+from jaxdl.byhand.worksheet.checker import (
+  STATUSES,
+  WRONG,
+  CheckedClaim,
+  CheckedWorksheet,
+  check,
+)
+from jaxdl.byhand.worksheet.numerals import parse_number
+from jaxdl.byhand.worksheet.reader import parse
+from jaxdl.byhand.worksheet.right_values import show_value
+from jaxdl.byhand.worksheet.sheet import Claim, Worksheet
 from jaxdl.byhand.worksheet.writer import (
   feedback,
   first_slip,
+  groups,
   marks,
   marks_table,
   rows,
@@ -27,11 +37,13 @@ __all__ = (
   "check",
   "feedback",
   "first_slip",
+  "groups",
   "marks",
   "marks_table",
   "parse",
   "parse_number",
   "rows",
   "show",
+  "show_value",
   "to_json",
 )

@@ -1,7 +1,10 @@
 """The worked solution of a worksheet: every step with its formula, its numbers and its value."""
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from jaxdl.byhand import expressions
 from jaxdl.byhand.expressions import (
@@ -10,17 +13,20 @@ from jaxdl.byhand.expressions import (
   Expression,
   Name,
   Number,
-  Updated,
+  Quantity,
   quantities,
   spell,
+  spell_index,
   write,
 )
 from jaxdl.byhand.worksheet.checker import check
-from jaxdl.byhand.worksheet.graph import Graph, by_numerator, float64, slopes_of
-from jaxdl.byhand.worksheet.reader import Worksheet
+from jaxdl.byhand.worksheet.graph import Graph, by_numerator
+from jaxdl.byhand.worksheet.right_values import show_value
+from jaxdl.byhand.worksheet.sheet import Worksheet, derivatives, shift
 
 # A longer formula is no longer a step.
 _MAX_ITEMS = 60
+_MAX_NUMBERS = 300
 _OPERATORS = ("+", "-", "*", "/", "negative")
 
 
@@ -28,7 +34,7 @@ def answers(path_or_text: str | os.PathLike) -> list[str]:
   """Returns the worked solution of a worksheet, line by line.
 
   First all nodes; then every derivative that is claimed, or that a claimed one needs, from the end
-  back; then the updated values that are claimed.
+  back; then the updated values that are claimed. The same for every gradient step.
 
   Args:
     path_or_text: as for `check`.
@@ -37,106 +43,189 @@ def answers(path_or_text: str | os.PathLike) -> list[str]:
     InputError: as for `check`.
   """
   checked = check(path_or_text)  # so that all values and derivatives are finite
-  with float64():
-    return list(_Solution(checked.worksheet, checked.values).lines())
+  with np.errstate(all="ignore"):
+    return list(_Solution(checked.worksheet, checked.known).lines())
 
 
 class _Solution:
-  """Writes the steps of one worksheet; use within `float64`."""
+  """Writes the solution of one worksheet."""
 
-  def __init__(self, sheet: Worksheet, values: Mapping[str, float]):
-    self._sheet, self._values = sheet, values
-    self._graph = Graph(sheet.equations, sheet.names)
+  def __init__(self, sheet: Worksheet, known: Mapping[Quantity, np.ndarray]):
+    self._sheet, self._known = sheet, known
+    self._graph = Graph(sheet.equations, sheet.names, sheet.shapes)
+    self._step = 0
 
   def lines(self) -> Iterator[str]:
+    sheet = self._sheet
+    claimed = [
+      claim.of.step
+      for claim in sheet.claims
+      if isinstance(claim.of, Derivative) or claim.of.name in sheet.equations
+    ]
+    last = max([sheet.num_steps - 1, 0, *claimed])
+    for step in range(last + 1):
+      self._step = step
+      if step:
+        yield ""
+        yield f"After {step} gradient step{'s' if step > 1 else ''}"
+        yield ""
+      yield from self._pass()
+
+  def _pass(self) -> Iterator[str]:
+    """Yields a forward pass, a backward pass and the gradient step after them."""
+    sheet, step = self._sheet, self._step
     yield "Forward pass"
-    for name, equation in self._sheet.equations.items():
-      yield self._line(name, write(equation), self._with_numbers(equation), self._values[name])
-    slopes = (
-      self._sheet.slope_of(claim.of)
-      for claim in self._sheet.claims
-      if not isinstance(claim.of, Name)
-    )
-    for of, names in by_numerator(slopes).items():
+    for name, equation in sheet.equations.items():
+      formula, numbers = self._formula(equation)
+      yield self._line(spell(Name(name, step)), formula, numbers, self._known[Name(name, step)])
+    claimed = {claim.of for claim in sheet.claims}
+    updated = [
+      name
+      for name in sheet.steps.rules
+      if step < sheet.num_steps and self._is_needed(name, claimed)
+    ]
+    slopes = [q for q in self._claimed_slopes(updated) if q.step == step]
+    for (of, entry), names in by_numerator(slopes).items():
       yield ""
-      yield f"Derivatives of {of}"
-      yield from self._derivatives(of, names)
-    updated = [claim.of for claim in self._sheet.claims if isinstance(claim.of, Updated)]
+      yield f"Derivatives of {spell(Name(of, step))}{spell_index(entry)}"
+      yield from self._derivatives(of, names, entry)
     if updated:
       yield ""
       yield "Gradient step"
-    for quantity in updated:
-      yield self._update(quantity)
+    for name in updated:
+      formula, numbers = self._formula(sheet.steps.rules[name])
+      quantity = Name(name, step + 1)
+      yield self._line(spell(quantity), formula, numbers, self._known[quantity])
 
-  def _derivatives(self, of: str, names: list[str]) -> Iterator[str]:
+  def _is_needed(self, name: str, claimed: set[Quantity]) -> bool:
+    """Returns whether an updated value is claimed, or a later one may need it."""
+    return self._sheet.steps.explicit or Name(name, 1) in claimed
+
+  def _claimed_slopes(self, updated: list[str]) -> list[Derivative]:
+    """Returns the derivatives that are claimed, or that updated values need, in order."""
+    slopes: list[Quantity] = []
+    for claim in self._sheet.claims:
+      of = claim.of
+      if isinstance(of, Name):
+        rule = self._sheet.steps.rules.get(of.name, ()) if of.step else ()
+        slopes += [shift(slope, of.step - 1) for slope in derivatives(rule)]
+      else:
+        slopes.append(of)
+    for name in updated:
+      rule = self._sheet.steps.rules[name]
+      slopes += [shift(slope, self._step) for slope in derivatives(rule)]
+    return [slope for slope in slopes if isinstance(slope, Derivative)]
+
+  # --- Derivatives ---
+
+  def _values(self) -> dict[str, np.ndarray]:
+    return {name: self._known[Name(name, self._step)] for name in self._sheet.names}
+
+  def _derivatives(self, of: str, names: list[str], entry: tuple[int, ...]) -> Iterator[str]:
     """Yields the chain rule from a node back to the names, a line for each name on the way."""
     way = {n for name in names for n in self._graph.between(of, name)} - {of}
     steps = [n for n in reversed(self._sheet.names) if n in way]
-    slopes = {of: 1.0, **self._graph.gradient(of, steps, self._values)}
+    slopes = self._graph.gradient(of, steps, self._values(), entry)
+    slopes[of] = self._graph.seed(of, entry)
     for name in steps:
-      formula, numbers = self._chain(of, name, slopes)
-      yield self._line(spell(Derivative(of, name)), formula, numbers, float(slopes[name]))
+      derivative = Derivative(of, name, entry, self._step)
+      formula, numbers = self._chain(derivative, slopes)
+      yield self._line(spell(derivative), formula, numbers, slopes[name])
     for name in names:
       if name not in way:
-        yield f"  {spell(Derivative(of, name))} = {1 if name == of else 0}"
+        value = slopes[of] if name == of else np.zeros(self._sheet.shapes[name])
+        yield f"  {spell(Derivative(of, name, entry, self._step))} = {show_value(value)}"
 
-  def _chain(self, of: str, name: str, slopes: Mapping[str, float]) -> tuple[str, str]:
-    """Returns d of/d name as a sum over the equations that contain the name: formula, numbers."""
+  def _chain(self, derivative: Derivative, slopes: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    """Returns a derivative as a sum over the equations with the name: formula, numbers."""
+    of, name = derivative.of, derivative.by
+    between = self._graph.between(of, name)
     formulas: list[str] = []
     numbers: list[str] = []
-    between = self._graph.between(of, name)
     for child, equation in self._sheet.equations.items():
       if child not in between or Name(name) not in quantities(equation):
         continue
-      slope = self._partial(child, name)
-      formula, values = write(slope), self._with_numbers(slope)
-      if child != of:
-        is_sum = isinstance(slope[-1], Apply) and slope[-1].function in _OPERATORS
-        outer = _number(float(slopes[child]))
-        outer = f"({outer})" if numbers and outer.startswith("-") else outer
-        formula = f"({formula})" if is_sum else formula
-        values = f"({values})" if is_sum or values.startswith("-") else values
-        formula = _times(spell(Derivative(of, child)), formula)
-        values = _times(outer, values)
-      formulas.append(formula)
-      numbers.append(values)
+      outer = dataclasses.replace(derivative, by=child)
+      shapes = {self._sheet.shapes[n] for n in (child, *self._graph.inputs_of[child])}
+      is_scalar = shapes == {()} and not derivative.entry
+      parts = (
+        self._scalar_term(outer, name, slopes, bool(numbers))
+        if is_scalar
+        else self._array_term(outer, name, slopes)
+      )
+      if parts is None:
+        return "", ""
+      formulas.append(parts[0])
+      numbers.append(parts[1])
     return " + ".join(formulas), " + ".join(numbers)
+
+  def _array_term(
+    self, outer: Derivative, name: str, slopes: Mapping[str, np.ndarray]
+  ) -> tuple[str, str] | None:
+    """Returns what one equation of arrays adds to a derivative; None if no formula says it."""
+    is_last = outer.by == outer.of
+    if is_last and outer.entry:
+      return None
+    cotangent: Expression = (Number(1.0),) if is_last else (outer,)
+    equation = self._sheet.equations[outer.by]
+    formula = expressions.pull_back_formula(equation, name, cotangent, self._sheet.shape)
+    if formula is None or len(formula) > _MAX_ITEMS:
+      return None
+    formula = self._by_node(formula, outer.by)
+    known: dict[Quantity, np.ndarray] = {Name(n): v for n, v in self._values().items()}
+    known[outer] = slopes[outer.by]
+    return (
+      write(formula, lambda q: self._sheet.spell(q if q == outer else shift(q, self._step))),
+      write(formula, lambda q: show_value(known[q])),
+    )
+
+  def _scalar_term(
+    self, outer: Derivative, name: str, slopes: Mapping[str, np.ndarray], follows: bool
+  ) -> tuple[str, str]:
+    """Returns what one equation of scalars adds to a derivative; `follows` another such term."""
+    slope = self._partial(outer.by, name)
+    formula, values = self._formula(slope)
+    if outer.by == outer.of:
+      return formula, values
+    is_sum = isinstance(slope[-1], Apply) and slope[-1].function in _OPERATORS
+    factor = show_value(slopes[outer.by])
+    factor = f"({factor})" if follows and factor.startswith("-") else factor
+    formula = f"({formula})" if is_sum else formula
+    values = f"({values})" if is_sum or values.startswith("-") else values
+    return _times(spell(outer), formula), _times(factor, values)
 
   def _partial(self, node: str, name: str) -> Expression:
     """Returns the derivative of a node's equation with respect to a name, in terms of the node."""
     equation = self._sheet.equations[node]
     slope = expressions.differentiate(equation, name)
     if slope is None or len(slope) > _MAX_ITEMS:
-      at = {n: self._values[n] for n in self._graph.inputs_of[node]}
-      return (Number(float(slopes_of(equation, at)[name])),)
+      pulled = self._graph.pull_back(node, self._values(), np.ones(()), [name])
+      return (Number(float(pulled[name])),)
+    return self._by_node(slope, node)
+
+  def _by_node(self, formula: Expression, node: str) -> Expression:
+    """Returns a formula with the node's name where it contains the node's equation."""
+    equation = self._sheet.equations[node]
     size, index, result = len(equation), 0, []
-    while index < len(slope):
-      is_node = size > 1 and slope[index : index + size] == equation
-      result.append(Name(node) if is_node else slope[index])
+    while index < len(formula):
+      is_node = size > 1 and formula[index : index + size] == equation
+      result.append(Name(node) if is_node else formula[index])
       index += size if is_node else 1
     return tuple(result)
 
-  def _update(self, quantity: Updated) -> str:
-    name, rate = quantity.name, float(self._sheet.learning_rate or 0)
-    by = self._sheet.slope_of(quantity)
-    slope = float(self._graph.gradient(by.of, [name], self._values)[name])
-    value = self._values[name]
-    formula = f"{name} - learning_rate * {spell(by)}"
-    step = f"({_number(slope)})" if slope < 0 else _number(slope)
-    numbers = f"{_number(value)} - {_number(rate)} * {step}"
-    return self._line(spell(quantity), formula, numbers, value - rate * slope)
+  # --- Lines ---
 
-  def _with_numbers(self, expression: Expression) -> str:
-    return write(expression, lambda quantity: _number(self._values[spell(quantity)]))
+  def _formula(self, expression: Expression) -> tuple[str, str]:
+    """Returns an expression with names, and with numbers for them."""
+    formula = write(expression, lambda q: self._sheet.spell(shift(q, self._step)))
+    return formula, write(expression, lambda q: show_value(self._known[shift(q, self._step)]))
 
-  def _line(self, name: str, formula: str, numbers: str, value: float) -> str:
-    parts = dict.fromkeys([name, formula, numbers, _number(value)])  # no part twice
-    return f"  {' = '.join(parts)}"
+  def _line(self, name: str, formula: str, numbers: str, value: np.ndarray) -> str:
+    if len(numbers) > _MAX_NUMBERS:
+      numbers = ""  # an array of them: the formula is easier to read without
+    parts = dict.fromkeys([name, formula, numbers, show_value(value)])  # no part twice
+    return f"  {' = '.join(filter(None, parts))}"
 
 
 def _times(left: str, right: str) -> str:
   return left if right == "1" else f"{left} * {right}"
-
-
-def _number(value: float) -> str:
-  return f"{value + 0.0:.6g}"  # never -0

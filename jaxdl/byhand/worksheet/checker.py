@@ -1,12 +1,13 @@
 """Backpropagation by hand, checked line by line.
 
 A worksheet (TOML, see docs/worksheets.md) has the given values, the equations of the forward pass,
-and claims: the values that somebody wrote down. `check` compares every claim with what JAX
-computes in float64 and, if it is wrong, with what follows from the claims before it, so that a
-mistake is found in the line where it was made and not again in every line after it.
+and claims: the values that somebody wrote down. `check` compares every claim with the right value,
+in float64, and, if it is wrong, with what follows from the claims before it, so that a mistake is
+found in the line where it was made and not again in every line after it.
 
-The derivative of u with respect to v treats v as free and lets everything downstream of v follow.
-It is what `jax.grad` of the whole graph returns.
+The derivative of u with respect to v treats v as free and lets everything downstream of v follow,
+as `jax.grad` of the whole graph does. A claim about an array is a claim about each of its entries,
+which share its points and its line of working.
 
 What follows from the claims before a claim ("taken" values) is, in this order:
 
@@ -15,10 +16,11 @@ What follows from the claims before a claim ("taken" values) is, in this order:
   has the value that follows from those that were.
 - a derivative du/dv: the chain rule, from u back to v. A factor that was claimed is taken as
   claimed, and if all paths from v lead through m and dm/dv was claimed, so is that; the others are
-  derivatives of one equation at taken values. If the last step of an equation is a sigmoid, tanh,
-  exp or sqrt and the node was claimed, that step's derivative is found from its result, as by hand:
+  derivatives of one equation at taken values. If the last operation of an equation is a sigmoid,
+  tanh, exp or sqrt and the node was claimed, its derivative is found from its result, as by hand:
   a (1 - a) for a = sigmoid(z). Using claimed values but no claimed derivative is right, too.
-- an updated value w': w - learning_rate * dL/dw, with taken w and dL/dw.
+- an updated value w': the rule of the optimizer, such as w - learning_rate * dL/dw, with taken
+  values in it. A forward and a backward pass after a step begin with the taken values after it.
 
 A line of working is also checked as mathematics, whatever was computed from it: see `working.py`.
 """
@@ -27,25 +29,29 @@ import dataclasses
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
+from jaxdl.byhand import expressions
 from jaxdl.byhand.expressions import (
   Derivative,
-  Expression,
   Name,
   Quantity,
-  Updated,
-  excerpt,
   quantities,
   spell,
+  spell_index,
 )
-from jaxdl.byhand.worksheet import points, working
-from jaxdl.byhand.worksheet.graph import Graph, Taken, by_numerator, evaluate, float64, inputs_of
-from jaxdl.byhand.worksheet.reader import MAX_WORK, Claim, Worksheet, parse
-from jaxdl.errors import InputError
+from jaxdl.byhand.worksheet import repairs, working
+from jaxdl.byhand.worksheet.digits import follows, has_a_digit, is_exact, is_truncated, slack
+from jaxdl.byhand.worksheet.following import Following
+from jaxdl.byhand.worksheet.graph import Graph
+from jaxdl.byhand.worksheet.numerals import Numeral
+from jaxdl.byhand.worksheet.reader import parse
+from jaxdl.byhand.worksheet.right_values import RightValues, show_value
+from jaxdl.byhand.worksheet.sheet import Claim, Worksheet, derivatives, shift
 
 EXACT, TRUNCATED, CARRIED = "exact", "truncated", "carried"
 SLIP, WRONG_FORMULA, INCONSISTENT = "slip", "wrong formula", "inconsistent"
@@ -53,7 +59,7 @@ STATUSES = (EXACT, TRUNCATED, CARRIED, SLIP, WRONG_FORMULA, INCONSISTENT)
 # A worksheet with one of these is wrong.
 WRONG = (SLIP, WRONG_FORMULA, INCONSISTENT)
 
-# Looking for what is wrong with formulas stops when so many of their items were looked at.
+# Wrong formulas are no longer explained once they have had this many items in all.
 _MAX_EXPLAINED = 1500
 
 
@@ -62,7 +68,8 @@ class CheckedClaim:
   """A claim and the verdict on it.
 
   Attributes:
-    of: what it is the value of, as in "a1", "dL/da", "w7'".
+    number: of the claim, from 1. A claim about an array has an entry of this kind for each number.
+    of: what it is the value of, as in "a1", "dL/da[0,1]", "w7'".
     claimed: the value as written.
     digits: how many digits were written, not counting leading zeros.
     computed: the right value.
@@ -70,10 +77,11 @@ class CheckedClaim:
     expected_from_claims: the value that follows from the claims before; None if it is not finite,
       or if the claim is about a given, which follows from nothing.
     working: the line of working as written; empty without one.
-    remark: what else there is to say, in a sentence, or nothing.
+    remark: what else is to be said, in a sentence; empty if nothing.
     points: what the claim is worth.
   """
 
+  number: int
   of: str
   claimed: str
   digits: int
@@ -86,7 +94,7 @@ class CheckedClaim:
 
   @property
   def marks(self) -> float:
-    """The points that were earned: all or none. What was carried from a mistake keeps its own."""
+    """The points that were earned: all or none. A carried value keeps its points."""
     return 0 if self.status in WRONG else self.points
 
 
@@ -96,21 +104,27 @@ class CheckedWorksheet:
 
   Attributes:
     worksheet: as it was parsed.
-    claims: in the order of the file.
-    values: name of a node or given -> right value.
+    claims: in the order of the file, a claim about an array entry by entry.
+    known: the right value of every quantity that the worksheet needs, an array of its shape.
     partials: (u, v) -> derivative of u's own equation with respect to v, other names in it held
-      fixed, as on the edges of the computation graph. Not finite where there is none.
+      fixed, as on the edges of the computation graph. Not finite where there is none; None unless
+      u and v are scalars.
   """
 
   worksheet: Worksheet
   claims: tuple[CheckedClaim, ...]
-  values: Mapping[str, float]
-  partials: Mapping[tuple[str, str], float]
+  known: Mapping[Quantity, np.ndarray]
+  partials: Mapping[tuple[str, str], float | None]
 
   @property
   def title(self) -> str:
     """The worksheet's title."""
     return self.worksheet.title
+
+  @property
+  def values(self) -> dict[str, np.ndarray]:
+    """The right values of givens and nodes, by name."""
+    return {name: self.known[Name(name)] for name in self.worksheet.names}
 
   @property
   def first_wrong(self) -> CheckedClaim | None:
@@ -120,12 +134,12 @@ class CheckedWorksheet:
   @property
   def marks(self) -> float:
     """The points that were earned."""
-    return sum(claim.marks for claim in self.claims)
+    return _total(claim.marks for claim in self.claims)
 
   @property
   def points(self) -> float:
     """The points that could be earned."""
-    return sum(claim.points for claim in self.claims)
+    return _total(claim.points for claim in self.claims)
 
   @property
   def counts(self) -> dict[str, int]:
@@ -134,285 +148,250 @@ class CheckedWorksheet:
     return {status: counter[status] for status in STATUSES}
 
 
+def _total(points: Iterable[float]) -> float:
+  """Returns a sum without the rounding errors of its parts, such as thirds of a point."""
+  return round(math.fsum(points), 9)
+
+
 def check(path_or_text: str | os.PathLike) -> CheckedWorksheet:
   """Checks a worksheet.
 
   Args:
-    path_or_text: the file, or the TOML text itself, which is told by a line break or "=" in it.
+    path_or_text: the file, or the TOML text itself, recognised by a line break or "=".
 
   Raises:
     InputError: if it cannot be read, is no valid worksheet, or has a value that is not finite.
   """
   worksheet = parse(path_or_text)
-  with float64():
+  with np.errstate(all="ignore"):
     return _Checker(worksheet).check()
 
 
 class _Checker:
-  """Checks the claims of one worksheet in their order; use within `float64`."""
+  """Checks the claims of one worksheet in their order."""
 
   def __init__(self, sheet: Worksheet):
     self._sheet = sheet
-    self._rate = sheet.learning_rate or 0.0  # without one there are no updates
-    self._graph = Graph(sheet.equations, sheet.names)
-    slopes = self._mentioned_slopes()
-    self._points = points.around(sheet.given, {slope.by for slope in slopes})
-    self._known = self._compute(slopes)
-    self._exact = Taken(
-      {name: self._computed(Name(name)) for name in sheet.formulas} | dict(sheet.given)
-    )
+    self._graph = Graph(sheet.equations, sheet.names, sheet.shapes)
+    self._known = RightValues(sheet, self._graph)
     self._num_explained = 0
 
   def check(self) -> CheckedWorksheet:
-    taken = Taken(dict(self._exact.values))
-    checked = []
-    for claim in self._sheet.claims:
-      checked.append(self._check_claim(claim, taken))
-      self._take(claim, taken)
-    partials = {
-      (node, name): partial
-      for node in self._sheet.equations
-      for name, partial in self._graph.partials(node, self._exact).items()
-    }
-    return CheckedWorksheet(self._sheet, tuple(checked), self._exact.values, partials)
+    following = Following(self._sheet, self._graph)
+    checked: list[CheckedClaim] = []
+    for number, claim in enumerate(self._sheet.claims, 1):
+      checked += self._check_claim(number, claim, following)
+      following.take(claim)
+    known = {quantity: self._known.here(quantity) for quantity in self._known.values}
+    values = {name: known[Name(name)] for name in self._sheet.names}
+    return CheckedWorksheet(self._sheet, tuple(checked), known, self._partials(values))
 
-  # --- The right values ---
-
-  def _mentioned_slopes(self) -> list[Derivative]:
-    """Returns every derivative that a claim or its line of working needs."""
-    return [
-      self._sheet.slope_of(quantity)
-      for claim in self._sheet.claims
-      for quantity in (claim.of, *quantities(claim.working))
-      if not isinstance(quantity, Name)
-    ]
-
-  def _compute(self, slopes: list[Derivative]) -> dict[Quantity, np.ndarray]:
-    """Returns names, learning rate, derivatives and updated values at every point, `[P]` each."""
-    sheet = self._sheet
-    values = self._graph.values(self._points.given, self._points.number_scale)
-    for name, equation in sheet.equations.items():
-      if not math.isfinite(values[name][points.GIVEN]):
-        raise InputError(
-          f"the value of {name} = {excerpt(sheet.formulas[name])} is not finite: "
-          f"{_describe_inputs(equation, {n: v[points.GIVEN] for n, v in values.items()})}"
-        )
-    known: dict[Quantity, np.ndarray] = {Name(name): value for name, value in values.items()}
-    if sheet.learning_rate is not None:
-      rate = np.full(points.NUM_POINTS, sheet.learning_rate)
-      known.setdefault(Name("learning_rate"), rate)
-    wanted = by_numerator(slopes)
-    if sum(map(self._graph.num_terms, wanted)) > MAX_WORK:
-      raise InputError("the worksheet is too large: too many derivatives of too many equations")
-    for of, names in wanted.items():
-      for by, value in self._graph.gradient(of, names, values).items():
-        if not math.isfinite(value[points.GIVEN]):
-          raise InputError(f"the derivative d{of}/d{by} is not finite at the given values")
-        known[Derivative(of, by)] = value
-    if sheet.learning_rate is not None:
-      for name in sheet.given:
-        gradient = known.get(sheet.slope_of(Updated(name)))
-        if gradient is not None:
-          known[Updated(name)] = self._step(values[name], gradient)
-    return known
-
-  def _computed(self, quantity: Quantity) -> float:
-    """Returns the right value, 0 if it differs from 0 by rounding errors only."""
-    values = self._known[quantity]
-    value = float(values[points.GIVEN])
-    rounding = np.nanmax(np.abs(values[points.ROUNDED] - value))
-    return 0.0 if abs(value) < min(1e-9, 10 * rounding) else value
-
-  def _step(self, value, slope):
-    return value - self._rate * slope
+  def _partials(self, values: Mapping[str, np.ndarray]) -> dict[tuple[str, str], float | None]:
+    partials: dict[tuple[str, str], float | None] = {}
+    for node in self._sheet.equations:
+      names = self._graph.inputs_of[node]
+      slopes = self._graph.pull_back(node, values, self._graph.seed(node), names)
+      for name in names:
+        is_scalar = self._sheet.shapes[node] == self._sheet.shapes[name] == ()
+        partials[node, name] = float(slopes[name]) if is_scalar else None
+    return partials
 
   # --- What follows from the claims before ---
 
-  def _take(self, claim: Claim, taken: Taken):
-    """Adds a claim to those that are taken as they stand."""
-    taken.claimed[claim.of] = float(claim.value)
-    if isinstance(claim.of, Name):
-      taken.values[claim.of.name] = float(claim.value)
-      for name in self._graph.downstream(claim.of.name):
-        if Name(name) not in taken.claimed:
-          taken.values[name] = self._graph.value(name, taken.values)
-
-  def _expected(self, claim: Claim, taken: Taken) -> list[float]:
-    """Returns what follows from the claims before: what is shown, then what is right as well."""
+  def _expected(self, claim: Claim, following: Following) -> list[np.ndarray]:
+    """Returns what follows from the claims before: first what is shown, then what is also right."""
     if claim.working:
+      if claim.misfit:
+        return []
       lookups = (
-        lambda q: self._follow(q, taken),
-        lambda q: taken.claimed[q] if q in taken.claimed else self._computed(q),
+        following.follow,
+        lambda q: following.with_claims(q, self._known.here(q)),
+        self._known.here,
       )
-      return [evaluate(claim.working, lookup) for lookup in lookups]
-    if isinstance(claim.of, Name):
-      return [self._graph.value(claim.of.name, taken.values)]
-    follows = [self._follow(claim.of, taken)]
-    if not (isinstance(claim.of, Updated) and self._sheet.slope_of(claim.of) in taken.claimed):
-      others: dict[Quantity, float] = {
-        q: value for q, value in taken.claimed.items() if not isinstance(q, Derivative)
-      }
-      follows.append(self._follow(claim.of, dataclasses.replace(taken, claimed=others)))
-    return follows
-
-  def _follow(self, quantity: Quantity, taken: Taken) -> float:
-    """Returns what was claimed, or else what follows from it."""
-    if quantity in taken.claimed:
-      return taken.claimed[quantity]
-    if isinstance(quantity, Derivative):
-      return self._graph.chain(quantity, taken)
-    if isinstance(quantity, Updated):
-      slope = self._follow(self._sheet.slope_of(quantity), taken)
-      return self._step(taken.values[quantity.name], slope)
-    return taken.values.get(quantity.name, self._rate)
+      shape = self._known.points(claim).shape[:-1]
+      found = [expressions.evaluate(claim.working, lookup) for lookup in lookups]
+      return [np.broadcast_to(value, shape) for value in found]
+    of = claim.of
+    found = [following.from_before(of)]
+    slopes = [of] if isinstance(of, Derivative) else []
+    if isinstance(of, Name) and of.step and of.name in self._sheet.steps.rules:
+      slopes = [shift(q, of.step - 1) for q in derivatives(self._sheet.steps.rules[of.name])]
+      slopes = [] if any(slope in following.claimed for slope in slopes) else slopes
+    if slopes:
+      found.append(following.from_before(of, by_claims=False))
+    return [value[claim.index] for value in found]
 
   # --- The verdict on a claim ---
 
-  def _check_claim(self, claim: Claim, taken: Taken) -> CheckedClaim:
-    right = self._computed(claim.of)
-    if isinstance(claim.of, Name) and claim.of.name in self._sheet.given:
-      status = EXACT if _is_exact(claim, Fraction(repr(right))) else INCONSISTENT
-      return _checked(claim, right, status, None)
-    expected = self._expected(claim, taken)
-    status = _status(claim, right, expected)
-    remark = _remark_on_digits(claim, right) if status == SLIP else ""
-    if claim.working:
-      verdict = working.judge(claim.working, self._known[claim.of], self._known, taken.claimed)
-      if not verdict.right:
-        follows = any(_follows(claim, Fraction(e)) for e in expected if math.isfinite(e))
-        status = WRONG_FORMULA if follows or status in (EXACT, TRUNCATED) else SLIP
-        remark = self._remark_on_formula(claim, verdict, status)
-      elif verdict.simplified:
-        remark = remark or self._remark_on_data(claim)
-    main = expected[0] if math.isfinite(expected[0]) else None
-    return _checked(claim, right, status, main, remark)
+  def _check_claim(self, number: int, claim: Claim, following: Following) -> list[CheckedClaim]:
+    """Returns the verdicts on the entries of a claim."""
+    right = self._known.here(claim.of)
+    if self._is_given(claim.of):
+      return [
+        _checked(number, claim, entry, right, _status_of_given(entry, float(right[entry.place])))
+        for entry in claim.entries
+      ]
+    expected = self._expected(claim, following)
+    verdict = self._judge(claim, following)
+    result = []
+    for entry in claim.entries:
+      inner = entry.place[len(claim.index) :]
+      expected_here = [float(value[inner]) for value in expected]
+      status = _status(entry, float(right[entry.place]), expected_here)
+      if verdict is not None and not verdict.right:
+        arithmetic = any(follows(entry, Fraction(e)) for e in expected_here if math.isfinite(e))
+        is_right = status in (EXACT, TRUNCATED)
+        status = WRONG_FORMULA if arithmetic or is_right or claim.misfit else SLIP
+      shown = next(filter(math.isfinite, expected_here[:1]), None)
+      result.append(_checked(number, claim, entry, right, status, shown))
+    return self._with_remarks(claim, verdict, result)
 
-  def _remark_on_formula(self, claim: Claim, verdict: working.Verdict, status: str) -> str:
+  def _is_given(self, of: Quantity) -> bool:
+    """Returns whether a claim is about what is given, which follows from nothing."""
+    if isinstance(of, Derivative) or of.name in self._sheet.equations:
+      return False
+    return self._sheet.state(of.name, of.step) is not None
+
+  def _judge(self, claim: Claim, following: Following) -> working.Verdict | None:
+    """Returns whether a line of working is right as mathematics; None without one."""
+    if not claim.working or claim.misfit:
+      return working.Verdict(False) if claim.misfit else None
+    target = self._known.points(claim)
+    return working.judge(claim.working, target, self._known.values, following.claimed)
+
+  def _with_remarks(
+    self, claim: Claim, verdict: working.Verdict | None, checked: list[CheckedClaim]
+  ) -> list[CheckedClaim]:
+    """Returns the verdicts with their remarks."""
+    remark = ""
+    if verdict is not None and not verdict.right:
+      has_slip = any(c.status == SLIP for c in checked)
+      remark = self._remark_on_formula(claim, verdict, has_slip)
+    elif verdict is not None and verdict.simplified:
+      remark = self._remark_on_data(claim)
+    result = []
+    for entry, c in zip(claim.entries, checked, strict=True):
+      own = _remark_on_digits(c.of, entry, c.computed) if c.status == SLIP else ""
+      is_wrong = verdict is not None and not verdict.right
+      result.append(dataclasses.replace(c, remark=remark if is_wrong else own or remark))
+    return result
+
+  def _remark_on_formula(self, claim: Claim, verdict: working.Verdict, also: bool) -> str:
     """Says that a line of working is wrong as mathematics, and, if it can be found, why."""
-    target, cause = self._known[claim.of], ""
+    target, cause = self._known.points(claim), ""
     self._num_explained += len(claim.working)
     if self._num_explained <= _MAX_EXPLAINED:
-      cause = working.explain(
-        claim.working, verdict.numbers, target, self._known, self._factors(claim.of)
+      cause = repairs.explain(
+        claim.working,
+        verdict.numbers,
+        target,
+        self._known.values,
+        self._candidates(claim.of),
+        self._factors(claim.of),
       )
-    also = {SLIP: "also ", WRONG_FORMULA: ""}[status]
+    cause = "; ".join(filter(None, (claim.misfit, cause)))
     text = " ".join(claim.working_text.split())
-    return f"The formula for {spell(claim.of)}, {text}, is {also}wrong{cause and f': {cause}'}."
+    word = "also wrong" if also else "wrong"
+    return f"The formula for {claim}, {text}, is {word}{cause and f': {cause}'}."
+
+  def _candidates(self, of: Quantity) -> list[Quantity]:
+    """Returns the quantities that a formula may lack: those in the right one first."""
+    own: list[Quantity] = []
+    if isinstance(of, Name):
+      equation = self._sheet.equations.get(of.name)
+      before = of.step if equation is not None else of.step - 1
+      formula = equation or self._sheet.steps.rules.get(of.name, ())
+      own = [shift(quantity, before) for quantity in quantities(formula)]
+    settings = set(self._sheet.steps.settings)
+    if isinstance(of, Name) and of.name in self._sheet.steps.rules:
+      settings.discard("learning_rate")
+    all_of_them = dict.fromkeys([*own, *self._known.values])
+    return [q for q in all_of_them if isinstance(q, Derivative) or q.name not in settings]
+
+  def _slope_of(self, of: Quantity) -> Derivative | None:
+    """Returns the derivative that a claim is of, or that an updated value is computed from."""
+    if isinstance(of, Derivative):
+      return of
+    rule = self._sheet.steps.rules.get(of.name, ()) if of.step else ()
+    slopes = derivatives(rule)
+    return shift(slopes[0], of.step - 1) if slopes else None
 
   def _factors(self, of: Quantity) -> dict[str, np.ndarray]:
     """Returns the factors of the chain rule on the way to a derivative, or to an update."""
-    if isinstance(of, Name):
+    slope = self._slope_of(of)
+    if slope is None:
       return {}
-    slope = self._sheet.slope_of(of)
     between = self._graph.between(slope.of, slope.by)
-    values = {q.name: v for q, v in self._known.items() if isinstance(q, Name)}
+    values = self._known.at(slope.step)
     factors = {}
     for node in between[-20:]:
       inputs = [name for name in self._graph.inputs_of.get(node, ()) if name in between]
-      for name, value in self._graph.gradient(node, inputs, values).items():
-        factors[spell(Derivative(node, name))] = value
+      inputs = [
+        name
+        for name in inputs
+        if self._sheet.shapes[node] == () or self._graph.is_elementwise(node, name)
+      ]
+      for name, value in self._graph.gradient(node, inputs, values, num_points=1).items():
+        factors[spell(Derivative(node, name, (), slope.step))] = value
     return factors
 
   def _remark_on_data(self, claim: Claim) -> str:
     """Says which data make a formula right: those in the equations that it sums up, not in it."""
-    if isinstance(claim.of, Name):
-      nodes = [claim.of.name]
+    slope = self._slope_of(claim.of)
+    if slope is None:
+      nodes = [str(getattr(claim.of, "name", ""))]
     else:
-      slope = self._sheet.slope_of(claim.of)
       nodes = self._graph.between(slope.of, slope.by)[1:]
-    used = {name for node in nodes for name in self._graph.inputs_of[node]}
-    data = [name for name in self._points.fixed if name in used]
-    written = quantities(claim.working)
-    data = [name for name in data if Name(name) not in written] or data
-    text = " and ".join(f"{name} = {self._sheet.given[name]:g}" for name in data[:4])
-    return f"The formula for {spell(claim.of)} is right only because {text}."
+    used = {name for node in nodes for name in self._graph.inputs_of.get(node, ())}
+    data = [name for name in self._known.fixed if name in used]
+    written = [q.name for q in quantities(claim.working) if isinstance(q, Name)]
+    data = [name for name in data if name not in written] or data
+    texts = [f"{name} = {show_value(self._known.here(Name(name, claim.of.step)))}" for name in data]
+    return f"The formula for {claim} is right only because {' and '.join(texts[:4])}."
 
 
 def _checked(
-  claim: Claim, right: float, status: str, expected: float | None, remark: str = ""
+  number: int, claim: Claim, entry: Numeral, right: Any, status: str, expected: float | None = None
 ) -> CheckedClaim:
-  digits = max(1, len(str(abs(claim.value / claim.unit).numerator)))
   return CheckedClaim(
-    spell(claim.of),
-    claim.text,
-    digits,
-    right,
-    status,
-    expected,
-    claim.working_text,
-    remark,
-    claim.points,
+    number=number,
+    of=f"{spell(claim.of)}{spell_index(entry.place)}",
+    claimed=entry.text,
+    digits=max(1, len(str(abs(entry.value / entry.unit).numerator))),
+    computed=float(right[entry.place]),
+    status=status,
+    expected_from_claims=expected,
+    working=claim.working_text,
+    points=claim.points / len(claim.entries),
   )
 
 
-def _describe_inputs(equation: Expression, values: Mapping[str, float]) -> str:
-  names = inputs_of(equation)
-  text = ", ".join(f"{name} = {values[name]:.6g}" for name in names[:6])
-  return (text or "it has no inputs") + (", ..." if len(names) > 6 else "")
+def _status_of_given(claim: Numeral, right: float) -> str:
+  return EXACT if is_exact(claim, Fraction(repr(right))) else INCONSISTENT
 
 
-# --- Digits ---
-
-
-def _slack(claim: Claim, value: Fraction) -> Fraction:
-  """Returns how far off float64 may be: that must not decide whether something is a tie."""
-  return claim.unit / 10**9 + 4 * abs(value) * Fraction(np.finfo(np.float64).eps.item())
-
-
-def _has_a_digit(claim: Claim, value: Fraction) -> bool:
-  """Returns whether a claim has a significant digit of a value: 0.2 of 0.235 has one, 0 has none.
-
-  Its last place must be no higher than the first place of the value rounded to one digit, which is
-  1 for 0.96. Of 0 every claim has a digit.
-  """
-  return value == 0 or (claim.value != 0 and claim.unit * Fraction(95, 100) <= abs(value))
-
-
-def _is_exact(claim: Claim, value: Fraction) -> bool:
-  if value == 0:
-    return claim.value == 0
-  is_rounded = abs(claim.value - value) <= claim.unit / 2 + _slack(claim, value)
-  return is_rounded and _has_a_digit(claim, value)
-
-
-def _is_truncated(claim: Claim, value: Fraction) -> bool:
-  """Returns whether the claim is the value without the digits after its last."""
-  if claim.value * value < 0 or not _has_a_digit(claim, value):
-    return False
-  missing = abs(value) - abs(claim.value)
-  return 0 <= missing < claim.unit - _slack(claim, value)
-
-
-def _follows(claim: Claim, value: Fraction) -> bool:
-  """Returns whether a claim is a value to one unit of its last digit."""
-  if value == 0:
-    return claim.value == 0
-  near = abs(claim.value - value) <= claim.unit + _slack(claim, value)
-  return near and _has_a_digit(claim, value)
-
-
-def _status(claim: Claim, right: float, expected: list[float]) -> str:
+def _status(claim: Numeral, right: float, expected: list[float]) -> str:
   """Returns the status of a claim that is not about a given; the digits decide, exactly.
 
   Only what differs from the right value can have been carried: a claim that is wrong although all
   before it is exact is a slip, however small.
   """
   value = Fraction(right)
-  if _is_exact(claim, value):
+  if is_exact(claim, value):
     return EXACT
-  if _is_truncated(claim, value):
+  if is_truncated(claim, value):
     return TRUNCATED
   for other in map(Fraction, filter(math.isfinite, expected)):
-    if abs(other - value) > _slack(claim, value) and _follows(claim, other):
+    if abs(other - value) > slack(claim, value) and follows(claim, other):
       return CARRIED
   return SLIP
 
 
-def _remark_on_digits(claim: Claim, right: float) -> str:
+def _remark_on_digits(of: str, claim: Numeral, right: float) -> str:
   value = Fraction(right)
-  if _has_a_digit(claim, value) or abs(claim.value - value) > claim.unit:
+  if has_a_digit(claim, value) or abs(claim.value - value) > claim.unit:
     return ""
   return (
-    f"{spell(claim.of)} = {claim.text} has no significant digit of the right value: write at least "
+    f"{of} = {claim.text} has no significant digit of the right value: write at least "
     f"one, as in {right:.1g}."
   )

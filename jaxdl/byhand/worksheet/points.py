@@ -31,8 +31,8 @@ class Points:
   """Where a worksheet is evaluated.
 
   Attributes:
-    given: name -> values, `[NUM_POINTS]`.
-    fixed: the data that are 0, 1 or -1, and the same at the points `SAME_DATA`.
+    given: name -> values, `[*shape, NUM_POINTS]`.
+    fixed: the data with entries that are 0, 1 or -1, which are the same at the points `SAME_DATA`.
     number_scale: what the numbers in the equations are multiplied by, `[NUM_POINTS]`: 1, but for
       rounding errors.
   """
@@ -42,38 +42,59 @@ class Points:
   number_scale: np.ndarray
 
 
-def around(given: Mapping[str, float], parameters: Collection[str]) -> Points:
+def around(given: Mapping[str, np.ndarray], parameters: Collection[str]) -> Points:
   """Returns the points around the given one.
 
   Args:
-    given: name -> value.
+    given: name -> value, a float64 array of its shape.
     parameters: the givens with respect to which something is differentiated; the others are data.
   """
   rng = np.random.default_rng(0)
-  fixed = tuple(n for n, v in given.items() if v in (0, 1, -1) and n not in parameters)
+  fixed = {n: np.isin(v, (0, 1, -1)) for n, v in given.items() if n not in parameters}
+  fixed = {name: entries for name, entries in fixed.items() if entries.any()}
   points = {}
   for name, value in given.items():
-    shift = rng.uniform(0.5, 1, NUM_POINTS) * rng.choice([-1, 1], NUM_POINTS)
-    shift[GIVEN] = 0
-    shift[ROUNDED] *= _ROUNDING * abs(value)
+    shape = (*np.shape(value), NUM_POINTS)
+    shift = rng.uniform(0.5, 1, shape) * rng.choice([-1, 1], shape)
+    size = np.abs(value)[..., None]
+    shift[..., GIVEN] = 0
+    shift[..., ROUNDED] *= _ROUNDING * size
     for near in (NEAR, SAME_SUMS, SAME_DATA):
-      shift[near] *= _DISTANCE * (abs(value) or 1)
-    shift[SAME_DATA] *= name not in fixed
-    points[name] = value + shift
-  for first, *others in _targets(given, parameters):
-    for near in (SAME_SUMS, SAME_DATA):
-      points[first][near] = 1 - sum(points[name][near] for name in others)
+      shift[..., near] *= _DISTANCE * np.where(size == 0, 1.0, size)
+    if name in fixed:
+      shift[..., SAME_DATA] *= ~fixed[name][..., None]
+    points[name] = value[..., None] + shift
+  for near in (SAME_SUMS, SAME_DATA):
+    _keep_sums(given, parameters, points, near)
   number_scale = np.ones(NUM_POINTS)
   number_scale[ROUNDED] += _ROUNDING * rng.choice([-1, 1], _EACH)
-  return Points(points, fixed, number_scale)
+  return Points(points, tuple(fixed), number_scale)
 
 
-def _targets(given: Mapping[str, float], parameters: Collection[str]) -> list[list[str]]:
-  """Returns the data that are called alike, such as y1 and y2, and add up to 1."""
-  groups: dict[str, list[str]] = {}
-  for name in given:
-    if name not in parameters:
-      groups.setdefault(name.rstrip("0123456789_"), []).append(name)
+def _keep_sums(
+  given: Mapping[str, np.ndarray],
+  parameters: Collection[str],
+  points: dict[str, np.ndarray],
+  near: slice,
+) -> None:
+  """Makes the targets that add up to 1 do so at points: y1 and y2, or the rows of an array."""
+  for first, *others in _targets(given, parameters):
+    points[first][near] = 1 - sum(points[name][near] for name in others)
+  for name, value in given.items():
+    if name not in parameters and value.ndim and value.shape[-1] > 1:
+      rows = np.abs(value.sum(axis=-1) - 1) < 1e-9
+      if rows.all():
+        part = points[name][..., near]
+        part[..., 0, :] = 1 - part[..., 1:, :].sum(axis=-2)
+
+
+def _targets(given: Mapping[str, np.ndarray], parameters: Collection[str]) -> list[list[str]]:
+  """Returns the scalar data that are called alike, such as y1 and y2, and add up to 1."""
+  groups: dict[tuple[str, str], list[str]] = {}
+  for name, value in given.items():
+    if name not in parameters and value.ndim == 0:
+      base, _, primes = name.partition("'")
+      groups.setdefault((base.rstrip("0123456789_"), primes), []).append(name)
   return [
     group
     for group in groups.values()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from jaxdl.byhand.expressions import Name, Updated
+from jaxdl.byhand.expressions import Name, spell, write
 from jaxdl.byhand.worksheet.checker import (
   CARRIED,
   EXACT,
@@ -17,7 +17,9 @@ from jaxdl.byhand.worksheet.checker import (
   CheckedClaim,
   CheckedWorksheet,
 )
-from jaxdl.byhand.worksheet.reader import parse_number, parse_quantity
+from jaxdl.byhand.worksheet.numerals import parse_number
+from jaxdl.byhand.worksheet.right_values import show_value
+from jaxdl.byhand.worksheet.sheet import shift
 
 
 def to_json(checked: CheckedWorksheet) -> dict[str, Any]:
@@ -45,10 +47,14 @@ def marks_table(checked: Mapping[str, CheckedWorksheet]) -> list[list[str]]:
   Args:
     checked: file -> worksheet.
   """
-  columns = list(dict.fromkeys(claim.of for sheet in checked.values() for claim in sheet.claims))
+  columns = list(
+    dict.fromkeys(str(claim) for sheet in checked.values() for claim in sheet.worksheet.claims)
+  )
   table = [["file", "title", "marks", "points", *STATUSES, "first mistake", *columns]]
   for file, sheet in checked.items():
-    own = {claim.of: f"{claim.marks:g}" for claim in sheet.claims}
+    own = {str(claim): 0.0 for claim in sheet.worksheet.claims}
+    for entry in sheet.claims:
+      own[str(sheet.worksheet.claims[entry.number - 1])] += entry.marks
     first = sheet.first_wrong
     table.append(
       [
@@ -58,7 +64,7 @@ def marks_table(checked: Mapping[str, CheckedWorksheet]) -> list[list[str]]:
         f"{sheet.points:g}",
         *map(str, sheet.counts.values()),
         first.of if first else "",
-        *(own.get(column, "") for column in columns),
+        *(f"{own[column]:.6g}" if column in own else "" for column in columns),
       ]
     )
   return table
@@ -71,11 +77,11 @@ def feedback(checked: CheckedWorksheet) -> tuple[str, list[list[str]]]:
     A sentence or two, and a table with its header first.
   """
   claim = checked.first_wrong
-  shown = checked.claims if claim is None else checked.claims[: checked.claims.index(claim) + 1]
-  table = [
-    ["claim", "written", "status"],
-    *([shown_claim.of, shown_claim.claimed, shown_claim.status] for shown_claim in shown),
-  ]
+  table = [["claim", "written", "status"]]
+  for group in groups(checked):
+    table.append([*_name_and_text(checked, group), group[0].status])
+    if group[0] is claim:
+      break
   if claim is None:
     return first_slip(checked), table
   why = {
@@ -83,29 +89,47 @@ def feedback(checked: CheckedWorksheet) -> tuple[str, list[list[str]]]:
     WRONG_FORMULA: claim.remark,
     INCONSISTENT: "It contradicts what is given.",
   }
-  text = f"The first mistake is in claim {len(shown)}, {claim.of} = {claim.claimed}."
+  text = f"The first mistake is in claim {claim.number}, {claim.of} = {claim.claimed}."
   return f"{text} {why[claim.status]}", table
 
 
 def rows(checked: CheckedWorksheet) -> list[list[str]]:
   """Returns a table of the claims in order, header first."""
-  header = ["claim", "claimed", "computed", "digits", "status", "from the claims before"]
-  return [
-    header,
-    *(
-      [
-        claim.of,
-        claim.claimed,
+  table = [["claim", "claimed", "computed", "digits", "status", "from the claims before"]]
+  for group in groups(checked):
+    claim, expected = group[0], group[0].expected_from_claims
+    is_right = claim.status in (EXACT, TRUNCATED)
+    numbers = (
+      ["", "", claim.status, ""]
+      if len(group) > 1
+      else [
         show(claim.computed, claim),
         str(claim.digits),
         claim.status,
-        ""
-        if claim.status in (EXACT, TRUNCATED) or claim.expected_from_claims is None
-        else show(claim.expected_from_claims, claim),
+        "" if is_right or expected is None else show(expected, claim),
       ]
-      for claim in checked.claims
-    ),
-  ]
+    )
+    table.append([*_name_and_text(checked, group), *numbers])
+  return table
+
+
+def groups(checked: CheckedWorksheet) -> list[list[CheckedClaim]]:
+  """Returns the claims that a row of a table is about: one, or all of an array that is right."""
+  found: list[list[CheckedClaim]] = []
+  for number in range(1, len(checked.worksheet.claims) + 1):
+    entries = [claim for claim in checked.claims if claim.number == number]
+    if all(claim.status == EXACT for claim in entries):
+      found.append(entries)
+    else:
+      found += [[claim] for claim in entries]
+  return found
+
+
+def _name_and_text(checked: CheckedWorksheet, group: list[CheckedClaim]) -> list[str]:
+  """Returns what a row is about, and what was written."""
+  if len(group) == 1:
+    return [group[0].of, group[0].claimed]
+  return [str(checked.worksheet.claims[group[0].number - 1]), f"{len(group)} numbers"]
 
 
 def show(value: float, claim: CheckedClaim, extra: int = 2) -> str:
@@ -114,33 +138,45 @@ def show(value: float, claim: CheckedClaim, extra: int = 2) -> str:
   places = len(str(unit.numerator)) - len(str(unit.denominator))  # the unit is 10**places
   decimals = extra - places
   if (value == 0 or 1e-4 <= abs(value) < 1e7) and 0 <= decimals <= 17:
-    return f"{value:.{decimals}f}"
+    return f"{value + 0.0:.{decimals}f}"  # never -0
   exponent = math.floor(math.log10(abs(value))) if value else 0
   return f"{value:.{min(max(exponent - places + extra, extra), 16)}e}"
+
+
+def _show_briefly(value: float, claim: CheckedClaim) -> str:
+  """Returns a value with as many digits as the claim has, or as many as tell the two apart."""
+  written, _ = parse_number(claim.claimed)
+  texts = (show(value, claim, extra) for extra in range(4))
+  return next((text for text in texts if Fraction(text) != written), show(value, claim, 0))
 
 
 def first_slip(checked: CheckedWorksheet) -> str:
   """Returns what is wrong first, in sentences for the person who wrote the worksheet."""
   claim = checked.first_wrong
   if claim is None:
-    num = len(checked.claims)
+    num = len(checked.worksheet.claims)
     text = f"No slip in {num} claim{'s' if num != 1 else ''}."
     carried = checked.counts[CARRIED]
     if carried:
       text += f" {carried} carried: right from the lines before, which were rounded."
     return text
-  position = checked.claims.index(claim) + 1
+  position = claim.number
   if claim.status == INCONSISTENT:
     return (
       f"The first mistake is in claim {position}: {claim.of} = {claim.claimed} is written there, "
       f"but {claim.of} is given as {claim.computed:g}."
     )
-  right = show(claim.computed, claim, extra=0)
+  right = _show_briefly(claim.computed, claim)
   if claim.status == WRONG_FORMULA:
-    start = f"The first mistake is in claim {position}, {claim.of} = {claim.claimed}"
-    if _is_right(claim):
+    entries = [entry for entry in checked.claims if entry.number == position]
+    shown = f"{claim.of} = {claim.claimed}"
+    if len(entries) > 1:
+      shown = str(checked.worksheet.claims[position - 1])
+    start = f"The first mistake is in claim {position}, {shown}"
+    if all(map(_is_right, entries)):
       return f"{start}: the value is right, but the line of working is not. {claim.remark}"
-    return f"{start}, which should be {right}. {claim.remark}"
+    should_be = f", which should be {right}" if len(entries) == 1 else ""
+    return f"{start}{should_be}. {claim.remark}"
   if claim.remark and not claim.working:
     return f"The first slip is in claim {position}: {claim.remark}"
   text = f"The first slip is in claim {position}: {claim.of} = {claim.claimed} should be {right}"
@@ -149,7 +185,7 @@ def first_slip(checked: CheckedWorksheet) -> str:
   text += "."
   expected = claim.expected_from_claims
   if expected is not None:
-    value = show(expected, claim, extra=0)
+    value = _show_briefly(expected, claim)
     value = "the same" if value == right else value
     text += f" From the claims before it, it would be {value}, so the mistake is in this one."
   return text + _guess(claim)
@@ -158,21 +194,22 @@ def first_slip(checked: CheckedWorksheet) -> str:
 def _how(checked: CheckedWorksheet, claim: CheckedClaim) -> str:
   """Returns the formula of the right value, or nothing for a derivative."""
   sheet = checked.worksheet
-  of = parse_quantity(claim.of, sheet)
-  if isinstance(of, Name):
-    return f"{of.name} = {' '.join(sheet.formulas[of.name].split())}"
-  if isinstance(of, Updated):
-    slope = (sheet.given[of.name] - claim.computed) / float(sheet.learning_rate or 1)
-    return (
-      f"{claim.of} = {of.name} - learning_rate * d{sheet.loss}/d{of.name} = "
-      f"{sheet.given[of.name]:g} - {sheet.learning_rate:g} * ({slope:.4g})"
-    )
-  return ""
+  of = sheet.claims[claim.number - 1].of
+  if not isinstance(of, Name):
+    return ""
+  if of.name in sheet.equations:
+    return f"{spell(of)} = {' '.join(sheet.formulas[of.name].split())}"
+  rule = sheet.steps.rules[of.name]
+  formula = f"{spell(of)} = {write(rule, lambda q: sheet.spell(shift(q, of.step - 1)))}"
+  if sheet.shapes[of.name]:
+    return formula
+  numbers = write(rule, lambda q: show_value(checked.known[shift(q, of.step - 1)], 4))
+  return f"{formula} = {numbers}"
 
 
 def _is_right(claim: CheckedClaim) -> bool:
   value, unit = parse_number(claim.claimed)
-  return abs(value - Fraction(claim.computed)) <= unit
+  return abs(value - Fraction(claim.computed)) < unit
 
 
 def _guess(claim: CheckedClaim) -> str:
@@ -183,8 +220,8 @@ def _guess(claim: CheckedClaim) -> str:
       continue
     if abs(value + Fraction(right)) <= unit <= abs(value) / 2:
       return " Its sign is wrong."
-    for shift in (1, 2, 3, -1, -2, -3):
-      scaled = Fraction(right) * Fraction(10) ** shift
+    for places in (1, 2, 3, -1, -2, -3):
+      scaled = Fraction(right) * Fraction(10) ** places
       if scaled and abs(value - scaled) <= unit and abs(value) >= 10 * unit:
         return " The digits are right, but the decimal point is in the wrong place."
   return ""

@@ -74,7 +74,7 @@ def render(
     title=experiment.question,
     answer=experiment_lib.answer(verdicts, metric, population),
     how_sure=_how_sure(experiment, population, verdicts, metric),
-    partial=markdown.partial_text(population),
+    partial="\n\n".join([markdown.anyway_text(origin), markdown.partial_text(population)]).strip(),
     about=f"{markdown.escape(dataset.description)}. {markdown.stopping_text(population)}",
     names=[one_line(name) for name in population.arms],
     is_many=is_many,
@@ -82,7 +82,7 @@ def render(
     distribution=distribution,
     best_first=[distribution.rows[index] for index in order],
     verdicts=verdict_table(verdicts),
-    verdict_note=markdown.VERDICT_NOTE,
+    verdict_note=markdown.design_note(experiment),
     arms=_arms_table(experiment, population),
     all_metrics=markdown.arms_rows(population),
     arms_note=markdown.ARMS_NOTE,
@@ -101,7 +101,15 @@ def render(
     command=shlex.join(map(one_line, origin["command"])),
     details=markdown.provenance_lines(origin),
     pictures=_embed(pictures),
-    sections=list(sections),
+    sections=[
+      text
+      for text in (
+        markdown.new_examples_text(verdicts),
+        markdown.censored_text(population),
+        *sections,
+      )
+      if text
+    ],
     downloads=_downloads(files),
   )
 

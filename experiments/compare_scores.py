@@ -1,0 +1,170 @@
+"""Which arm is better, by scores that were trained elsewhere?
+
+  python -m experiments.compare_scores --scores=runs.csv --metric=acc --arm=arm --seed=seed \
+    --margin=0.01 --workdir=DIR
+
+reads a long table, with a row per run, as trackers and spreadsheets export it (CSV, TSV or
+Parquet), and leaves verdicts, pictures and a report. Values of --metric, --arm, --seed and --task
+are names of columns. A run that failed is a row without a score.
+"""
+
+import hashlib
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from jaxdl import report, stats
+from jaxdl.errors import InputError, brief, one_line
+from jaxdl.report import score_report
+
+_NEEDED = ("scores", "metric", "arm", "seed", "margin", "workdir")
+
+
+def _define() -> flags.FlagValues:
+  values = flags.FlagValues()
+  texts = {
+    "scores": "Table with a row per run: .csv, .tsv or .parquet.",
+    "metric": "Column of the scores.",
+    "arm": "Column of the arms.",
+    "seed": "Column of the seeds, integers.",
+    "task": "Column of the tasks, e.g. data sets, if there are several.",
+    "reference": "Arm that the others are compared with (default: every pair).",
+    "workdir": "Directory for the results.",
+  }
+  for name, text in texts.items():
+    flags.DEFINE_string(name, None, text, flag_values=values)
+  numbers = {
+    "margin": (None, "Largest difference that counts as none."),
+    "alpha": (0.05, "Level of the tests."),
+    "resolution": (None, "Scores are rounded to multiples of it."),
+  }
+  for name, (default, text) in numbers.items():
+    flags.DEFINE_float(name, default, text, flag_values=values)
+  flags.DEFINE_integer(
+    "budget",
+    None,
+    "Most seeds of a run that is looked at after every 8, in the table's order, until decided.",
+    flag_values=values,
+  )
+  switches = {
+    "lower_is_better": "As of a loss.",
+    "anytime": "Seeds were, or will be, added because of the results: test by betting.",
+  }
+  for name, text in switches.items():
+    flags.DEFINE_bool(name, False, text, flag_values=values)
+  return values
+
+
+def main(argv: Sequence[str]) -> int:
+  """Compares the scores of a table; returns the exit status."""
+  if {"--help", "-h", "--helpfull"} & set(argv):
+    print(__doc__)
+    return 0
+  try:
+    values = _parse(argv)
+    workdir = pathlib.Path(values.workdir).expanduser()
+    score_report.check(workdir)  # before anything is computed
+    comparison = compare(values)
+    score_report.write(workdir, comparison)
+  except (flags.Error, InputError) as error:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return 2
+  print(f"{one_line(comparison.question)}\n{one_line(score_report.answer(comparison))}\n")
+  if comparison.verdicts:
+    print(report.text_table(report.verdict_rows(comparison.verdicts)))
+  print(f"\nReport: {one_line(workdir / 'report.md')}")
+  return 0
+
+
+def compare(values: flags.FlagValues) -> score_report.Comparison:
+  """Returns the scores in a table with their verdicts, by the flags."""
+  file = pathlib.Path(values.scores).expanduser()
+  frame, checksum = _read(file)
+  columns = {"metric": values.metric, "arm": values.arm, "seed": values.seed}
+  settings = {"resolution": values.resolution, "higher_is_better": not values.lower_is_better}
+  if values.task is None:
+    scores = stats.Scores.from_frame(frame, **columns, **settings)
+    tasks = {"": scores}
+  else:
+    tasks = stats.Scores.from_frame(frame, **columns, task=values.task, **settings)
+    scores = stats.mean_over_tasks(tasks)
+  verdicts, how = _verdicts(scores, values)
+  return score_report.Comparison(
+    question=f"How do the arms in {file.name} compare in {values.metric}?",
+    tasks=tasks,
+    scores=scores,
+    verdicts=verdicts,
+    how=how,
+    settings={
+      "scores": file.name,
+      "SHA-256": checksum,
+      **columns,
+      "task": values.task,
+      **settings,
+      "margin": values.margin,
+      "alpha": values.alpha,
+      "reference": values.reference,
+      "budget": values.budget,
+      "anytime": values.anytime,
+    },
+  )
+
+
+def _verdicts(scores: stats.Scores, values: flags.FlagValues) -> tuple[list[stats.Verdict], str]:
+  """Returns the verdicts, and in Markdown how the number of seeds was decided."""
+  design = {"alpha": values.alpha, "reference": values.reference}
+  matched = "" if scores.paired else " No two arms share a seed, so the order also makes the pairs."
+  if values.budget is not None:
+    verdicts = stats.compare_looks(scores, values.margin, values.budget, **design)
+    how = (
+      f"Seeds were looked at after every {stats.LOOK_EVERY}, in the order of the table, and at "
+      f"most {values.budget}; this `--budget` has to be that of the plan.{matched}"
+    )
+    return verdicts, how
+  if values.anytime:
+    verdicts = stats.compare_anytime(scores, values.margin, **design)
+    return verdicts, f"Seeds are taken in the order of the table.{matched}"
+  how = (
+    "This holds if the number of seeds was decided before the results were seen. For seeds that "
+    "were added until decided there are `--budget` and `--anytime`."
+  )
+  return stats.compare(scores, values.margin, **design), how
+
+
+def _read(file: pathlib.Path) -> tuple[Any, str]:
+  """Returns a table, and the checksum of its file."""
+  import pandas as pd
+
+  readers = {
+    ".csv": pd.read_csv,
+    ".tsv": lambda path: pd.read_csv(path, sep="\t"),
+    ".parquet": pd.read_parquet,
+  }
+  if file.suffix not in readers:
+    raise InputError(f"--scores must be a file {', '.join(readers)}, not {str(file)!r}")
+  if not file.is_file():  # reading a pipe might never end
+    raise InputError(f"there is no file {str(file)!r}")
+  try:
+    return readers[file.suffix](file), hashlib.sha256(file.read_bytes()).hexdigest()
+  except Exception as error:  # pandas and pyarrow raise errors of many types
+    raise InputError(f"cannot read {str(file)!r}: {brief(error)}") from error
+
+
+def _parse(argv: Sequence[str]) -> flags.FlagValues:
+  values = _define()
+  rest = values(list(argv))
+  if len(rest) > 1:
+    raise InputError(f"unknown argument {rest[1]!r}; settings are given as --name=value")
+  for name in _NEEDED:
+    if values[name].value in (None, ""):
+      raise InputError(f"--{name} is {'missing' if values[name].value is None else 'empty'}")
+  if values.budget is not None and values.anytime:
+    raise InputError("--budget and --anytime are two designs; give one")
+  return values
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))

@@ -1,0 +1,170 @@
+"""Measures how often verdicts of looks and bets are wrong, and how many seeds they take.
+
+  python -m experiments.measure_sequential [--repetitions=2000] [--table=errors]
+
+prints tables in Markdown. Scores are made up, so the truth is known; effects and margins are in
+standard deviations of the paired difference. The table `adastop` needs the package of that name,
+which then decides the same scores. On one core, the errors of 2,000 repetitions take about two
+hours, nearly all of it for ten arms.
+"""
+
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from absl import flags
+
+from jaxdl import report, stats
+from jaxdl.errors import InputError
+
+BUDGET = 64
+# Offsets of the arms from each other, and the margin.
+FAMILIES = {
+  "2 arms, equal": ((0, 0), 0.5),
+  "2 arms, a margin apart": ((0, 0.5), 0.5),
+  "3 arms, equal": ((0, 0, 0), 1.0),
+  "3 arms, one apart": ((0, 0, 0.5), 0.5),
+  "10 arms, equal": ((0,) * 10, 1.0),
+  "10 arms, two clusters": ((0,) * 5 + (1,) * 5, 1.0),
+}
+Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
+# Scores [S, A] of which two differ with standard deviation 1, or for counts 0.87.
+DISTRIBUTIONS: dict[str, Draw] = {
+  "normal": lambda rng, size: rng.normal(size=size) / math.sqrt(2),
+  "t3": lambda rng, size: rng.standard_t(3, size=size) / math.sqrt(6),
+  "counts": lambda rng, size: rng.binomial(356, 0.96, size=size) / 6,
+}
+
+
+def make_scores(values: np.ndarray) -> stats.Scores:
+  """Returns scores [S, A] of arms that are named by their index."""
+  arms = tuple(map(str, range(values.shape[1])))
+  return stats.Scores(
+    metric="score",
+    values=values,
+    seeds=tuple(range(len(values))),
+    arms=arms,
+    axes=stats.AXES,
+    higher_is_better=True,
+  )
+
+
+def is_wrong(verdict: stats.Verdict, effect: float) -> bool:
+  """Whether a verdict contradicts the true difference of its arms."""
+  if verdict.verdict == stats.EQUIVALENT:
+    return abs(effect) >= verdict.margin
+  return {stats.BETTER: effect <= 0, stats.WORSE: effect >= 0}.get(verdict.verdict, False)
+
+
+def error_rows(repetitions: int) -> Iterator[list[str]]:
+  """Yields how many percent of runs have any wrong verdict, by family and distribution."""
+  yield ["arms", "scores", "any wrong verdict, looks", "bets", "runs"]
+  for family, (offsets, margin) in FAMILIES.items():
+    for name, draw in DISTRIBUTIONS.items():
+      rng = np.random.default_rng(0)
+      wrong = np.zeros(2)
+      for _ in range(repetitions):
+        scores = make_scores(draw(rng, (BUDGET, len(offsets))) + offsets)
+        designs = (
+          stats.compare_looks(scores, margin, BUDGET),
+          stats.compare_anytime(scores, margin),
+        )
+        for place, verdicts in enumerate(designs):
+          effects = (offsets[int(v.arm_a)] - offsets[int(v.arm_b)] for v in verdicts)
+          wrong[place] += any(map(is_wrong, verdicts, effects))
+      shares = (f"{100 * share:.1f}%" for share in wrong / repetitions)
+      yield [family, name, *shares, f"{repetitions:,}"]
+
+
+def seed_rows(repetitions: int) -> Iterator[list[str]]:
+  """Yields how many seeds one of P pairs takes, for normal scores, and how often it is decided."""
+  yield ["pairs", "margin", "effect", "decided", "mean seeds", "standard error"]
+  for num_pairs in (1, 3, 45):
+    for margin in (0.5, 1.0):
+      for effect in (0.0, 0.5, 1.0, 2.0):
+        rng = np.random.default_rng(0)
+        found = []
+        for _ in range(repetitions):
+          scores = make_scores(DISTRIBUTIONS["normal"](rng, (BUDGET, 2)) + np.array([effect, 0]))
+          found += stats.compare_looks(scores, margin, BUDGET, alpha=0.05 / num_pairs)
+        seeds = np.array([v.num_seeds for v in found])
+        decided = np.mean([v.verdict != stats.UNDECIDED for v in found])
+        error = seeds.std() / math.sqrt(repetitions)
+        row = [f"{num_pairs}", f"{margin:g}", f"{effect:g}", f"{100 * decided:.0f}%"]
+        yield [*row, f"{seeds.mean():.1f}", f"{error:.1f}"]
+
+
+def adastop_rows(repetitions: int) -> Iterator[list[str]]:
+  """Yields what AdaStop and looks say of the same scores, with arms that share seeds or do not.
+
+  AdaStop (Mathieu et al., 2023, arXiv:2306.10882) compares arms as independent samples, and calls
+  them equal if it has not found a difference at its last look. The margin of the looks is 1.
+  """
+  yield [
+    *("effect", "correlation", "AdaStop: seeds", "different", "equal"),
+    *("looks: seeds", "different", "equivalent", "undecided"),
+  ]
+  for correlation in (0.0, 0.9):
+    for effect in (0.0, 0.5, 1.0, 2.0):
+      rng = np.random.default_rng(0)
+      theirs, ours = [], []
+      for _ in range(repetitions):
+        shared = rng.normal(size=(BUDGET, 1)) * math.sqrt(correlation)
+        own = rng.normal(size=(BUDGET, 2)) * math.sqrt(1 - correlation)
+        values = (shared + own) / math.sqrt(2 * (1 - correlation)) + [effect, 0]
+        theirs.append(_adastop(values))
+        (verdict,) = stats.compare_looks(make_scores(values), 1.0, BUDGET)
+        ours.append((verdict.num_seeds, verdict.verdict))
+      row = [f"{effect:g}", f"{correlation:g}"]
+      row += _shares(theirs, (("larger", "smaller"), ("equal",)))
+      yield row + _shares(
+        ours, ((stats.BETTER, stats.WORSE), (stats.EQUIVALENT,), (stats.UNDECIDED,))
+      )
+
+
+def _adastop(values: np.ndarray) -> tuple[int, str]:
+  from adastop import MultipleAgentsComparator
+
+  every = stats.LOOK_EVERY
+  comparator = MultipleAgentsComparator(n=every, K=BUDGET // every, B=1_000, alpha=0.05, seed=0)
+  for end in range(every, BUDGET + 1, every):
+    comparator.partial_compare({"a": values[:end, 0], "b": values[:end, 1]}, verbose=False)
+    if comparator.is_finished:
+      break
+  (decision,) = comparator.decisions.values()
+  return end, decision
+
+
+def _shares(found: Sequence[tuple[int, str]], kinds: Sequence[Sequence[str]]) -> list[str]:
+  seeds, outcomes = zip(*found, strict=True)
+  shares = [np.mean([outcome in kind for outcome in outcomes]) for kind in kinds]
+  return [f"{np.mean(seeds):.1f}", *(f"{100 * share:.0f}%" for share in shares)]
+
+
+TABLES = {"errors": error_rows, "seeds": seed_rows, "adastop": adastop_rows}
+
+
+def main(argv: Sequence[str]) -> int:
+  """Measures and prints; returns the exit status."""
+  values = flags.FlagValues()
+  flags.DEFINE_integer("repetitions", 2000, "Runs per row.", lower_bound=1, flag_values=values)
+  flags.DEFINE_multi_enum("table", list(TABLES), list(TABLES), "What to measure.", values)
+  try:
+    rest = values(argv)
+    if len(rest) > 1:
+      raise InputError(f"unknown argument {rest[1]!r}; settings are given as --name=value")
+  except (flags.Error, InputError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  for table in values.table:
+    if table == "adastop" and importlib.util.find_spec("adastop") is None:
+      print("adastop is not installed, so it is not compared", file=sys.stderr)
+      continue
+    print(report.markdown_table(list(TABLES[table](values.repetitions))), end="\n\n", flush=True)
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))

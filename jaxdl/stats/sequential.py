@@ -1,0 +1,362 @@
+"""Seeds until the question is decided: looks at fixed numbers of seeds, at a level that holds.
+
+A group-sequential design. Its looks, at 8, 16, ... seeds up to a budget, are fixed before the run;
+each look spends a part of the level (Lan & DeMets, 1983, Biometrika 70:659), so that all looks
+together keep it. Over P pairs of arms both kinds of verdict, that arms differ and that they are
+alike, are tested at alpha / P for each pair. The probability of any wrong verdict, over all pairs
+and looks, is then at most alpha. For one pair the two kinds of error do not add up: a false
+difference needs arms that are equal, a false equivalence arms that differ by the margin or more
+(Goeman, Solari & Stijnen, 2010, Statistics in Medicine 29:2117).
+
+In shape comments `K` is the number of looks, `N` the budget, and `B` the number of sign patterns.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdl.errors import InputError, check_integer
+from jaxdl.stats.scores import (
+  ROUNDING,
+  Scores,
+  count_diverged,
+  differences_by_seed,
+  mean,
+  std,
+  t_quantile,
+)
+from jaxdl.stats.tests import (
+  MIN_PAIRS_EQUIVALENT,
+  NUM_RESAMPLES,
+  check_alpha,
+  check_margin,
+  check_num_resamples,
+  check_resolution,
+  tost_sides,
+)
+from jaxdl.stats.verdicts import (
+  BETTER,
+  EQUIVALENT,
+  GROUP_SEQUENTIAL,
+  TOO_FEW_SEEDS,
+  UNDECIDED,
+  WORSE,
+  Verdict,
+  arm_pairs,
+  beside_diverged,
+)
+
+# Seeds from one look to the next. Looking after every four saves one or two seeds.
+LOOK_EVERY = 8
+# A design needs a budget of two looks, and seeds enough to show that arms are alike.
+MIN_BUDGET = max(2 * LOOK_EVERY, MIN_PAIRS_EQUIVALENT)
+
+
+def looks(budget: int) -> tuple[int, ...]:
+  """Returns the numbers of seeds at which a run is looked at: 8, 16, ..., and the budget.
+
+  Args:
+    budget: N, the largest number of seeds.
+
+  Raises:
+    InputError: the budget is below MIN_BUDGET.
+  """
+  check_integer("the budget of seeds", budget, MIN_BUDGET)
+  return (*range(LOOK_EVERY, budget, LOOK_EVERY), budget)
+
+
+def spent(alpha: float, fractions: np.ndarray) -> np.ndarray:
+  """Returns how much of a level is spent up to each look: alpha ln(1 + (e - 1) t), of Pocock type.
+
+  Args:
+    alpha: the level of all looks together.
+    fractions: [K], t, the share of the budget that is seen at each look, up to 1.
+  """
+  return alpha * np.log1p((math.e - 1) * np.asarray(fractions, dtype=np.float64))
+
+
+@functools.lru_cache(maxsize=64)
+def nominal_levels(alpha: float, fractions: tuple[float, ...]) -> np.ndarray:
+  """Returns the one-sided level of each look, so that all looks together have level alpha.
+
+  At look k the statistic Z_k is compared with the bound c_k such that, without an effect,
+  P(Z_1 < c_1, ..., Z_{k-1} < c_{k-1}, Z_k >= c_k) is what the look spends. Z_k sqrt(t_k) is a
+  Brownian motion at time t_k; its density among runs that go on is carried from look to look on a
+  grid (Armitage, McPherson & Rowe, 1969, Journal of the Royal Statistical Society A 132:235;
+  Jennison & Turnbull, 2000, Group Sequential Methods, chapter 19). With t statistics, the levels
+  and not the bounds are kept (Pocock, 1977, Biometrika 64:191).
+
+  Args:
+    alpha: one-sided level of all looks together.
+    fractions: [K], increasing up to 1.
+
+  Returns:
+    [K], P(Z >= c_k) of a standard normal Z. The array is shared: do not write to it.
+  """
+  from scipy.optimize import brentq
+  from scipy.stats import norm
+
+  spending = np.diff(spent(alpha, np.array(fractions)), prepend=0.0)
+  levels = [spending[0]]
+  time, bound = fractions[0], norm.isf(spending[0]) * math.sqrt(fractions[0])
+  grid = _grid(time, bound)
+  weights = norm.pdf(grid / math.sqrt(time)) / math.sqrt(time) * _step(grid)  # [G]
+  for until, spends in zip(fractions[1:], spending[1:], strict=True):
+    spread = math.sqrt(until - time)
+
+    def excess(bound, grid=grid, weights=weights, spread=spread, spends=spends):
+      return weights @ norm.sf((bound - grid) / spread) - spends
+
+    bound = brentq(excess, 0.0, 12 * math.sqrt(until), xtol=1e-12)
+    levels.append(norm.sf(bound / math.sqrt(until)))
+    ahead = _grid(until, bound)
+    density = norm.pdf((ahead[:, None] - grid) / spread) @ weights / spread  # [G]
+    time, grid, weights = until, ahead, density * _step(ahead)
+  return np.array(levels)
+
+
+def _grid(time: float, bound: float) -> np.ndarray:
+  return np.linspace(-8 * math.sqrt(time), bound, 801)
+
+
+def _step(grid: np.ndarray) -> np.ndarray:
+  """Returns the weights of the trapezoidal rule, [G]."""
+  weights = np.full(len(grid), grid[1] - grid[0])
+  weights[[0, -1]] /= 2
+  return weights
+
+
+def sign_flip_looks(
+  differences: np.ndarray, looks: Sequence[int], levels: Sequence[float], signs: np.ndarray
+) -> int | None:
+  """Tests at every look whether paired differences are symmetric around zero, two-sided.
+
+  Given the magnitudes, each sign pattern is equally likely, so the observed one is one of B + 1
+  whose |sums| are exchangeable. At each look the patterns with the largest |sums| are used up, as
+  many as the spending allows, those that tie with a pattern that is kept not among them. The test
+  rejects where the observed pattern would be. It is exact, whatever the magnitudes (Plamadeala &
+  Rosenberger, 2012, Annals of Statistics 40:30; of populations of agents: Mathieu et al., 2023,
+  AdaStop, arXiv:2306.10882).
+
+  Args:
+    differences: [n]; zero where a pair is left out.
+    looks: numbers of pairs, increasing; those beyond n are not taken.
+    levels: [K], the level that is spent up to each look.
+    signs: [B, N] of +1 and -1, N >= n.
+
+  Returns:
+    The index of the first look that rejects, or None.
+  """
+  magnitudes = np.abs(differences)
+  sums = np.zeros(1 + len(signs))  # the observed one first
+  alive = np.ones(len(sums), dtype=bool)
+  start, used = 0, 0
+  for look, (end, level) in enumerate(zip(looks, levels, strict=True)):
+    if end > len(differences):
+      return None
+    sums[0] += differences[start:end].sum()
+    sums[1:] += signs[:, start:end] @ magnitudes[start:end]
+    # Just enough not to lose a pattern to the rounding of the level.
+    quota = math.floor(level * len(sums) * (1 + ROUNDING)) - used
+    taken = alive & _largest(np.abs(sums), alive, quota, ROUNDING * magnitudes[:end].sum())
+    if taken[0]:
+      return look
+    alive &= ~taken
+    used, start = used + int(taken.sum()), end
+  return None
+
+
+def _largest(values: np.ndarray, alive: np.ndarray, quota: int, rounding: float) -> np.ndarray:
+  """Marks the largest of the values that are alive: at most `quota`, and no tie is split."""
+  candidates = values[alive]
+  if quota >= len(candidates):
+    return alive
+  first_kept = np.partition(candidates, -quota - 1)[-quota - 1] if quota > 0 else np.inf
+  return values > first_kept + rounding
+
+
+@functools.lru_cache(maxsize=2)
+def sign_patterns(num_patterns: int, budget: int, seed: int) -> np.ndarray:
+  """Returns random signs `[B, N]`, each +1 or -1. The array is shared: do not write to it."""
+  rng = np.random.default_rng(seed)
+  bits = rng.integers(0, 256, size=(num_patterns, -(-budget // 8)), dtype=np.uint8)
+  return 2 * np.unpackbits(bits, axis=1, count=budget).astype(np.int8) - 1
+
+
+def compare_looks(
+  scores: Scores,
+  margin: float,
+  budget: int,
+  alpha: float = 0.05,
+  num_resamples: int = NUM_RESAMPLES,
+  seed: int = 0,
+  reference: str | None = None,
+) -> list[Verdict]:
+  """Compares arms with the seeds so far, in a run that goes on until all pairs are decided.
+
+  All looks up to the seeds so far are taken again, so the verdicts are a function of the scores. A
+  pair has the verdict of the first look at which it is
+
+  * EQUIVALENT: two one-sided t tests, each at the nominal level of a look, have put the difference
+    on its side of both margins, at this look or different ones, from 16 pairs on; no seed of
+    either arm diverged up to then;
+  * BETTER or WORSE: `sign_flip_looks` rejects;
+
+  and UNDECIDED if there is no such look, or TOO_FEW_SEEDS before the first one. Each kind is tested
+  at alpha / P per pair, P the number of pairs, so that the probability of any wrong verdict in the
+  run is at most alpha.
+
+  The interval of a verdict is a repeated confidence interval, mean ± t std / sqrt(n) with the
+  nominal level of the look: those of all pairs and looks together are right with probability
+  1 - alpha, whatever the reason to stop (Jennison & Turnbull, 1989, Journal of the Royal
+  Statistical Society B 51:305). A difference is beyond the margin if its interval is. The mean
+  difference of a pair that was decided early is biased: away from zero if one arm is better.
+
+  Args:
+    scores: values [n, A]: the seeds so far, in the order in which they were planned. Rows after
+      the last full look wait for the next one. Rows of an arm all of whose pairs are decided may
+      be NaN from then on.
+    margin: the largest difference that counts as none, in the metric's own unit; positive.
+    budget: N, the number of seeds at the last look; fixed before the run.
+    alpha: probability of any wrong verdict, in (0, 0.5).
+    num_resamples: B, random sign patterns.
+    seed: of their random number generator.
+    reference: the one arm that each of the others is compared with; None: every pair is compared.
+
+  Returns:
+    One verdict per pair of arms, as in `compare`. The p-values are NaN: levels differ by look.
+
+  Raises:
+    InputError: there are more seeds than the budget, or an argument is out of its range.
+  """
+  check_margin(margin)
+  check_alpha(alpha)
+  check_num_resamples(num_resamples)
+  pairs = arm_pairs(scores, reference)
+  if not pairs:
+    return []
+  check_resolution(num_resamples, len(pairs), alpha)
+  every = looks(budget)
+  if len(scores.seeds) > budget:
+    raise InputError(f"the budget is {budget} seeds, and there are {len(scores.seeds)}")
+  design = _Design.plan(every, float(margin), alpha, len(pairs))
+  signs = sign_patterns(num_resamples, budget, seed)
+  verdicts = [_verdict(scores, *pair, design, signs) for pair in pairs]
+  return beside_diverged(
+    scores,
+    verdicts,
+    lambda trained: compare_looks(trained, margin, budget, alpha, num_resamples, seed, reference),
+  )
+
+
+def undecided_arms(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
+  """Returns the arms of which a pair is undecided: the others need not train on."""
+  arms = itertools.chain.from_iterable((v.arm_a, v.arm_b) for v in verdicts)
+  still = (v for v in verdicts if v.verdict in (UNDECIDED, TOO_FEW_SEEDS))
+  is_open = {arm for v in still for arm in (v.arm_a, v.arm_b)}
+  return tuple(arm for arm in dict.fromkeys(arms) if arm in is_open)
+
+
+class _Design(NamedTuple):
+  """What all pairs of a run share."""
+
+  looks: tuple[int, ...]
+  margin: float
+  alpha: float
+  spent: np.ndarray  # [K], of the two-sided test of one pair, up to each look
+  difference_levels: np.ndarray  # [K], nominal one-sided levels of its repeated interval
+  equivalence_levels: np.ndarray  # [K], nominal levels of each side
+
+  @classmethod
+  def plan(cls, every: tuple[int, ...], margin: float, alpha: float, num_pairs: int) -> "_Design":
+    fractions = tuple(look / every[-1] for look in every)
+    of_pair = alpha / num_pairs
+    return cls(
+      looks=every,
+      margin=margin,
+      alpha=alpha,
+      spent=spent(of_pair, np.array(fractions)),
+      difference_levels=nominal_levels(of_pair / 2, fractions),
+      equivalence_levels=nominal_levels(of_pair, fractions),
+    )
+
+
+def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.ndarray) -> Verdict:
+  """Returns the verdict of the first look that decides, or of the last one so far."""
+  every = differences_by_seed(scores, arm_a, arm_b)  # [n], NaN where either diverged
+  different = sign_flip_looks(np.nan_to_num(every), design.looks, design.spent, signs)
+  pair = scores.values[:, [scores.arms.index(arm) for arm in (arm_a, arm_b)]]  # [n, 2]
+  alike = _first_alike(every[: _first_diverged(pair)], design)
+  last = sum(end <= len(every) for end in design.looks) - 1
+  look = min(k for k in (different, alike, last) if k is not None)
+  seen = every if look < 0 else every[: design.looks[look]]
+  kept = seen[~np.isnan(seen)]
+  centre = mean(kept)
+  verdict = UNDECIDED if look >= 0 else TOO_FEW_SEEDS
+  if look == alike:
+    verdict = EQUIVALENT
+  elif look == different:
+    verdict = BETTER if (centre > 0) == scores.higher_is_better else WORSE
+  low = high = math.nan
+  if look >= 0:
+    low, high = _repeated_interval(kept, design.difference_levels[look])
+  num_diverged = [count_diverged(scores, arm, len(seen)) for arm in (arm_a, arm_b)]
+  rounding = ROUNDING * design.margin
+  is_beyond = low > design.margin + rounding or high < -design.margin - rounding
+  return Verdict(
+    metric=scores.metric,
+    arm_a=arm_a,
+    arm_b=arm_b,
+    num_pairs=len(kept),
+    mean_difference=centre,
+    ci_low=low,
+    ci_high=high,
+    p_value=math.nan,
+    p_holm=math.nan,
+    p_beyond_margin=math.nan,
+    p_equivalence=math.nan,
+    margin=design.margin,
+    verdict=verdict,
+    beyond_margin=verdict in (BETTER, WORSE) and is_beyond,
+    seeds_needed=None if look >= 0 else design.looks[0],
+    num_diverged_a=num_diverged[0],
+    num_diverged_b=num_diverged[1],
+    num_seeds=len(seen),
+    confidence=1 - design.alpha,
+    design=GROUP_SEQUENTIAL,
+    budget=design.looks[-1],
+  )
+
+
+def _first_diverged(values: np.ndarray) -> int:
+  """Returns the first row of `[n, 2]` with NaN, or n."""
+  diverged = np.isnan(values).any(axis=1)
+  return int(diverged.argmax()) if diverged.any() else len(values)
+
+
+def _first_alike(differences: np.ndarray, design: _Design) -> int | None:
+  """Returns the first look that shows equivalence, given the differences before any divergence."""
+  is_shown = np.zeros(2, dtype=bool)  # above -margin, below margin
+  for look, (end, level) in enumerate(zip(design.looks, design.equivalence_levels, strict=True)):
+    if end > len(differences):
+      return None
+    if end < MIN_PAIRS_EQUIVALENT:
+      continue
+    is_shown |= np.array(tost_sides(differences[:end], design.margin)) <= level
+    if is_shown.all():
+      return look
+  return None
+
+
+def _repeated_interval(differences: np.ndarray, level: float) -> tuple[float, float]:
+  """Returns Student's interval with a one-sided level; NaN where n < 2 or all are equal."""
+  n = len(differences)
+  spread = std(differences)
+  if not spread > 0:
+    return math.nan, math.nan
+  half = t_quantile(1 - level, n - 1) * spread / math.sqrt(n)
+  return mean(differences) - half, mean(differences) + half
