@@ -147,6 +147,8 @@ class Experiment:
       if not isinstance(label, str) and not (number and abs(label) < 2**31):
         raise InputError(f"a class is an index or a name, not {show(label)}")
     data.check_fraction(self.validation_fraction)
+    if self.validation_split not in data.VALIDATION_SPLITS:
+      raise unknown_name("validation_split", self.validation_split, data.VALIDATION_SPLITS)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the effective config, with every setting of every arm, for `json.dumps`."""

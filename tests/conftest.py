@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from jaxdl import data, population, train
 from jaxdl.arm import Arm
@@ -193,6 +194,20 @@ def three_arms(mlp_arm):
 def trained(blobs, three_arms) -> population.Population:
   """Five seeds of the three arms, in chunks of two."""
   return population.train_population(blobs, three_arms, seeds=5, root_seed=3, chunk_size=2)
+
+
+def save_no_picture(_, path):
+  """In the place of `jaxdl.report.figures.save`: files of pictures without their content."""
+  Image.new("L", (8, 8)).save(f"{path}.png")
+  pathlib.Path(f"{path}.svg").write_text("<svg/>")
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+  """Pictures take most of a small run's time."""
+  from jaxdl.report import figures
+
+  monkeypatch.setattr(figures, "save", save_no_picture)
 
 
 # Imports once, then answers each line of arguments from a process of its own.

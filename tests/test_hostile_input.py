@@ -174,7 +174,9 @@ def damaged_bytes(draw, content):
 
 # --- Names and numbers in settings ---
 
-WORDS = st.sampled_from((*models.NAMES, *initializers.NAMES, *schedules.NAMES, "x"))
+WORDS = st.sampled_from(
+  (*models.NAMES, *models.NETWORKS, *initializers.NAMES, *schedules.NAMES, "x")
+)
 ARGUMENTS = st.one_of(
   TEXT,
   st.sampled_from(("1e9", "99999999999", "9" * 5000, "64,64", "1 2", "1e999", "nan", "-1", "1,1")),
@@ -197,12 +199,14 @@ SPECS = st.one_of(
 @example(f"mlp({','.join(['65536'] * 200)})")
 @example("mlp" + " " * 100_000 + "!")
 def test_names_of_models_initializers_and_schedules(spec):
+  if isinstance(spec, str):
+    outcome(models.canonical, spec)
   found = outcome(models.parse, spec)
   if found is not None and found[1] is not None:
     sizes = found[1]
     assert sum(a * b for a, b in itertools.pairwise(sizes)) <= 2**28
   found = outcome(initializers.parse, spec)
-  assert found is None or math.isfinite(np.float32(found[1]))
+  assert found is None or all(math.isfinite(np.float32(v)) for v in found[1].values())
   found = outcome(schedules.parse, spec)
   assert found is None or all(map(math.isfinite, found[1]))
   outcome(schedules.check, spec, 10)

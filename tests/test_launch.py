@@ -12,19 +12,12 @@ from conftest import Forks, hashes
 from jaxdl import launch, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
-from jaxdl.report import figures
 
 
 @pytest.fixture(scope="module")
 def experiment(finished):
   """What the command line ran."""
   return Experiment.from_json(json.loads((finished / "config.json").read_text()))
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-  """They take most of the time."""
-  monkeypatch.setattr(figures, "save", lambda *_: None)
 
 
 def _numbers(workdir):
@@ -54,7 +47,7 @@ from jaxdl.store import interrupts, store
 
 def run(config, workdir):
   experiment = Experiment.from_json(json.loads(pathlib.Path(config).read_text()))
-  figures.save = lambda *_: None
+  figures.save = save_no_picture
   commit, asked = store.Store.commit_chunk, []
 
   def commit_and_ask_to_stop(self, *arguments):

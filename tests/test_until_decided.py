@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import PIL.Image
 import pytest
 
 from jaxdl import launch, stats
@@ -13,7 +12,6 @@ from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import Looks, looks, plan, train_population, until_decided
 from jaxdl.population.local import Outcome
-from jaxdl.report import figures
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +33,7 @@ def experiment():
   )
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-  """They take most of the time; the report only needs their files."""
-
-  def save(_, path):
-    PIL.Image.new("L", (8, 8)).save(f"{path}.png")
-    path.with_suffix(".svg").write_text("<svg/>")
-
-  monkeypatch.setattr(figures, "save", save)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def test_a_stage_has_the_chunks_that_are_missing_up_to_the_look():

@@ -13,9 +13,16 @@ from jaxdl.data.arrays import from_arrays
 from jaxdl.data.cache import cache_root
 from jaxdl.data.catalog import load
 from jaxdl.data.dataset import Dataset, Split
-from jaxdl.data.splits import check_fraction, select_classes, split_validation, take_train
+from jaxdl.data.splits import (
+  VALIDATION_SPLITS,
+  check_fraction,
+  select_classes,
+  split_validation,
+  take_train,
+)
 
 __all__ = (
+  "VALIDATION_SPLITS",
   "Dataset",
   "Split",
   "cache_root",

@@ -14,7 +14,7 @@ from jaxdl.data.dataset import Dataset, Split
 
 _LOGGER = logging.getLogger("jaxdl")
 
-HOW = ("end", "shuffled", "stratified")
+VALIDATION_SPLITS = ("end", "shuffled", "stratified")
 # The seed of every draw of examples. It is always the same, so that a dataset has one test set.
 DRAW_SEED = 0
 
@@ -108,8 +108,8 @@ def split_validation(dataset: Dataset, fraction: float, how: str = "end") -> Dat
       have no classes to be stratified by.
   """
   check_fraction(fraction)
-  if how not in HOW:
-    raise errors.unknown_name("way to split off a validation set", how, HOW)
+  if how not in VALIDATION_SPLITS:
+    raise errors.unknown_name("way to split off a validation set", how, VALIDATION_SPLITS)
   if fraction == 0:
     return dataset
   if len(dataset.validation):

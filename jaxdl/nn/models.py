@@ -165,7 +165,10 @@ def canonical(model: Any) -> Any:
   try:
     call = Call.read(f"{target}({inside}" if inside else f"{target}()")
   except InputError:
-    raise InputError(f"model {show(model)} is not of the form {name}(argument=1)") from None
+    call = None
+  # Numbers and words only: text may come from a file of results, which must not import anything.
+  if call is None or ":" in inside:
+    raise InputError(f"model {show(model)} is not of the form {name}(argument=1)")
   if name == "mlp":  # its arguments are sizes
     named = {"hidden": call.args, **dict(call.kwargs)}
     call = Call(target, (), tuple(sorted(named.items())), True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import flagsaver
-from conftest import DEFAULT_FLAGS
+from conftest import DEFAULT_FLAGS, save_no_picture
 
 from experiments import command_line, compare_optimizers
 from jaxdl import experiment as experiment_lib
@@ -57,7 +57,7 @@ def test_smoke_run(smoke, monkeypatch):
     assert f"figures/{name}.png" in text
 
   before = (smoke / "verdicts.json").read_bytes()
-  monkeypatch.setattr(figures, "save", lambda *_: None)  # pictures take most of the time
+  monkeypatch.setattr(figures, "save", save_no_picture)
   _run(smoke)
   assert (smoke / "verdicts.json").read_bytes() == before
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import flagsaver
-from conftest import DEFAULT_FLAGS, form
+from conftest import DEFAULT_FLAGS, form, save_no_picture
 
 from experiments import command_line, compare_strategies
 from jaxdl import recipe as recipe_lib
@@ -54,7 +54,7 @@ def test_smoke_run(smoke, monkeypatch):
   assert "| too few groups |" in text
 
   before = (smoke / "verdicts.json").read_bytes()
-  monkeypatch.setattr(figures, "save", lambda *_: None)  # pictures take most of the time
+  monkeypatch.setattr(figures, "save", save_no_picture)
   _run(smoke)
   assert (smoke / "verdicts.json").read_bytes() == before
 

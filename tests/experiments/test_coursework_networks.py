@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl.testing import flagsaver
-from conftest import DEFAULT_FLAGS, form
+from conftest import DEFAULT_FLAGS, form, save_no_picture
 
 from experiments import command_line
 from jaxdl import experiment as experiment_lib
@@ -56,7 +56,7 @@ def test_smoke_run(name, tmp_path, monkeypatch):
   assert ("augmentation" in pictures) == ("learning_rates" in pictures) == augmented
 
   before = (tmp_path / "verdicts.json").read_bytes()
-  monkeypatch.setattr(figures, "save", lambda *_: None)  # pictures take most of the time
+  monkeypatch.setattr(figures, "save", save_no_picture)
   _run(name, tmp_path)
   assert (tmp_path / "verdicts.json").read_bytes() == before
 

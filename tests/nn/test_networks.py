@@ -2,6 +2,7 @@
 
 import functools
 import io
+import sys
 
 import flax.linen as nn
 import jax
@@ -96,6 +97,7 @@ def test_the_same_network_is_the_same_setting(one, other):
     ("resnet(21)", r"depth of a ResNet must be 8, 14, 20, ..., 6 n \+ 2, not 21"),
     ("resnet(116)", "depth of a ResNet must be an integer <= 110, not 116"),
     ("resnet(20", r"model 'resnet\(20' is not of the form resnet\(argument=1\)"),
+    ("resnet(activation=this:s)", "is not of the form resnet"),
     ("resnet(norm=bach)", "unknown norm 'bach'; did you mean 'batch'?"),
     ("resnet(width=12, norm=group)", "norm 'group' makes 8 groups, which do not divide 12"),
     ("resnet(shortcut=C)", "unknown shortcut 'C'"),
@@ -110,6 +112,7 @@ def test_wrong_arguments_are_refused_at_once(spec, message):
   with pytest.raises(InputError, match=message) as error:
     jaxdl.Arm(model=spec)
   assert "\n" not in str(error.value)
+  assert "this" not in sys.modules  # nothing that a text names is imported
 
 
 @pytest.fixture(scope="module")

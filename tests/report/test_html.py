@@ -243,6 +243,8 @@ def test_a_cell_has_the_examples_most_like_its_predicted_class(blobs):
       assert population.mean_probabilities[arm, index, answer] == pytest.approx(
         probability, abs=1e-3
       )
+  shown = {index for of_cell in found.cells.values() for index, _ in of_cell}
+  assert shown <= found.sprite.places.keys()
   assert all(example.is_mistake for example in found.worst)
   assert len({example.number for example in found.some}) == 24
 
@@ -263,10 +265,16 @@ def test_a_tile_is_its_image(channels):
   assert (sprite.tile[0] // 6, sprite.tile[1] // 8) == (7, 7)
 
 
-def test_large_images_are_shrunk_and_not_all_kept():
-  sprite = examples.make_sprite(np.zeros((700, 96, 192, 3), np.uint8), range(700))
-  assert sprite.tile == (48, 24)
-  assert len(sprite.places) == 500_000 // (48 * 24)
+def test_large_images_are_shrunk_and_not_all_are_shown():
+  assert examples.make_sprite(np.zeros((3, 96, 192, 3), np.uint8), range(3)).tile == (48, 24)
+  assert examples._num_tiles((96, 192, 3)) == 500_000 // (48 * 24)
+  population = _population()
+  counts = population.confusion.sum(axis=0)
+  cells = examples._behind_cells(population, [0], 4)
+  assert sum(map(len, cells.values())) == 4
+  mistakes = {key: counts[tuple(map(int, key.split(",")))] for key in cells}
+  assert all(key[2] != key[4] for key in mistakes)
+  assert min(mistakes.values()) >= sorted(counts[0][~np.eye(3, dtype=bool)])[-4]
 
 
 # --- Numbers, sequences, documents ---
@@ -419,9 +427,21 @@ _USE = """
   const counts = shown();
   $("#show-rates").click();
   const rates = shown();
-  $("[popovertarget]").click();
+  const verdict = $("[popovertarget]");
+  const open = () => root.querySelectorAll(".why:popover-open").length;
+  const mouse = (type) =>
+    verdict.dispatchEvent(new view.PointerEvent(type, { pointerType: "mouse" }));
+  const hovered = [open()];
+  for (const type of ["pointerenter", "pointerleave", "pointerenter"]) {
+    mouse(type);
+    hovered.push(open());
+  }
+  verdict.click();
+  mouse("pointerleave");
+  hovered.push(open());
   const why = $(".why:popover-open").innerText;
-  return { before, after, tip, first, followed, rising, falling, behind, counts, rates, why };
+  const curves = { before, after, tip, first, followed };
+  return { ...curves, rising, falling, behind, counts, rates, hovered, why };
 """
 
 
@@ -440,6 +460,7 @@ def test_a_browser_shows_and_uses_it(text, tmp_path):
   assert result["falling"] == result["rising"][::-1]
   assert result["behind"] > 0
   assert result["counts"] != result["rates"] == result["counts"][::-1]
+  assert result["hovered"] == [0, 1, 0, 1, 1]  # a click makes it stay
   assert "one" in result["why"]
   assert "test_accuracy" in result["why"]
 

@@ -153,6 +153,9 @@ def test_files(workdir):
   assert (workdir / "tables" / "own_table.csv").read_text() == "x\n1\n2\n"
   text = (workdir / "report.md").read_text()
   assert "![A picture of its own.](figures/own_picture.png)" in text
+  page = (workdir / "report.html").read_text()
+  for part in ('alt="A picture of its own."', "<h2>More</h2>", 'download="own_table.csv"'):
+    assert part in page
 
 
 def test_classes(workdir, trained):

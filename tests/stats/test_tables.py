@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from experiments import compare_scores
 from jaxdl import stats
 from jaxdl.errors import InputError
-from jaxdl.report import figures
 
 COLUMNS = {"metric": "acc", "arm": "optimizer", "seed": "seed"}
 
@@ -293,12 +292,6 @@ def test_mean_over_tasks_matches_seeds():
 
 
 # The script
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-  """They take most of the time."""
-  monkeypatch.setattr(figures, "save", lambda *_: None)
 
 
 def run(tmp_path, frame, *more):

@@ -78,7 +78,11 @@ def collect(population: Population, inputs: np.ndarray, arms: Sequence[int]) -> 
   worst = order[: min(_NUM_WORST, int(wrong.sum()))]
   # The same examples in every report of a dataset.
   drawn = np.random.default_rng(0).permutation(len(wrong))[:_NUM_RANDOM]
-  cells = _behind_cells(population, [a for a in arms if list(population.arms)[a] in names])
+  room = _MAX_BEHIND_CELLS
+  if is_image(inputs):
+    room = min(room, _num_tiles(inputs.shape[1:]) - _NUM_WORST - _NUM_RANDOM)
+  kept = [arm for arm in arms if list(population.arms)[arm] in names]
+  cells = _behind_cells(population, kept, room)
   shown = dict.fromkeys([*worst.tolist(), *drawn.tolist()])
   shown |= dict.fromkeys(index for of_cell in cells.values() for index, _ in of_cell)
   sprite, texts = None, {}
@@ -104,15 +108,16 @@ def _all_diverged(population: Population) -> np.ndarray:
 
 
 def _behind_cells(
-  population: Population, arms: Sequence[int]
+  population: Population, arms: Sequence[int], room: int
 ) -> dict[str, list[tuple[int, float]]]:
-  """Returns the examples of every cell that has a count."""
+  """Returns the examples of every cell with a count; of the largest mistakes, if not all fit."""
   counts = population.confusion.sum(axis=0)  # [A, C, C]
   filled = [(arm, *cell) for arm in arms for cell in np.argwhere(counts[arm]).tolist()]
-  most = int(np.clip(_MAX_BEHIND_CELLS // max(1, len(filled)), 1, _MAX_BEHIND_CELL))
+  filled.sort(key=lambda cell: (cell[1] == cell[2], -counts[cell]))
+  most = int(np.clip(room // max(1, len(filled)), 1, _MAX_BEHIND_CELL))
   of_class = [np.flatnonzero(population.test_targets == label) for label in range(counts.shape[1])]
   cells = {}
-  for arm, true, answer in filled[:_MAX_BEHIND_CELLS]:
+  for arm, true, answer in filled[:room]:
     probabilities = population.mean_probabilities[arm, of_class[true], answer]
     best = np.argsort(-probabilities, kind="stable")[:most]
     cells[f"{arm},{true},{answer}"] = [
@@ -126,24 +131,31 @@ def is_image(inputs: np.ndarray) -> bool:
   return inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3)
 
 
-def make_sprite(images: np.ndarray, chosen: Sequence[int]) -> Sprite:
-  """Returns a picture with the chosen ones of `images`, `[N, H, W, 1 or 3]` uint8.
+def _tile(height: int, width: int) -> tuple[int, int]:
+  """Returns height and width of an image in the sprite."""
+  shrink = min(1.0, _MAX_TILE / max(height, width))
+  return max(1, round(shrink * height)), max(1, round(shrink * width))
 
-  As many as fit into its largest size; the first ones are the most important.
-  """
+
+def _num_tiles(shape: tuple[int, ...]) -> int:
+  """Returns how many images of a shape `(H, W, D)` a sprite has room for."""
+  height, width = _tile(*shape[:2])
+  return _MAX_PIXELS[shape[2]] // (height * width)
+
+
+def make_sprite(images: np.ndarray, chosen: Sequence[int]) -> Sprite:
+  """Returns a picture with the chosen ones of `images`, `[N, H, W, 1 or 3]` uint8."""
   from PIL import Image
 
   height, width, channels = images.shape[1:]
-  shrink = min(1.0, _MAX_TILE / max(height, width))
-  tile_h, tile_w = (max(1, round(shrink * n)) for n in (height, width))
-  chosen = list(chosen)[: max(1, _MAX_PIXELS[channels] // (tile_h * tile_w))]
+  tile_h, tile_w = _tile(height, width)
   columns = math.ceil(math.sqrt(len(chosen)))
   rows = math.ceil(len(chosen) / columns)
   mode = "L" if channels == 1 else "RGB"
   sheet = Image.new(mode, (columns * tile_w, rows * tile_h))
   for place, index in enumerate(chosen):
     image = Image.fromarray(images[index, ..., 0] if channels == 1 else images[index])
-    if shrink < 1:
+    if (tile_h, tile_w) != (height, width):
       image = image.resize((tile_w, tile_h), Image.Resampling.LANCZOS)
     sheet.paste(image, (place % columns * tile_w, place // columns * tile_h))
   stream = io.BytesIO()

@@ -18,6 +18,7 @@ from jaxdl.batches import seed_key
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import one_line
 from jaxdl.experiment import Experiment
+from jaxdl.optim import losses
 from jaxdl.population.results import RATES, Population
 from jaxdl.report import markdown
 from jaxdl.report.html import charts, examples, page
@@ -226,7 +227,7 @@ class Matrix(NamedTuple):
   """The confusion matrix of one arm, pooled over the seeds that did not diverge."""
 
   arm: int
-  accuracy: str
+  accuracy: str  # and the threshold, where there is one
   rows: list[tuple[int, list[tuple[int, float]]]]  # total, then (count, share) for each class
 
 
@@ -246,7 +247,10 @@ def _confusion(population: Population, drawn: Sequence[int]) -> Confusion:
     rows = [
       (int(row.sum()), [(int(n), float(n / max(row.sum(), 1))) for n in row]) for row in counts[arm]
     ]
-    accuracy = f"{np.trace(counts[arm]) / max(counts[arm].sum(), 1):.2%}"
+    accuracy = f"accuracy {np.trace(counts[arm]) / max(counts[arm].sum(), 1):.2%}"
+    settings = list(population.arms.values())[arm]
+    if losses.has_threshold(settings.loss):
+      accuracy += f" at threshold {settings.threshold:g}"
     matrices.append(Matrix(arm, accuracy, rows))
   pooled = counts.sum(axis=0)
   total = pooled.sum(axis=1)
@@ -345,14 +349,14 @@ def _seconds(origin: Mapping[str, Any]) -> str:
   )
 
 
-def _embed(pictures: Sequence[Picture]) -> list[tuple[str, str]]:
-  """Returns (data URL, caption), of as many pictures as are small enough together."""
-  found, size = [], 0
+def _embed(pictures: Sequence[Picture]) -> list[tuple[str | None, str, str]]:
+  """Returns (data URL, caption, file name); no URL once the pictures are too large together."""
+  found: list[tuple[str | None, str, str]] = []
+  size = 0
   for picture in pictures:
     url = examples.picture_url(picture.path.read_bytes())
     size += len(url)
-    if size <= _MAX_PICTURES:
-      found.append((url, picture.caption))
+    found.append((url if size <= _MAX_PICTURES else None, picture.caption, picture.path.name))
   return found
 
 

@@ -41,10 +41,25 @@
       const box = button.getBoundingClientRect();
       const below = box.bottom + why.offsetHeight + 10 < innerHeight;
       why.style.left = `${Math.max(8, Math.min(box.left, innerWidth - why.offsetWidth - 8))}px`;
-      why.style.top = `${below ? box.bottom + 4 : Math.max(4, box.top - why.offsetHeight - 4)}px`;
+      why.style.top = `${below ? box.bottom : Math.max(4, box.top - why.offsetHeight)}px`;
     });
-    button.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && why.showPopover());
-    button.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && why.hidePopover());
+    let isHovered = false;  // shown as long as the mouse is on the verdict or on its sentence
+    why.addEventListener("toggle", (event) => (isHovered &&= event.newState === "open"));
+    button.addEventListener("pointerenter", (event) => {
+      if (event.pointerType !== "mouse" || why.matches(":popover-open")) return;
+      isHovered = true;
+      why.showPopover();
+    });
+    [button, why].forEach((place) =>
+      place.addEventListener("pointerleave", (event) => {
+        const next = event.relatedTarget;
+        if (isHovered && next !== button && !why.contains(next)) why.hidePopover();
+      })
+    );
+    button.addEventListener("click", (event) => {
+      if (isHovered) event.preventDefault();  // a click makes it stay
+      isHovered = false;
+    });
   });
 
   // --- Learning curves: arms on and off, one seed, values under the pointer ---
@@ -127,7 +142,7 @@
   const picture = (index) => {
     if (!examples.tile) return element("div", examples.texts[index], "values");
     const place = examples.places[index];
-    const tile = element("div", "", place === undefined ? "values" : "tile");
+    const tile = element("div", "", "tile");
     tile.setAttribute("role", "img");
     tile.setAttribute("aria-label", `test image ${index}`);
     const [width, height] = examples.tile;
