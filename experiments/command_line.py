@@ -225,10 +225,11 @@ def run_experiment(script: Script, experiment: Experiment):
 def create_arm(config: ConfigDict, **settings: Any) -> Arm:
   """Returns an arm with the config's settings, except for those given as arguments.
 
-  In a config, -1 stands for None in `patience`, `plateau_patience` and `weight_decay`.
+  In a config, -1 stands for None in `patience`, `plateau_patience`, `weight_decay` and
+  `dropout_rate`.
   """
   values = {key: config[key] for key in ARM_KEYS if key in config}
-  for key in ("patience", "plateau_patience", "weight_decay"):
+  for key in ("patience", "plateau_patience", "weight_decay", "dropout_rate"):
     if values.get(key) == -1:
       values[key] = None
   return Arm(**{**values, **settings})

@@ -77,6 +77,7 @@ def _patience(epochs: int | None) -> np.int32:
 _POSITIVE = number("> 0", lambda value: value > 0)
 _NOT_NEGATIVE = number(">= 0", lambda value: value >= 0)
 _SHARE = number("in [0, 1)", lambda value: 0 <= value < 1)
+_OPTIONAL_SHARE = number("in [0, 1)", lambda value: 0 <= value < 1, optional=True)
 _BETWEEN = number("in (0, 1)", lambda value: 0 < value < 1)
 
 
@@ -97,7 +98,8 @@ class Arm:
     learning_rate: > 0; the schedule multiplies it.
     kernel_initializer: of kernels, as `jaxdl.nn.initializers.parse` reads it, or a function.
     bias_initializer: of biases, in the same form.
-    dropout_rate: the share of activations that dropout sets to zero, in [0, 1).
+    dropout_rate: the share of activations that dropout sets to zero, in [0, 1). None: 0.5 for the
+      networks of the coursework; a module of your own keeps its default.
     batch_size: examples per step; the last batch of an epoch is smaller if they do not divide
       evenly. A batch size above the number of examples means all of them.
     num_epochs: the largest number of epochs.
@@ -141,7 +143,7 @@ class Arm:
   )
   kernel_initializer: Any = choice("glorot_uniform", _parse_kernel)
   bias_initializer: Any = choice("zeros", initializers.parse)
-  dropout_rate: float = static(0.5, _SHARE)
+  dropout_rate: float | None = static(None, _OPTIONAL_SHARE)
   batch_size: int = static(512, integer(1))
   num_epochs: int = static(20, integer(1, _MAX_EPOCHS))
   patience: int | None = traced(4, integer(0, optional=True), _patience)

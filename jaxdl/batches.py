@@ -79,7 +79,7 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
     fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
     return fold(step_keys(stream), place).reshape(shape)
 
-  has_masks = recipe.arm.dropout_rate > 0 and not recipe.is_own
+  has_masks = bool(recipe.arm.dropout_rate) and not recipe.is_own
   return Slice(
     indices=indices.reshape(shape),
     weights=valid.astype(jnp.float32).reshape(shape),

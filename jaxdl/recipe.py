@@ -16,7 +16,7 @@ from jaxdl import calls
 from jaxdl.arm import Arm
 from jaxdl.calls import Call
 from jaxdl.data.dataset import Dataset
-from jaxdl.nn import own
+from jaxdl.nn import models, own
 from jaxdl.optim import losses, optimizers
 from jaxdl.optim.losses import Kind
 
@@ -137,6 +137,8 @@ def group_by_recipe(
     check_own(arm)
     static = {setting: getattr(arm, setting) for setting in _STATIC}
     static["batch_size"] = min(arm.batch_size, form.num_train)
+    if arm.dropout_rate is None and not calls.is_importable(arm.model):
+      static["dropout_rate"] = models.DEFAULT_DROPOUT_RATE
     outputs = losses.num_outputs(arm.loss, form.num_classes, form.target_shape)
     groups[Arm(**static), optimizers.parse(arm.optimizer)[0], outputs].append(name)
   return {

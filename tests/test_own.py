@@ -15,12 +15,13 @@ from conftest import member
 from sklearn.metrics import r2_score
 
 import jaxdl
-from jaxdl import launch, train
+from jaxdl import forward, launch, train
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.optim import losses, metrics, optimizers, schedules
 from jaxdl.population import devices, plan
+from jaxdl.recipe import form_of, group_by_recipe
 
 BASE = Arm(
   model="own_parts:Mlp",
@@ -98,6 +99,17 @@ def test_numbers_of_losses_and_optimizers_share_a_program_and_change_nothing(blo
       together.curves["val_loss"][:, index], alone.curves["val_loss"][:, 0], rtol=2e-4
     )
   assert len(np.unique(together.metrics["train_loss"])) == 6
+
+
+def test_a_model_keeps_its_default_unless_the_arm_sets_something(blobs):
+  def rate(**settings):
+    (recipe,) = group_by_recipe({"a": replace(BASE, **settings)}, form_of(blobs), lambda _: 8)
+    return forward.create_model(recipe).dropout_rate
+
+  assert rate(dropout_rate=None) == 0.0
+  assert rate(dropout_rate=None, model=own_parts.Mlp(dropout_rate=0.2)) == 0.2
+  assert rate(dropout_rate=0.5) == 0.5
+  assert rate(dropout_rate=None, model="mlp") == 0.5
 
 
 def test_a_chain_of_optax_is_an_optimizer(blobs):
@@ -231,7 +243,7 @@ def test_class_weights_multiply_training_losses(blobs):
   plain = member(arm, blobs).recipe
 
   def loss(params):
-    logits = jaxdl.forward.predict(plain, jaxdl.forward.Variables(params, {}), train_set.inputs)
+    logits = forward.predict(plain, forward.Variables(params, {}), train_set.inputs)
     of_each = losses.categorical_cross_entropy(logits, train_set.targets)
     return (jnp.array(weights)[train_set.targets] * of_each).mean()
 
@@ -278,7 +290,7 @@ def test_what_is_monitored_decides(blobs):
 )
 def test_what_does_not_fit_is_refused_before_anything_trains(blobs, settings, message):
   with pytest.raises(InputError, match=message) as error:
-    _groups(blobs, a=replace(BASE, **{"dropout_rate": 0.5, **settings}))
+    _groups(blobs, a=replace(BASE, **{"dropout_rate": None, **settings}))
   assert "\n" not in str(error.value)
 
 

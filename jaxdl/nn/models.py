@@ -33,6 +33,9 @@ ACTIVATIONS = tuple(_ACTIVATIONS)
 # activation to a quarter of the values.
 MONOTONE = ("leaky_relu", "relu", "sigmoid", "tanh")
 
+# Of the networks of the coursework.
+DEFAULT_DROPOUT_RATE = 0.5
+
 # The name under which `MLP` sows the inputs of the hidden layers' activations.
 PREACTIVATIONS = "preactivations"
 

@@ -46,11 +46,17 @@ def canonical(model: Any) -> Any:
 def create(call: Call, settings: Mapping[str, Any]) -> Any:
   """Returns the model that a call builds, with those settings that it takes and does not give.
 
+  A setting that is None keeps the model's own default.
+
   Raises:
     InputError: it cannot be built, or is no model.
   """
   takes, given = call.parameters(), call.given()
-  more = {name: value for name, value in settings.items() if name in takes and name not in given}
+  more = {
+    name: value
+    for name, value in settings.items()
+    if value is not None and name in takes and name not in given
+  }
   model = call.build(**more)
   if not (hasattr(model, "init") and hasattr(model, "apply")):
     raise InputError(f"model {call} is not a flax module: it has no init and apply")

@@ -80,7 +80,7 @@ def test_an_nnx_module_trains_as_in_a_loop_of_nnx(blobs):
 
 
 def test_dropout_of_an_nnx_module_differs_between_seeds_and_is_off_in_evaluation(blobs):
-  arms = {"a": _ARM.replace(model=FromNnx, dropout_rate=0.5, batch_size=16)}
+  arms = {"a": _ARM.replace(model=FromNnx, dropout_rate=None, batch_size=16)}
   first, again = (
     jaxdl.train_population(blobs, arms, seeds=2, keep_logits=True, chunk_size=size)
     for size in (2, 1)
@@ -99,8 +99,8 @@ def test_a_pair_of_functions_trains_as_the_module_that_it_wraps(blobs):
     return module.apply({"params": params}, inputs)
 
   arms = {
-    "pair": _ARM.replace(model=(init, apply), dropout_rate=0.5),  # the default, which it ignores
-    "module": _ARM.replace(model=lambda: module, dropout_rate=0.5),
+    "pair": _ARM.replace(model=(init, apply), dropout_rate=None),  # the default, which it ignores
+    "module": _ARM.replace(model=lambda: module, dropout_rate=None),
   }
   trained = jaxdl.train_population(blobs, arms, seeds=2, keep_logits=True)
   np.testing.assert_allclose(trained.logits["pair"], trained.logits["module"], atol=1e-5)
@@ -119,7 +119,7 @@ def scale_apply(params, inputs, train, rngs=None):
 
 def test_functions_get_the_keywords_that_they_take(blobs):
   """In training 1 is added, which both epochs' losses show."""
-  arm = _ARM.replace(model=(scale_init, scale_apply), dropout_rate=0.5, learning_rate=1e-30)
+  arm = _ARM.replace(model=(scale_init, scale_apply), dropout_rate=None, learning_rate=1e-30)
   assert arm.is_text
   assert Arm(**arm.to_json()) == arm
   of = member(arm, blobs)
