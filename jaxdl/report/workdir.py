@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
   from jaxdl.report.figures import Figure
 from jaxdl.recipe import Form, form_of
-from jaxdl.report import html, params
+from jaxdl.report import html, params, setup_tables
 from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
 from jaxdl.report.params import PARAMS
 from jaxdl.report.tables import (
@@ -351,7 +351,8 @@ class Workdir:
       table.to_csv(stage / TABLES / f"{name}.csv", index=False, lineterminator="\n")
     origin = self._provenance(dataset, trained)
     captions = [(name, caption) for name, caption, _ in pictures]
-    text = render(experiment, shown, verdicts, origin, captions, extra.sections)
+    sections = [*extra.sections, setup_tables.setup_text(shown.arms, dataset)]
+    text = render(experiment, shown, verdicts, origin, captions, sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
     _write_json(stage / PROVENANCE_FILE, origin)
     _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])

@@ -24,6 +24,7 @@ from jaxdl.arm import Arm
 from jaxdl.errors import one_line
 from jaxdl.experiment import Experiment
 from jaxdl.report import html as html_report
+from jaxdl.report import setup_tables
 from jaxdl.report.html import charts, examples, page, run
 
 CHROMIUM = shutil.which("chromium")
@@ -151,16 +152,16 @@ def test_the_command_can_be_pasted(text):
 
 
 def test_settings_that_differ_are_told_from_those_that_do_not():
-  settings = run._settings({"a": MLP, "b": MLP.replace(learning_rate=0.1)})
+  settings = setup_tables.settings({"a": MLP, "b": MLP.replace(learning_rate=0.1)})
   assert settings.differing == [["arm", "learning_rate"], ["a", "0.001"], ["b", "0.1"]]
   names = [name for name, _ in settings.common]
   assert {"learning_rate", *names} == set(MLP.to_json())
-  assert run._settings({"a": MLP}).differing == []
+  assert setup_tables.settings({"a": MLP}).differing == []
 
 
 def test_parameters_of_a_model_add_up(blobs):
-  (model,) = run._models(_population(), blobs)
-  assert model.rows[-1] == ["all", "", f"{64 * 4 + 4 + 4 * 3 + 3:,}"]
+  (model,) = setup_tables.models(_population().arms, blobs)
+  assert model.rows[-1] == ["total", "", "", f"{64 * 4 + 4 + 4 * 3 + 3:,}"]
   assert model.arms == ["one", "two", "three"]
 
 

@@ -1,26 +1,21 @@
 """The report of a run as one HTML file."""
 
-import dataclasses
 import math
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxdl import experiment as experiment_lib
-from jaxdl import recipe as recipe_lib
-from jaxdl import stats, train
-from jaxdl.arm import Arm
-from jaxdl.batches import seed_key
+from jaxdl import stats
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import one_line
 from jaxdl.experiment import Experiment
 from jaxdl.optim import losses
 from jaxdl.population.results import RATES, Population
-from jaxdl.report import markdown
+from jaxdl.report import markdown, setup_tables
 from jaxdl.report.html import charts, examples, page
 
 # With more arms, the best and the worst are drawn and the others are grey.
@@ -93,8 +88,8 @@ def render(
     per_class=markdown.per_class_rows(population),
     per_class_note=markdown.PER_CLASS_NOTE,
     predictions=[] if population.has_classes else charts.predictions(population, drawn),
-    models=_models(population, dataset),
-    settings=_settings(population.arms),
+    models=setup_tables.models(population.arms, dataset),
+    settings=setup_tables.settings(population.arms),
     times=_times(population),
     origin=origin,
     seconds=_seconds(origin),
@@ -271,57 +266,6 @@ def _examples(
     return None
   arms = drawn if len(population.class_names) <= _MAX_CLASSES else ()
   return examples.collect(population, dataset.test.inputs, arms)
-
-
-class Settings(NamedTuple):
-  """Every setting of every arm."""
-
-  differing: list[list[str]]  # a row per arm, header first
-  common: list[tuple[str, str]]
-
-
-def _settings(arms: Mapping[str, Arm]) -> Settings:
-  described = {name: arm.to_json() for name, arm in arms.items()}
-  fields = [field.name for field in dataclasses.fields(Arm)]
-  first = next(iter(described.values()))
-  differing = [f for f in fields if any(of[f] != first[f] for of in described.values())]
-  rows = [["arm", *differing]]
-  rows += [[name, *(str(of[f]) for f in differing)] for name, of in described.items()]
-  common = [(f, str(first[f])) for f in fields if f not in differing]
-  return Settings(rows if differing else [], common)
-
-
-class Model(NamedTuple):
-  """The parameters of a model."""
-
-  name: str
-  arms: list[str]
-  rows: list[list[str]]  # parameter, shape, number; header first
-
-
-def _models(population: Population, dataset: Dataset) -> list[Model]:
-  """Returns the parameters of each different model, from its shapes alone: nothing is computed."""
-  form = recipe_lib.form_of(dataset)
-  found: dict[tuple, Model] = {}
-  num_params = dict(zip(population.arms, population.num_params[0].tolist(), strict=True))
-  recipes = recipe_lib.group_by_recipe(population.arms, form, lambda _: len(dataset.train))
-  for recipe, names in recipes.items():
-    key = (recipe.arm.model, recipe.num_outputs, num_params[names[0]])
-    if key in found:
-      found[key].arms.extend(names)
-      continue
-    hyper = recipe_lib.hyperparams(population.arms[names[0]], recipe)
-    member = jax.eval_shape(lambda r=recipe, h=hyper: train.create_member(r, seed_key(0, 0), h))
-    leaves = jax.tree_util.tree_leaves_with_path(member.params)
-    rows = [["parameter", "shape", "number"]]
-    for path, leaf in leaves:
-      name = "/".join(str(getattr(key, "key", key)) for key in path)
-      shape = " x ".join(map(str, leaf.shape)) or "1"
-      rows.append([name, shape, f"{math.prod(leaf.shape):,}"])
-    total = sum(math.prod(leaf.shape) for _, leaf in leaves)
-    rows.append(["all", "", f"{total:,}"])
-    found[key] = Model(str(recipe.arm.model), [*names], rows)
-  return list(found.values())
 
 
 class Time(NamedTuple):
