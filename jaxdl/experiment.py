@@ -29,6 +29,8 @@ from jaxdl.population.plan import Group
 
 # Every member has a row in several tables.
 _MAX_SEEDS = 10**6
+# With more arms, people are shown the best and not every pair.
+MANY_ARMS = 12
 _FLOAT64_MAX = sys.float_info.max
 
 
@@ -398,7 +400,7 @@ def answer(verdicts: Sequence[stats.Verdict], metric: str, population: Populatio
   about = [verdict for verdict in verdicts if verdict.metric == metric]
   sentences = [_chance_text(population)]
   if about:
-    sentences.append(outcome(about))
+    sentences += [outcome(about), _best_text(about, metric, population)]
   else:
     sentences.append("There is one arm only, so there is nothing to compare.")
   if about:
@@ -451,12 +453,59 @@ def _outcome(about: Sequence[stats.Verdict]) -> str:
     return f"No: all arms are equivalent within {margin} of {metric}"
   if decided:
     rest = f"; {len(open_pairs)} of {len(about)} pairs of arms undecided" if open_pairs else ""
-    return f"Yes: in {metric}, {_decided_text(decided, margin)}{rest}"
+    is_many = len({arm for v in about for arm in (v.arm_a, v.arm_b)}) > MANY_ARMS
+    text = _counts_text(about, decided) if is_many else _decided_text(decided, margin)
+    return f"Yes: in {metric}, {text}{rest}"
   slowest = max(open_pairs, key=lambda v: math.inf if v.seeds_needed is None else v.seeds_needed)
   needed = stats.format_seeds_needed(slowest)
   if all(v.verdict == stats.TOO_FEW_SEEDS for v in about):
     return f"No claim can be made from so few seeds: {needed}"
   return f"Undecided in {metric} for {len(open_pairs)} of {len(about)} pairs of arms: {needed}"
+
+
+def _counts_text(about: Sequence[stats.Verdict], decided: Sequence[stats.Verdict]) -> str:
+  large = sum(v.beyond_margin for v in decided)
+  return (
+    f"{len(decided):,} of {len(about):,} pairs of arms differ, {large:,} of them by more than the "
+    "margin"
+  )
+
+
+def best_arm(population: Population, metric: str) -> str:
+  """Returns the arm with the best mean of a metric; the first one if no arm has any."""
+  means = np.array([arm.mean for arm in stats.summarize(population.scores(metric))])
+  sign = 1 if population.higher_is_better(metric) else -1
+  return list(population.arms)[int(np.argmax(np.nan_to_num(sign * means, nan=-np.inf)))]
+
+
+def shown_verdicts(
+  verdicts: Sequence[stats.Verdict], population: Population
+) -> list[stats.Verdict]:
+  """Returns the verdicts that people are shown.
+
+  All of them; with more than `MANY_ARMS` arms, those on the arm with the best mean of each metric.
+  """
+  if len(population.arms) <= MANY_ARMS:
+    return list(verdicts)
+  best = {metric: best_arm(population, metric) for metric in {v.metric for v in verdicts}}
+  return [v for v in verdicts if best[v.metric] in (v.arm_a, v.arm_b)]
+
+
+def _best_text(about: Sequence[stats.Verdict], metric: str, population: Population) -> str:
+  """Says how the best of many arms compares with the others."""
+  if len(population.arms) <= MANY_ARMS:
+    return ""
+  best = best_arm(population, metric)
+  shown = shown_verdicts(about, population)
+  beaten = sum((v.verdict == stats.BETTER) == (v.arm_a == best) for v in shown if _is_decided(v))
+  return (
+    f"{best} has the best mean. It is better than {beaten} of {len(shown)} other arms; the other "
+    f"{len(shown) - beaten} are not shown to be worse."
+  )
+
+
+def _is_decided(verdict: stats.Verdict) -> bool:
+  return verdict.verdict in (stats.BETTER, stats.WORSE)
 
 
 def _decided_text(decided: list[stats.Verdict], margin: str) -> str:

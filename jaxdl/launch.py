@@ -73,8 +73,12 @@ class Result:
 
   def __str__(self) -> str:
     parts = [one_line(self.experiment.question) + "\n" + one_line(self.answer)]
-    if self.verdicts:
-      parts.append(report.text_table(report.verdict_rows(self.verdicts)))
+    shown = experiment_lib.shown_verdicts(self.verdicts, self.population)
+    if len(shown) < len(self.verdicts):
+      metric = next(iter(self.experiment.margins))
+      parts.append(report.text_table(report.ranking_rows(shown, self.population, metric)))
+    elif shown:
+      parts.append(report.text_table(report.verdict_rows(shown)))
     if self.workdir is not None:
       parts.append(f"Report: {one_line(self.workdir / 'report.html')}")
     return "\n\n".join(parts)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import drawing
 import numpy as np
 import pytest
 
@@ -103,3 +104,27 @@ def test_all_are_compared_with_the_reference(blobs, three_arms):
   assert pairs == [("glorot_uniform", "random_uniform"), ("random_normal", "random_uniform")]
   with pytest.raises(InputError, match="reference arm"):
     dataclasses.replace(experiment, reference="random")
+
+
+def test_of_many_arms_the_best_is_shown():
+  """Twenty arms, each better than those before it by what no seed doubts."""
+  population = drawing.make_population(num_seeds=14, num_arms=20)
+  noise = 0.001 * np.random.default_rng(0).random((14, 20))
+  ladder = 0.5 + 0.02 * np.arange(20) + noise
+  object.__setattr__(population, "metrics", population.metrics | {"test_accuracy": ladder})
+  experiment = Experiment("Which?", population.arms, margins={"test_accuracy": 0.01}, num_seeds=14)
+  verdicts = experiment_lib.compare(experiment, population)
+  assert len(verdicts) == 190
+  assert experiment_lib.best_arm(population, "test_accuracy") == "arm 19"
+  shown = experiment_lib.shown_verdicts(verdicts, population)
+  assert [v.arm_a for v in shown] == [f"arm {i}" for i in range(19)]
+  assert {v.arm_b for v in shown} == {"arm 19"}
+  text = experiment_lib.answer(verdicts, "test_accuracy", population)
+  assert "190 of 190 pairs of arms differ, 190 of them by more than the margin" in text
+  assert "arm 19 has the best mean. It is better than 19 of 19 other arms" in text
+  rows = markdown.ranking_rows(shown, population, "test_accuracy")
+  assert [row[0] for row in rows[1:]] == [*(f"arm {i}" for i in range(19, 9, -1)), "and 10 more"]
+  assert [row[3] for row in rows[1:4]] == ["", "worse", "worse"]
+  few = population.select([f"arm {i}" for i in range(12)])
+  kept = experiment_lib.compare(dataclasses.replace(experiment, arms=few.arms), few)
+  assert experiment_lib.shown_verdicts(kept, few) == kept

@@ -61,19 +61,21 @@ def render(
 ) -> str:
   """Returns the report: question, answer, tables, pictures, then how it was made."""
   primary = next(iter(experiment.margins))
+  shown = experiment_lib.shown_verdicts(verdicts, population)
   parts = [
     f"# {escape(experiment.question)}",
     anyway_text(origin),
     partial_text(population),
     f"**{escape(experiment_lib.answer(verdicts, primary, population))}**",
-    "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in verdicts if v.metric == primary),
+    "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in shown if v.metric == primary),
     f"{escape(origin['dataset']['description'])}. {_classes_text(population)}"
     f"{len(population.seeds)} seeds of each of {len(population.arms)} arms. "
     f"{stopping_text(population)}",
     "## Verdicts",
-    _verdict_table(verdicts),
+    _verdict_table(shown),
+    _MANY_NOTE if len(shown) < len(verdicts) else "",
     design_note(experiment),
-    new_examples_text(verdicts),
+    new_examples_text(shown),
     "## Arms",
     f"{markdown_table(arms_rows(population))}\n\n{ARMS_NOTE}",
     censored_text(population),
@@ -266,6 +268,39 @@ def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
     for row, v in zip(rows, verdicts, strict=True):
       row.append("" if v.without_diverged is None else v.without_diverged.verdict)
   return [header, *rows]
+
+
+_MANY_NOTE = (
+  "Of so many arms, the table has the pairs of the arm with the best mean of each metric. All "
+  "pairs were tested, and their verdicts are in `verdicts.json`."
+)
+_NUM_RANKED = 10
+
+
+def ranking_rows(
+  verdicts: Sequence[stats.Verdict], population: Population, metric: str
+) -> list[list[str]]:
+  """Returns the arms with the best means of a metric, header first, best first.
+
+  Args:
+    verdicts: `jaxdl.experiment.shown_verdicts`, those on the best arm.
+    population: the population.
+    metric: the metric.
+  """
+  best = experiment_lib.best_arm(population, metric)
+  against = {
+    v.arm_b if v.arm_a == best else v.arm_a: v.verdict for v in verdicts if v.metric == metric
+  }
+  sign = -1 if population.higher_is_better(metric) else 1
+  rows = _summary_rows(population.scores(metric))
+  means = np.array([arm.mean for arm in stats.summarize(population.scores(metric))])
+  ranked = np.argsort(sign * np.nan_to_num(means, nan=sign * np.inf), kind="stable")
+  table = [["arm", metric, "95% interval", f"verdict with {best}"]]
+  for place in ranked[:_NUM_RANKED]:
+    name, _, _, mean, interval, *_ = rows[place]
+    table.append([name, mean, interval, against.get(name, "")])
+  left = len(rows) - _NUM_RANKED
+  return [*table, [f"and {left} more", "", "", ""]] if left > 0 else table
 
 
 def _verdict_row(v: stats.Verdict) -> list[str]:

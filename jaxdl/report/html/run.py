@@ -19,7 +19,7 @@ from jaxdl.report import markdown, setup_tables
 from jaxdl.report.html import charts, examples, page
 
 # With more arms, the best and the worst are drawn and the others are grey.
-MANY_ARMS = 12
+MANY_ARMS = experiment_lib.MANY_ARMS
 # More would make the file too large; `verdicts.json` has all of them.
 _MAX_VERDICTS = 1000
 # Larger matrices are not readable as tables.
@@ -76,7 +76,7 @@ def render(
     drawn=drawn,
     distribution=distribution,
     best_first=[distribution.rows[index] for index in order],
-    verdicts=verdict_table(verdicts),
+    verdicts=verdict_table(experiment_lib.shown_verdicts(verdicts, population)),
     verdict_note=markdown.design_note(experiment),
     arms=_arms_table(experiment, population),
     all_metrics=markdown.arms_rows(population),
