@@ -1,7 +1,7 @@
 # make demo     from a fresh clone to a verdict
 # make test     from a fresh clone to passed tests
 #
-# Both set up .venv with the newest working Python of 3.13, 3.12 and 3.11;
+# Both set up .venv with the newest working Python of 3.13, 3.12 and 3.11, else with 3.14;
 # PYTHON=/path/to/python chooses another one.
 
 VENV ?= .venv

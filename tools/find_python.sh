@@ -1,10 +1,13 @@
 #!/bin/sh
-# Prints the path of the newest supported Python that works, or fails with a message.
-#   tools/find_python.sh [VERSION ...]     (default: 3.13 3.12 3.11)
+# Prints the path of the first supported Python that works, or fails with a message.
+#   tools/find_python.sh [VERSION ...]     (default: 3.13 3.12 3.11 3.14)
+# 3.14 comes last because the tests have not run on it. Without any of them, uv gets one if it is
+# installed.
 # A version manager may have a shim for a Python that is not installed, and a distribution's Python
 # may lack venv, so each candidate is tried. PYTHON=... overrides the search.
 set -u
-[ $# -gt 0 ] || set -- 3.13 3.12 3.11
+any=
+[ $# -gt 0 ] || { any=yes; set -- 3.13 3.12 3.11 3.14; }
 
 # runs CANDIDATE [VERSION]: whether it is a Python with venv and that version (default: >= 3.11).
 runs() {
@@ -37,5 +40,13 @@ for version in "$@"; do
     fi
   done
 done
-echo "error: found no working Python $* with the module venv; install one or set PYTHON=..." >&2
+if [ -n "$any" ] && command -v uv >/dev/null 2>&1; then
+  echo "found no working Python $*; uv installs Python $1" >&2
+  if uv python install "$1" >&2 && candidate=$(uv python find "$1") && runs "$candidate" "$1"; then
+    resolve "$candidate"
+    exit 0
+  fi
+fi
+echo "error: found no working Python $* with the module venv; install one of them (on Debian:" \
+  "apt install python3 python3-venv), or uv, which gets one, or set PYTHON=/path/to/python" >&2
 exit 2
