@@ -56,6 +56,10 @@ __all__ = tuple(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
+  if name == "__version__":
+    from importlib import metadata
+
+    return metadata.version("jaxdl")
   if name not in _MODULES:
     raise AttributeError(f"module 'jaxdl' has no attribute {name!r}")
   value = getattr(importlib.import_module(f"jaxdl.{_MODULES[name]}"), name)

@@ -6,6 +6,8 @@ import tomllib
 import pytest
 from conftest import ROOT
 
+import jaxdl
+
 LOCKS = {
   name: (ROOT / name).read_text()
   for name in ("requirements.lock", "requirements-prepare.lock", "requirements-peers.lock")
@@ -66,3 +68,8 @@ def test_all_modules_are_installed_and_nothing_else(installed):
   expected += (ROOT / "jaxdl" / "report" / "html" / "templates").iterdir()
   assert found == {installed / path.relative_to(ROOT) for path in expected}
   assert (metadata / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_version_is_that_of_the_project():
+  pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+  assert jaxdl.__version__ == pyproject["project"]["version"]
