@@ -447,7 +447,7 @@ def outcome(about: Sequence[stats.Verdict]) -> str:
 
 def _outcome(about: Sequence[stats.Verdict]) -> str:
   metric, margin = about[0].metric, _margin_text(about[0])
-  decided = [v for v in about if v.verdict in (stats.BETTER, stats.WORSE)]
+  decided = [v for v in about if _is_decided(v)]
   open_pairs = [v for v in about if v.verdict in (stats.UNDECIDED, stats.TOO_FEW_SEEDS)]
   if all(v.verdict == stats.EQUIVALENT for v in about):
     return f"No: all arms are equivalent within {margin} of {metric}"
@@ -471,11 +471,17 @@ def _counts_text(about: Sequence[stats.Verdict], decided: Sequence[stats.Verdict
   )
 
 
+def by_score(population: Population, metric: str) -> list[int]:
+  """Returns the indices of the arms, the best first, and those without any score last."""
+  scores = population.scores(metric)
+  sign = -1 if scores.higher_is_better else 1
+  means = [sign * summary.mean for summary in stats.summarize(scores)]
+  return sorted(range(len(means)), key=lambda i: (math.isnan(means[i]), means[i]))
+
+
 def best_arm(population: Population, metric: str) -> str:
   """Returns the arm with the best mean of a metric; the first one if no arm has any."""
-  means = np.array([arm.mean for arm in stats.summarize(population.scores(metric))])
-  sign = 1 if population.higher_is_better(metric) else -1
-  return list(population.arms)[int(np.argmax(np.nan_to_num(sign * means, nan=-np.inf)))]
+  return list(population.arms)[by_score(population, metric)[0]]
 
 
 def shown_verdicts(

@@ -3,7 +3,7 @@
 Pure functions of arrays. `train.py` differentiates them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -25,6 +25,12 @@ class Variables(NamedTuple):
 
   params: Params  # the collection that the gradient is taken with respect to
   state: dict[str, Any]  # the others, e.g. `batch_stats`; empty for the models known here
+
+  @classmethod
+  def of(cls, collections: Mapping[str, Any]) -> "Variables":
+    """Returns the variables in flax's collections."""
+    state = {name: of for name, of in collections.items() if name != "params"}
+    return cls(collections.get("params", {}), state)
 
   def collections(self) -> dict[str, Any]:
     """Returns name -> collection, as flax takes them."""
@@ -53,9 +59,7 @@ def init(recipe: Recipe, key: jax.Array, kernel_init: Callable, bias_init: Calla
   """Returns the initial variables of a model, drawn from a key."""
   model = create_model(recipe, kernel_init=kernel_init, bias_init=bias_init)
   zeros = prepare(recipe, jnp.zeros((1, *recipe.form.input_shape), recipe.form.input_dtype))
-  variables = own.init(model, key, zeros) if recipe.is_own else model.init(key, zeros)
-  state = {name: of for name, of in variables.items() if name != "params"}
-  return Variables(variables.get("params", {}), state)
+  return Variables.of(own.init(model, key, zeros) if recipe.is_own else model.init(key, zeros))
 
 
 def prepare(recipe: Recipe, inputs: jax.Array) -> jax.Array:
@@ -89,7 +93,7 @@ def loss_function(
 
 
 class Evaluation(NamedTuple):
-  """A member's results on one split, each `[]`; NaN if the split is empty."""
+  """What a member achieves on one split. Each number is `[]`, and NaN if the split is empty."""
 
   loss: jax.Array  # mean
   correct: jax.Array  # number of correct predictions; NaN if targets are numbers

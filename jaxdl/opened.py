@@ -108,10 +108,7 @@ class OpenedRun:
     seeds, leaves = self._leaves(arm)
     if seed not in seeds:
       raise InputError(f"arm {arm!r} has no seed {seed}; it has {', '.join(map(str, seeds))}")
-    place = seeds.index(seed)
-    return flax.traverse_util.unflatten_dict(
-      {path: leaf[place] for path, leaf in leaves.items()}, sep="/"
-    )
+    return _at(leaves, seeds.index(seed))
 
   def params(self, arm: str, seed: int) -> Any:
     """Returns the parameters of a member, the collection `params`. Raises as `variables`."""
@@ -132,36 +129,42 @@ class OpenedRun:
       InputError: the inputs have another form, there is no such member, or the model cannot be
         imported.
     """
-    each = self.predict_each(inputs, arm)
-    if seed is None:
-      return np.mean([*each.values()], axis=0)
-    if seed not in each:
-      raise InputError(f"arm {arm!r} has no member with seed {seed} that did not diverge")
-    return each[seed]
+    inputs = self._check_inputs(inputs)
+    members = self._trained(arm)
+    if seed is not None:
+      if seed not in members:
+        raise InputError(f"arm {arm!r} has no member with seed {seed} that did not diverge")
+      members = {seed: members[seed]}
+    return np.mean([*self._predictions(arm, members, inputs).values()], axis=0)
 
   def predict_each(self, inputs: Any, arm: str) -> dict[int, np.ndarray]:
     """Returns seed -> predictions, as of `predict`, of all members that did not diverge."""
     inputs = self._check_inputs(inputs)
-    seeds, leaves = self._leaves(arm)
-    members = self.members
-    kept = set(members[(members.arm == arm) & (members.status != "diverged")].seed)
+    return self._predictions(arm, self._trained(arm), inputs)
+
+  def _predictions(
+    self, arm: str, members: Mapping[int, Variables], inputs: jax.Array
+  ) -> dict[int, np.ndarray]:
     apply = self._apply(arm)
-    found = {}
-    for place, seed in enumerate(seeds):
-      if seed not in kept:
-        continue
-      collections = flax.traverse_util.unflatten_dict(
-        {path: leaf[place] for path, leaf in leaves.items()}, sep="/"
-      )
-      outputs = np.asarray(apply(_variables(collections), inputs))
-      found[seed] = metrics.probabilities(outputs) if self.class_names else outputs
-    if not found:
+    found = {seed: np.asarray(apply(variables, inputs)) for seed, variables in members.items()}
+    if not self.class_names:
+      return found
+    return {seed: metrics.probabilities(outputs) for seed, outputs in found.items()}
+
+  def _trained(self, arm: str) -> dict[int, Variables]:
+    """Returns seed -> variables, of all members of an arm that did not diverge."""
+    seeds, leaves = self._leaves(arm)
+    table = self.members
+    kept = set(table[(table.arm == arm) & (table.status != "diverged")].seed)
+    if not kept:
       raise InputError(f"all members of arm {arm!r} diverged")
-    return found
+    return {
+      seed: Variables.of(_at(leaves, place)) for place, seed in enumerate(seeds) if seed in kept
+    }
 
   def apply(self, variables: dict[str, Any], inputs: Any, arm: str) -> jax.Array:
     """Returns the outputs of an arm's model, logits for classes, for some variables."""
-    return self._apply(arm)(_variables(variables), self._check_inputs(inputs))
+    return self._apply(arm)(Variables.of(variables), self._check_inputs(inputs))
 
   def _apply(self, arm: str) -> Callable[[Variables, jax.Array], jax.Array]:
     (recipe,) = group_by_recipe({arm: self._arm(arm)}, self._form, lambda _: _SLICE_SIZE)
@@ -221,11 +224,12 @@ def open_run(workdir: str | os.PathLike, arms: Mapping[str, Arm] | None = None) 
   return OpenedRun(workdir, arms)
 
 
+def _at(leaves: Mapping[str, np.ndarray], place: int) -> dict[str, Any]:
+  """Returns the collections of the member at a place of the seeds' axis."""
+  member = {path: leaf[place] for path, leaf in leaves.items()}
+  return flax.traverse_util.unflatten_dict(member, sep="/")
+
+
 @functools.lru_cache(maxsize=32)
 def _program(recipe: Recipe) -> Callable[[Variables, jax.Array], jax.Array]:
   return jax.jit(functools.partial(forward.predict, recipe))
-
-
-def _variables(collections: dict[str, Any]) -> Variables:
-  state = {name: of for name, of in collections.items() if name != "params"}
-  return Variables(collections.get("params", {}), state)

@@ -204,7 +204,6 @@ def _kind(name: str, arm: Arm) -> tuple[Kind, dict[str, float]]:
 def hyperparams(arm: Arm, recipe: Recipe) -> Hyperparams:
   """Returns the traced settings of one arm of a recipe's program."""
   form = recipe.form
-  arm = arm.replace(batch_size=recipe.arm.batch_size)
   traced = {name: _trace(arm, name, form) for name in _TRACED}
   for name in _CHOICES:
     kind, numbers = _kind(name, arm)

@@ -331,9 +331,9 @@ def monitored_value(recipe: Recipe, epoch_metrics: EpochMetrics, num_validation:
     return epoch_metrics.val_loss
   if recipe.arm.monitor == "val_accuracy":
     return -epoch_metrics.val_correct / max(num_validation, 1)
-  directions = {f"val_{metric.name}": metric.direction for metric in recipe.arm.metrics}
-  value = epoch_metrics.val_metrics[recipe.arm.monitor.removeprefix("val_")]
-  return value if directions[recipe.arm.monitor] == "min" else -value
+  (metric,) = (of for of in recipe.arm.metrics if recipe.arm.monitor == f"val_{of.name}")
+  value = epoch_metrics.val_metrics[metric.name]
+  return value if metric.direction == "min" else -value
 
 
 def create_optimizer(

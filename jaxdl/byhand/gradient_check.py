@@ -102,7 +102,7 @@ def cases() -> list[Case]:
 
 
 def compare(case: Case) -> Row:
-  """Compares, leaf by leaf, what is derived by hand with what JAX says."""
+  """Compares the derivation by hand with JAX, leaf by leaf."""
   try:
     derived = case.derive()
   except backprop.NoDerivationError as error:
@@ -471,7 +471,7 @@ def rule_case(name: str, reference: Reference, at: str = "random numbers") -> Ca
 
 
 def _optimizer_case(name: str) -> Case:
-  """Returns the case of some steps as in training; some gradients are near epsilon."""
+  """Returns the case of several steps. Some of their gradients are as small as epsilon."""
   rng, learning_rate = np.random.default_rng(3), 0.01
   start = rng.normal(size=(4, 3))
   gradients = rng.normal(size=(_NUM_STEPS, 4, 3)) * 10.0 ** np.array([-8, -7, 0])[None, None]

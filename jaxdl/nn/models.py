@@ -192,7 +192,7 @@ def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
       `"mlp(64, 64, 64)"`.
 
   Returns:
-    `(name, sizes of the hidden layers)`. The sizes are None if `spec` gives none; the model then
+    `(name, sizes of the hidden layers)`. If `spec` gives no sizes, they are None, and the model
     uses its own.
 
   Raises:

@@ -46,7 +46,7 @@ def canonical(model: Any) -> Any:
 def create(call: Call, settings: Mapping[str, Any]) -> Any:
   """Returns the model that a call builds, with those settings that it takes and does not give.
 
-  A setting that is None keeps the model's own default.
+  Where a setting is None, the model uses its own default.
 
   Raises:
     InputError: it cannot be built, or is no model.

@@ -193,13 +193,14 @@ def create(
   if isinstance(name, Call):
     return name.build(learning_rate=learning_rate, **settings)
   direction = _OPTIMIZERS[name][0](**settings)
-  if name in _RATE_INSIDE:
-    decay = 0.0 if weight_decay is None else -learning_rate * weight_decay
-    return optax.chain(optax.scale(-learning_rate), direction, optax.add_decayed_weights(decay))
+  is_inside = name in _RATE_INSIDE
+  decay: tuple[optax.GradientTransformation, ...] = ()
   if weight_decay is not None:
-    direction = optax.chain(direction, optax.add_decayed_weights(weight_decay))
-  else:
-    direction = optax.chain(direction)
+    factor = -learning_rate if is_inside else 1
+    decay = (optax.add_decayed_weights(factor * weight_decay),)
+  if is_inside:
+    return optax.chain(optax.scale(-learning_rate), direction, *decay)
+  direction = optax.chain(direction, *decay)
 
   def update(grads, state, params=None):
     rate = _after_backward(learning_rate, grads)

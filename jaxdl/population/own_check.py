@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxdl import batches, calls, forward, train
 from jaxdl.errors import InputError
 from jaxdl.forward import Variables
+from jaxdl.optim import losses
 from jaxdl.population import tuning
 from jaxdl.recipe import Hyperparams, Recipe
 
@@ -25,7 +26,7 @@ def member_shapes(recipe: Recipe, hyper: Hyperparams) -> train.MemberState:
   key = batches.seed_key(0, 0)
   member = _shapes(f"model {recipe.arm.model}", lambda: train.create_member(recipe, key, hyper))
   if _has_own_parts(recipe):
-    _check_training(recipe, hyper, member)
+    _check_training(recipe, member)
   return member
 
 
@@ -35,7 +36,7 @@ def _has_own_parts(recipe: Recipe) -> bool:
   return recipe.form.preprocess is not None or any(map(calls.is_importable, parts))
 
 
-def _check_training(recipe: Recipe, hyper: Hyperparams, member: train.MemberState):
+def _check_training(recipe: Recipe, member: train.MemberState):
   """Checks the shapes of outputs, losses, metrics and of the variables' state after a batch."""
   arm = recipe.arm.replace(batch_size=_NUM_EXAMPLES)
   recipe = dataclasses.replace(recipe, arm=arm, slice_size=_NUM_EXAMPLES)
@@ -58,7 +59,8 @@ def _check_training(recipe: Recipe, hyper: Hyperparams, member: train.MemberStat
   if jax.tree.map(_form, before) != jax.tree.map(_form, state):
     raise InputError(f"{what} changes the shapes of its collections {', '.join(before)}")
   for kind in recipe.choices.loss:
-    _check_mean(f"loss {kind.name}", forward.loss_function(recipe, hyper), outputs, examples)
+    loss = losses.select([kind], 0, jnp.zeros(len(kind.arguments)), None)
+    _check_mean(f"loss {kind.name}", loss, outputs, examples)
   for metric in recipe.arm.metrics:
     _check_mean(f"metric {metric.name}", metric.values, outputs, examples)
 

@@ -403,7 +403,7 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
 def _filled(
   names: Iterable[str], values: Mapping[str, np.ndarray], like: np.ndarray
 ) -> dict[str, np.ndarray]:
-  """Returns the values of all names; NaN, in the shape of `like`, where there are none."""
+  """Returns an array for every name. Where `values` has none, it is NaN in the shape of `like`."""
   return {name: values.get(name, np.full(like.shape, np.nan)) for name in names}
 
 

@@ -291,10 +291,8 @@ def ranking_rows(
   against = {
     v.arm_b if v.arm_a == best else v.arm_a: v.verdict for v in verdicts if v.metric == metric
   }
-  sign = -1 if population.higher_is_better(metric) else 1
   rows = _summary_rows(population.scores(metric))
-  means = np.array([arm.mean for arm in stats.summarize(population.scores(metric))])
-  ranked = np.argsort(sign * np.nan_to_num(means, nan=sign * np.inf), kind="stable")
+  ranked = experiment_lib.by_score(population, metric)
   table = [["arm", metric, "95% interval", f"verdict with {best}"]]
   for place in ranked[:_NUM_RANKED]:
     name, _, _, mean, interval, *_ = rows[place]

@@ -75,6 +75,7 @@ _NAMES = (
   "curves.parquet",
   "confusion.npz",
   "correct.npz",
+  "predictions.npz",
   "verdicts.json",
   "report.md",
   "report.html",

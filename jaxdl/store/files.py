@@ -186,7 +186,7 @@ def _write_manifest(stage: pathlib.Path, manifest: str):
 
 
 def _read_manifest(file: pathlib.Path) -> dict[str, str]:
-  """Returns name -> hash of the files that a manifest lists; none if there is no manifest."""
+  """Returns name -> hash of the files that a manifest lists, or nothing without a manifest."""
   if not os.path.lexists(file):
     return {}
   with naming(file, "read"):

@@ -142,7 +142,7 @@ def threads():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("num_workers", [None, 0])
 def test_no_wait_for_a_cluster_is_silent_or_for_ever(num_workers, monkeypatch, caplog):
-  """For a scheduler that is none, and for one without workers."""
+  """The address is no scheduler's, or the scheduler has no workers."""
   monkeypatch.setattr(interrupts, "_SILENT_SECONDS", 0.0)
   monkeypatch.setattr(dask_lib, "_ATTEMPT_SECONDS", 0.2)
   monkeypatch.setattr(dask_lib, "_CONNECT_SECONDS", 0.1)

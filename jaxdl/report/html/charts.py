@@ -342,7 +342,7 @@ class Bar(NamedTuple):
 
 
 def differences(verdicts: Sequence[stats.Verdict]) -> list[Bar | None]:
-  """Returns a bar per verdict, on one scale for each metric; None where there is no difference."""
+  """Returns a bar per verdict, or None without a difference; each metric has one scale."""
   largest: dict[str, float] = {}
   for v in verdicts:
     ends = (v.margin, v.mean_difference, v.ci_low, v.ci_high)

@@ -59,7 +59,7 @@ def render(
     files: what can be downloaded; as many as are small enough are embedded.
   """
   metric = next(iter(experiment.margins))
-  order = _by_score(population, metric)
+  order = experiment_lib.by_score(population, metric)
   is_many = len(population.arms) > MANY_ARMS
   drawn = sorted({order[0], order[-1]}) if is_many else sorted(order)
   curves = charts.learning_curves(population)
@@ -127,14 +127,6 @@ def document(text: str, folder: pathlib.Path | None = None) -> str:
 
 
 # --- The parts ---
-
-
-def _by_score(population: Population, metric: str) -> list[int]:
-  """Returns the indices of the arms, the best first, and those without any score last."""
-  scores = population.scores(metric)
-  sign = -1 if scores.higher_is_better else 1
-  means = [sign * summary.mean for summary in stats.summarize(scores)]
-  return sorted(range(len(means)), key=lambda i: (math.isnan(means[i]), means[i]))
 
 
 def _how_sure(
