@@ -69,11 +69,12 @@ format: install
 	$(RUN) -m ruff format .
 
 # Needs uv (https://docs.astral.sh/uv). One resolution serves every supported Python and platform.
-# The small lock is the part of the large one that running and testing need.
+# Each lock has the versions of the first, and is the first and what its name says.
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
+  --custom-compile-command "make lock"
+EXTRAS := --extra test --extra cluster --extra tensorboard --extra notebook
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
-	  --extra test --extra cluster --extra prepare --custom-compile-command "make lock" -o requirements-prepare.lock
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --quiet \
-	  --extra test --extra cluster -c requirements-prepare.lock --custom-compile-command "make lock" -o requirements.lock
-	uv pip compile requirements-peers.in --universal --python-version 3.11 --generate-hashes --quiet \
-	  --custom-compile-command "make lock" -o requirements-peers.lock
+	$(LOCK) pyproject.toml $(EXTRAS) --extra prepare -o requirements-prepare.lock
+	$(LOCK) pyproject.toml $(EXTRAS) -c requirements-prepare.lock -o requirements.lock
+	$(LOCK) pyproject.toml $(EXTRAS) --extra docs --extra fuzz -c requirements-prepare.lock -o requirements-tools.lock
+	$(LOCK) requirements-peers.in -o requirements-peers.lock
