@@ -11,7 +11,7 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -74,7 +74,7 @@ class Result:
   def __str__(self) -> str:
     parts = [one_line(self.experiment.question) + "\n" + one_line(self.answer)]
     shown = experiment_lib.shown_verdicts(self.verdicts, self.population)
-    if len(shown) < len(self.verdicts):
+    if len(shown) < len(self.verdicts):  # of many arms
       metric = next(iter(self.experiment.margins))
       parts.append(report.text_table(report.ranking_rows(shown, self.population, metric)))
     elif shown:
@@ -88,7 +88,8 @@ class Result:
 
   def _repr_html_(self) -> str:
     """Shows the answer and the verdicts in a notebook."""
-    return report.html.summary(self.experiment.question, self.answer, self.verdicts)
+    shown = experiment_lib.shown_verdicts(self.verdicts, self.population)
+    return report.html.summary(self.experiment.question, self.answer, shown)
 
 
 def compare(
@@ -135,7 +136,9 @@ def compare(
   return _judge(experiment, experiment_lib.train_arms(experiment, dataset, **options))
 
 
-def _listed(names: Iterable[str]) -> str:
+def _listed(names: Collection[str]) -> str:
+  if experiment_lib.is_many(names):
+    return f"{len(names):,} arms"
   *others, last = names
   return f"{', '.join(others)} and {last}" if others else last
 
@@ -149,7 +152,7 @@ def _judge(
   """Returns the result that has the verdicts on the part of a population that is shown."""
   shown = population if shown is None else shown
   verdicts = experiment_lib.compare(experiment, shown)
-  answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)), shown)
+  answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)), shown, experiment.alpha)
   return Result(experiment, population, verdicts, answer, workdir)
 
 

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from jaxdl import batches, stats
+from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
   from jaxdl.report.figures import Figure
 from jaxdl.recipe import Form, form_of
 from jaxdl.report import html, params, setup_tables
-from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
+from jaxdl.report.markdown import ARMS_FILE, FIGURES, RUN, TABLES, render
 from jaxdl.report.params import PARAMS
 from jaxdl.report.tables import (
+  arms_table,
   confusion_arrays,
   correct_arrays,
   curves_table,
@@ -346,13 +348,17 @@ class Workdir:
       figures.save(figure, stage / FIGURES / name)
     if trained.variables is not None:
       params.write(stage / PARAMS, trained)
-    if extra.tables:
+    tables = {f"{name}.csv": table for name, table in extra.tables.items()}
+    if experiment_lib.is_many(shown.arms):
+      tables[ARMS_FILE] = arms_table(shown, verdicts)
+    if tables:
       (stage / TABLES).mkdir()
-    for name, table in extra.tables.items():
-      table.to_csv(stage / TABLES / f"{name}.csv", index=False, lineterminator="\n")
+    for name, table in tables.items():
+      table.to_csv(stage / TABLES / name, index=False, lineterminator="\n")
     origin = self._provenance(dataset, trained)
     captions = [(name, caption) for name, caption, _ in pictures]
-    sections = [*extra.sections, setup_tables.setup_text(shown.arms, dataset)]
+    few = experiment_lib.shown_arms(shown.scores(next(iter(experiment.margins))))
+    sections = [*extra.sections, setup_tables.setup_text(shown.arms, few, dataset)]
     text = render(experiment, shown, verdicts, origin, captions, sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
     _write_json(stage / PROVENANCE_FILE, origin)
@@ -368,7 +374,7 @@ class Workdir:
     else:
       np.savez(stage / "predictions.npz", **prediction_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
-    tables = sorted(path for path in stage.rglob("*") if path.suffix in (".csv", ".parquet"))
+    written = sorted(path for path in stage.rglob("*") if path.suffix in (".csv", ".parquet"))
     page = html.render(
       experiment,
       dataset,
@@ -381,7 +387,7 @@ class Workdir:
         if name not in _DRAWN_BY_PAGE
       ],
       extra.sections,
-      [stage / CONFIG_FILE, stage / "verdicts.json", *tables],
+      [stage / CONFIG_FILE, stage / "verdicts.json", *written],
     )
     (stage / "report.html").write_text(page, encoding="utf-8")
 
@@ -456,35 +462,45 @@ def _pictures(
   from jaxdl.report import comparison_plots, number_plots, plots
 
   metric = next(iter(experiment.margins))
+  everyone, which = None, ""
+  if experiment_lib.is_many(trained.arms):
+    everyone, which = trained, f" The best and the worst of {len(trained.arms):,} arms."
+    trained = trained.select(experiment_lib.shown_arms(trained.scores(metric)))
   pictures = [
     (
       "learning_curves",
-      "Learning curves: mean over seeds with its 95% interval, a thin line per seed.",
-      plots.learning_curves(trained),
+      f"Learning curves: mean over seeds with its 95% interval, a thin line per seed.{which}",
+      plots.learning_curves(trained, everyone),
     ),
     (
       "metric_distribution",
-      f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval.",
-      plots.metric_distribution(trained, metric),
+      f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval."
+      f"{which}",
+      plots.metric_distribution(trained, metric, everyone),
     ),
   ]
   if trained.has_classes:
     caption = "Confusion matrices on the test set, counts summed over seeds."
-    pictures.append(("confusion_matrices", caption, plots.confusion_matrices(trained)))
+    caption += " The best and the worst arm." if which else ""
+    ends = list(trained.arms) if everyone is None else [*trained.arms][:: len(trained.arms) - 1]
+    figure = plots.confusion_matrices(trained.select(ends))
+    pictures.append(("confusion_matrices", caption, figure))
     caption = (
       "How often predictions are right, against how confident they are, over all seeds; below, the "
-      "share of predictions."
+      f"share of predictions.{which}"
     )
     pictures.append(("reliability", caption, plots.reliability(trained)))
   else:
     caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
+    caption += which
     pictures.append(("predictions", caption, number_plots.predictions(trained)))
   if trained.has_classes and _are_images(dataset.test.inputs) and dataset.test.targets.ndim == 1:
-    caption = "The test images that all arms and seeds together are most wrong about."
+    caption = f"The test images that arms and seeds together are most wrong about.{which}"
     pictures.append(("worst_mistakes", caption, plots.worst_mistakes(trained, dataset.test.inputs)))
   if any(_changes_rate(arm) for arm in trained.arms.values()):
     figure = comparison_plots.learning_rates(trained)
-    pictures.append(("learning_rates", "The learning rate of each epoch's first step.", figure))
+    caption = f"The learning rate of each epoch's first step.{which}"
+    pictures.append(("learning_rates", caption, figure))
   for arm in trained.arms.values():
     if not arm.augmentation.is_identity:
       caption = "Training images, the originals on the left, as augmentation shows them."

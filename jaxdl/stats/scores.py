@@ -87,12 +87,43 @@ class Scores:
         f"{np.isinf(values).sum()} are infinite"
       )
 
-  @property
+  @functools.cached_property
   def counted(self) -> np.ndarray:
     """The values `[S, A]` that arms are compared by: with `diverged_as` where a run diverged."""
     if self.diverged_as is None:
       return self.values
     return np.where(np.isnan(self.values), self.diverged_as, self.values)
+
+  @functools.cached_property
+  def best_first(self) -> tuple[str, ...]:
+    """The arms by the mean of what counts, the best first, and those without any score last."""
+    means = [mean(column[~np.isnan(column)]) for column in self.counted.T]
+    sign = -1 if self.higher_is_better else 1
+    order = sorted(range(len(means)), key=lambda i: (math.isnan(means[i]), sign * means[i]))
+    return tuple(self.arms[i] for i in order)
+
+  def select(self, arms: Sequence[str]) -> "Scores":
+    """Returns the scores of some arms, in the order in which they are named.
+
+    Raises:
+      InputError: there is no such arm.
+    """
+    values = self.values[:, [self.place(arm) for arm in arms]]
+    return dataclasses.replace(self, values=values, arms=tuple(arms))
+
+  @functools.cached_property
+  def _places(self) -> dict[str, int]:
+    return {arm: place for place, arm in enumerate(self.arms)}
+
+  def place(self, arm: str) -> int:
+    """Returns the index of an arm.
+
+    Raises:
+      InputError: there is no such arm.
+    """
+    if arm not in self._places:
+      raise unknown_name("arm", arm, self.arms)
+    return self._places[arm]
 
   @overload
   @classmethod
@@ -320,10 +351,7 @@ def differences_by_seed(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
   Raises:
     InputError: an arm is not among `scores.arms`.
   """
-  for arm in (arm_a, arm_b):
-    if arm not in scores.arms:
-      raise unknown_name("arm", arm, scores.arms)
-  a, b = (scores.counted[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
+  a, b = (scores.counted[:, scores.place(arm)] for arm in (arm_a, arm_b))
   return a - b
 
 
@@ -337,4 +365,4 @@ def worst(values: np.ndarray, higher_is_better: bool) -> float | None:
 
 def count_diverged(scores: Scores, arm: str, num_seeds: int | None = None) -> int:
   """Returns in how many of the first seeds, or of all, an arm has no score."""
-  return int(np.isnan(scores.values[:num_seeds, scores.arms.index(arm)]).sum())
+  return int(np.isnan(scores.values[:num_seeds, scores.place(arm)]).sum())

@@ -425,6 +425,23 @@ def test_nothing_is_clipped(case):
     assert_nothing_clipped(figure)
 
 
+def test_all_of_many_arms_stand_behind_those_that_are_drawn():
+  everyone = make_population(num_arms=40, diverged=[(s, 39, 2) for s in range(4)])
+  few = everyone.select(["arm 3", "arm 7"])
+  curves = plots.learning_curves(few, everyone)
+  loss = panel(curves, "training loss")
+  (behind,) = (c for c in loss.collections if c.get_rasterized())
+  expected = everyone.curves["train_loss"][:, 5].mean(axis=0)
+  np.testing.assert_allclose(behind.get_segments()[5][:, 1], expected)
+  assert len(behind.get_segments()[39]) == 0
+  distribution = plots.metric_distribution(few, everyone=everyone)
+  (dots,) = (line for line in distribution.axes[0].lines if line.get_rasterized())
+  expected = 100 * everyone.metrics["test_accuracy"].mean(axis=0)
+  np.testing.assert_allclose(dots.get_xdata(), expected)
+  for figure in (curves, distribution):
+    assert_nothing_clipped(figure)
+
+
 def test_no_name_gets_into_the_files(tmp_path):
   allowed = {"svg", "g", "defs", "style", "path", "use", "clipPath", "rect", "image", "metadata"}
   allowed |= {"RDF", "Work", "type", "format"}
