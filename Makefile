@@ -11,7 +11,7 @@ export PYTHON
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: help install install-prepare install-peers demo test test-long test-prepare test-all sanitize lint format lock
+.PHONY: help install install-prepare install-peers demo test test-long test-slurm test-prepare test-all sanitize lint format lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -43,6 +43,10 @@ test-prepare:
 # Runs killed at twenty random moments instead of two, and small scaling measurements.
 test-long: install
 	JAXDL_LONG_TESTS=1 $(RUN) -m pytest tests/test_survival.py tests/experiments/test_measure_scaling.py
+
+# Runs on a SLURM cluster of two nodes, set up on this machine; needs root, slurm-wlm and munge.
+test-slurm: install
+	JAXDL_SLURM_TESTS=1 $(RUN) -m pytest tests/population/test_slurm.py
 
 # The C++ under GCC's sanitizers of addresses and of undefined behaviour.
 sanitize: install
