@@ -305,8 +305,10 @@ def _source(
 def _check_looks(experiment: Experiment, executor: str, chooses: bool):
   if experiment.looks is None:
     return
-  if executor in ("array", "multihost"):
-    raise InputError(f"until_decided is for the executors local and dask, not for {executor}")
+  if executor == "multihost":
+    raise InputError(
+      "until_decided is not for the executor multihost: only process 0 knows what is decided"
+    )
   if chooses:
     raise InputError(
       "until_decided compares all arms; this experiment chooses some of them after all seeds are "

@@ -4,6 +4,7 @@ What draws and what makes tables is imported where it is used: it takes longer t
 and a run that trains first need not wait for it.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -60,6 +61,8 @@ PROVENANCE_FILE = "provenance.json"
 _PARTIAL = "partial"
 # How long one of several processes waits while another one reports.
 _PATIENCE_SECONDS = 600.0
+# How long a task may hold the lock of the workdir before others can see that it is one.
+_START_SECONDS = 5.0
 # What may differ from the run that is there if somebody insists: what decides no member's settings.
 _OF_NO_MEMBER = re.compile(
   r"environment(\.(jax|jaxlib|jaxdl|source))?|device_kind|programs(\..*)?|"
@@ -175,19 +178,38 @@ class Workdir:
       if self.store.read_identity() is None:
         raise InputError(f"no run has begun in workdir {str(self.path)!r}: nothing to report")
       self.path /= _PARTIAL  # the report's own folder, and lock
-    self._shared = shared
-    self._lock: files.Lock | None = files.Lock(self.path, _PATIENCE_SECONDS if shared else 0.0)
+    self._shared, self._task = shared, contextlib.ExitStack()
+    self._lock: files.Lock | None = self._take_lock()
     try:
+      if shared:
+        self._task.enter_context(self.store.join_tasks())
+      elif not partial and (tasks := self.store.count_tasks()):
+        raise InputError(
+          f"workdir {str(path)!r} is in use by {tasks} task{'s' if tasks > 1 else ''} of an array; "
+          "wait for them, or choose another workdir"
+        )
       files.check_replaceable(self.path, _NAMES, PROVENANCE_FILE)
       if overwrite and not partial:
         self.store.clear()
       else:
         self._check_config()
     except BaseException:
+      self._task.close()
       self._release()
       raise
     if shared:
       self._release()
+
+  def _take_lock(self) -> files.Lock:
+    """Locks the directory; waits for tasks of this array that report, but for no other run."""
+    if not self._shared:
+      return files.Lock(self.path)
+    try:
+      return files.Lock(self.path, _START_SECONDS)
+    except InputError:
+      if not self.store.count_tasks():
+        raise
+    return files.Lock(self.path, _PATIENCE_SECONDS)
 
   def _release(self):
     if self._lock is not None:
@@ -289,6 +311,7 @@ class Workdir:
 
   def __exit__(self, *_):
     self.store.close()
+    self._task.close()
     self._release()
 
   def take_to_report(self) -> bool:
