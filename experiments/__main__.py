@@ -7,6 +7,8 @@
                                            a question of your own
   jaxdl predict --workdir=DIR --inputs=a.png,b.png
                                            what a finished run says of new images
+  jaxdl export --workdir=DIR --out=DIR     a finished run as TensorBoard's files, for other
+                                           trackers
   jaxdl scores --scores=runs.csv --metric=acc --arm=arm --seed=seed --margin=0.01 --workdir=DIR
                                            verdicts on scores that were trained elsewhere
   jaxdl check WORKSHEET.toml ... [--workdir=DIR] [--answers]
@@ -39,6 +41,7 @@ _SCRIPTS = {
   "check": "check_worksheet",
   "compare": "compare",
   "demo": "compare_initializers",
+  "export": "export",
   "gradients": "check_gradients",
   "predict": "predict",
   "scores": "compare_scores",

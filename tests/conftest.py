@@ -66,6 +66,7 @@ DEFAULT_FLAGS = {
   "resume_anyway": "false",
   "partial": "false",
   "save_params": "true",
+  "tensorboard": "false",
   "until_decided": "false",
   "checkpoint_every": "0",
   "executor": "local",
