@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import runpy
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -86,20 +88,29 @@ def test_the_installed_command_needs_no_clone(installed, tmp_path):
       capture_output=True,
       text=True,
       cwd=tmp_path,
-      env={**os.environ, "PYTHONPATH": str(installed)},
+      # A path that the terminal cannot show is printed with escapes.
+      env={**os.environ, "PYTHONPATH": str(installed), "PYTHONIOENCODING": "ascii"},
     )
 
   assert run("--version").stdout == f"{jaxdl.__version__}\n"
   # A module in the current folder, and a data set that every installation has.
   (tmp_path / "mine.py").write_text("import optax\n\nmake = optax.adam\n")
-  changes = ("--config.arms.lion.optimizer=mine:make", "--workdir=run")
+  changes = ("--config.arms.lion.optimizer=mine:make", "--workdir=Läufe")
   trained = run("run", "compare:smoke", *changes)
   assert trained.returncode == 0, trained.stderr
-  origin = json.loads((tmp_path / "run" / "provenance.json").read_text())
+  assert trained.stdout.endswith("Report: L\\xe4ufe/report.html\n")
+  origin = json.loads((tmp_path / "Läufe" / "provenance.json").read_text())
   assert origin["command"] == ["jaxdl", "run", "compare:smoke", *changes]
-  assert (tmp_path / "run" / "report.html").is_file()
+  assert (tmp_path / "Läufe" / "report.html").is_file()
 
 
 def test_the_version_is_that_of_the_project():
   pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
   assert jaxdl.__version__ == pyproject["project"]["version"]
+
+
+def test_a_system_without_file_locks_is_named(monkeypatch):
+  """As Windows: the module `fcntl` is only in Python for Linux and macOS."""
+  monkeypatch.setitem(sys.modules, "fcntl", None)
+  with pytest.raises(ImportError, match=r"^jaxdl runs on Linux and macOS; on Windows, .*\(WSL\)$"):
+    runpy.run_path(str(ROOT / "jaxdl" / "__init__.py"))

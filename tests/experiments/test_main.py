@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT
 
 import experiments.__main__ as command
-from experiments import CONFIGS, check_worksheet
+from experiments import CONFIGS, check_gradients, check_worksheet, compare_scores, export, predict
+from jaxdl.store import files
 
 _CONFIG = f"--config={CONFIGS}"
 
@@ -109,3 +110,42 @@ def test_a_worksheet_is_a_file_or_the_name_of_an_example():
     assert check_worksheet._find(file) == file
   with pytest.raises(check_worksheet.InputError, match="did you mean 'softmax'"):
     check_worksheet._find("sotfmax")
+
+
+@pytest.mark.parametrize(
+  ("given", "expanded"),
+  [
+    ("~/x", "/home/me/x"),
+    ("./~/x", "~/x"),
+    ("a/~", "a/~"),
+    ("/~/x", "/~/x"),
+    ("~/~", "/home/me/~"),
+  ],
+)
+def test_a_home_is_expanded_once(monkeypatch, given, expanded):
+  monkeypatch.setenv("HOME", "/home/me")
+  path = files.expand_home(given)
+  assert str(path) == expanded
+
+
+@pytest.mark.parametrize(
+  ("main", "arguments"),
+  [
+    (predict.main, ["--workdir=~/none", "--inputs=~/a.png"]),
+    (export.main, ["--workdir=~/none", "--out=~/out"]),
+    (check_gradients.main, ["--module=~/none/my.py", "--workdir=~/new"]),
+    (
+      compare_scores.main,
+      [
+        *("--scores=~/none/a.csv", "--metric=m", "--arm=a", "--seed=s", "--margin=1"),
+        "--workdir=~/new",
+      ],
+    ),
+  ],
+)
+def test_every_script_finds_a_home(monkeypatch, tmp_path, capsys, main, arguments):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  assert main(["script", *arguments]) == 2
+  assert f"{tmp_path}/none" in capsys.readouterr().err
+  assert list(tmp_path.iterdir()) == []
