@@ -1,6 +1,6 @@
 """A question of your own: a base, arms as changes of it, a data set, margins.
 
-  python -m experiments.compare --config=FILE --workdir=DIR
+  jaxdl compare FILE --workdir=DIR
 
 `ml_collections_configs/compare.py` is a template of the config, with variants that run.
 """
@@ -9,9 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
+
+from . import command_line
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
@@ -43,7 +44,7 @@ def _check_keys(part: str, settings: Any):
       raise unknown_name(f"setting in {part}", key, command_line.ARM_KEYS)
 
 
-SCRIPT = command_line.Script(create_experiment)
+SCRIPT = command_line.Script(create_experiment, arm_keys_below=("base", "arms"))
 
 if __name__ == "__main__":
   command_line.run(SCRIPT)

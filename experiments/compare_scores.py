@@ -19,6 +19,7 @@ from absl import flags
 from jaxdl import report, stats
 from jaxdl.errors import InputError, brief, one_line
 from jaxdl.report import score_report
+from jaxdl.store import files
 
 _NEEDED = ("scores", "metric", "arm", "seed", "margin", "workdir")
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
   try:
     values = _parse(argv)
-    workdir = pathlib.Path(values.workdir).expanduser()
+    workdir = files.expand_home(values.workdir)
     score_report.check(workdir)  # before anything is computed
     comparison = compare(values)
     score_report.write(workdir, comparison)
@@ -81,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 def compare(values: flags.FlagValues) -> score_report.Comparison:
   """Returns the scores in a table with their verdicts, by the flags."""
-  file = pathlib.Path(values.scores).expanduser()
+  file = files.expand_home(values.scores)
   frame, checksum = _read(file)
   columns = {"metric": values.metric, "arm": values.arm, "seed": values.seed}
   settings = {"resolution": values.resolution, "higher_is_better": not values.lower_is_better}

@@ -26,6 +26,7 @@ from jaxdl.population import (
 )
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
+from jaxdl.settings import plain
 
 # Every member has a row in several tables.
 _MAX_SEEDS = 10**6
@@ -88,6 +89,11 @@ class Experiment:
   continued_from: int | None = None
 
   def __post_init__(self):
+    for field in dataclasses.fields(self):
+      object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+    object.__setattr__(self, "classes", tuple(map(plain, self.classes)))
+    margins = {metric: plain(margin) for metric, margin in (self.margins or {}).items()}
+    object.__setattr__(self, "margins", margins)
     # Reject bad settings before anything is loaded or trained.
     self._check_names()
     if not self.margins:
