@@ -160,7 +160,7 @@ def _interval(differences: np.ndarray, limit: float) -> tuple[float, float]:
 
 
 def _bisect(is_kept: Callable[[float], bool], kept: float, rejected: float) -> float:
-  for _ in range(60):
+  for _ in range(40):
     middle = (kept + rejected) / 2
     kept, rejected = (middle, rejected) if is_kept(middle) else (kept, middle)
   return rejected
