@@ -26,6 +26,7 @@ FAMILIES = {
   "2 arms, a margin apart": ((0, 0.5), 0.5),
   "3 arms, equal": ((0, 0, 0), 1.0),
   "3 arms, one apart": ((0, 0, 0.5), 0.5),
+  "5 arms, half a margin apart": ((0, 0.5, 1, 1.5, 2), 1.0),
   "10 arms, equal": ((0,) * 10, 1.0),
   "10 arms, two clusters": ((0,) * 5 + (1,) * 5, 1.0),
 }

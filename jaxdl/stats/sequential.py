@@ -242,8 +242,8 @@ def compare_looks(
 
   Args:
     scores: values [n, A]: the seeds so far, in the order in which they were planned. Rows after
-      the last full look wait for the next one. Rows of an arm all of whose pairs are decided may
-      be NaN from then on.
+      the last full look wait for the next one. An arm all of whose pairs are decided needs no
+      further seeds; see `Scores.num_trained`.
     margin: the largest difference that counts as none, in the metric's own unit; positive.
     budget: N, the number of seeds at the last look; fixed before the run.
     alpha: probability of any wrong verdict, in (0, 0.5).
@@ -312,7 +312,7 @@ class _Design(NamedTuple):
 def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.ndarray) -> Verdict:
   """Returns the verdict of the first look that decides, or of the last one so far."""
   every = differences_by_seed(scores, arm_a, arm_b)  # [n], NaN where either diverged
-  pair = scores.values[:, [scores.arms.index(arm) for arm in (arm_a, arm_b)]]  # [n, 2]
+  pair = scores.diverged[:, [scores.arms.index(arm) for arm in (arm_a, arm_b)]]  # [S, 2]
   alike = _first_alike(every[: _first_diverged(pair)], design)
   # Where both are shown at one look, arms are alike.
   before = design.looks if alike is None else design.looks[:alike]
@@ -358,10 +358,10 @@ def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.
   )
 
 
-def _first_diverged(values: np.ndarray) -> int:
-  """Returns the first row of `[n, 2]` with NaN, or n."""
-  diverged = np.isnan(values).any(axis=1)
-  return int(diverged.argmax()) if diverged.any() else len(values)
+def _first_diverged(diverged: np.ndarray) -> int:
+  """Returns the first row of `[S, 2]` in which either arm diverged, or S."""
+  either = diverged.any(axis=1)
+  return int(either.argmax()) if either.any() else len(either)
 
 
 def _first_alike(differences: np.ndarray, design: _Design) -> int | None:

@@ -145,9 +145,9 @@ def tost_sides(differences: np.ndarray, margin: float) -> tuple[float, float]:
   if is_constant(differences):
     low, high = np.where(distances > margin * ROUNDING, 0.5**n, 1.0)
   else:
-    from scipy.stats import t
+    from scipy.special import stdtr  # as `scipy.stats.t.cdf`, in a fiftieth of the time
 
-    p = t.sf(distances / (std(differences) / math.sqrt(n)), n - 1)
+    p = stdtr(n - 1, -distances / (std(differences) / math.sqrt(n)))
     low, high = np.maximum(p, 0.5**n)
   return float(low), float(high)
 

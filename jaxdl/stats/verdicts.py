@@ -217,7 +217,7 @@ def beside_diverged(
     verdicts: on them.
     compare: gives the verdicts on other scores.
   """
-  if scores.diverged_as is None or not np.isnan(scores.values).any():
+  if scores.diverged_as is None or not scores.diverged.any():
     return verdicts
   trained = compare(dataclasses.replace(scores, diverged_as=None))
   return [
