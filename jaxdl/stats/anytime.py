@@ -5,6 +5,7 @@ It needs no plan, and pays for that with 10 to 35% more seeds than looks that we
 """
 
 import math
+
 import numpy as np
 
 from jaxdl.stats.scores import Scores, count_diverged, differences_by_seed, is_constant, mean
