@@ -19,6 +19,7 @@ from jaxdl.stats.verdicts import (
   Verdict,
   arm_pairs,
   beside_diverged,
+  check_no_overlap,
 )
 
 # The strengths of the bets; each gets the same share of the stake.
@@ -82,8 +83,9 @@ def compare_anytime(
     `p_holm` corrected by Bonferroni; they too hold at every number of seeds.
 
   Raises:
-    InputError: an argument is out of its range.
+    InputError: an argument is out of its range, or seeds are overlapping splits.
   """
+  check_no_overlap(scores)
   check_margin(margin)
   check_alpha(alpha)
   pairs = arm_pairs(scores, reference)

@@ -42,6 +42,9 @@ class Scores:
       and arms are compared as independent samples.
     num_trained: [A] with how many seeds, the first ones, each arm was trained, if an arm stops once
       it is decided (see `compare_looks`): its later values are NaN, but did not diverge. None: all.
+    overlap: where each seed is trained and tested on its own split of the same examples, the number
+      of tested over that of training examples; see `jaxdl.stats.resampled`. None: seeds are
+      independent.
 
   Raises:
     ValueError: the axes are named or ordered differently (so a transposed array is refused also
@@ -59,6 +62,7 @@ class Scores:
   diverged_as: float | None = None
   paired: bool = True
   num_trained: tuple[int, ...] | None = None  # [A]
+  overlap: float | None = None
 
   def __post_init__(self):
     if not isinstance(self.higher_is_better, bool):
@@ -240,7 +244,8 @@ def summarize(
   """Summarizes each arm over its seeds.
 
   The interval is for the mean over seeds: mean ± t std / sqrt(n), t the (1 + confidence) / 2
-  quantile of Student's t with n - 1 degrees of freedom, cut to the limits of the metric. One seed
+  quantile of Student's t with n - 1 degrees of freedom, cut to the limits of the metric; for splits
+  that overlap, with sqrt(1 / n + overlap) in the place of 1 / sqrt(n). One seed
   supports no claim about others, so std (with n - 1 in the denominator) and interval are NaN where
   n = 1; all is NaN where n = 0. Equal values have std 0 and no interval (NaN): they do not say how
   far the next one may be.
@@ -261,17 +266,21 @@ def summarize(
     raise InputError(f"confidence must be between 0 and 1, got {confidence}")
   num_trained = scores.num_trained or [len(scores.seeds)] * len(scores.arms)
   return [
-    _summarize_arm(arm, column[:end], confidence, limits)
+    _summarize_arm(arm, column[:end], confidence, limits, scores.overlap or 0.0)
     for arm, column, end in zip(scores.arms, scores.values.T, num_trained, strict=True)
   ]
 
 
 def _summarize_arm(
-  arm: str, column: np.ndarray, confidence: float, limits: tuple[float, float]
+  arm: str,
+  column: np.ndarray,
+  confidence: float,
+  limits: tuple[float, float],
+  overlap: float,
 ) -> ArmSummary:
   finite = column[np.isfinite(column)]  # [n]
   n = len(finite)
-  ci_low, ci_high = np.clip(student_interval(finite, confidence), *limits).tolist()
+  ci_low, ci_high = np.clip(student_interval(finite, confidence, overlap), *limits).tolist()
   return ArmSummary(
     arm=arm,
     n=n,
@@ -301,12 +310,18 @@ def std(x: np.ndarray) -> float:
   return 0.0 if is_constant(x) else float(np.std(x, ddof=1))
 
 
-def student_interval(x: np.ndarray, confidence: float) -> tuple[float, float]:
-  """Returns Student's interval for the mean of `[n]`; NaN where n < 2 or all values are equal."""
+def student_interval(x: np.ndarray, confidence: float, overlap: float = 0.0) -> tuple[float, float]:
+  """Returns Student's interval for the mean of `[n]`; NaN where n < 2 or all values are equal.
+
+  Args:
+    x: the values.
+    confidence: of the interval.
+    overlap: of the splits that they are from, see `jaxdl.stats.resampled`.
+  """
   n = len(x)
   if n < 2 or is_constant(x):
     return math.nan, math.nan
-  half = t_quantile((1 + confidence) / 2, n - 1) * std(x) / math.sqrt(n)
+  half = t_quantile((1 + confidence) / 2, n - 1) * std(x) * math.sqrt(1 / n + overlap)
   return mean(x) - half, mean(x) + half
 
 

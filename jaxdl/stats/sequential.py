@@ -48,6 +48,7 @@ from jaxdl.stats.verdicts import (
   Verdict,
   arm_pairs,
   beside_diverged,
+  check_no_overlap,
 )
 
 # Seeds from one look to the next. Looking after every four saves one or two seeds.
@@ -255,8 +256,10 @@ def compare_looks(
     One verdict per pair of arms, as in `compare`. The p-values are NaN: levels differ by look.
 
   Raises:
-    InputError: there are more seeds than the budget, or an argument is out of its range.
+    InputError: there are more seeds than the budget, an argument is out of its range, or seeds are
+      overlapping splits.
   """
+  check_no_overlap(scores)
   check_margin(margin)
   check_alpha(alpha)
   check_num_resamples(num_resamples)
