@@ -49,6 +49,10 @@ class Experiment:
       unless the dataset has one.
     validation_split: which examples these are, as `jaxdl.data.split_validation` takes them: "end",
       "shuffled" or "stratified".
+    resample: how every seed draws its own split of the training examples (without the validation
+      set) into those it is trained on and those it is tested on: "folds(5)", "holdout(0.2)" or
+      "bootstrap"; see `jaxdl.data.resampling`. The test set is then not used. None: all seeds have
+      the same training and test set.
     num_seeds: S, the number of replications of each arm; with `until_decided`, the most there may
       be.
     seed: root seed of all randomness.
@@ -75,6 +79,7 @@ class Experiment:
   num_train: int | None = None
   validation_fraction: float = 0.2
   validation_split: str = "end"
+  resample: str | None = None
   num_seeds: int = 16
   seed: int = 0
   chunk_size: int | None = None
@@ -113,6 +118,11 @@ class Experiment:
       raise InputError(f"until_decided must be True or False, not {show(self.until_decided)}")
     if self.continued_from is not None:
       check_integer("continued_from", self.continued_from, 1, self.num_seeds)
+    if self.resample is not None and (self.until_decided or self.continued_from is not None):
+      raise InputError(
+        "until_decided needs seeds that are independent, and with resample they are splits of the "
+        "same examples: leave one of the two out"
+      )
     if self.until_decided:
       _ = self.looks  # raises InputError if there are too few seeds
       # Looks draw sign patterns at random for any number of seeds.
@@ -151,6 +161,8 @@ class Experiment:
     data.check_fraction(self.validation_fraction)
     if self.validation_split not in data.VALIDATION_SPLITS:
       raise unknown_name("validation_split", self.validation_split, data.VALIDATION_SPLITS)
+    if self.resample is not None:
+      data.check_scheme(self.resample)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the effective config, with every setting of every arm, for `json.dumps`."""
@@ -202,11 +214,11 @@ def load_dataset(
     dataset = data.select_classes(dataset, experiment.classes)
   if experiment.num_train is not None:
     dataset = data.take_train(dataset, experiment.num_train)
-  if len(dataset.validation):  # its own
-    return dataset
-  return data.split_validation(
-    dataset, experiment.validation_fraction, how=experiment.validation_split
-  )
+  if not len(dataset.validation):
+    dataset = data.split_validation(
+      dataset, experiment.validation_fraction, how=experiment.validation_split
+    )
+  return dataset if experiment.resample is None else data.resample(dataset, experiment.resample)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -417,7 +429,9 @@ def _chance_text(population: Population) -> str:
   if not population.has_classes:
     return _constant_text(population)
   num_images = population.test_targets.size
-  share = np.bincount(population.test_targets.ravel()).max() / num_images
+  if population.resampling is not None:  # else counted once per seed
+    num_images //= len(population.seeds)
+  share = np.bincount(population.test_targets.ravel()).max() / population.test_targets.size
   limit = share + 2 * math.sqrt(share * (1 - share) / num_images)
   means = [summary.mean for summary in stats.summarize(population.scores("test_accuracy"))]
   arms = [arm for arm, mean in zip(population.arms, means, strict=True) if mean <= limit]

@@ -36,6 +36,7 @@ class ChunkResult(NamedTuple):
   calibration: np.ndarray  # [S, A, 3, M], see `metrics.calibration_counts`
   auc: np.ndarray  # [S, A]
   # [A, N, C], summed over the seeds that did not diverge; of numbers, the sum of the outputs.
+  # N is 0 if seeds are tested on different examples.
   sum_probabilities: np.ndarray
   observations: dict[str, np.ndarray]  # [S, A, E + 1, ...]
   logits: np.ndarray | None  # [S, A, N, C]; of numbers, the outputs
@@ -183,18 +184,63 @@ def sum_up(
   status = np.where(finite, state.status, train.DIVERGED)
   valid = status != train.DIVERGED  # [S, A]
   outputs = np.where(np.expand_dims(valid, axes), tested.outputs, 0)  # [S, A, N, C]
-  own_metrics = dict(tested.metrics)
-  num_classes = dataset.num_classes
+  predicted = tested.predicted, tested.predicted_at_half
+  own = group.split_of(chunk)
+  if own is None:
+    scores = _score(dataset.num_classes, dataset.test.targets, valid, outputs, *predicted)
+  else:  # each seed is tested on other examples
+    parts = [
+      _score(
+        dataset.num_classes,
+        dataset.test.targets[own.test[s]],
+        valid[s : s + 1],
+        outputs[s : s + 1],
+        *(None if of is None else of[s : s + 1] for of in predicted),
+      )._replace(sum_probabilities=np.zeros((chunk.num_arms, 0, outputs.shape[-1])))
+      for s in range(num_real)
+    ]
+    scores = jax.tree.map(lambda *of: np.concatenate(of), *parts)
+    scores = scores._replace(sum_probabilities=parts[0].sum_probabilities)
+  return ChunkResult(
+    status=status,
+    num_epochs=state.num_epochs,
+    best_epoch=state.best_epoch,
+    curves=_along_epochs(rows, num_real, num_epochs),
+    test_loss=tested.loss,
+    **(scores._asdict() | {"metrics": scores.metrics | tested.metrics}),
+    observations=_along_epochs(observed, num_real, num_epochs + 1),
+    logits=tested.outputs,
+    variables=None if variables is None else _flat(variables, num_real),
+    train_seconds=np.full(finite.shape, seconds / finite.size),
+  )
+
+
+class _Scores(NamedTuple):
+  """The fields of a `ChunkResult` that compare predictions with targets."""
+
+  metrics: dict[str, np.ndarray]
+  confusion: np.ndarray
+  confusion_at_half: np.ndarray
+  correct: np.ndarray
+  correct_at_half: np.ndarray
+  calibration: np.ndarray
+  auc: np.ndarray
+  sum_probabilities: np.ndarray
+
+
+def _score(num_classes, targets, valid, outputs, predicted, predicted_at_half) -> _Scores:
+  """Compares the predictions `[S, A, N, ...]` of members with the targets `[N, ...]`."""
   # Of sequences, every position counts as an example.
-  targets, flat = dataset.test.targets, (*valid.shape, dataset.test.targets.size)
+  flat = (*valid.shape, targets.size)
+  own_metrics = {}
   if num_classes:
-    means = metrics.probabilities(outputs) * np.expand_dims(valid, axes)
+    means = metrics.probabilities(outputs) * np.expand_dims(valid, tuple(range(2, outputs.ndim)))
     probabilities = means.reshape(*flat, means.shape[-1])
     calibration = metrics.calibration_counts(probabilities, targets.ravel())
     calibration = calibration * valid[..., None, None]
     auc = metrics.auc(probabilities, targets.ravel())
   else:
-    means, own_metrics = outputs, metrics.of_numbers(outputs, targets) | own_metrics
+    means, own_metrics = outputs, metrics.of_numbers(outputs, targets)
     calibration = np.zeros((*valid.shape, 3, metrics.NUM_BINS))
     auc = np.full(valid.shape, np.nan)
 
@@ -210,24 +256,15 @@ def sum_up(
     counts = metrics.confusion_matrix(targets.ravel(), predicted.reshape(flat), num_classes)
     return np.where(valid[..., None, None], counts, 0)
 
-  return ChunkResult(
-    status=status,
-    num_epochs=state.num_epochs,
-    best_epoch=state.best_epoch,
-    curves=_along_epochs(rows, num_real, num_epochs),
-    test_loss=tested.loss,
+  return _Scores(
     metrics=own_metrics,
-    confusion=count(tested.predicted),
-    confusion_at_half=count(tested.predicted_at_half),
-    correct=bits(tested.predicted),
-    correct_at_half=bits(tested.predicted_at_half),
+    confusion=count(predicted),
+    confusion_at_half=count(predicted_at_half),
+    correct=bits(predicted),
+    correct_at_half=bits(predicted_at_half),
     calibration=calibration,
     auc=auc,
     sum_probabilities=means.sum(axis=0),
-    observations=_along_epochs(observed, num_real, num_epochs + 1),
-    logits=tested.outputs,
-    variables=None if variables is None else _flat(variables, num_real),
-    train_seconds=np.full(finite.shape, seconds / finite.size),
   )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxdl import stats, train
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
+from jaxdl.data.resampling import Resampling
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.optim import losses, metrics
 from jaxdl.population import chunk_result
@@ -52,7 +53,7 @@ class Population:
     arms: name -> arm, A of them, in the order in which they were given.
     class_names: `[C]`; empty if targets are numbers.
     test_targets: `[N]` int, the true classes of the test examples; `[N, L]` of sequences; `[N]` or
-      `[N, K]` float, if targets are numbers.
+      `[N, K]` float, if targets are numbers; with a leading axis `[S]` if each seed has its own.
     status: `[S, A]` str: finished, early_stopped, diverged or not_trained. The members of an arm
       that are not trained are those of its last seeds.
     epochs: `[S, A]` int, epochs trained; includes the epoch in which a member diverged.
@@ -66,7 +67,7 @@ class Population:
       classes, columns predicted ones.
     confusion_at_half: like `confusion`, at threshold 0.5; None if no model has a threshold.
     mean_probabilities: `[A, N, C]`, predicted probabilities, averaged over the seeds that did not
-      diverge; of numbers, the predictions `[A, N, K]`.
+      diverge; of numbers, the predictions `[A, N, K]`. N is 0 if each seed has its own examples.
     train_seconds: `[S, A]`, the time of a chunk divided by its number of members, without
       compilation; NaN if not trained. Workers train concurrently, so the sum exceeds the time that
       passed.
@@ -88,6 +89,7 @@ class Population:
       prediction at the arm's threshold is right.
     correct_at_half: the same at threshold 0.5; None if no model has a threshold.
     calibration: `[S, A, 3, M]`, see `jaxdl.optim.metrics.calibration_counts`.
+    resampling: how each seed draws its own split of the training examples; None: all have the same.
   """
 
   seeds: tuple[int, ...]
@@ -116,6 +118,7 @@ class Population:
   correct: np.ndarray | None = None
   correct_at_half: np.ndarray | None = None
   calibration: np.ndarray | None = None
+  resampling: Resampling | None = None
 
   @property
   def is_trained(self) -> np.ndarray:
@@ -139,7 +142,7 @@ class Population:
     bits = {"test_accuracy": self.correct, "test_accuracy_at_half": self.correct_at_half}.get(
       metric
     )
-    if bits is None or self.test_targets.ndim > 1:
+    if bits is None or self.test_targets.ndim > 1:  # also if seeds have different examples
       return None
     labels = self.test_targets
     constant = labels == np.bincount(labels).argmax()
@@ -167,6 +170,7 @@ class Population:
       axes=stats.AXES,
       higher_is_better=self.higher_is_better(metric),
       diverged_as=self._diverged_as(metric) if diverged.any() else None,
+      overlap=None if self.resampling is None else self.resampling.overlap,
       num_trained=None if self.is_trained.all() else tuple(self.is_trained.sum(axis=0).tolist()),
     )
 
@@ -406,7 +410,7 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     seeds=tuple(seeds),
     arms=dict(arms),
     class_names=dataset.class_names,
-    test_targets=dataset.test.targets,
+    test_targets=_test_targets(dataset, groups[0]),
     # A member that never began to run has the first status.
     status=np.array((NOT_TRAINED, *train.STATUS_NAMES[1:]))[status],
     epochs=epochs,
@@ -429,7 +433,15 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     correct=join("correct"),
     correct_at_half=None if at_half is None else join("correct_at_half"),
     calibration=join("calibration"),
+    resampling=dataset.resampling,
   )
+
+
+def _test_targets(dataset: Dataset, group: _GroupResult) -> np.ndarray:
+  split = group.group.split
+  if split is None:
+    return dataset.test.targets
+  return dataset.test.targets[split.test[group.places]]  # [S, N, ...]
 
 
 def _filled(
@@ -482,7 +494,7 @@ def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray
   values = (
     curves.learning_rate,
     curves.train_loss,
-    curves.train_correct.astype(np.float64) / len(dataset.train),
+    curves.train_correct.astype(np.float64) / dataset.num_train,
     curves.val_loss,
     curves.val_correct.astype(np.float64) / num_validation,
   )

@@ -155,6 +155,15 @@ def design_note(experiment: Experiment) -> str:
       f"after every {stats.LOOK_EVERY} seeds and at most {experiment.num_seeds}."
     )
     return verdict_note(stats.GROUP_SEQUENTIAL, how)
+  if experiment.resample is not None:
+    how = (
+      f"Every seed has its own split of the training examples, the same for all arms: "
+      f"{escape(experiment.resample)}. *test* metrics are about the held-out part; the validation "
+      "set is the same for all seeds, and the test set of the data was not used. Test examples "
+      "differ between seeds, so there is no interval for new examples beside a verdict. Intervals "
+      "of learning curves are not corrected."
+    )
+    return verdict_note(stats.RESAMPLED, how)
   how = (
     "Adding seeds to this run because it is undecided, and testing again in the same way, makes "
     "wrong verdicts up to twice as likely. `--until_decided` with a larger `num_seeds` continues "
@@ -196,6 +205,18 @@ _NOTES = {
     "which diverged. For each of these three statements, the chance that it is wrong of any pair "
     "is at most alpha: exactly if arms have the same distribution, else if there are enough runs "
     "for the means to be normal."
+  ),
+  stats.RESAMPLED: (
+    "Differences are a minus b, paired by split. **The splits of the seeds overlap**, so seeds are "
+    "not independent: the variance of a mean over n splits is taken to be (1/n + n_test / n_train) "
+    "times that of one (Nadeau & Bengio, 2003), in all tests and intervals, which are Student's t. "
+    "The second term stays however many seeds there are. *better* and *worse*: the t test, "
+    "Holm-corrected over the pairs of a metric, shows a difference; *beyond margin* says whether "
+    "it also shows that it is larger than the margin. *equivalent*: two one-sided t tests, "
+    "corrected for the number of pairs that can differ by exactly the margin, put the difference "
+    f"within it, {_EQUIVALENT}. The chance that any pair is wrongly called one of these is at most "
+    "alpha as far as that variance is right: it is an approximation, and too large if the training "
+    "sets hardly matter. Sign-flip tests are not valid here."
   ),
   stats.GROUP_SEQUENTIAL: (
     "Differences are a minus b, paired by seed. A pair has the verdict, and the numbers, of the "

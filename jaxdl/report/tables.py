@@ -103,13 +103,15 @@ def correct_arrays(population: Population) -> dict[str, np.ndarray]:
   """Returns name -> array: which test examples each member predicts right, as packed bits.
 
   `numpy.unpackbits(correct, axis=-1, count=num_examples)` is `[S, A, N]`, zeros for a member that
-  diverged or was not trained.
+  diverged or was not trained. Where each seed has its own examples, `labels` is `[S, N]`.
   """
+  targets = population.test_targets
+  labels = targets.ravel() if population.resampling is None else targets.reshape(len(targets), -1)
   arrays = {
     "correct": population.correct,
     "correct_at_half": population.correct_at_half,
-    "num_examples": np.array(population.test_targets.size),
-    "labels": population.test_targets.ravel(),
+    "num_examples": np.array(labels.shape[-1]),
+    "labels": labels,
     "seeds": np.array(population.seeds),
     "arms": np.array(list(population.arms)),
   }

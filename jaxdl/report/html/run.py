@@ -87,7 +87,9 @@ def render(
     examples=_examples(population, dataset, drawn),
     per_class=markdown.per_class_rows(population),
     per_class_note=markdown.PER_CLASS_NOTE,
-    predictions=[] if population.has_classes else charts.predictions(population, drawn),
+    predictions=[]
+    if population.has_classes or population.resampling is not None
+    else charts.predictions(population, drawn),
     models=setup_tables.models(population.arms, dataset),
     settings=setup_tables.settings(population.arms),
     times=_times(population),
