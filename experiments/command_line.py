@@ -144,6 +144,7 @@ _EXPERIMENT_KEYS = (
   "num_train",
   "validation_fraction",
   "validation_split",
+  "resample",
   "num_seeds",
   "seed",
   "chunk_size",
@@ -379,7 +380,7 @@ def create_experiment(
 
   Args:
     config: the config, from its file and the command line. 0 stands for None in `chunk_size`,
-      `slice_size`, `num_train` and `target_loss`, as does "" in `reference`.
+      `slice_size`, `num_train` and `target_loss`, as does "" in `reference` and `resample`.
     question: the question in one sentence.
     arms: name -> arm.
     own_keys: keys of this experiment only, which its script has read.
@@ -392,7 +393,7 @@ def create_experiment(
     if key not in known:
       raise unknown_name("config key", key, known)
   values = {key: config[key] for key in _EXPERIMENT_KEYS if key in config}
-  for key in ("chunk_size", "slice_size", "num_train", "target_loss", "reference"):
+  for key in ("chunk_size", "slice_size", "num_train", "target_loss", "reference", "resample"):
     values[key] = values.get(key) or None
   for key, read in (("classes", tuple), ("margins", dict)):
     if key in values:

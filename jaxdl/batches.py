@@ -23,6 +23,18 @@ class Examples(NamedTuple):
 
   inputs: jax.Array  # [N, ...]; [N, H, W, D] uint8 for images
   targets: jax.Array  # [N] int32 for classes
+  chosen: jax.Array | None = None  # [n] int32, indices of those that count; None: all do
+
+  @property
+  def size(self) -> int:
+    """How many examples count."""
+    return len(self.targets if self.chosen is None else self.chosen)
+
+  def taken(self) -> "Examples":
+    """Returns the examples that count, in arrays of their own."""
+    if self.chosen is None:
+      return self
+    return Examples(self.inputs[self.chosen], self.targets[self.chosen])
 
 
 class Slice(NamedTuple):

@@ -152,8 +152,10 @@ def train_epoch(
   Returns:
     The member after the epoch, and its metrics.
   """
-  num_examples = len(train.targets)
+  num_examples = train.size
   batches = epoch_slices(recipe, key, epoch, num_examples)  # [T, K, b]
+  if train.chosen is not None:
+    batches = batches._replace(indices=train.chosen[batches.indices])
   batches, last = split_ragged(recipe, batches, num_examples)
   scheduled = state.plateau.scale * hyper.learning_rate[epoch]  # [T]
   learning_rates = jnp.maximum(scheduled, hyper.min_learning_rate)  # [T]
