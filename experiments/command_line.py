@@ -198,7 +198,7 @@ def _launch(script: Script, experiment: Experiment):
     hosts.end(1)
 
 
-def run_experiment(script: Script, experiment: Experiment):
+def run_experiment(script: Script, experiment: Experiment) -> launch.Result:
   """Trains, compares and writes the report; prints the verdicts and the path of the report."""
   result = launch.run(
     experiment,
@@ -226,6 +226,7 @@ def run_experiment(script: Script, experiment: Experiment):
     print(f"{len(missing)} seeds are missing; the report says why", file=sys.stderr)
   if result.population.failures:
     sys.exit(1)
+  return result
 
 
 def create_arm(config: ConfigDict, **settings: Any) -> Arm:
