@@ -15,6 +15,7 @@ from jaxdl import population, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.nn import initializers as initializers_lib
+from jaxdl.population.results import NOT_TRAINED
 from jaxdl.stats import ledger
 from jaxdl.stats.ledger import Claim, Part
 
@@ -37,8 +38,9 @@ class Run(NamedTuple):
 
     Args:
       metric: a column of members.csv.
-      *arms: names of the arms, in the order in which they are compared.
-      diverged: the score of a member that diverged; NaN leaves its seed out.
+      *arms: names of the arms, in the order in which they are compared. Seeds with which one of
+        them was not trained are left out.
+      diverged: the score of a member that diverged; NaN leaves its seed out of comparisons.
 
     Raises:
       InputError: the run has no such arm or metric.
@@ -48,8 +50,11 @@ class Run(NamedTuple):
         raise InputError(f"the run of {self.name} has no arm {arm!r}, which a claim needs")
     if metric not in self.members:
       raise InputError(f"the run of {self.name} has no metric {metric!r}, which a claim needs")
-    values = self.members[metric].where(self.members.status != "diverged", diverged)
-    table = self.members.assign(value=values.astype(float)).pivot(
+    members = self.members[self.members.arm.isin(arms)]
+    skipped = members.seed[members.status == NOT_TRAINED]
+    members = members[~members.seed.isin(skipped)]
+    values = members[metric].where(members.status != "diverged", diverged)
+    table = members.assign(value=values.astype(float)).pivot(
       index="seed", columns="arm", values="value"
     )
     return _scores(metric, table, arms, population.higher_is_better(metric, self.experiment.arms))
