@@ -61,9 +61,9 @@ class Experiment:
       of them.
     reference: the arm that all others are compared with; None compares every pair.
     target_loss: a training loss. If set, "epochs_to_target" is a metric; see `epochs_to`.
-    until_decided: train seeds only until the first metric in `margins` is decided for all pairs of
-      arms. They are looked at every few seeds, at levels that take that into account; see
-      `jaxdl.stats.compare_looks`.
+    until_decided: train the seeds of an arm only until the first metric in `margins` is decided for
+      all of its pairs. They are looked at every few seeds, at levels that take that into account;
+      see `jaxdl.stats.compare_looks`.
     continued_from: number of seeds of an earlier run that was planned with so many, and that this
       one continues. Since no looks were planned, `jaxdl.stats.compare_anytime` compares.
   """
@@ -290,12 +290,12 @@ def _looks(experiment: Experiment) -> Looks | None:
     return None
   metric = next(iter(experiment.margins))
 
-  def is_decided(population):
-    return not stats.undecided_arms(
+  def undecided(population):
+    return stats.undecided_arms(
       compare_metric(experiment, _with_epochs_to_target(experiment, population), metric)
     )
 
-  return Looks(experiment.looks, is_decided)
+  return Looks(experiment.looks, undecided)
 
 
 def _with_epochs_to_target(experiment: Experiment, population: Population) -> Population:
@@ -341,7 +341,7 @@ def epochs_to(population: Population, target_loss: float) -> np.ndarray:
     epochs = np.where(first > 0, first + (before - target_loss) / drop, 1.0)
   never = np.array([arm.num_epochs + 1.0 for arm in population.arms.values()])
   epochs = np.where(reached.any(axis=-1), epochs, never)
-  return np.where(population.status == "diverged", np.nan, epochs)
+  return np.where(population.has_result, epochs, np.nan)
 
 
 def compare(experiment: Experiment, population: Population) -> list[stats.Verdict]:
@@ -541,11 +541,11 @@ def _pairs_text(about: Sequence[stats.Verdict]) -> str:
 
 def _divergence(about: list[stats.Verdict]) -> str:
   """Says how often each arm diverged, and what changes without these runs; empty if none did."""
-  counts: dict[str, int] = {}
-  for v in about:
-    counts |= {v.arm_a: v.num_diverged_a, v.arm_b: v.num_diverged_b}
-  seeds = about[0].num_seeds
-  who = ", ".join(f"{arm} diverged in {n} of {seeds} seeds" for arm, n in counts.items() if n)
+  counts: dict[str, tuple[int, int]] = {}
+  for v in about:  # of a design with looks, their numbers of seeds differ
+    for arm, count in ((v.arm_a, v.num_diverged_a), (v.arm_b, v.num_diverged_b)):
+      counts[arm] = max(counts.get(arm, (0, 0)), (v.num_seeds, count))
+  who = ", ".join(f"{arm} diverged in {n} of {of} seeds" for arm, (of, n) in counts.items() if n)
   if not who:
     return ""
   counted = next((v.diverged_as for v in about if v.diverged_as is not None), None)

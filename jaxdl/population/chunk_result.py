@@ -94,6 +94,39 @@ def join(results: Sequence[ChunkResult], axis: int) -> ChunkResult:
   return joined._replace(sum_probabilities=sum(sums) if axis == 0 else np.concatenate(sums))
 
 
+def assemble(
+  results: Mapping[Chunk, ChunkResult], places: Sequence[int], ends: Sequence[int]
+) -> ChunkResult:
+  """Puts the results of a group's chunks side by side.
+
+  Members without a result have the status RUNNING, NaN as floats and 0 as integers.
+
+  Args:
+    results: of one chunk or more, which do not overlap.
+    places: `[S]`, the indices of the seeds of these chunks, increasing.
+    ends: `[A]`, the number of seeds of each arm. What is trained beyond is left out, except from
+      `sum_probabilities`, the sums over all seeds of the chunks.
+  """
+  like = next(iter(results.values()))
+
+  def blank(leaf):
+    is_float = np.issubdtype(leaf.dtype, np.floating)
+    shape = (len(places), len(ends), *leaf.shape[2:])
+    return np.full(shape, np.nan if is_float else 0, leaf.dtype)
+
+  whole = jax.tree.map(blank, like._replace(sum_probabilities=None))
+  sums = np.zeros((len(ends), *like.sum_probabilities.shape[1:]), like.sum_probabilities.dtype)
+  for chunk, result in results.items():
+    sums[chunk.arm : chunk.arm + chunk.num_arms] += result.sum_probabilities
+    first, num_seeds = places.index(chunk.seed), len(result.status)
+    by_member = jax.tree.leaves(result._replace(sum_probabilities=None))
+    for arm, end in enumerate(ends[chunk.arm : chunk.arm + chunk.num_arms]):
+      count = min(num_seeds, end - chunk.seed)
+      for leaf, part in zip(jax.tree.leaves(whole), by_member, strict=True):
+        leaf[first : first + count, chunk.arm + arm] = part[:count, arm]
+  return whole._replace(sum_probabilities=sums)
+
+
 def read_chunk(store: Store, group: Group, chunk: Chunk) -> ChunkResult | None:
   """Returns the stored results of a chunk, or None if they are missing or damaged."""
   arrays = store.read_chunk(chunk.name)

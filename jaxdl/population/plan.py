@@ -83,6 +83,23 @@ class Group(NamedTuple):
     sizes = self.layout.chunk_size, self.layout.chunk_arms
     return [Chunk(self.number, *first, *sizes) for first in itertools.product(seeds, arms)]
 
+  def parts(self, chunk: Chunk, ends: Mapping[str, int] | None) -> list[Chunk]:
+    """Returns what of a chunk is to be trained if some arms end before its first seed.
+
+    Args:
+      chunk: the chunk.
+      ends: arm -> number of seeds to train; None: all of them.
+
+    Returns:
+      The chunk; or a part of it for every run of neighbouring arms that do not end before.
+    """
+    arms = range(chunk.arm, chunk.arm + chunk.num_arms)
+    if ends is None:
+      return [chunk]
+    runs = itertools.groupby(arms, lambda arm: ends[self.layout.arms[arm]] > chunk.seed)
+    kept = [list(run) for is_kept, run in runs if is_kept]
+    return [chunk._replace(arm=run[0], num_arms=len(run)) for run in kept]
+
   def num_real(self, chunk: Chunk) -> int:
     """Returns how many of the chunk's seeds are real and not padding; may be 0 for a half."""
     return max(0, min(chunk.num_seeds, self.num_seeds - chunk.seed))

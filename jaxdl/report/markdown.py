@@ -69,7 +69,7 @@ def render(
     f"**{escape(experiment_lib.answer(verdicts, primary, population))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in shown if v.metric == primary),
     f"{escape(origin['dataset']['description'])}. {_classes_text(population)}"
-    f"{len(population.seeds)} seeds of each of {len(population.arms)} arms. "
+    f"{seeds_text(population)} of each of {len(population.arms)} arms. "
     f"{stopping_text(population)}",
     "## Verdicts",
     _verdict_table(shown),
@@ -151,8 +151,8 @@ def design_note(experiment: Experiment) -> str:
     return verdict_note(stats.ANYTIME, how)
   if experiment.until_decided:
     how = (
-      f"Seeds were trained until {primary} was decided for all pairs of arms, with looks after "
-      f"every {stats.LOOK_EVERY} seeds and at most {experiment.num_seeds}."
+      f"Seeds of an arm were trained until {primary} was decided for all of its pairs, with looks "
+      f"after every {stats.LOOK_EVERY} seeds and at most {experiment.num_seeds}."
     )
     return verdict_note(stats.GROUP_SEQUENTIAL, how)
   how = (
@@ -427,7 +427,7 @@ def per_class_rows(population: Population) -> list[list[str]]:
   scores = 100 * np.stack(metrics.per_class(population.confusion))  # [3, S, A, C]
   for index, label in enumerate(population.class_names):
     for place, arm in enumerate(population.arms):
-      kept = scores[:, population.status[:, place] != "diverged", place, index]  # [3, S]
+      kept = scores[:, population.has_result[:, place], place, index]  # [3, S]
       rows.append([label, arm, *(_mean_and_std(values) for values in kept)])
   return rows
 
@@ -460,12 +460,23 @@ def metric_label(metric: str, population: Population) -> str:
   return f"{metric} (threshold {', '.join(thresholds)})"
 
 
+def seeds_text(population: Population) -> str:
+  """Says how many seeds each arm was trained with, e.g. `16 to 24 seeds`."""
+  trained = population.is_trained.sum(axis=0)  # [A]
+  fewest, most = trained.min(), trained.max()
+  return f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+
+
 def stopping_text(population: Population) -> str:
-  total = population.status.size
+  total = int(population.is_trained.sum())
   stopped, diverged = (int((population.status == s).sum()) for s in ("early_stopped", "diverged"))
   params = ", ".join(f"{n:,}" for n in sorted(set(population.num_params.ravel().tolist())))
   text = f"{params} parameters. {stopped} of {total} members stopped early"
-  return text + (f"; **{diverged} diverged**." if diverged else "; none diverged.")
+  text += f"; **{diverged} diverged**." if diverged else "; none diverged."
+  spared = population.status.size - total
+  if not spared:
+    return text
+  return f"{text} {spared} members were not trained, since all pairs of their arms were decided."
 
 
 def provenance_lines(origin: Mapping[str, Any]) -> list[str]:

@@ -408,7 +408,7 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
       "num_test": len(dataset.test),
     },
     "compile_seconds": round(trained.compile_seconds, 3),
-    "train_seconds": round(float(trained.train_seconds.sum()), 3),
+    "train_seconds": round(float(np.nansum(trained.train_seconds)), 3),
     "num_workers": trained.num_workers,
     "programs": [layout._asdict() for layout in trained.chunks],
     "halved_chunks": list(trained.split_chunks),

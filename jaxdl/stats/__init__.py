@@ -8,6 +8,7 @@ Imports: errors, optim.
 
 from jaxdl.stats.anytime import compare_anytime, log_e_values
 from jaxdl.stats.crossed import Crossed, crossed_interval
+from jaxdl.stats.resampled import corrected_test, corrected_tost
 from jaxdl.stats.scores import (
   AXES,
   ArmSummary,
@@ -52,6 +53,7 @@ from jaxdl.stats.verdicts import (
   EQUIVALENT,
   FIXED,
   GROUP_SEQUENTIAL,
+  RESAMPLED,
   TOO_FEW_SEEDS,
   UNDECIDED,
   UNPAIRED,
@@ -76,6 +78,7 @@ __all__ = (
   "MIN_BUDGET",
   "MIN_PAIRS_EQUIVALENT",
   "NUM_RESAMPLES",
+  "RESAMPLED",
   "TOO_FEW_SEEDS",
   "UNDECIDED",
   "UNPAIRED",
@@ -90,6 +93,8 @@ __all__ = (
   "compare_anytime",
   "compare_looks",
   "confidence_bounds",
+  "corrected_test",
+  "corrected_tost",
   "crossed_interval",
   "format_seeds_needed",
   "holm",
