@@ -35,9 +35,9 @@ def check_parts(config: ConfigDict):
   for key in ("question", "base", "arms"):
     if key not in config:
       raise InputError(f"the config has no key {key!r}")
-  _check_keys("base", config.base)
+  check_keys("base", config.base)
   for name, changes in config.arms.items():
-    _check_keys(f"arms.{name}", changes)
+    check_keys(f"arms.{name}", changes)
 
 
 def create_arm(config: ConfigDict, name: str, **settings: Any) -> Arm:
@@ -47,14 +47,13 @@ def create_arm(config: ConfigDict, name: str, **settings: Any) -> Arm:
     InputError: a value is out of range.
   """
   try:
-    return command_line.create_arm(
-      ConfigDict({**config.base, **config.arms[name]}), **settings
-    )
+    return command_line.create_arm(ConfigDict({**config.base, **config.arms[name]}), **settings)
   except InputError as error:
     raise InputError(f"arm {name!r}: {error}") from error
 
 
-def _check_keys(part: str, settings: Any):
+def check_keys(part: str, settings: Any):
+  """Raises InputError unless a part of the config is a dict of an arm's settings."""
   if not isinstance(settings, ConfigDict):
     raise InputError(f"config key {part!r} must be a dict of an arm's settings")
   for key in settings:

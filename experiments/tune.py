@@ -4,8 +4,8 @@
 
 takes a config of `compare` with a key `tune`: arm -> setting -> values to try. Each combination of
 an arm's values trains with a few seeds, other ones than those of the comparison, and the best by
-the metric `tune_on` is chosen, among those at which the fewest seeds diverged. The last line has the
-flags that give `compare` the chosen values. Arms that `tune` does not name are left out.
+the metric `tune_on` is chosen, among those at which the fewest seeds diverged. It prints the flags
+that give `compare` the chosen values. Arms that `tune` does not name are left out.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxdl import report, stats
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, show, unknown_name
+from jaxdl.errors import InputError, one_line, show, unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 from jaxdl.stats import sweeps
@@ -66,10 +66,12 @@ def trials(config: ConfigDict) -> dict[str, dict[str, dict[str, Any]]]:
       raise unknown_name("arm in tune", name, config.arms)
   found = {}
   for name in config.tune:
+    compare.check_keys(f"tune.{name}", config.tune[name])
     grid = {key: _values(f"tune.{name}.{key}", of) for key, of in config.tune[name].items()}
     found[name] = {
-      " ".join([name, *(f"{key}={_text(value)}" for key, value in zip(grid, chosen, strict=True))]):
-      dict(zip(grid, chosen, strict=True))
+      " ".join(
+        [name, *(f"{key}={_text(value)}" for key, value in zip(grid, chosen, strict=True))]
+      ): dict(zip(grid, chosen, strict=True))
       for chosen in itertools.product(*grid.values())
     }
   counts = {name: len(of) for name, of in found.items()}
@@ -113,27 +115,33 @@ def tune(config: ConfigDict):
     return report.Extra([section(config, population)])
 
   script = command_line.Script(create_experiment, analyze)
-  population = command_line.run_experiment(script, create_experiment(config)).population
-  print(f"\n{flags(config, choose(config, population))}")
+  result = command_line.train(script, create_experiment(config))
+  print(report.text_table(rows(config, result.population)))
+  print(f"\n{flags(config, choose(config, result.population))}")
+  print(f"\nReport: {one_line(result.workdir / 'report.html')}")
 
 
 def section(config: ConfigDict, population: Population) -> str:
   """Returns the chosen values as a section of the report."""
+  return (
+    f"## Chosen values\n\n{report.markdown_table(rows(config, population))}\n\n"
+    f"Chosen is the best mean {chosen_on(config)} over {len(population.seeds)} seeds, among the "
+    "trials at which the fewest seeds diverged. The share is from a bootstrap of this choice over "
+    "seeds. If the best value is at an end of those that were tried, a better one may lie beyond."
+  )
+
+
+def rows(config: ConfigDict, population: Population) -> list[list[str]]:
+  """Returns a table of the chosen values, a row per arm."""
   metric = chosen_on(config)
-  means = {s.arm: s for s in stats.summarize(population.scores(metric))}
-  rows = [["arm", "best of its trials", f"mean {metric}", "chosen in"]]
+  means = {s.arm: s.mean for s in stats.summarize(population.scores(metric))}
+  table = [["arm", "best of its trials", f"mean {metric}", "chosen in"]]
   for name, found in choose(config, population).items():
     is_line = len(config.tune[name]) == 1 and len(found.shares) > 2
-    end = " (at the end of the grid)" if is_line and found.at_end else ""
+    end = " (at an end)" if is_line and found.at_end else ""
     share = f"{100 * found.shares[found.arm]:.0f}% of resamples"
-    rows.append(
-      [name, found.arm.removeprefix(name + " ") + end, f"{means[found.arm].mean:.4g}", share]
-    )
-  return (
-    "## Chosen values\n\n" + report.markdown_table(rows) + "\n\n"
-    f"Chosen is the best mean {metric} over {len(population.seeds)} seeds, among the trials at "
-    "which the fewest seeds diverged. The share is from a bootstrap of this choice over seeds."
-  )
+    table.append([name, found.arm.removeprefix(name + " ") + end, f"{means[found.arm]:.4g}", share])
+  return table
 
 
 def flags(config: ConfigDict, best: dict[str, sweeps.BestArm]) -> str:

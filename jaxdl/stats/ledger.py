@@ -180,12 +180,13 @@ def _judge_part(part: Part, hold_alpha: float, fail_alpha: float) -> Finding:
 
 
 def _repeats(part: Part, gains: np.ndarray, bounds: tuple[float, float], meaning: str) -> float:
-  """Returns the probability that n fresh seeds mean the same, if all true differences are as likely.
+  """Returns the probability that n fresh seeds mean the same.
 
-  The difference of fresh seeds is then normal around the one that was seen, with twice the variance
-  of a mean (Goodman, 1992, Statistics in Medicine 11:875): a bound that is s standard errors beyond
-  what decides is so again with probability Phi(s / sqrt(2)). If n differences are equal, n more are
-  with probability (n + 1) / (2 n + 1), by Laplace's rule of succession.
+  If before the run all true differences were as likely, that of fresh seeds is normal around the
+  one that was seen, with twice the variance of a mean (Goodman, 1992, Statistics in Medicine
+  11:875). So a bound that clears what decides by s standard errors does so again with probability
+  Phi(s / sqrt(2)). If n differences are equal, n more are with probability (n + 1) / (2 n + 1), by
+  Laplace's rule of succession.
   """
   n, margin = len(gains), part.margin
   error = std(gains) / math.sqrt(n)

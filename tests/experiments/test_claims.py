@@ -263,6 +263,7 @@ def test_a_run_without_what_a_claim_needs_is_refused():
 def test_smoke_run_then_collected(tmp_path, run_module):
   """One experiment is run; the second time nothing is, wherever its workdir was moved to."""
   one = [f"--config.runs.{name}=" for name in CLAIMS if name != "compare_losses"]
+  one.append("--config.textbook=")
   arguments = (f"--config={ROOT}/ml_collections_configs/claims.py:smoke", *one)
   workdir = tmp_path / "ledger"
   result = run_module("experiments.claims", *arguments, f"--workdir={workdir}")
@@ -318,7 +319,7 @@ def test_figures_that_are_not_of_a_ledger_are_refused_before_anything_runs(tmp_p
   [
     ({"alpha": 2.0}, "alpha must be between 0 and 0.5"),
     ({"num_seeds": -1}, "num_seeds must be an integer >= 0"),
-    ({"runs": dict.fromkeys(CLAIMS, "")}, "the config names no run"),
+    ({"runs": dict.fromkeys(CLAIMS, ""), "textbook": ""}, "the config names no run"),
   ],
 )
 def test_mistakes_in_the_config(settings, message):
