@@ -42,6 +42,7 @@ def _run(name, accuracy=None, epochs=None, to_target=None, tables=None, default=
           "arm": arm,
           "status": "finished",
           "test_accuracy": (accuracy or {}).get(arm, default) + _noise(),
+          "test_accuracy_at_half": (accuracy or {}).get(arm, default) + _noise(),
           "epochs": (epochs or {}).get(arm, settings.num_epochs),
           "epochs_to_target": (to_target or {}).get(arm, 3) + _noise(),
         }
@@ -113,14 +114,20 @@ _DEEP = "depth 10"
 
 # Claim -> a run in which it holds, and one in which it does not.
 _CASES = {
-  "random normal is best": (
-    lambda: _run("compare_initializers", {"random_normal": 0.9}),
-    lambda: _run("compare_initializers", {"glorot_uniform": 0.9}),
-  ),
-  "initializers are equal": (
-    lambda: _run("compare_initializers"),
-    lambda: _run("compare_initializers", {"glorot_uniform": 0.9}),
-  ),
+  **{
+    f"random normal is best, at {threshold}": (
+      lambda: _run("compare_initializers", {"random_normal": 0.9}),
+      lambda: _run("compare_initializers", {"glorot_uniform": 0.9}),
+    )
+    for threshold in (0.9, 0.5)
+  },
+  **{
+    f"initializers are equal, at {threshold}": (
+      lambda: _run("compare_initializers"),
+      lambda: _run("compare_initializers", {"glorot_uniform": 0.9}),
+    )
+    for threshold in (0.9, 0.5)
+  },
   "early stopping halves the epochs (CNN)": (
     lambda: _run(
       "compare_initializers",
@@ -179,6 +186,10 @@ _CASES = {
   "an ensemble": (
     lambda: _run("compare_strategies", tables=_ensembles(0.05)),
     lambda: _run("compare_strategies", tables=_ensembles(-0.05)),
+  ),
+  "an ensemble against one network": (
+    lambda: _run("compare_strategies", tables=_ensembles(0.05)),
+    lambda: _run("compare_strategies", {"wide": 0.9}, tables=_ensembles(0.05)),
   ),
   "ReLU against vanishing gradients": (
     lambda: _run("gradient_flow", tables=_vanishing(0.0, -5.0)),
