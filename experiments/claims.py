@@ -66,7 +66,7 @@ def judge_all(config: ConfigDict):
   """Runs or collects the experiments, judges the claims, and writes the ledger."""
   runs, settings = read_runs(config), read_settings(config)
   wanted = [plan(name, variant, config) for name, variant in runs.items()]
-  wanted += [plan_setting(name, config) for name in settings]
+  wanted += [plan_setting(name, setting, config) for name, setting in settings.items()]
   workdir = pathlib.Path(command_line.WORKDIR.value)
   files.check_replaceable(workdir, _FILES)
   places = [workdir / "runs" / run.name for run in wanted]
@@ -130,14 +130,17 @@ def plan(name: str, variant: str, config: ConfigDict) -> Wanted:
   return Wanted(name, name, module.SCRIPT.create_experiment(settings), tuple(arguments))
 
 
-def plan_setting(name: str, config: ConfigDict) -> Wanted:
-  """Returns the run of a setting of the textbook, which ends when its question is decided."""
+def plan_setting(name: str, setting: Any, config: ConfigDict) -> Wanted:
+  """Returns the run of a setting of the textbook."""
   settings = runpy.run_path(str(CONFIGS / "textbook.py"))["get_config"](name)
-  arguments = [f"--config=ml_collections_configs/textbook.py:{name}", "--until_decided"]
+  arguments = [f"--config=ml_collections_configs/textbook.py:{name}"]
   if config.num_seeds:
     settings.num_seeds = config.num_seeds
     arguments.append(f"--config.num_seeds={config.num_seeds}")
-  experiment = dataclasses.replace(compare.create_experiment(settings), until_decided=True)
+  experiment = compare.create_experiment(settings)
+  if setting.until_decided:
+    experiment = dataclasses.replace(experiment, until_decided=True)
+    arguments.append("--until_decided")
   return Wanted(name, "compare", experiment, tuple(arguments))
 
 

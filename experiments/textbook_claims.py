@@ -1,7 +1,7 @@
 """The claims of `ml_collections_configs/textbook.py`, put as comparisons of finished runs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from jaxdl.stats.ledger import Claim, Part
 from .coursework_claims import Run
 
 EVIDENCE = "Stated in textbooks; no figure of one is tested."
+
+_SPREAD = "spread of "
 
 
 def claims(setting: Any, name: str, runs: Mapping[str, Run]) -> list[Claim]:
@@ -33,38 +35,50 @@ def claims(setting: Any, name: str, runs: Mapping[str, Run]) -> list[Claim]:
       claimed.name,
       claimed.sentence,
       EVIDENCE,
-      [_part(setting, name, runs, *part) for part in claimed.parts],
+      [_part(setting, name, runs, part) for part in claimed.parts],
     )
     for claimed in setting.claims
   ]
 
 
-def _part(
-  setting: Any,
-  name: str,
-  runs: Mapping[str, Run],
-  metric: str,
-  arm: str,
-  asserts: str,
-  other: str | float,
-  margin: float,
-) -> Part:
-  shown = {"unit": "points", "scale": 100.0} if metric in RATES else {}
-  if metric == EPOCHS_TO_TARGET:
-    shown = {"unit": "epochs"}
+def _part(setting: Any, name: str, runs: Mapping[str, Run], claimed: Sequence[Any]) -> Part:
+  metric, arm, asserts, other, margin = claimed
+  plain = metric.removeprefix(_SPREAD)
   if isinstance(other, float):
-    scores = ledger.against_number(
-      _scores(setting, runs[name], metric, arm), arm, f"{other:g}", other
-    )
-    return Part(scores, asserts, margin, **shown)
-  where, colon, of = other.rpartition(":")
-  if not colon:
-    return Part(_scores(setting, runs[name], metric, arm, other), asserts, margin, **shown)
-  left, right = (_scores(setting, runs[run], metric, a) for run, a in ((name, arm), (where, of)))
+    alone = _scores(setting, runs[name], plain, arm)
+    scores = ledger.against_number(alone, arm, f"{other:g}", other)
+  else:
+    where, colon, of = other.rpartition(":")
+    if colon:
+      two = _scores(setting, runs[name], plain, arm), _scores(setting, runs[where], plain, of)
+      scores = _beside(*two, name=other)
+    else:
+      scores = _scores(setting, runs[name], plain, arm, other)
+  if plain != metric:
+    scores = _spread(scores)
+  shown = {"unit": "epochs"} if plain == EPOCHS_TO_TARGET else {}
+  if plain in RATES:
+    shown = {"unit": "points", "scale": 100.0}
+  return Part(scores, asserts, margin, **shown)
+
+
+def _beside(left: stats.Scores, right: stats.Scores, name: str) -> stats.Scores:
+  """Returns the scores of an arm beside those of an arm of another run, on the seeds of both."""
   seeds = tuple(seed for seed in left.seeds if seed in right.seeds)
   values = [[s.values[s.seeds.index(seed), 0] for seed in seeds] for s in (left, right)]
-  both = dataclasses.replace(left, values=np.transpose(values), seeds=seeds, arms=(arm, other))
-  return Part(both, asserts, margin, **shown)
+  arms = (left.arms[0], name)
+  return dataclasses.replace(left, values=np.transpose(values), seeds=seeds, arms=arms)
+
+
+def _spread(scores: stats.Scores) -> stats.Scores:
+  """Returns how far each run is from the median of its arm.
+
+  Brown & Forsythe (1974), Journal of the American Statistical Association 69:364.
+  """
+  distances = np.abs(scores.values - np.median(scores.values, axis=0))
+  return dataclasses.replace(
+    scores, metric=_SPREAD + scores.metric, values=distances, higher_is_better=True
+  )
 
 
 def _scores(setting: Any, run: Run, metric: str, *arms: str) -> stats.Scores:

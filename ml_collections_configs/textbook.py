@@ -33,7 +33,8 @@ class Claimed(NamedTuple):
     name: short, for pictures.
     sentence: the claim, such that it is true or false.
     parts: (metric, arm, what is asserted of it as in `jaxdl.stats.ledger`, another arm or a number,
-      margin) each. An arm of another setting is written SETTING:ARM.
+      margin) each. An arm of another setting is written SETTING:ARM. "spread of METRIC" is a run's
+      distance from the median of its arm, of which more is better.
   """
 
   name: str
@@ -54,7 +55,8 @@ class Setting(NamedTuple):
   target_loss: float = 0.0
   tune: dict[str, dict[str, tuple]] | None = None
   tune_on: str = "val_accuracy"
-  num_seeds: int = 64  # the budget
+  num_seeds: int = 64
+  until_decided: bool = True  # whether that is a budget, and the run ends once it is decided
   chance: float = 0.1135  # share of the most frequent class: the accuracy of a run that diverged
 
 
@@ -574,6 +576,21 @@ SETTINGS = {
       ),
     ),
     tune=_rates("convolution", "dense", values=_ADAM_RATES),
+  ),
+  "sources_of_chance": Setting(
+    "Which matters more to the accuracy, the order of the data or the initial weights?",
+    _MLP,
+    {"order varies": {"same_weights": True}, "weights vary": {"same_order": True}},
+    {"test_accuracy": _HALF},
+    (
+      Claimed(
+        "order against weights",
+        "Of the two sources of chance, the order of the data spreads the accuracy more than the "
+        "initial weights do.",
+        (("spread of test_accuracy", "order varies", "better", "weights vary", 0.001),),
+      ),
+    ),
+    until_decided=False,
   ),
 }
 VARIANTS = tuple(SETTINGS)
