@@ -283,7 +283,18 @@ def _launch(script: Script, experiment: Experiment):
 
 def run_experiment(script: Script, experiment: Experiment):
   """Trains, compares and writes the report; prints the verdicts and the path of the report."""
-  result = launch.run(
+  result = train(script, experiment)
+  print(f"\n{result}")
+  missing = result.population.missing_seeds
+  if missing:
+    print(f"{len(missing)} seeds are missing; the report says why", file=sys.stderr)
+  if result.population.failures:
+    sys.exit(1)
+
+
+def train(script: Script, experiment: Experiment) -> launch.Result:
+  """Trains, compares and writes the report, as the flags say."""
+  return launch.run(
     experiment,
     WORKDIR.value,
     data_dir=DATA_DIR.value,
@@ -303,12 +314,6 @@ def run_experiment(script: Script, experiment: Experiment):
     choose=script.choose,
     analyze=script.analyze,
   )
-  print(f"\n{result}")
-  missing = result.population.missing_seeds
-  if missing:
-    print(f"{len(missing)} seeds are missing; the report says why", file=sys.stderr)
-  if result.population.failures:
-    sys.exit(1)
 
 
 def create_arm(config: ConfigDict, **settings: Any) -> Arm:

@@ -9,10 +9,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
 
 from . import command_line
+
+# Of the config; `tune` reads the last ones.
+OWN_KEYS = ("question", "base", "arms", "tune", "tune_on", "tune_seeds")
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
@@ -21,22 +25,35 @@ def create_experiment(config: ConfigDict) -> Experiment:
   Raises:
     InputError: a key is missing or unknown, or a value is out of range.
   """
+  check_parts(config)
+  arms = {name: create_arm(config, name) for name in config.arms}
+  return command_line.create_experiment(config, config.question, arms, OWN_KEYS)
+
+
+def check_parts(config: ConfigDict):
+  """Raises InputError if the config has no question, base or arms, or one has an unknown key."""
   for key in ("question", "base", "arms"):
     if key not in config:
       raise InputError(f"the config has no key {key!r}")
-  arms = {}
+  check_keys("base", config.base)
   for name, changes in config.arms.items():
-    for part, settings in (("base", config.base), (f"arms.{name}", changes)):
-      _check_keys(part, settings)
-    try:
-      arms[name] = command_line.create_arm(ConfigDict({**config.base, **changes}))
-    except InputError as error:
-      raise InputError(f"arm {name!r}: {error}") from error
-  own_keys = ("question", "base", "arms")
-  return command_line.create_experiment(config, config.question, arms, own_keys)
+    check_keys(f"arms.{name}", changes)
 
 
-def _check_keys(part: str, settings: Any):
+def create_arm(config: ConfigDict, name: str, **settings: Any) -> Arm:
+  """Returns an arm of the config, with its base's settings, its own, and these.
+
+  Raises:
+    InputError: a value is out of range.
+  """
+  try:
+    return command_line.create_arm(ConfigDict({**config.base, **config.arms[name]}), **settings)
+  except InputError as error:
+    raise InputError(f"arm {name!r}: {error}") from error
+
+
+def check_keys(part: str, settings: Any):
+  """Raises InputError unless a part of the config is a dict of an arm's settings."""
   if not isinstance(settings, ConfigDict):
     raise InputError(f"config key {part!r} must be a dict of an arm's settings")
   for key in settings:
