@@ -18,9 +18,13 @@ SECTIONS = {
 }
 
 
-def checked(name):
+def text_of(name):
   (text,) = re.findall(r"```toml\n(.*?)```", SECTIONS[name], re.DOTALL)
-  return worksheet.check(text)
+  return text
+
+
+def checked(name):
+  return worksheet.check(text_of(name))
 
 
 def test_every_rule_and_optimizer_has_a_section_with_a_worksheet():
@@ -38,6 +42,13 @@ def test_every_number_is_right(name):
   assert sheet.title == name
   assert {claim.status for claim in sheet.claims} == {"exact"}
   assert {claim.remark for claim in sheet.claims} == {""}
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_worked_solution_has_a_formula_for_every_derivative(name):
+  slopes = [line for line in worksheet.answers(text_of(name)) if re.match(r"  d.*/d", line)]
+  assert slopes
+  assert [line for line in slopes if line.count(" = ") < 2] == []
 
 
 def picture(x):

@@ -112,7 +112,8 @@ class _Backward:
       part(self._expression, place),
       [self._shapes[i] for i in args],
       number,
-      self._own_shape(above) == self._shapes[place],
+      self._own_shape(above) or (),
+      self._shapes[place],
     )
     if below is not None and (item.function in OPERATORS or is_pairwise(item)):
       below = self._summed(below, self._shapes[place], inner)
@@ -195,6 +196,9 @@ def _list(parts: Sequence[Expression]) -> Expression:
 def _part(array: Expression, index: Sequence) -> Expression:
   """Returns a part of an array."""
   plain: Index = tuple(int(i) if isinstance(i, np.integer) else i for i in index)
+  last = array[-1]
+  if isinstance(last, Apply) and all(isinstance(i, int) for i in last.index):
+    array, plain = (array[:-1], (*last.index, *plain)) if last.index else (array, plain)
   return (*array, Apply("[]", 1, index=plain)) if plain else array
 
 
@@ -208,7 +212,8 @@ def _pull(
   out: Expression,
   shapes: list[Shape],
   number: int,
-  is_full: bool,
+  own: Shape,
+  shape: Shape,
 ) -> Expression | None:
   """Returns the cotangent of an argument, before it is summed over the axes of broadcasting.
 
@@ -219,7 +224,8 @@ def _pull(
     out: its result.
     shapes: of its arguments.
     number: which argument.
-    is_full: whether `above` has the shape of the result; else it may be smaller.
+    own: the shape of `above`, which may be smaller than that of the result.
+    shape: of the result.
   """
   function, options = item.function, dict(item.options)
   if function in OPERATORS:
@@ -235,14 +241,14 @@ def _pull(
   if function in ("sum", "mean"):
     axis = options.get("axis")
     count = math.prod(shapes[0]) if axis is None else shapes[0][axis]
-    above = above if function == "sum" else over(above, (Number(float(count)),))
-    is_kept = not axis or options.get("keepdims") or not is_full
-    return above if is_kept else _part(above, (*_ALL * (axis or 0), None))
+    if axis and not options.get("keepdims") and len(own) == len(shape):
+      above = _part(above, (*_ALL * axis, None))
+    return above if function == "sum" else over(above, (Number(float(count)),))
   if function == "T":
     return _turned(above)
   if function == "flip":
     return (*above, Apply("flip", 1))
-  if not is_full:
+  if own != shape:
     return None
   if function == "conv":
     return _pull_conv(options.get("stride", 1), above, args, shapes, number)

@@ -173,7 +173,7 @@ def _value(u: Expression) -> float | None:
 
 
 def _merged(factor: float | None, u: Expression) -> Expression | None:
-  """Returns factor * u for u = 2 * x or x / 2 if that is x, or x times or over a whole number."""
+  """Returns factor * u for u = 2 * x or x / 2 if that is x, or x times or over a small number."""
   if not factor or len(u) < 3:
     return None
   if isinstance(u[0], Number) and u[-1] == Apply("*", 2) and len(part(u, len(u) - 2)) == len(u) - 2:
@@ -185,7 +185,7 @@ def _merged(factor: float | None, u: Expression) -> Expression | None:
   if abs(factor - 1) < 1e-12:
     return rest
   for number, operator in ((factor, "*"), (1 / factor, "/")):
-    if number >= 2 and abs(number - round(number)) < 1e-9:
+    if 2 <= number <= 100 and abs(number - round(number)) < 1e-9:
       whole = (Number(float(round(number))),)
       return (*whole, *rest, Apply("*", 2)) if operator == "*" else (*rest, *whole, Apply("/", 2))
   return None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -157,7 +157,7 @@ class _Solution:
         return "", ""
       formulas.append(parts[0])
       numbers.append(parts[1])
-    return " + ".join(formulas), " + ".join(numbers)
+    return _sum(formulas), _sum(numbers)
 
   def _array_term(
     self, outer: Derivative, name: str, slopes: Mapping[str, np.ndarray]
@@ -260,6 +260,10 @@ def _in_numbers(formula: Expression, known: Mapping[Quantity, np.ndarray]) -> st
     else:
       result.append(item)
   return write(tuple(result), lambda q: show_value(known[q]))
+
+
+def _sum(terms: Sequence[str]) -> str:
+  return " + ".join(terms).replace(" + -", " - ")
 
 
 def _times(left: str, right: str) -> str:
