@@ -150,7 +150,9 @@ def times(u: Expression, v: Expression) -> Expression:
     return negate(times(u, v[:-1]))
   if v[0] == ONE[0] and v[-1] == Apply("/", 2) and len(part(v, len(v) - 2)) == len(v) - 2:
     return over(u, v[1:-1])  # v is 1 / x
-  return _merged(_value(u), v) or (*u, *v, Apply("*", 2))
+  (a, x), (b, y) = _split(u), _split(v)
+  merged = _with_factor(a * b, x if y == ONE else y if x == ONE else (*x, *y, Apply("*", 2)))
+  return (a != 1 and b != 1 and merged) or (*u, *v, Apply("*", 2))
 
 
 def over(u: Expression, v: Expression) -> Expression:
@@ -159,8 +161,9 @@ def over(u: Expression, v: Expression) -> Expression:
     return u
   if u[-1] == _NEGATIVE:
     return negate(over(u[:-1], v))
-  divisor = _value(v)
-  return _merged(divisor and 1 / divisor, u) or (*u, *v, Apply("/", 2))
+  (a, x), divisor = _split(u), _value(v)
+  merged = _with_factor(a / divisor, x) if divisor and a != 1 and x != ONE else None
+  return merged or (*u, *v, Apply("/", 2))
 
 
 def _value(u: Expression) -> float | None:
@@ -172,20 +175,27 @@ def _value(u: Expression) -> float | None:
   return values[0] / values[1] if is_quotient and values[1] else None
 
 
-def _merged(factor: float | None, u: Expression) -> Expression | None:
-  """Returns factor * u for u = 2 * x or x / 2 if that is x, or x times or over a small number."""
-  if not factor or len(u) < 3:
-    return None
-  if isinstance(u[0], Number) and u[-1] == Apply("*", 2) and len(part(u, len(u) - 2)) == len(u) - 2:
-    factor, rest = factor * u[0].value, u[1:-1]
-  elif isinstance(u[-2], Number) and u[-1] == Apply("/", 2) and u[-2].value:
-    factor, rest = factor / u[-2].value, u[:-2]
-  else:
-    return None
+def _split(u: Expression) -> tuple[float, Expression]:
+  """Returns a number and the rest of a product: 2 and x of 2 * x, 1 / 2 and x of x / 2."""
+  value = _value(u)
+  if value is not None:
+    return value, ONE
+  if u[-1] in (Apply("*", 2), Apply("/", 2)):
+    right = part(u, len(u) - 2)
+    left = u[: -1 - len(right)]
+    if u[-1] == Apply("/", 2) and (divisor := _value(right)):
+      return 1 / divisor, left
+    if u[-1] == Apply("*", 2) and (factor := _value(left)):
+      return factor, right
+  return 1.0, u
+
+
+def _with_factor(factor: float, u: Expression) -> Expression | None:
+  """Returns factor * u if that is u, or u times or over a small number; else None."""
   if abs(factor - 1) < 1e-12:
-    return rest
-  for number, operator in ((factor, "*"), (1 / factor, "/")):
+    return u
+  for number, operator in ((factor, "*"), (factor and 1 / factor, "/")):
     if 2 <= number <= 100 and abs(number - round(number)) < 1e-9:
       whole = (Number(float(round(number))),)
-      return (*whole, *rest, Apply("*", 2)) if operator == "*" else (*rest, *whole, Apply("/", 2))
+      return (*whole, *u, Apply("*", 2)) if operator == "*" else (*u, *whole, Apply("/", 2))
   return None

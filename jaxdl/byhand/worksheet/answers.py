@@ -175,7 +175,7 @@ class _Solution:
     )
     if formula is None:
       return None
-    formula = self._by_nodes(formula, outer.by)
+    formula = self._graph.in_terms_of_nodes(formula, outer.by)
     pulled = self._graph.pull_back(outer.by, values, slopes[outer.by], [name])
     text = write(formula, lambda q: self._sheet.spell(q if q == outer else shift(q, self._step)))
     if len(text) > _MAX_FORMULA or not self._is_value(formula, known, pulled[name]):
@@ -214,21 +214,11 @@ class _Solution:
     values = self._values()
     pulled = self._graph.pull_back(node, values, np.ones(()), [name])
     known: dict[Quantity, np.ndarray] = {Name(n): value for n, value in values.items()}
-    return self._by_nodes(slope, node) if self._is_value(slope, known, pulled[name]) else None
-
-  def _by_nodes(self, formula: Expression, first: str) -> Expression:
-    """Returns a formula with the names of nodes where it contains their equations."""
-    equations = self._sheet.equations
-    for node in dict.fromkeys([first, *equations]):
-      equation = equations[node]
-      size, index, result = len(equation), 0, []
-      while index < len(formula):
-        is_node = size > 1 and formula[index : index + size] == equation
-        is_node = is_node and bool(quantities(equation))
-        result.append(Name(node) if is_node else formula[index])
-        index += size if is_node else 1
-      formula = tuple(result)
-    return formula
+    return (
+      self._graph.in_terms_of_nodes(slope, node)
+      if self._is_value(slope, known, pulled[name])
+      else None
+    )
 
   # --- Lines ---
 

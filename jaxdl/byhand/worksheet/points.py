@@ -42,12 +42,15 @@ class Points:
   number_scale: np.ndarray
 
 
-def around(given: Mapping[str, np.ndarray], parameters: Collection[str]) -> Points:
+def around(
+  given: Mapping[str, np.ndarray], parameters: Collection[str], nonnegative: Collection[str] = ()
+) -> Points:
   """Returns the points around the given one.
 
   Args:
     given: name -> value, a float64 array of its shape.
     parameters: the givens with respect to which something is differentiated; the others are data.
+    nonnegative: the data that do not fall below 0, as moving averages of squares.
   """
   rng = np.random.default_rng(0)
   fixed = {n: np.isin(v, (0, 1, -1)) for n, v in given.items() if n not in parameters}
@@ -61,6 +64,8 @@ def around(given: Mapping[str, np.ndarray], parameters: Collection[str]) -> Poin
     shift[..., ROUNDED] *= _ROUNDING * size
     for near in (NEAR, SAME_SUMS, SAME_DATA):
       shift[..., near] *= _DISTANCE * np.where(size == 0, 1.0, size)
+    if name in nonnegative:
+      shift = np.abs(shift)
     if name in fixed:
       shift[..., SAME_DATA] *= ~fixed[name][..., None]
     points[name] = value[..., None] + shift

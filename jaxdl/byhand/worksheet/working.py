@@ -113,7 +113,17 @@ def judge(formula: Expression, target: np.ndarray, known: AtPoints, claimed: Cla
   # In 2*a the 2 is a 2, but in 0.3 - 0.1*2 it stands for something.
   has_names = any(not isinstance(item, Number | Apply) for item in formula)
   likely = [i for i in meanings if not has_names or _decimals(written[i])]
-  return Verdict(False, numbers={i: m for i in likely if (m := meanings[i][-1])})
+  return Verdict(
+    False, numbers={i: m for i in likely if (m := _likeliest(meanings[i], written[i], known))}
+  )
+
+
+def _likeliest(options: list[Meaning | None], number: Number, known: AtPoints) -> Meaning | None:
+  """Returns what a number most likely stands for: what it is exactly, if there is such a thing."""
+  for meaning in reversed(options):
+    if meaning is not None and abs(meaning.at(known)[GIVEN]) == number.value:
+      return meaning
+  return options[-1]
 
 
 def _meanings(
@@ -148,11 +158,15 @@ def _meanings(
 
 
 def _is_written_as(values: np.ndarray, number: Number) -> np.ndarray:
-  """Returns which values are a number, but for their signs, when rounded or cut off."""
+  """Returns which values are a number, but for their signs, when rounded or cut off.
+
+  As in a claim, a number has at least one significant digit of what it stands for.
+  """
   decimals = _decimals(number)
   unit = 10.0**-decimals if decimals else 0.0
   missing = np.abs(values) - number.value
-  return (missing >= -unit / 2 - 1e-9 * unit - 1e-12) & (missing <= unit + 1e-12)
+  near = (missing >= -unit / 2 - 1e-9 * unit - 1e-12) & (missing <= unit + 1e-12)
+  return near & (np.abs(values) >= 0.95 * unit)
 
 
 def _decimals(number: Number) -> int:
