@@ -259,7 +259,8 @@ class _Checker:
     if not claim.working or claim.misfit:
       return working.Verdict(False) if claim.misfit else None
     target = self._known.points(claim)
-    return working.judge(claim.working, target, self._known.values, following.claimed)
+    start = [Name(name) for name in self._sheet.steps.initial]
+    return working.judge(claim.working, target, self._known.values, following.claimed, start)
 
   def _with_remarks(
     self, claim: Claim, verdict: working.Verdict | None, checked: list[CheckedClaim]
@@ -303,7 +304,8 @@ class _Checker:
     data = [name for name in self._known.fixed if name in used]
     written = [q.name for q in quantities(claim.working) if isinstance(q, Name)]
     data = [name for name in data if name not in written] or data
-    texts = [f"{name} = {show_value(self._known.here(Name(name, claim.of.step)))}" for name in data]
+    step = claim.of.step if slope is None else slope.step
+    texts = [f"{name} = {show_value(self._known.here(Name(name, step)))}" for name in data]
     return f"The formula for {claim} is right only because {' and '.join(texts[:4])}."
 
 

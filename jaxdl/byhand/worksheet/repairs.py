@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdl.byhand import expressions
 from jaxdl.byhand.expressions import Apply, Expression, Number, Quantity
-from jaxdl.byhand.worksheet.points import GIVEN, SAME_DATA, SAME_SUMS
+from jaxdl.byhand.worksheet.points import GIVEN, SAME_START, SAME_SUMS
 from jaxdl.byhand.worksheet.rewrites import Rewrites
 from jaxdl.byhand.worksheet.working import AtPoints, Meaning, are_equal
 from jaxdl.errors import InputError
@@ -24,7 +24,7 @@ _MAX_ENTRIES = 40
 _MAX_TERMS = 6
 # What makes a formula right does so at the given point, too, where data are 0. A formula that was
 # simplified for them may besides be wrong.
-_POINTS = (np.r_[GIVEN, SAME_SUMS], np.r_[GIVEN, SAME_DATA])
+_POINTS = (np.r_[GIVEN, SAME_SUMS], np.r_[GIVEN, SAME_START])
 # At most so many numbers are computed to try one kind of change at one place.
 _MAX_WORK = 300_000
 

@@ -28,7 +28,7 @@ class RightValues:
       for name, value in example.items()
     }
     initial = sheet.steps.initial
-    around = points.around({**sheet.given, **initial, **examples}, parameters, initial)
+    around = points.around({**sheet.given, **examples}, parameters, initial)
     self._around = around
     self.fixed = tuple(name for name in around.fixed if name in {*sheet.given, *initial})
     # `[*shape, P]` by quantity.
