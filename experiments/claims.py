@@ -32,7 +32,7 @@ from jaxdl.stats import ledger
 from jaxdl.store import files, interrupts
 from jaxdl.store.store import Store
 
-from . import CONFIGS, command_line, compare, textbook_claims
+from . import CONFIGS, command_line, own_question, textbook_claims
 from .coursework_claims import CLAIMS, Run
 
 _ROOT = CONFIGS.parent
@@ -137,11 +137,11 @@ def plan_setting(name: str, setting: Any, config: ConfigDict) -> Wanted:
   if config.num_seeds:
     settings.num_seeds = config.num_seeds
     arguments.append(f"--config.num_seeds={config.num_seeds}")
-  experiment = compare.create_experiment(settings)
+  experiment = own_question.create_experiment(settings)
   if setting.until_decided:
     experiment = dataclasses.replace(experiment, until_decided=True)
     arguments.append("--until_decided")
-  return Wanted(name, "compare", experiment, tuple(arguments))
+  return Wanted(name, "textbook", experiment, tuple(arguments))
 
 
 def obtain(wanted: Wanted, place: pathlib.Path) -> Found:

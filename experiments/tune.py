@@ -20,7 +20,7 @@ from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 from jaxdl.stats import sweeps
 
-from . import command_line, compare
+from . import command_line, own_question
 
 # Seeds of each trial; their random numbers differ from those of the comparison.
 _SEEDS = 4
@@ -33,9 +33,9 @@ def create_experiment(config: ConfigDict) -> Experiment:
     InputError: a key is missing or unknown, a value is out of range, or arms have different numbers
       of trials.
   """
-  compare.check_parts(config)
+  own_question.check_parts(config)
   arms = {
-    trial: compare.create_arm(config, name, **values)
+    trial: own_question.create_arm(config, name, **values)
     for name, of in trials(config).items()
     for trial, values in of.items()
   }
@@ -46,7 +46,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   ours.reference = ""
   ours.margins = ConfigDict({metric: config.margins.get(metric, 0.01)})
   question = f"Which settings suit each arm? ({config.question})"
-  return command_line.create_experiment(ours, question, arms, compare.OWN_KEYS)
+  return command_line.create_experiment(ours, question, arms, own_question.OWN_KEYS)
 
 
 def chosen_on(config: ConfigDict) -> str:
@@ -66,7 +66,7 @@ def trials(config: ConfigDict) -> dict[str, dict[str, dict[str, Any]]]:
       raise unknown_name("arm in tune", name, config.arms)
   found = {}
   for name in config.tune:
-    compare.check_keys(f"tune.{name}", config.tune[name])
+    own_question.check_keys(f"tune.{name}", config.tune[name])
     grid = {key: _values(f"tune.{name}.{key}", of) for key, of in config.tune[name].items()}
     found[name] = {
       " ".join(

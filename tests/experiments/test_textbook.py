@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import claims, compare, textbook_claims, tune
+from experiments import claims, own_question, textbook_claims, tune
 from experiments.coursework_claims import Run
 from jaxdl.errors import InputError
 from jaxdl.population.results import EPOCHS_TO_TARGET, higher_is_better
@@ -27,7 +27,7 @@ _PARTS = [
 
 def _run(name, means, num_seeds=_SEEDS):
   """Makes up a finished run; `means` is (arm, metric) -> mean over seeds."""
-  experiment = compare.create_experiment(textbook.get_config(name))
+  experiment = own_question.create_experiment(textbook.get_config(name))
   noise = np.linspace(-1, 1, num_seeds)
   rows = []
   for place, arm in enumerate(experiment.arms):
@@ -55,7 +55,7 @@ def _judge(name, runs, claim):
 @pytest.mark.parametrize("name", textbook.SETTINGS)
 def test_settings_can_be_trained_and_tuned(name):
   config = textbook.get_config(name)
-  experiment = compare.create_experiment(config)
+  experiment = own_question.create_experiment(config)
   if textbook.SETTINGS[name].until_decided:
     assert dataclasses.replace(experiment, until_decided=True).looks[-1] == 64
   if "tune" in config:
@@ -68,7 +68,7 @@ def test_settings_can_be_trained_and_tuned(name):
 
 def _values(config):
   return {
-    arm: {trial: compare.create_arm(config, arm, **values) for trial, values in of.items()}
+    arm: {trial: own_question.create_arm(config, arm, **values) for trial, values in of.items()}
     for arm, of in tune.trials(config).items()
   }
 
