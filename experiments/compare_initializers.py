@@ -1,7 +1,6 @@
 """Does the weight initializer matter?
 
-  python -m experiments.compare_initializers \
-    --config=ml_collections_configs/compare_initializers.py --workdir=DIR
+  jaxdl run compare_initializers --workdir=DIR
 
 trains the same CNN from several initializers, many times each, and says which differences are real.
 The config's docstring lists the variants, their durations and their results.
@@ -12,13 +11,14 @@ import dataclasses
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl import report
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import show
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
+
+from . import command_line
 
 # Test confusion matrices ([[tn, fp], [fn, tp]], threshold 0.9) of the coursework, one seed each.
 COURSEWORK = {
@@ -63,7 +63,7 @@ def analyze(experiment: Experiment, _: Dataset, population: Population) -> repor
   rows = [["arm", "cell", "coursework (one seed)", "here, mean", "std", "range"]]
   for name in arms:
     index = list(population.arms).index(name)
-    counts = population.confusion[population.status[:, index] != "diverged", index]  # [S, 2, 2]
+    counts = population.confusion[population.has_result[:, index], index]  # [S, 2, 2]
     for cell, (row, column) in {"tn": (0, 0), "fp": (0, 1), "fn": (1, 0), "tp": (1, 1)}.items():
       here = counts[:, row, column]
       spread = f"{here.std(ddof=1):.1f}" if len(here) > 1 else "-"

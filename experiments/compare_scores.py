@@ -19,6 +19,7 @@ from absl import flags
 from jaxdl import experiment, report, stats
 from jaxdl.errors import InputError, brief, one_line
 from jaxdl.report import score_report
+from jaxdl.store import files
 
 _FIXED = (
   "This holds if the number of seeds was decided before the results were seen. For seeds that were "
@@ -69,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
   try:
     values = _parse(argv)
-    workdir = pathlib.Path(values.workdir).expanduser()
+    workdir = files.expand_home(values.workdir)
     score_report.check(workdir)  # before anything is computed
     comparison = compare(values)
     score_report.write(workdir, comparison)
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 def compare(values: flags.FlagValues) -> score_report.Comparison:
   """Returns the scores in a table with their verdicts, by the flags."""
-  file = pathlib.Path(values.scores).expanduser()
+  file = files.expand_home(values.scores)
   frame, checksum = _read(file)
   columns = {"metric": values.metric, "arm": values.arm, "seed": values.seed}
   settings = {"resolution": values.resolution, "higher_is_better": not values.lower_is_better}
@@ -121,7 +122,7 @@ def _verdicts(scores: stats.Scores, values: flags.FlagValues) -> tuple[list[stat
   """Returns the verdicts, and in Markdown how the number of seeds was decided."""
   design = {"alpha": values.alpha, "reference": values.reference}
   if experiment.is_many(scores.arms):
-    design["only_with"] = scores.best_first[0]
+    design["only_with"] = scores.best
   matched = "" if scores.paired else " No two arms share a seed, so the order also makes the pairs."
   if values.budget is not None:
     verdicts = stats.compare_looks(scores, values.margin, values.budget, **design)

@@ -1,7 +1,6 @@
 """Which training strategy improves on a plain base: early stopping, schedules, regularization?
 
-  python -m experiments.compare_strategies \
-    --config=ml_collections_configs/compare_strategies.py --workdir=DIR
+  jaxdl run compare_strategies --workdir=DIR
 
 trains a base network, and the same network with one change at a time; every change is compared with
 the base. The members of each arm are also averaged into ensembles, which are compared with their
@@ -12,9 +11,9 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl import report, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
@@ -22,6 +21,8 @@ from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 from jaxdl.stats import ensembles
+
+from . import command_line
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -86,7 +87,7 @@ def analyze(experiment: Experiment, _: Dataset, population: Population) -> repor
 
 def _ensembles(population: Population, arm: str) -> list[ensembles.Ensembles]:
   """Returns the ensembles of 1, 2, 4, ... of an arm's members that did not diverge."""
-  valid = population.select([arm]).status[:, 0] != "diverged"
+  valid = population.select([arm]).has_result[:, 0]
   logits = population.logits[arm][valid]  # [S, N, C]
   threshold = population.arms[arm].threshold
   return [
@@ -112,7 +113,7 @@ def _strategies_section(population: Population) -> str:
         ", ".join(changes) or "-",
         f"{population.num_params[0, place]:,}",
         f"{len(plan.arms) - 1} others",
-        f"{population.train_seconds[:, place].mean():.1f}",
+        f"{np.nanmean(population.train_seconds[:, place]):.1f}",
       ]
     )
   return (

@@ -26,6 +26,7 @@ FAMILIES = {
   "2 arms, a margin apart": ((0, 0.5), 0.5),
   "3 arms, equal": ((0, 0, 0), 1.0),
   "3 arms, one apart": ((0, 0, 0.5), 0.5),
+  "5 arms, half a margin apart": ((0, 0.5, 1, 1.5, 2), 1.0),
   "10 arms, equal": ((0,) * 10, 1.0),
   "10 arms, two clusters": ((0,) * 5 + (1,) * 5, 1.0),
 }
@@ -58,13 +59,29 @@ def is_wrong(verdict: stats.Verdict, effect: float) -> bool:
   return {stats.BETTER: effect <= 0, stats.WORSE: effect >= 0}.get(verdict.verdict, False)
 
 
+def seeds_by_arm(verdicts: Sequence[stats.Verdict]) -> dict[str, int]:
+  """Returns how many seeds each arm trains until all of its pairs are decided, or none is left."""
+  seeds: dict[str, int] = {}
+  for v in verdicts:
+    for arm in (v.arm_a, v.arm_b):
+      seeds[arm] = max(seeds.get(arm, 0), v.num_seeds)
+  return seeds
+
+
 def error_rows(repetitions: int) -> Iterator[list[str]]:
-  """Yields how many percent of runs have any wrong verdict, by family and distribution."""
-  yield ["arms", "scores", "any wrong verdict, looks", "bets", "runs"]
+  """Yields how many percent of runs have any wrong verdict, by family and distribution.
+
+  Then, for looks, the mean number of seeds until all pairs are decided, and the share of members
+  that need not be trained up to then, because their arm was decided before.
+  """
+  yield [
+    *("arms", "scores", "any wrong verdict, looks", "bets"),
+    *("seeds, looks", "members saved", "runs"),
+  ]
   for family, (offsets, margin) in FAMILIES.items():
     for name, draw in DISTRIBUTIONS.items():
       rng = np.random.default_rng(0)
-      wrong = np.zeros(2)
+      wrong, seeds, members = np.zeros(2), 0, 0
       for _ in range(repetitions):
         scores = make_scores(draw(rng, (BUDGET, len(offsets))) + offsets)
         designs = (
@@ -74,8 +91,12 @@ def error_rows(repetitions: int) -> Iterator[list[str]]:
         for place, verdicts in enumerate(designs):
           effects = (offsets[int(v.arm_a)] - offsets[int(v.arm_b)] for v in verdicts)
           wrong[place] += any(map(is_wrong, verdicts, effects))
-      shares = (f"{100 * share:.1f}%" for share in wrong / repetitions)
-      yield [family, name, *shares, f"{repetitions:,}"]
+        trained = seeds_by_arm(designs[0]).values()
+        seeds, members = seeds + max(trained), members + sum(trained)
+      shares = [f"{100 * share:.1f}%" for share in wrong / repetitions]
+      saved = 1 - members / (seeds * len(offsets))
+      row = [family, name, *shares, f"{seeds / repetitions:.1f}", f"{100 * saved:.0f}%"]
+      yield [*row, f"{repetitions:,}"]
 
 
 def seed_rows(repetitions: int) -> Iterator[list[str]]:

@@ -1,7 +1,6 @@
 """Trains chunks in this process: from a checkpoint if there is one, with results into a store."""
 
 import concurrent.futures
-import dataclasses
 import functools
 import logging
 import threading
@@ -204,8 +203,7 @@ class Trainer:
     def bound(places):
       if len(places) == chunk.num_seeds:
         return whole
-      keys = whole.keys[np.array(places)]
-      return dataclasses.replace(whole, programs=compiled_for(len(places)), keys=keys)
+      return whole.of_seeds(np.array(places), compiled_for(len(places)))
 
     return lambda places: bound(tuple(places.tolist()))
 
@@ -215,7 +213,7 @@ class Trainer:
     """Drops seeds that have stopped from training, if that saves more than it costs."""
     kept = np.flatnonzero(state.records[0].running.any(axis=1))
     member_epochs = (group.recipe.arm.num_epochs - state.epoch) * chunk.num_arms
-    seed_work = 6 * group.num_params * len(self._dataset.train) * member_epochs
+    seed_work = 6 * group.num_params * self._dataset.num_train * member_epochs
     size = len(state.places)
     smaller = tuning.compacted_size(len(kept), size, seed_work, device.platform)
     # Padded with copies of running seeds.

@@ -1,7 +1,7 @@
 """The variables of all members as files, one per arm: safetensors, which run no code when read.
 
 A file has every variable of the arm under its path, e.g. `params/Dense_0/kernel`, with a leading
-axis over the seeds `[S, ...]`, and the seeds in its metadata.
+axis over the seeds that the arm was trained with, `[S, ...]`, and these seeds in its metadata.
 """
 
 import hashlib
@@ -19,12 +19,17 @@ PARAMS = "params"
 _MAX_NAME = 100
 
 
-def file_name(arm: str) -> str:
-  """Returns the name of an arm's file: its own name, with everything unusual percent-encoded."""
+def folder_name(arm: str) -> str:
+  """Returns an arm's name for files and folders: everything unusual is percent-encoded."""
   name = urllib.parse.quote(arm, safe=" ")
   if len(name) > _MAX_NAME or name.startswith("."):
     name = f"{name[:_MAX_NAME].lstrip('.')}-{hashlib.sha256(arm.encode()).hexdigest()[:8]}"
-  return f"{name}.safetensors"
+  return name
+
+
+def file_name(arm: str) -> str:
+  """Returns the name of an arm's file."""
+  return f"{folder_name(arm)}.safetensors"
 
 
 def write(folder: pathlib.Path, population: Population):
@@ -32,9 +37,10 @@ def write(folder: pathlib.Path, population: Population):
   from safetensors.numpy import save_file
 
   folder.mkdir()
-  for arm, variables in (population.variables or {}).items():
+  seeds = np.array(population.seeds)
+  for place, (arm, variables) in enumerate((population.variables or {}).items()):
     arrays = {path: np.ascontiguousarray(leaf) for path, leaf in variables.items()}
-    metadata = {"arm": arm, "seeds": json.dumps(list(population.seeds))}
+    metadata = {"arm": arm, "seeds": json.dumps(seeds[population.is_trained[:, place]].tolist())}
     save_file(arrays, folder / file_name(arm), metadata)
 
 

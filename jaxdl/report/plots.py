@@ -21,6 +21,7 @@ from jaxdl.errors import InputError, unknown_name
 from jaxdl.optim import losses
 from jaxdl.population.results import RATES, Population
 from jaxdl.report import figures
+from jaxdl.report.markdown import seeds_text
 
 # --- Learning curves ---
 
@@ -76,7 +77,7 @@ def learning_curves(population: Population, behind: Population | None = None) ->
   if len(population.seeds) > 1:
     diverged = (population.status == "diverged").any()
     figure.suptitle(
-      f"{len(population.seeds)} seeds: means{' of those that did not diverge' if diverged else ''} "
+      f"{seeds_text(population)}: means{' of those that did not diverge' if diverged else ''} "
       "with 95% intervals, and single seeds as thin lines"
     )
   entries = _curve_legend(population)
@@ -153,7 +154,7 @@ def _draw_curves(
   for index, arm in enumerate(population.arms):
     style = figures.arm_style(index)
     epochs, status = population.epochs[:, index], population.status[:, index]  # [S]
-    kept = status != "diverged"
+    kept = population.has_result[:, index]
     if kept.any():
       # With many arms, darker bands would hide everything else.
       alpha = float(np.clip(0.5 / len(population.arms), 0.08, 0.18))
@@ -211,7 +212,7 @@ def curve_limits(
 ) -> tuple[tuple[float, float], bool]:
   """Returns limits for the curves `[S, A, E]` of a metric, and whether the axis is logarithmic."""
   every = np.stack(curves)
-  kept = every[:, population.status != "diverged"]
+  kept = every[:, population.has_result]
   values = kept[np.isfinite(kept)] if np.isfinite(kept).any() else every[np.isfinite(every)]
   low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
   least = values[values > 0].min(initial=np.inf)
@@ -438,7 +439,7 @@ def score_distribution(
   ax.set_xlabel(f"{figures.plain(scores.metric.replace('_', ' '))}{unit} ({direction} is better)")
   labels = [
     _arm_label(arm, diverged, width=2.3)
-    for arm, diverged in zip(scores.arms, np.isnan(scores.values).T, strict=True)
+    for arm, diverged in zip(scores.arms, scores.diverged.T, strict=True)
   ]
   if everyone is not None:
     labels.append(f"means of\nall {len(everyone.arms):,} arms")

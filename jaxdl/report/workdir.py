@@ -14,7 +14,6 @@ import pathlib
 import platform
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -419,7 +418,7 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
   """Returns where a population comes from: command, versions, devices, data, seconds, chunks."""
   devices = jax.local_devices()
   return {
-    "command": [pathlib.Path(sys.executable).name, *sys.orig_argv[1:]],
+    "command": environment.command(),
     "python": platform.python_version(),
     "versions": {name: _version(name) for name in _PACKAGES},
     "platform": devices[0].platform,
@@ -433,12 +432,12 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
       "class_names": list(dataset.class_names),
       "form": _plain_form(form_of(dataset)),
       "checksum": dataset.checksum,
-      "num_train": len(dataset.train),
+      "num_train": dataset.num_train,
       "num_validation": len(dataset.validation),
-      "num_test": len(dataset.test),
+      "num_test": dataset.num_test,
     },
     "compile_seconds": round(trained.compile_seconds, 3),
-    "train_seconds": round(float(trained.train_seconds.sum()), 3),
+    "train_seconds": round(float(np.nansum(trained.train_seconds)), 3),
     "num_workers": trained.num_workers,
     "programs": [layout._asdict() for layout in trained.chunks],
     "halved_chunks": list(trained.split_chunks),
@@ -513,11 +512,12 @@ def _pictures(
       f"share of predictions.{which}"
     )
     pictures.append(("reliability", caption, plots.reliability(trained)))
-  else:
+  elif trained.resampling is None:
     caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
     caption += which
     pictures.append(("predictions", caption, number_plots.predictions(trained)))
-  if trained.has_classes and _are_images(dataset.test.inputs) and dataset.test.targets.ndim == 1:
+  has_one_class_each = trained.has_classes and trained.test_targets.ndim == 1
+  if has_one_class_each and _are_images(dataset.test.inputs):
     caption = f"The test images that arms and seeds together are most wrong about.{which}"
     pictures.append(("worst_mistakes", caption, plots.worst_mistakes(trained, dataset.test.inputs)))
   if any(_changes_rate(arm) for arm in trained.arms.values()):

@@ -8,6 +8,7 @@ Imports: errors, optim.
 
 from jaxdl.stats.anytime import compare_anytime, log_e_values
 from jaxdl.stats.crossed import Crossed, crossed_interval
+from jaxdl.stats.resampled import corrected_test, corrected_tost
 from jaxdl.stats.scores import (
   AXES,
   ArmSummary,
@@ -52,6 +53,7 @@ from jaxdl.stats.verdicts import (
   EQUIVALENT,
   FIXED,
   GROUP_SEQUENTIAL,
+  RESAMPLED,
   TOO_FEW_SEEDS,
   UNDECIDED,
   UNPAIRED,
@@ -79,6 +81,7 @@ __all__ = (
   "MIN_BUDGET",
   "MIN_PAIRS_EQUIVALENT",
   "NUM_RESAMPLES",
+  "RESAMPLED",
   "TOO_FEW_SEEDS",
   "UNDECIDED",
   "UNPAIRED",
@@ -94,6 +97,8 @@ __all__ = (
   "compare_looks",
   "compare_with_best",
   "confidence_bounds",
+  "corrected_test",
+  "corrected_tost",
   "count_pairs",
   "crossed_interval",
   "format_seeds_needed",

@@ -18,25 +18,17 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from jaxdl.errors import unknown_name
-from jaxdl.stats import unpaired
+from jaxdl.errors import InputError, unknown_name
 from jaxdl.stats.crossed import Crossed
+from jaxdl.stats.samples import Sample, sample_of
 from jaxdl.stats.scores import (
-  ROUNDING,
   ArmSummary,
   Scores,
   count_diverged,
-  mean,
-  paired_differences,
-  std,
-  student_interval,
 )
 from jaxdl.stats.tests import (
-  MAX_EXACT,
   MAX_SEEDS_NEEDED,
   NUM_RESAMPLES,
   check_alpha,
@@ -44,11 +36,8 @@ from jaxdl.stats.tests import (
   check_num_resamples,
   check_resolution,
   holm,
-  min_pairs,
   min_pairs_equivalent,
   seeds_for_power,
-  sign_flip_test,
-  tost,
 )
 
 BETTER = "better"
@@ -60,6 +49,7 @@ TOO_FEW_SEEDS = "too few seeds"
 # How the number of seeds was decided, and with it the test.
 FIXED = "fixed number of seeds"  # `compare`
 UNPAIRED = "fixed number of runs, unpaired"  # `compare`, where arms share no seed
+RESAMPLED = "fixed number of splits"  # `compare`, where each seed has its own split of the examples
 GROUP_SEQUENTIAL = "group-sequential"  # `jaxdl.stats.sequential`
 ANYTIME = "betting"  # `jaxdl.stats.anytime`
 
@@ -79,24 +69,25 @@ class Verdict:
       arm that has fewer.
     mean_difference: a minus b, in the metric's own unit; NaN where n = 0.
     ci_low: lower end of its interval (Student t on the differences; with another design, see
-      `compare_looks` and `compare_anytime`); NaN where n < 2 or all differences are equal.
+      `compare_looks`, `compare_anytime` and `jaxdl.stats.resampled`); NaN where n < 2 or all
+      differences are equal.
     ci_high: upper end of it.
-    p_value: of the sign-flip test, for this pair of arms alone.
+    p_value: of the sign-flip test, or that of the design, for this pair of arms alone.
     p_holm: the same, corrected for all pairs of arms of this metric.
-    p_beyond_margin: of the sign-flip test that |difference| is beyond the margin, corrected
+    p_beyond_margin: of the same test that |difference| is beyond the margin, corrected
       likewise.
     p_equivalence: of the equivalence test, corrected for all pairs of arms of this metric.
     margin: the largest difference that counts as none, in the metric's own unit.
     verdict: BETTER, WORSE, EQUIVALENT, UNDECIDED or TOO_FEW_SEEDS.
     beyond_margin: whether it is BETTER or WORSE, and by more than the margin.
     seeds_needed: where it is open, about how many pairs would decide it, at most MAX_SEEDS_NEEDED
-      (which then means that many or more); None where it is decided, or where no number would do
-      because an arm diverged.
+      (which then means that many or more, or with the design RESAMPLED none); None where it is
+      decided, or where no number would do because an arm diverged.
     num_diverged_a: seeds on which arm a has no score.
     num_diverged_b: seeds on which arm b has no score.
     num_seeds: S, diverged ones included; of a design with looks, those of the look that decided.
     confidence: of the interval; of a design with looks, that of all pairs and looks together.
-    design: FIXED, UNPAIRED, GROUP_SEQUENTIAL or ANYTIME.
+    design: FIXED, UNPAIRED, RESAMPLED, GROUP_SEQUENTIAL or ANYTIME.
     budget: of a GROUP_SEQUENTIAL design, the largest number of seeds; else None.
     diverged_as: the score that runs which diverged count as; None if they are left out, or none
       did.
@@ -104,6 +95,8 @@ class Verdict:
       else None.
     new_examples: of an accuracy, the difference for new test examples as well as new seeds, if it
       is known which examples each member got right; else None. It is for this pair alone.
+    floor: of the design RESAMPLED, the half-width that the interval would keep with infinitely many
+      seeds, since all are splits of the same examples; else None.
     may_be_best: of `compare_with_best`, whether arm a is in the set of `may_be_best`; else None.
   """
 
@@ -131,6 +124,7 @@ class Verdict:
   diverged_as: float | None = None
   without_diverged: "Verdict | None" = None
   new_examples: Crossed | None = None
+  floor: float | None = None
   may_be_best: bool | None = None
 
 
@@ -166,6 +160,8 @@ def compare(
 
   Scores that are not paired are compared as independent samples: `permutation_test` takes the place
   of `sign_flip_test`, Welch's t that of the paired t, and n is the size of the smaller sample.
+  Scores of overlapping splits (`Scores.overlap`) have the corrected t test of
+  `jaxdl.stats.resampled` in the place of both.
 
   Decide on the number of seeds before looking: adding seeds until a verdict appears makes false
   ones likelier than alpha.
@@ -196,7 +192,7 @@ def compare(
   num_arms = len(scores.arms)
   num_comparisons = count_pairs(num_arms, reference)
   num_at_margin = num_arms**2 // 4 if reference is None else num_comparisons
-  samples = [_sample(scores, *pair) for pair in pairs]
+  samples = [sample_of(scores, *pair) for pair in pairs]
   if any(sample.is_resampled(num_resamples) for sample in samples):
     check_resolution(num_resamples, num_comparisons, alpha)
   family = _Family(float(margin), alpha, num_comparisons, num_at_margin, num_resamples, seed)
@@ -230,7 +226,7 @@ def compare_with_best(
   Returns:
     A verdict for each other arm, in the order of `scores.arms`: [A - 1], the best arm second.
   """
-  best = scores.best_first[0]
+  best = scores.best
   verdicts = compare(scores, margin, alpha, num_resamples, seed, only_with=best)
   kept = set(may_be_best(scores, alpha, num_resamples, seed))
   return [dataclasses.replace(v, may_be_best=v.arm_a in kept) for v in verdicts]
@@ -246,7 +242,7 @@ def beside_diverged(
     verdicts: on them.
     compare: gives the verdicts on other scores.
   """
-  if scores.diverged_as is None or not np.isnan(scores.values).any():
+  if scores.diverged_as is None or not scores.diverged.any():
     return verdicts
   trained = compare(dataclasses.replace(scores, diverged_as=None))
   return [
@@ -255,6 +251,15 @@ def beside_diverged(
     else v
     for v, other in zip(verdicts, trained, strict=True)
   ]
+
+
+def check_no_overlap(scores: Scores) -> None:
+  """Raises InputError if seeds are overlapping splits, which no test with looks allows for."""
+  if scores.overlap is not None:
+    raise InputError(
+      "seeds that are splits of the same examples are not independent, as looks and bets need "
+      "them to be; compare a fixed number of them"
+    )
 
 
 def arm_pairs(scores: Scores, reference: str | None) -> list[tuple[str, str]]:
@@ -304,104 +309,13 @@ def may_be_best(
   best, *others = scores.best_first
   found = [best]
   for arm in others:
-    sample = _sample(scores, best, arm)
+    sample = sample_of(scores, best, arm)
     if sample.is_resampled(num_resamples):
       check_resolution(num_resamples, len(others), alpha)
     p = sample.test(num_resamples, seed) if sample.num_pairs else 1.0
-    if len(others) * p >= alpha:
+    if not len(others) * p < alpha:  # also if there is no p-value
       found.append(arm)
   return tuple(found)
-
-
-class _Paired(NamedTuple):
-  """Differences of two arms, seed by seed."""
-
-  differences: np.ndarray  # [n]
-
-  @property
-  def num_pairs(self) -> int:
-    return len(self.differences)
-
-  @property
-  def mean_difference(self) -> float:
-    return mean(self.differences)
-
-  @property
-  def num_samples(self) -> int:
-    return 1
-
-  @property
-  def spread(self) -> float:
-    return std(self.differences)
-
-  def is_resampled(self, num_resamples: int) -> bool:
-    return self.num_pairs > MAX_EXACT
-
-  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
-    return min_pairs(num_comparisons, alpha)
-
-  def test(self, num_resamples: int, seed: int) -> float:
-    return sign_flip_test(self.differences, num_resamples, seed)
-
-  def less(self, amount: float) -> "_Paired":
-    excess = self.differences - amount
-    # On paper equal to the amount, and not after rounding.
-    excess[np.abs(excess) <= ROUNDING * (np.abs(self.differences) + abs(amount))] = 0
-    return _Paired(excess)
-
-  def tost(self, margin: float) -> float:
-    return tost(self.differences, margin)
-
-  def interval(self, confidence: float) -> tuple[float, float]:
-    return student_interval(self.differences, confidence)
-
-
-class _Unpaired(NamedTuple):
-  """Scores of two arms that share no seed."""
-
-  a: np.ndarray  # [n_a]
-  b: np.ndarray  # [n_b]
-
-  @property
-  def num_pairs(self) -> int:
-    return min(len(self.a), len(self.b))
-
-  @property
-  def mean_difference(self) -> float:
-    return mean(self.a) - mean(self.b)
-
-  @property
-  def num_samples(self) -> int:
-    return 2
-
-  @property
-  def spread(self) -> float:
-    return math.hypot(std(self.a), std(self.b))
-
-  def is_resampled(self, num_resamples: int) -> bool:
-    return math.comb(len(self.a) + len(self.b), len(self.a)) > num_resamples
-
-  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
-    return unpaired.min_runs(num_comparisons, alpha)
-
-  def test(self, num_resamples: int, seed: int) -> float:
-    return unpaired.permutation_test(self.a, self.b, num_resamples, seed)
-
-  def less(self, amount: float) -> "_Unpaired":
-    return _Unpaired(self.a - amount, self.b)
-
-  def tost(self, margin: float) -> float:
-    return unpaired.welch_tost(self.a, self.b, margin)
-
-  def interval(self, confidence: float) -> tuple[float, float]:
-    return unpaired.welch_interval(self.a, self.b, confidence)
-
-
-def _sample(scores: Scores, arm_a: str, arm_b: str) -> _Paired | _Unpaired:
-  if scores.paired:
-    return _Paired(paired_differences(scores, arm_a, arm_b))
-  a, b = (scores.counted[:, scores.place(arm)] for arm in (arm_a, arm_b))
-  return _Unpaired(a[~np.isnan(a)], b[~np.isnan(b)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -419,21 +333,21 @@ class _Family:
   def min_pairs_equivalent(self) -> int:
     return min_pairs_equivalent(self.num_at_margin, self.alpha)
 
-  def is_too_few(self, sample: _Paired | _Unpaired) -> bool:
+  def is_too_few(self, sample: Sample) -> bool:
     return sample.num_pairs < sample.min_pairs(self.num_comparisons, self.alpha)
 
-  def test(self, sample: _Paired | _Unpaired) -> float:
+  def test(self, sample: Sample) -> float:
     """Returns the p-value of a difference; 1 where there are too few seeds for any test."""
     return 1.0 if self.is_too_few(sample) else sample.test(self.num_resamples, self.seed)
 
-  def test_beyond_margin(self, sample: _Paired | _Unpaired) -> float:
+  def test_beyond_margin(self, sample: Sample) -> float:
     """Returns the p-value of |difference| <= margin; 1 where the mean lies within the margin."""
     centre = sample.mean_difference
     if self.is_too_few(sample) or abs(centre) <= self.margin:
       return 1.0
     return self.test(sample.less(math.copysign(self.margin, centre)))
 
-  def seeds_needed(self, sample: _Paired | _Unpaired) -> int:
+  def seeds_needed(self, sample: Sample) -> int:
     """Returns how many seeds would decide what these do not."""
     least = sample.min_pairs(self.num_comparisons, self.alpha)
     if sample.num_pairs < least:
@@ -444,6 +358,7 @@ class _Family:
       (self.alpha / self.num_comparisons / 2, self.alpha / self.num_at_margin),
       (least, self.min_pairs_equivalent),
       sample.num_samples,
+      sample.overlap,
     )
 
 
@@ -451,7 +366,7 @@ def _verdict(
   scores: Scores,
   arm_a: str,
   arm_b: str,
-  sample: _Paired | _Unpaired,
+  sample: Sample,
   family: _Family,
   p: tuple[float, float, float],
 ) -> Verdict:
@@ -493,8 +408,15 @@ def _verdict(
     num_diverged_a=num_diverged[0],
     num_diverged_b=num_diverged[1],
     num_seeds=len(scores.seeds),
-    design=FIXED if scores.paired else UNPAIRED,
+    design=_design(scores),
+    floor=sample.floor,
   )
+
+
+def _design(scores: Scores) -> str:
+  if not scores.paired:
+    return UNPAIRED
+  return FIXED if scores.overlap is None else RESAMPLED
 
 
 def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
@@ -538,6 +460,8 @@ def _format_test(verdict: Verdict) -> str:
   which = "equivalence" if verdict.verdict == EQUIVALENT else "Holm-corrected"
   if verdict.design == ANYTIME:
     which = "betting test, corrected"
+  if verdict.design == RESAMPLED and verdict.verdict != EQUIVALENT:
+    which = "t test corrected for overlap, Holm-corrected"
   return f"{which} {_format_p(p)}"
 
 
@@ -564,6 +488,8 @@ def format_seeds_needed(verdict: Verdict) -> str:
     return f"after {verdict.num_seeds} seeds, to which more may be added"
   if needed is None:
     return "alike, but arms of which one diverged are not called equivalent"
+  if needed >= MAX_SEEDS_NEEDED and verdict.design == RESAMPLED:
+    return "splits of these examples would not decide it, however many"
   if needed >= MAX_SEEDS_NEEDED:
     return f"a new run of {MAX_SEEDS_NEEDED:,} seeds or more would be needed"
   if needed <= num_pairs:
@@ -583,11 +509,11 @@ def _format_divergence(verdict: Verdict, scale: float, suffix: str) -> str:
   other = verdict.without_diverged
   if other is None or verdict.diverged_as is None:
     return f"; {who}, which are left out of the pairs"
+  counted = f"; {who}, which count as {scale * verdict.diverged_as:.4g}{suffix}"
+  if not other.num_pairs:
+    return f"{counted}; no pair of runs is without them"
   difference = _format_difference(other, scale, suffix)
-  return (
-    f"; {who}, which count as {scale * verdict.diverged_as:.4g}{suffix}; without them: "
-    f"{other.verdict} (difference {difference})"
-  )
+  return f"{counted}; without them: {other.verdict} (difference {difference})"
 
 
 def _format_difference(verdict: Verdict, scale: float, suffix: str) -> str:
@@ -595,14 +521,19 @@ def _format_difference(verdict: Verdict, scale: float, suffix: str) -> str:
   n, design = verdict.num_pairs, verdict.design
   low, high = scale * verdict.ci_low, scale * verdict.ci_high
   over = f"over {n} pairs"
+  if design == RESAMPLED:
+    over = f"over {n} splits that overlap"
   if design == UNPAIRED:
     over = f"Welch, over {n} or more runs of each arm, which share no seed"
   if math.isfinite(low):
     looks = " for all pairs of arms and looks" if design in (GROUP_SEQUENTIAL, ANYTIME) else ""
     interval = f"{100 * verdict.confidence:g}% interval{looks}"
-    return f"{_format_interval(low, high)}{suffix}, {interval} {over}"
+    text = f"{_format_interval(low, high)}{suffix}, {interval} {over}"
+    if verdict.floor is None:
+      return text
+    return f"{text}, and ± {scale * verdict.floor:.3g}{suffix} with any number of them"
   centre = f"{scale * verdict.mean_difference:.6g}{suffix}"
-  if design in (ANYTIME, UNPAIRED):
+  if design in (ANYTIME, UNPAIRED, RESAMPLED):
     return f"{centre} {over}, which give no interval"
   equal = f"{centre} in all {n} pairs"
   # Were it so in a smaller share of all seeds, n of n would agree in less than 5% of runs.

@@ -7,7 +7,7 @@
     part    = atom { ".T" | "[" index { "," index } "]" }
     atom    = number | name | function "(" sum { "," sum } { "," option } ")"
             | "(" sum ")" | "[" sum { "," sum } "]"
-    index   = integer | [ integer ] ":" [ integer ]
+    index   = integer | [ integer ] ":" [ integer ] | "None"
     option  = [ name "=" ] integer
 
 so that -x**2 is -(x**2) and 2**3**2 is 2**(3**2), as in mathematics. The names e and pi are
@@ -37,7 +37,7 @@ MAX_DEPTH = 60
 
 # What people type, or word processors substitute, for the characters of a formula.
 _SPELLINGS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "′": "'", "’": "'", "∂": "d"})  # noqa: RUF001
-_OPTIONS = ("axis", "keepdims", "size", "stride", "width")
+_OPTIONS = ("axis", "columns", "keepdims", "size", "stride", "width")
 _TOKEN = re.compile(
   r"(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
   rf"|(?P<option>(?:{'|'.join(_OPTIONS)})\s*=)"
@@ -263,8 +263,12 @@ class _Parser:
     """Reads an index after its opening bracket."""
     index: list = []
     while True:
-      start = self._integer()
-      if self._accept(":"):
+      is_new_axis = self._peek().text == "None"
+      self._index += int(is_new_axis)
+      start = None if is_new_axis else self._integer()
+      if is_new_axis:
+        index.append(None)
+      elif self._accept(":"):
         index.append((start, self._integer()))
       elif start is None:
         raise self._unexpected("an index, as in W[0, 1] or X[0:2],")

@@ -21,16 +21,16 @@ class RightValues:
   def __init__(self, sheet: Worksheet, graph: Graph):
     self._sheet, self._graph = sheet, graph
     slopes = self._mentioned_slopes()
-    changed = {name for name in sheet.steps.rules if name in sheet.given}
-    parameters = {slope.by for slope in slopes} | changed
+    parameters = {slope.by for slope in slopes}
     examples = {
       f"{name}'{number}": value
       for number, example in enumerate(sheet.steps.examples[1:], 1)
       for name, value in example.items()
     }
-    around = points.around({**sheet.given, **examples}, parameters)
+    initial = sheet.steps.initial
+    around = points.around({**sheet.given, **examples}, parameters, initial)
     self._around = around
-    self.fixed = tuple(name for name in around.fixed if name in sheet.given)
+    self.fixed = tuple(name for name in around.fixed if name in {*sheet.given, *initial})
     # `[*shape, P]` by quantity.
     self.values: dict[Quantity, np.ndarray] = {}
     for step in range(sheet.num_steps + 1):

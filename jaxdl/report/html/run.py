@@ -89,7 +89,9 @@ def render(
     examples=_examples(few, dataset, drawn),
     per_class=markdown.per_class_rows(few),
     per_class_note=markdown.PER_CLASS_NOTE,
-    predictions=[] if few.has_classes else charts.predictions(few, drawn),
+    predictions=[]
+    if few.has_classes or few.resampling is not None
+    else charts.predictions(few, drawn),
     models=setup_tables.models(few.arms, dataset),
     settings=setup_tables.settings(population.arms, shown),
     times=_times(few),
@@ -137,9 +139,9 @@ def _how_sure(
   """Says what the answer rests on, then the verdicts on its metric."""
   scale, unit = (100, " pt") if metric in RATES else (1, "")
   base = (
-    f"{len(population.seeds)} seeds of each of {len(population.arms)} arms, compared in pairs that "
-    "share a seed. On one metric, the probability that any pair is wrongly called different is at "
-    f"most {experiment.alpha:g}, and so is that of wrongly calling any pair equivalent. The "
+    f"{markdown.seeds_text(population)} of each of {len(population.arms)} arms, compared in pairs "
+    "that share a seed. On one metric, the probability that any pair is wrongly called different "
+    f"is at most {experiment.alpha:g}, and so is that of wrongly calling any pair equivalent. The "
     f"margin, the largest difference in {metric} that counts as none, is "
     f"{scale * experiment.margins[metric]:g}{unit}."
   )
@@ -183,6 +185,7 @@ def _arms_table(
   if best_first:
     population = population.select(ranked[:_MAX_ARMS])
   columns = {}
+  trained = population.is_trained.sum(axis=0)  # [A]
   for metric in experiment.margins:
     scale, unit = (100, "%") if metric in RATES else (1, "")
     limits = (0, 1) if metric in RATES else (-math.inf, math.inf)
@@ -193,7 +196,8 @@ def _arms_table(
         text += f" [{scale * arm.ci_low:.4g}, {scale * arm.ci_high:.4g}]"
       cells.append(text)
     columns[markdown.metric_label(metric, population)] = cells
-  columns.setdefault("epochs", [f"{mean:.1f}" for mean in population.epochs.mean(axis=0)])
+  epochs = population.epochs.sum(axis=0) / trained
+  columns.setdefault("epochs", [f"{mean:.1f}" for mean in epochs])
   rows = [["arm", *columns, "diverged", "parameters", "training, s per seed"]]
   for index, name in enumerate(population.arms):
     diverged = (population.status[:, index] == "diverged").sum()
@@ -201,9 +205,9 @@ def _arms_table(
       [
         name,
         *(cells[index] for cells in columns.values()),
-        f"{diverged} of {len(population.seeds)}",
+        f"{diverged} of {trained[index]}",
         f"{population.num_params[0, index]:,}",
-        f"{population.train_seconds[:, index].mean():.3g}",
+        f"{np.nanmean(population.train_seconds[:, index]):.3g}",
       ]
     )
   return rows
@@ -273,7 +277,7 @@ class Time(NamedTuple):
 
 
 def _times(population: Population) -> list[Time]:
-  seconds = population.train_seconds.mean(axis=0)  # [A]
+  seconds = np.nanmean(population.train_seconds, axis=0)  # [A]
   longest = max(float(seconds.max()), 1e-9)
   return [
     Time(index, f"{value:.3g} s per seed", round(100 * float(value) / longest, 1))
