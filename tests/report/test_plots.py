@@ -1,6 +1,9 @@
 """Pictures of a population: what is drawn was measured, nothing is cut off, bytes are equal."""
 
 import math
+import re
+import shutil
+import subprocess
 import xml.etree.ElementTree
 
 import matplotlib
@@ -513,3 +516,22 @@ def test_same_population_same_bytes_whatever_the_settings(tmp_path):
   assert len(first) == 12
   for suffix in ("png", "svg"):
     assert first[f"again.{suffix}"] == first[f"4.{suffix}"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+def test_a_browser_runs_and_loads_nothing_of_a_picture(tmp_path):
+  """Of one that is full of hostile names; a script in it would change its title."""
+  population = make_population(**CASES["hostile"])
+  _, svg = figures.save(plots.metric_distribution(population), tmp_path / "picture")
+  options = "--headless=new --no-sandbox --disable-gpu --virtual-time-budget=2000 --dump-dom"
+  logged = ("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}")
+  command = ["chromium", *options.split(), *logged, svg.as_uri()]
+  shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+  assert not [line for line in shown.stderr.splitlines() if ":CONSOLE" in line]
+  elements = set(
+    re.findall(r"<([a-zA-Z][\w:]*)", re.sub("<!--.*?-->", "", shown.stdout, flags=re.S))
+  )
+  assert "svg" in elements
+  assert not elements & {"script", "parsererror", "foreignObject", "a", "text", "iframe"}
+  sources = re.findall(r'href="(.{5})', page)
+  assert all(source.startswith("#") or source == "data:" for source in sources)
