@@ -1,4 +1,6 @@
-"""Measures how often verdicts of looks and bets are wrong, and how many seeds they take.
+"""Measures how often verdicts of looks, bets and overlapping splits are wrong.
+
+And how many seeds the former take.
 
   python -m experiments.measure_sequential [--repetitions=2000] [--table=errors]
 
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from absl import flags
 
-from jaxdl import report, stats
+from jaxdl import data, report, stats
 from jaxdl.errors import InputError
 
 BUDGET = 64
@@ -117,6 +119,40 @@ def seed_rows(repetitions: int) -> Iterator[list[str]]:
         yield [*row, f"{seeds.mean():.1f}", f"{error:.1f}"]
 
 
+def split_rows(repetitions: int) -> Iterator[list[str]]:
+  """Yields how often two learners are called different that are equally good on new data sets.
+
+  Every repetition draws a data set of 100 examples with ten features, of which each learner, a
+  least-squares classifier, sees five: by symmetry neither is better. Each seed is a split of it.
+  """
+  yield ["splits", "seeds", "corrected", "as if independent: t test", "sign-flip test", "runs"]
+  for scheme in ("folds(5)", "holdout(0.2)", "holdout(0.5)", "bootstrap"):
+    resampling = data.Resampling(scheme, 100)
+    for num_seeds in (10, 30):
+      rng, wrong = np.random.default_rng(0), np.zeros(3)
+      for repetition in range(repetitions):
+        x = rng.normal(size=(100, 2, 5))
+        y = np.sign(x.sum(axis=(1, 2)) + rng.normal(size=100))
+        split = resampling.splits(repetition, range(num_seeds))
+        a, b = (_accuracy(x[:, place], y, split) for place in (0, 1))  # [S] each
+        wrong += [
+          stats.corrected_test(a - b, resampling.overlap) < 0.05,
+          stats.corrected_test(a - b, 0.0) < 0.05,
+          stats.sign_flip_test(a - b) < 0.05,
+        ]
+      shares = [f"{100 * share:.1f}%" for share in wrong / repetitions]
+      yield [scheme, f"{num_seeds}", *shares, f"{repetitions:,}"]
+
+
+def _accuracy(x: np.ndarray, y: np.ndarray, split: data.Indices) -> np.ndarray:
+  """Returns the test accuracy `[S]` of a least-squares classifier by split."""
+  inner, targets = x[split.train], y[split.train][..., None]  # [S, n, D], [S, n, 1]
+  across = inner.swapaxes(1, 2)
+  weights = np.linalg.solve(across @ inner, across @ targets)  # [S, D, 1]
+  right = np.sign(x[split.test] @ weights)[..., 0] == y[split.test]  # [S, m]
+  return right.mean(axis=1)
+
+
 def adastop_rows(repetitions: int) -> Iterator[list[str]]:
   """Yields what AdaStop and looks say of the same scores, with arms that share seeds or do not.
 
@@ -164,7 +200,12 @@ def _shares(found: Sequence[tuple[int, str]], kinds: Sequence[Sequence[str]]) ->
   return [f"{np.mean(seeds):.1f}", *(f"{100 * share:.0f}%" for share in shares)]
 
 
-TABLES = {"errors": error_rows, "seeds": seed_rows, "adastop": adastop_rows}
+TABLES = {
+  "errors": error_rows,
+  "seeds": seed_rows,
+  "splits": split_rows,
+  "adastop": adastop_rows,
+}
 
 
 def main(argv: Sequence[str]) -> int:

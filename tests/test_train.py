@@ -69,7 +69,7 @@ def _descend_by_hand(arm, dataset, rates, slice_size=4096):
     rates, np.asarray(slices.indices), np.asarray(slices.weights), strict=True
   ):
     batch = indices[weights == 1]
-    grads = _gradient(recipe, params, *(jnp.array(x[batch]) for x in train_set))
+    grads = _gradient(recipe, params, *(jnp.array(x[batch]) for x in train_set[:2]))
     params = jax.tree.map(lambda p, g, rate=rate: p - rate * g, params, grads)
   return params
 
@@ -372,7 +372,7 @@ def _one_step(blobs, **settings):
   recipe, *_, train_set, _ = member(arm, blobs)
   before = _initial_params(arm, blobs)
   state, _ = _train(arm, blobs)
-  return before, state.params, _gradient(recipe, before, *train_set, arm.label_smoothing)
+  return before, state.params, _gradient(recipe, before, *train_set[:2], arm.label_smoothing)
 
 
 def _assert_close(actual, expected, rtol=1e-4):
