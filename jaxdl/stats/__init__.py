@@ -23,6 +23,7 @@ from jaxdl.stats.sequential import (
   MIN_BUDGET,
   compare_looks,
   looks,
+  median_unbiased,
   nominal_levels,
   undecided_arms,
 )
@@ -102,6 +103,7 @@ __all__ = (
   "log_e_values",
   "looks",
   "mean_over_tasks",
+  "median_unbiased",
   "min_pairs",
   "min_pairs_equivalent",
   "nominal_levels",

@@ -97,6 +97,8 @@ class Verdict:
       is known which examples each member got right; else None. It is for this pair alone.
     floor: of the design RESAMPLED, the half-width that the interval would keep with infinitely many
       seeds, since all are splits of the same examples; else None.
+    median_unbiased: of a GROUP_SEQUENTIAL design, where one arm is better and none diverged, the
+      estimate of the difference by `jaxdl.stats.median_unbiased`; else None.
   """
 
   metric: str
@@ -124,6 +126,7 @@ class Verdict:
   without_diverged: "Verdict | None" = None
   new_examples: Crossed | None = None
   floor: float | None = None
+  median_unbiased: float | None = None
 
 
 def compare(
@@ -367,7 +370,7 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
     text = f"undecided between {a} and {b} in {metric}: {format_seeds_needed(verdict)}"
   else:
     text = f"{a} is {verdict.verdict} than {b} in {metric}, {_format_size(verdict, within)}"
-  details = [_format_difference(verdict, scale, suffix), _format_test(verdict)]
+  details = [_format_difference(verdict, scale, suffix), _format_test(verdict, scale, suffix)]
   if verdict.verdict == UNDECIDED:
     details.append(f"margin {within}")
   new = verdict.new_examples
@@ -378,12 +381,16 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
   return f"{text} (difference {'; '.join(details)}){_format_divergence(verdict, scale, suffix)}"
 
 
-def _format_test(verdict: Verdict) -> str:
+def _format_test(verdict: Verdict, scale: float, suffix: str) -> str:
   """Says which test the verdict is from and, where there is one, its p-value."""
   if verdict.design == GROUP_SEQUENTIAL:
     at = f"group-sequential test, {verdict.num_seeds} of at most {verdict.budget} seeds"
-    stopped = verdict.verdict != UNDECIDED and verdict.num_seeds != verdict.budget
-    return f"{at}; decided early, so the mean is biased" if stopped else at
+    if verdict.verdict == UNDECIDED or verdict.num_seeds == verdict.budget:
+      return at
+    at += "; decided early, so the mean is biased"
+    if verdict.median_unbiased is None:
+      return at
+    return f"{at} (median-unbiased estimate {scale * verdict.median_unbiased:.3g}{suffix})"
   p = verdict.p_equivalence if verdict.verdict == EQUIVALENT else verdict.p_holm
   which = "equivalence" if verdict.verdict == EQUIVALENT else "Holm-corrected"
   if verdict.design == ANYTIME:

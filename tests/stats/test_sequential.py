@@ -211,6 +211,37 @@ def test_the_direction_of_the_metric_swaps_better_and_worse():
   assert (verdict.verdict, verdict.beyond_margin) == ("worse", True)
 
 
+def test_the_estimate_of_a_first_look_is_nearly_its_mean_and_of_a_later_one_smaller():
+  rng = np.random.default_rng(0)
+  signs = sequential.sign_patterns(999, 64, 0)
+  levels = stats.nominal_levels(0.025, tuple(k / 8 for k in range(1, 9)))
+  differences = rng.normal(1, 1, 8)
+  first = stats.median_unbiased(differences, (8,), levels[:1], signs)
+  assert first == pytest.approx(differences.mean(), abs=0.05)
+  later = alternating(32, mean=0.5)
+  estimate = stats.median_unbiased(later, (8, 16, 24, 32), levels[:4], signs)
+  assert 0 < estimate < later.mean() - 0.01
+  mirrored = stats.median_unbiased(-later, (8, 16, 24, 32), levels[:4], signs)
+  assert mirrored == pytest.approx(-estimate)
+
+
+def test_the_estimate_is_as_often_too_large_as_too_small():
+  """Where the mean of 64% of runs is above the true difference, of half a standard deviation."""
+  rng = np.random.default_rng(0)
+  above = {"mean": 0, "estimate": 0}
+  decided = 0
+  for _ in range(120):
+    scores = from_differences(rng.normal(0.5, 1, 64))
+    (verdict,) = stats.compare_looks(scores, 1e-3, 64, num_resamples=999)
+    if verdict.median_unbiased is not None:
+      decided += 1
+      above["mean"] += verdict.mean_difference > 0.5
+      above["estimate"] += verdict.median_unbiased > 0.5
+  assert decided > 100
+  assert above["estimate"] < above["mean"]
+  assert abs(above["estimate"] / decided - 0.5) < 0.15  # three standard errors
+
+
 def test_undecided_arms():
   scores = from_differences(alternating(16, 20), alternating(16, 0, std=6))
   verdicts = stats.compare_looks(scores, 0.1, 64)
