@@ -104,7 +104,7 @@ def remark_on(sheet, of, formula, shape=(), step=""):
     ("decay", "dL/dw", "dL/dp*x + 2*lam*w", "the factor 2 in 2 * lam * w is one too many"),
     ("adam", "w'", "w - 0.1*m_w'/(sqrt(v_w') + eps)", "m_w' should be mhat_w' and v_w' should be"),
     ("adam", "v_w'", "beta2*v_w + (1 - beta2)*dL/dw", "the factor dL/dw in (1 - beta2) * dL/dw"),
-    ("adam", "m_w'", "0.5*m_w + 0.1*dL/dw", "0.5 should be beta1"),
+    ("adam", "m_w'", "0.5*m_w + 0.1*dL/dw", "0.5 * m_w should be beta1 * m_w"),
   ],
 )
 def test_a_formula_of_numbers(sheet, of, formula, cause):
@@ -140,7 +140,7 @@ def test_a_formula_of_arrays(sheet, of, formula, shape, cause):
 @pytest.mark.parametrize(
   ("of", "formula", "cause"),
   [
-    ("mhat_w'", "m_w'/(1 - 0.9)", "0.9 should be beta1**t"),
+    ("mhat_w'", "m_w'/(1 - 0.9)", "beta1 should be beta1**t"),
     ("m_w'", "0.1*dL/dw", "the term beta1 * m_w is missing"),
   ],
 )

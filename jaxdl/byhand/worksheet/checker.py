@@ -259,8 +259,9 @@ class _Checker:
     if not claim.working or claim.misfit:
       return working.Verdict(False) if claim.misfit else None
     target = self._known.points(claim)
-    start = [Name(name) for name in self._sheet.steps.initial]
-    return working.judge(claim.working, target, self._known.values, following.claimed, start)
+    known, start = self._known.values, [Name(name) for name in self._sheet.steps.initial]
+    circular = {quantity for quantity in known if self._causes.follows(quantity, claim.of)}
+    return working.judge(claim.working, target, known, following.claimed, start, circular)
 
   def _with_remarks(
     self, claim: Claim, verdict: working.Verdict | None, checked: list[CheckedClaim]
