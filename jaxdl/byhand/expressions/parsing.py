@@ -271,7 +271,7 @@ class _Parser:
       elif self._accept(":"):
         index.append((start, self._integer()))
       elif start is None:
-        raise self._unexpected("an index, as in W[0, 1] or X[0:2],")
+        raise self._unexpected("an index as in W[0, 1] or X[0:2]")
       else:
         index.append(start)
       if not self._accept(","):
@@ -332,7 +332,7 @@ class _Parser:
       return
     value = self._integer()
     if value is None or value < 0:
-      raise InputError(f"{name} of {function} must be an integer from 0 on, as in {name}=1")
+      raise InputError(f"{name} of {function} must be an integer from 0 to 9999, as in {name}=1")
     options[name] = value
 
   def _quantity(self, token: _Token) -> Number | Name | Derivative:

@@ -49,6 +49,7 @@ class Causes:
         terms,
         self._mistakes(claim),
         lambda quantity: self._spell(quantity, claim.before),
+        bool(self._known.fixed),
       ),
     )
 

@@ -61,7 +61,7 @@ STATUSES = (EXACT, TRUNCATED, CARRIED, SLIP, WRONG_FORMULA, INCONSISTENT)
 WRONG = (SLIP, WRONG_FORMULA, INCONSISTENT)
 
 # Wrong formulas are no longer explained once they have had this many items in all.
-_MAX_EXPLAINED = 1500
+_MAX_EXPLAINED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
