@@ -164,6 +164,22 @@ def test_what_is_0_before_the_first_step_may_be_left_out():
   assert wrong.status == "wrong formula"
 
 
+@pytest.mark.parametrize(
+  ("formula", "status"),
+  [
+    ("w - 0.1*mhat_w'/sqrt(vhat_w')", "exact"),
+    ("w + 0.1", "exact"),  # the first step of Adam
+    ("w - 0.1*mhat_w'/sqrt(vhat_w' + eps)", "wrong formula"),
+    ("w - 0.1", "wrong formula"),
+  ],
+)
+def test_an_eps_may_be_left_out_but_not_misplaced(formula, status):
+  (claim,) = worksheet.check(make_sheet(SQUARE, [("w'", "0.6", formula)], {"w": 0.5}, ADAM)).claims
+  assert claim.status == status
+  left_out = "The formula for w' is right but for eps = 1e-08, which it leaves out."
+  assert (claim.remark == left_out) == (status == "exact")
+
+
 def test_a_rate_that_has_changed_is_not_taken_for_rounded():
   """0.1 has no significant digit of 0.05."""
   head = 'loss = "L"\nlearning_rate = [0.1, 0.05]\nparameters = ["w"]'
