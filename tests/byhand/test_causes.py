@@ -104,7 +104,7 @@ def remark_on(sheet, of, formula, shape=(), step=""):
     ("decay", "dL/dw", "dL/dp*x + 2*lam*w", "the factor 2 in 2 * lam * w is one too many"),
     ("adam", "w'", "w - 0.1*m_w'/(sqrt(v_w') + eps)", "m_w' should be mhat_w' and v_w' should be"),
     ("adam", "v_w'", "beta2*v_w + (1 - beta2)*dL/dw", "the factor dL/dw in (1 - beta2) * dL/dw"),
-    ("adam", "m_w'", "0.5*m_w + 0.1*dL/dw", "0.5 should be beta1"),
+    ("adam", "m_w'", "0.5*m_w + 0.1*dL/dw", "0.5 * m_w should be beta1 * m_w"),
   ],
 )
 def test_a_formula_of_numbers(sheet, of, formula, cause):
@@ -140,7 +140,7 @@ def test_a_formula_of_arrays(sheet, of, formula, shape, cause):
 @pytest.mark.parametrize(
   ("of", "formula", "cause"),
   [
-    ("mhat_w'", "m_w'/(1 - 0.9)", "0.9 should be beta1**t"),
+    ("mhat_w'", "m_w'/(1 - 0.9)", "beta1 should be beta1**t"),
     ("m_w'", "0.1*dL/dw", "the term beta1 * m_w is missing"),
   ],
 )
@@ -162,6 +162,22 @@ def test_what_is_0_before_the_first_step_may_be_left_out():
   assert simplified.status == "exact"
   assert simplified.remark == "The formula for m_w' is right only because m_w = 0."
   assert wrong.status == "wrong formula"
+
+
+@pytest.mark.parametrize(
+  ("formula", "status"),
+  [
+    ("w - 0.1*mhat_w'/sqrt(vhat_w')", "exact"),
+    ("w + 0.1", "exact"),  # the first step of Adam
+    ("w - 0.1*mhat_w'/sqrt(vhat_w' + eps)", "wrong formula"),
+    ("w - 0.1", "wrong formula"),
+  ],
+)
+def test_an_eps_may_be_left_out_but_not_misplaced(formula, status):
+  (claim,) = worksheet.check(make_sheet(SQUARE, [("w'", "0.6", formula)], {"w": 0.5}, ADAM)).claims
+  assert claim.status == status
+  left_out = "The formula for w' is right but for eps = 1e-08, which it leaves out."
+  assert (claim.remark == left_out) == (status == "exact")
 
 
 def test_a_rate_that_has_changed_is_not_taken_for_rounded():

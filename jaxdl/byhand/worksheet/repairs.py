@@ -38,6 +38,7 @@ class Hints(NamedTuple):
     terms: a right formula, as the sum of these.
     mistakes: what to say -> `[*shape, P]`: what one gets by a usual mistake.
     spell: how a quantity is written.
+    has_fixed_data: whether a formula may have been simplified for data that are 0, 1 or -1.
   """
 
   candidates: Collection[Quantity]
@@ -45,6 +46,7 @@ class Hints(NamedTuple):
   terms: Sequence[Expression]
   mistakes: Mapping[str, np.ndarray]
   spell: Callable[[Quantity], str]
+  has_fixed_data: bool = False
 
 
 def explain(
@@ -68,7 +70,7 @@ def explain(
   written: list = []
   for index, item in enumerate(formula):
     written += (item,) if index not in numbers else numbers[index].items
-  for points in _POINTS:
+  for points in _POINTS if hints.has_fixed_data else _POINTS[:1]:
     right = target[..., points]
     if not np.isfinite(right).all():
       continue
