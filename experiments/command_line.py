@@ -405,7 +405,10 @@ def create_experiment(
 def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
   """Parses flags; a mistake in them is bad input like any other."""
   if {"--help", "-h", "--helpfull"} & set(argv):
-    return app.parse_flags_with_usage(argv)
+    main_module, this = sys.modules["__main__"], sys.modules[__name__]
+    print(f"{main_module.__doc__}\n--config.KEY=VALUE changes a setting of the config.")
+    print(flags.FLAGS.main_module_help() + flags.FLAGS.module_help(this))
+    sys.exit(0)
   argv = [argv[0], *map(_expand_home, argv[1:])]
   is_given = any(re.match(rf"--?{_CONFIG.name}(=|$)", argument) for argument in argv)
   if default_config is not None and not is_given:

@@ -154,6 +154,13 @@ def test_a_mistake_gets_one_line_and_status_2(run_module, wanted, arguments, exp
   assert not wanted.exists()
 
 
+def test_help_has_the_docstring_and_the_flags(run_module):
+  result = run_module(_SCRIPT, "--help")
+  assert (result.returncode, result.stderr) == (0, "")
+  for text in ("Does the weight initializer matter?", "--config.KEY=VALUE", "--[no]tensorboard: "):
+    assert text in result.stdout
+
+
 def test_paths_that_are_none(tmp_path, run_module):
   """A pipe is not read, which might never end; and what is a home is not a folder called `~`."""
   pipe = tmp_path / "pipe"

@@ -1,6 +1,8 @@
 """The command `jaxdl`: which script it starts, with which arguments, and what it says itself."""
 
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -92,6 +94,15 @@ def test_help_has_every_command_and_each_has_help(say):
     assert (status, err) == (0, "")
     assert own.strip()
   assert "VARIANT" in say("help", "gradient_flow")[1]
+
+
+def test_a_reader_that_has_seen_enough_ends_it_silently():
+  reader, writer = os.pipe()
+  os.close(reader)
+  run = [sys.executable, "-m", "experiments", "help"]
+  result = subprocess.run(run, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT)
+  os.close(writer)
+  assert (result.returncode, result.stderr) == (1, b"")
 
 
 def test_the_list_has_every_experiment_and_its_variants(say):
