@@ -87,8 +87,10 @@ def _start(script: str, arguments: Sequence[str]) -> NoReturn:
 
 def _experiment(arguments: Sequence[str]) -> tuple[str, list[str]]:
   """Returns the script of an experiment and its arguments, from `NAME[:VARIANT] --flag ...`."""
-  name, colon, variant = (arguments[0] if arguments else "").partition(":")
   configs = _configs()
+  if not arguments or arguments[0].startswith("-"):
+    raise InputError(f"jaxdl run needs an experiment, one of {', '.join(configs)}")
+  name, colon, variant = arguments[0].partition(":")
   if name not in configs:
     raise unknown_name("experiment", name, configs)
   rest = list(arguments[1:])

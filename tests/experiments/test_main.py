@@ -68,7 +68,8 @@ def test_a_command_starts_a_script(say, arguments, started):
   ("arguments", "error"),
   [
     (["rum"], "unknown command 'rum'; did you mean 'run'?"),
-    (["run"], "unknown experiment ''; known: benchmark, "),
+    (["run"], "jaxdl run needs an experiment, one of benchmark, "),
+    (["run", "--workdir=x"], "jaxdl run needs an experiment, one of benchmark, "),
     (
       ["run", "compare_loses"],
       "unknown experiment 'compare_loses'; did you mean 'compare_losses'?",
