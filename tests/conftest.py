@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -37,8 +38,29 @@ if "JAXDL_CACHE_DIR" not in os.environ:
   os.environ["JAXDL_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxdl-tests-")
   atexit.register(shutil.rmtree, os.environ["JAXDL_CACHE_DIR"], ignore_errors=True)
 
+
+def _kept_programs() -> pathlib.Path:
+  """Returns a folder for compiled programs that outlives the suite.
+
+  Run again, the suite compiles little. Another processor has another folder.
+  """
+  info = pathlib.Path("/proc/cpuinfo")
+  lines = info.read_text().splitlines() if info.exists() else []
+  features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+  name = "programs-" + hashlib.sha256((platform.machine() + features).encode()).hexdigest()[:8]
+  folder = pathlib.Path(__file__).parents[1] / ".pytest_cache" / name
+  if folder.exists() and sum(file.stat().st_size for file in folder.iterdir()) > 1e9:
+    shutil.rmtree(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
+
+
 # What one test has compiled no other has to, in whichever process.
-jax.config.update("jax_compilation_cache_dir", os.environ["JAXDL_CACHE_DIR"] + "/programs")
+_PROGRAMS = pathlib.Path(os.environ["JAXDL_CACHE_DIR"], "programs")
+if not _PROGRAMS.exists():
+  _PROGRAMS.parent.mkdir(parents=True, exist_ok=True)
+  _PROGRAMS.symlink_to(_kept_programs())
+jax.config.update("jax_compilation_cache_dir", str(_PROGRAMS))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 # Compiling makes objects by the million that stay; looking for garbage among them takes time.
