@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
-from jaxdl.experiment import Experiment
+from jaxdl.experiment import Experiment, with_epochs_to_target
 from jaxdl.population import plan
 from jaxdl.population.chunk_result import ChunkResult, read_chunk
 from jaxdl.population.local import Outcome
@@ -140,6 +140,7 @@ class _Live:
       )
     except InputError:  # no seed has all of its arms
       return
+    population = with_epochs_to_target(self._experiment, population)
     tables = members_table(population), curves_table(population)
     folder = self._store.folder / FOLDER
     with files.naming(folder):
