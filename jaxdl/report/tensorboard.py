@@ -131,7 +131,8 @@ class _Live:
 
   def write(self):
     """Writes the seeds all of whose arms are committed by now."""
-    if not self._read():
+    self._read()
+    if not self._committed:
       return
     seeds = range(self._experiment.num_seeds)
     try:
@@ -155,15 +156,14 @@ class _Live:
       if self._written.issuperset(range(chunk.seed, last)):
         del self._committed[chunk]
 
-  def _read(self) -> bool:
-    """Reads what has been committed since the last time; returns whether there was anything."""
+  def _read(self):
+    """Reads what has been committed since the last time."""
     new = [chunk for chunk in self._waiting if self._store.has_chunk(chunk.name)]
     for chunk in new:
       result = read_chunk(self._store, self._groups[chunk.group], chunk)
       if result is not None:  # a damaged one is trained again
         self._waiting.remove(chunk)
         self._committed[chunk] = result._replace(variables=None, logits=None)
-    return bool(new)
 
 
 def _members(
