@@ -1,7 +1,6 @@
 """Which arm is better, by scores that were trained elsewhere?
 
-  python -m experiments.compare_scores --scores=runs.csv --metric=acc --arm=arm --seed=seed \
-    --margin=0.01 --workdir=DIR
+  jaxdl scores --scores=runs.csv --metric=acc --arm=arm --seed=seed --margin=0.01 --workdir=DIR
 
 reads a long table, with a row per run, as trackers and spreadsheets export it (CSV, TSV or
 Parquet), and leaves verdicts, pictures and a report. Values of --metric, --arm, --seed and --task
@@ -62,7 +61,7 @@ def _define() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
   """Compares the scores of a table; returns the exit status."""
   if {"--help", "-h", "--helpfull"} & set(argv):
-    print(__doc__)
+    print(f"{__doc__}\n{_define().get_help()}")
     return 0
   try:
     values = _parse(argv)

@@ -299,7 +299,7 @@ def train_arms(experiment: Experiment, dataset: Dataset, **options: Any) -> Popu
     until_decided=_looks(experiment),
     **options,
   )
-  return _with_epochs_to_target(experiment, population)
+  return with_epochs_to_target(experiment, population)
 
 
 def _looks(experiment: Experiment) -> Looks | None:
@@ -310,13 +310,14 @@ def _looks(experiment: Experiment) -> Looks | None:
 
   def undecided(population):
     return stats.undecided_arms(
-      compare_metric(experiment, _with_epochs_to_target(experiment, population), metric)
+      compare_metric(experiment, with_epochs_to_target(experiment, population), metric)
     )
 
   return Looks(experiment.looks, undecided)
 
 
-def _with_epochs_to_target(experiment: Experiment, population: Population) -> Population:
+def with_epochs_to_target(experiment: Experiment, population: Population) -> Population:
+  """Adds "epochs_to_target" to a population's metrics if the experiment has a target."""
   if experiment.target_loss is None:
     return population
   epochs = epochs_to(population, experiment.target_loss)
