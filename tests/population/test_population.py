@@ -386,10 +386,10 @@ def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
     device = DeviceKind("gpu", "a GPU", gibibytes * 2**30)
     return tuning.default_chunk(recipe, 10_000, num_arms, state, hyper, device)
 
-  (small, _), (large, _) = (default(1, gibibytes) for gibibytes in (6, 60))
-  assert 1 <= small < large
-  assert large == pytest.approx(10 * small, rel=0.2)
-  assert default(3, 60) == (pytest.approx(large / 3, rel=0.1), 3)
+  (small, _), (large, _) = (default(1, gibibytes) for gibibytes in (4, 24))
+  assert 1 <= small < large < 128
+  assert large == pytest.approx(6 * small, rel=0.2)
+  assert default(3, 24) == (pytest.approx(large / 3, rel=0.1), 3)
   assert default(1, 8000) == (127, 1)  # 79 chunks of at most 128
 
 
