@@ -279,7 +279,8 @@ def compile_chunk(
   size = num_seeds or group.layout.chunk_size, num_arms or group.layout.chunk_arms
   arguments = jax.device_put(group.arguments(Chunk(group.number, 0, 0, *size)), device)
   shapes = map(programs.abstract, (*arguments, *splits))
-  return programs.compile_programs(group.recipe, group.layout.kernels, observe, *shapes)
+  precision = jax.config.jax_default_matmul_precision
+  return programs.compile_programs(group.recipe, group.layout.kernels, observe, precision, *shapes)
 
 
 def bind(

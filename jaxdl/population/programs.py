@@ -88,7 +88,7 @@ def kernels(recipe: Recipe, num_members: int, device: DeviceKind, params: Any) -
 
 @functools.lru_cache(maxsize=64)
 def compile_programs(
-  recipe, step_kernels, observer, keys, hyper, train_set, validation, test_set
+  recipe, step_kernels, observer, precision, keys, hyper, train_set, validation, test_set
 ) -> Programs:
   """Compiles the programs of one recipe for one set of shapes on one device; the result is cached.
 
@@ -96,6 +96,7 @@ def compile_programs(
     recipe: the static settings.
     step_kernels: the result of `kernels`.
     observer: an `Observer`, or None.
+    precision: the setting `jax_default_matmul_precision`, of this thread.
     keys: shape of a chunk's keys, `[s]`. This and all that follow are shapes with a sharding, as
       `abstract` returns them.
     hyper: shapes of a chunk's settings, `[a, ...]`.

@@ -285,6 +285,22 @@ def test_changing_values_compiles_nothing(blobs, mlp_arm):
   assert compiled == []
 
 
+def test_programs_have_the_precision_of_the_caller(blobs, mlp_arm):
+  """Whichever thread compiles them, and whatever was compiled before."""
+  seen = []
+
+  def loss(outputs, targets):
+    seen.append(jax.config.jax_default_matmul_precision)
+    return losses.categorical_cross_entropy(outputs, targets)
+
+  arm = replace(mlp_arm, loss=loss, num_epochs=1, model="mlp(2)")
+  for precision in ("float32", "tensorfloat32"):
+    seen.clear()
+    with jax.default_matmul_precision(precision):
+      train_population(blobs, {"a": arm}, seeds=1)
+    assert set(seen) == {precision}
+
+
 def test_nothing_is_copied_between_host_and_device_inside_an_epoch(blobs, three_arms, monkeypatch):
   guarded = []
   compile_programs = programs.compile_programs
