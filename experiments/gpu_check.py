@@ -18,6 +18,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,8 +32,9 @@ PARTS = {
   "populations": 150,
   "pytorch": 90,
   "coursework": 110,
-  "memory": 60,
+  "memory": 70,
   "profile": 40,
+  "loops": 60,
 }
 # What the parts import, and what fails without it.
 _PACKAGES = {
@@ -48,6 +50,10 @@ _PACKAGES = {
   "sklearn": "demo",
   "torch": "pytorch",
 }
+# Parts that train the same programs as one before them, and do not say how long compiling takes.
+_CACHED = ("populations", "pytorch", "profile")
+# Of the device's memory, in the part that needs more than there is.
+_SMALL_SHARE = "0.05"
 # A part may use this share of its limit before it stops by itself; the rest is for what it began.
 _SHARE = 0.8
 _POLL_SECONDS = 0.2
@@ -91,10 +97,16 @@ class Check:
     for file in (self._lines, self._log):
       file.write_text("", encoding="utf-8")
     self._end = time.monotonic() + options.seconds
+    self._cache = ""
     self._parts: dict[str, dict[str, Any]] = {}
 
   def run(self) -> int:
     """Runs the parts; returns the exit status."""
+    with tempfile.TemporaryDirectory(prefix="jaxdl-gpu-check-") as cache:
+      self._cache = cache
+      return self._run_parts()
+
+  def _run_parts(self) -> int:
     missing = missing_packages()
     if missing:
       print("missing: " + "; ".join(missing), flush=True)
@@ -119,19 +131,23 @@ class Check:
     with self._log.open("a", encoding="utf-8") as log:
       log.write(f"== {name}\n")
       log.flush()
-      status = _run(command, log, limit, self._environment)
+      status = _run(command, log, limit, self._environment(name))
     if status is None:
       text = f"stopped after {limit:.0f} s"
     else:
       text = "done" if status == 0 else f"failed: {_last_line(self._log)}"
     return {"status": text, "seconds": round(time.monotonic() - start, 1)}
 
-  @property
-  def _environment(self) -> dict[str, str]:
+  def _environment(self, name: str) -> dict[str, str]:
     """The environment of a part; a small run does not wait for the compiler's optimisations."""
-    if self.options.device == "gpu" or self.options.scale == "full":
-      return dict(os.environ)
-    return {"XLA_FLAGS": "--xla_backend_optimization_level=0", **os.environ}
+    more = {}
+    if name in _CACHED:
+      more["JAX_COMPILATION_CACHE_DIR"] = self._cache
+    if name == "memory":
+      more["XLA_PYTHON_CLIENT_MEM_FRACTION"] = _SMALL_SHARE
+    if self.options.device == "cpu" and self.options.scale == "tiny":
+      more["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    return {**os.environ, **more}
 
   def write(self, missing: Sequence[str]) -> dict[str, Any]:
     """Writes gpu_check.json and gpu_check.md from what there is; returns the content."""

@@ -3,8 +3,8 @@
   python -m experiments.gpu_parts PART --device=gpu --scale=full --data=FILE --out=FILE.jsonl
 
 Every measurement is a line of JSON in the output file as soon as there is one: a row of a table,
-or a check, which holds or does not. `trial` and `pack` are no parts: the one trains for `agreement`
-on a device of its own, the other writes the data.
+or a check, which holds or does not. `trial`, `steps` and `pack` are no parts: the first two train
+with other settings, for `agreement` and `loops`, and the last writes the data.
 """
 
 import argparse
@@ -271,7 +271,7 @@ def compile_arm(arm: Arm, dataset: Dataset, width: int, precision: str | None = 
 _nothing = contextlib.nullcontext
 
 
-def time_epochs(bound: BoundPrograms, most: int = 5, seconds: float = 1.5) -> list[float]:
+def time_epochs(bound: BoundPrograms, most: int = 3, seconds: float = 1.0) -> list[float]:
   """Returns the seconds of epochs, after one that warms up: `most`, or as many as fit a time."""
   members = jax.block_until_ready(bound.train_epoch(bound.create(), 0)[0])
   times: list[float] = []
@@ -437,9 +437,9 @@ def _compare(part: Part, name: str, found: Mapping[str, Any]):
       part.check(f"{network}: a second run gives the same bits", same, same)
 
 
-def _start_trial(name, folder, env, options) -> Callable[[], Any]:
+def _start_trial(name, folder, env, options, what="trial") -> Callable[[], Any]:
   file = pathlib.Path(folder) / f"{name}.json"
-  command = [sys.executable, "-m", "experiments.gpu_parts", "trial", f"--out={file}"]
+  command = [sys.executable, "-m", "experiments.gpu_parts", what, f"--out={file}"]
   command += [f"--scale={options.scale}", f"--data={options.data or ''}"]
   process = _start(command, env)
 
@@ -707,59 +707,55 @@ def _planned(arm: Arm, dataset: Dataset) -> tuple[int, int]:
 def measure_pytorch(part: Part):
   """64 members of `cnn_binary` against PyTorch, one after the other and by torch.func."""
   wide = 2 if part.is_tiny else 64
-  workload = WORKLOADS["cnn_binary"]
-  dataset = part.data["two"]
-  if part.is_tiny:
-    dataset = first_examples(dataset, 64)
+  workload, dataset = WORKLOADS["cnn_binary"], _dataset(part, "cnn_binary")
+  has_torch = importlib.util.find_spec("torch") is not None
+  table = f"seconds an epoch of {len(dataset.train):,} images"
   for precision in ("TF32", "float32"):
     ours = {}
     for width in (1, wide):
       program = compile_arm(workload.arm, dataset, width, precision)
-      seconds = ours[width] = statistics.median(time_epochs(program.bound))
-      rate = width * len(dataset.train) * workload.flops / seconds
+      ours[width] = statistics.median(time_epochs(program.bound))
+      rate = width * len(dataset.train) * workload.flops / ours[width]
       peak = matmul_rate(precision, 512 if part.is_tiny else 8192, 0.3)
-      part.row(
-        "seconds an epoch",
-        precision=precision,
-        system="jaxdl",
-        members=width,
-        seconds=seconds,
-        per_member=seconds / width,
-        of_the_matmul_rate=rate / peak,
-      )
+      row = {"precision": precision, "system": "jaxdl", "members": width, "seconds": ours[width]}
+      part.row(table, **row, per_member=ours[width] / width, of_the_matmul_rate=rate / peak)
     part.check(
       f"{wide} members take at most twice the time of one ({precision})",
       f"{ours[wide] / ours[1]:.2f} times",
       ours[wide] <= 2 * ours[1],
     )
-    peers = {"one by one": 1, "torch.func": wide}
-    for kind, least in (("one by one", 20), ("torch.func", 3)):
+    for kind, members, least in (("one by one", 1, 20), ("torch.func", wide, 3)):
       text = f"{wide} members: at least {least} times as fast as PyTorch, {kind} ({precision})"
-      best = _time_torch(part, dataset, peers[kind], precision)
-      if best is None:
-        part.check(text, "not measured", None)
-        continue
-      ratio = best / (ours[wide] / wide)
-      part.check(text, f"{ratio:.1f} times", ratio >= least)
+      times = _time_torch(part, table, dataset, members, precision) if has_torch else {}
+      for variant, seconds in times.items():
+        row = {"precision": precision, "system": f"PyTorch, {variant}", "members": members}
+        part.row(table, **row, seconds=seconds, per_member=seconds / members)
+      ratio = min(times.values(), default=0.0) / members / (ours[wide] / wide)
+      value = f"{ratio:.1f} times" if times else "PyTorch is missing, or fails"
+      part.check(text, value, ratio >= least if times else None)
 
 
-def _time_torch(part: Part, dataset: Dataset, members: int, precision: str) -> float | None:
-  """Returns the seconds per member of an epoch in PyTorch's fastest variant; None if it fails."""
+def _time_torch(
+  part: Part, table: str, dataset: Dataset, members: int, precision: str
+) -> dict[str, float]:
+  """Returns PyTorch's seconds an epoch of all members, by variant; compiled ones take too long."""
   from experiments import workloads
   from experiments.peers import process, torch_peer
   from ml_collections_configs import benchmark
 
-  flags = {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "NVIDIA_TF32_OVERRIDE": "1"}
-  os.environ |= flags if precision == "TF32" else dict.fromkeys(flags, "0")
   config = benchmark.get_config().workloads.cnn_binary
-  best = None
-  with tempfile.TemporaryDirectory() as folder:
-    file = f"{folder}/data.npz"
-    names = {"train_images": dataset.train.inputs, "train_labels": dataset.train.targets}
-    names |= {"test_images": dataset.test.inputs, "test_labels": dataset.test.targets}
-    np.savez(file, **names)
+  on = precision == "TF32"
+  environment = {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"} if on else {"NVIDIA_TF32_OVERRIDE": "0"}
+  times = {}
+  with tempfile.TemporaryDirectory() as folder, _environment(environment):
+    arrays = {
+      f"{name}_{kind}": array
+      for name, split in (("train", dataset.train), ("test", dataset.test))
+      for kind, array in (("images", split.inputs), ("labels", split.targets))
+    }
+    np.savez(f"{folder}/data.npz", **arrays)
     spec = {
-      "data": file,
+      "data": f"{folder}/data.npz",
       "layers": workloads.layers(config, 2),
       **{key: config[key] for key in ("loss", "optimizer", "learning_rate")},
       "batch_size": min(config.batch_size, len(dataset.train)),
@@ -768,22 +764,31 @@ def _time_torch(part: Part, dataset: Dataset, members: int, precision: str) -> f
       "device": part.options.device,
     }
     for variant in torch_peer.variants(spec):
-      if variant["compile"] != "none" and part.seconds_left < 40:
-        continue  # compiling takes that long
-      row = {"precision": precision, "system": f"PyTorch, {variant['name']}", "members": members}
-      with part.trying("seconds an epoch", **row):
-        worker = process.Worker(
-          sys.executable, "experiments.peers.torch_peer", {**spec, "variant": variant}, ROOT
-        )
+      if variant["compile"] != "none":
+        continue
+      with part.trying(table, precision=precision, system=f"PyTorch, {variant['name']}"):
+        arguments = {**spec, "variant": variant}
+        worker = process.Worker(sys.executable, torch_peer.__name__, arguments, ROOT)
         try:
           for _ in range(3):
             worker.send("train", num_epochs=1, num_examples=None)
-            seconds = worker.read()["seconds"]
+            times[variant["name"]] = worker.read()["seconds"]
         finally:
           worker.close()
-        part.row("seconds an epoch", **row, seconds=seconds, per_member=seconds / members)
-        best = min(best or float("inf"), seconds / members)
-  return best
+  return times
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+  """Sets variables for the processes that are started meanwhile."""
+  before = dict(os.environ)
+  os.environ |= variables
+  try:
+    yield
+  finally:
+    for name in variables:
+      os.environ.pop(name)
+    os.environ |= before
 
 
 def measure_coursework(part: Part):
@@ -845,24 +850,28 @@ def _compile_some_steps(group: Group, dataset: Dataset) -> tuple[Program, float]
 
 
 def measure_memory(part: Part):
-  """Two processes on one device; a population that is too large for it."""
+  """Several processes on one device; a population that is too large for what one may use."""
   if part.options.device == "cpu":
     part.check("a population that is too large is halved and finishes", "not on a CPU", None)
-    part.check("two processes share the device", "not on a CPU", None)
+    part.check("three processes train on one device at the same time", "not on a CPU", None)
     return
   with tempfile.TemporaryDirectory() as folder:
-    env = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    both = [_start_trial(f"process {i}", folder, env, part.options) for i in range(2)]
-    most = ""
-    time.sleep(15)
-    most = device_memory()
-    found = [finish() for finish in both]
+    env = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.4"}
+    small = argparse.Namespace(scale="tiny", data=None)
+    others = [_start_trial(f"process {i}", folder, env, small) for i in range(2)]
+    _train_too_many(part)
+    used = device_memory()
+    found = [finish() for finish in others]
+  part.row("two processes more", memory_in_use=used, same_bits=found[0] == found[1])
   holds = all(isinstance(of, dict) for of in found)
-  part.row("two processes", in_use_meanwhile=most, same_bits=found[0] == found[1])
-  part.check("two processes share the device", most, holds)
+  part.check("three processes train on one device at the same time", used, holds)
+
+
+def _train_too_many(part: Part):
+  """Trains more members at a time than fit what this process may use."""
   limit = (jax.local_devices()[0].memory_stats() or {})["bytes_limit"]
   arm = WORKLOADS["cnn_binary"].arm.replace(num_epochs=1)
-  dataset = data.take_train(part.data["two"], 2048)
+  dataset = data.take_train(part.data["two"], 1024)
   estimate, planned = _planned(arm, dataset)
   width = int(2.5 * limit / estimate)
   start = time.perf_counter()
@@ -891,11 +900,51 @@ def measure_profile(part: Part):
     workload = WORKLOADS[name]
     bound = compile_arm(workload.arm, _dataset(part, name), width, "TF32").bound
     members = jax.block_until_ready(bound.train_epoch(bound.create(), 0)[0])
-    with tempfile.TemporaryDirectory() as folder:
+    table = f"an epoch of {width} members of {name}"
+    with tempfile.TemporaryDirectory() as folder, part.trying(table):
       with jax.profiler.trace(folder):
         jax.block_until_ready(bound.train_epoch(members, 1))
       for kind, share, calls in where_time_goes(folder):
-        part.row(f"an epoch of {width} members of {name}", what=kind, share=share, calls=calls)
+        part.row(table, what=kind, share=share, calls=calls)
+
+
+# Settings of XLA that change what a step inside a loop costs, where steps are short.
+_LOOP_FLAGS = {
+  "as XLA has it": "",
+  "no CUDA graphs": "--xla_gpu_enable_command_buffer=",
+  "CUDA graphs with loops": "--xla_gpu_enable_command_buffer="
+  "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,DYNAMIC_SLICE_FUSION",
+  "loops unrolled twice": "--xla_gpu_enable_while_loop_double_buffering=true",
+}
+
+
+def measure_loops(part: Part):
+  """What a short step costs, with several settings of XLA: 600,000 of them are of batch size 1."""
+  options = argparse.Namespace(scale=part.options.scale, data=part.options.data)
+  env = {"JAX_PLATFORMS": "cpu"} if part.options.device == "cpu" else {}
+  settings = [*_LOOP_FLAGS.items()]
+  for name, flags in settings[:1] if part.is_tiny else settings:
+    if part.seconds_left < 0:
+      return
+    with tempfile.TemporaryDirectory() as folder:
+      flags = " ".join((os.environ.get("XLA_FLAGS", ""), flags))
+      found = _start_trial("steps", folder, {**env, "XLA_FLAGS": flags}, options, "steps")()
+    part.row("µs a step", setting=name, **(found if isinstance(found, dict) else {"error": found}))
+
+
+def steps(options: argparse.Namespace) -> int:
+  """Times steps of `mlp` at batch sizes 1 and 32, and writes their microseconds."""
+  is_tiny = options.scale == "tiny"
+  width, number = (2, 20) if is_tiny else (64, 500)
+  mnist = load(options.data or None)["mnist"]
+  found = {}
+  for batch_size in (1, 32):
+    arm = WORKLOADS["mlp_minibatch"].arm.replace(batch_size=batch_size)
+    dataset = first_examples(mnist, number * batch_size)
+    times = time_epochs(compile_arm(arm, dataset, width).bound)
+    found[f"batch {batch_size}, {width} members"] = 1e6 * min(times) / number
+  pathlib.Path(options.out).write_text(json.dumps(found), encoding="utf-8")
+  return 0
 
 
 # Names of kernels and operations, the first that fits.
@@ -922,6 +971,8 @@ def where_time_goes(folder: str) -> list[tuple[str, float, int]]:
         # A CPU's threads also record what XLA itself does there, as `Class::Function (...)`.
         if event.duration_ns > 0 and "::" not in event.name:
           spans.append((event.start_ns, event.start_ns + event.duration_ns, event.name))
+  if not spans:
+    raise RuntimeError("the profile has no operations of the device")
   totals: dict[str, list[float]] = {}
   for start, end, name in spans:
     of = totals.setdefault(_kind_of(name.lower()), [0.0, 0])
@@ -930,7 +981,7 @@ def where_time_goes(folder: str) -> list[tuple[str, float, int]]:
   for start, end, _ in sorted(spans):
     busy += max(0.0, end - max(start, reached))
     reached = max(reached, end)
-  whole = reached - min(start for start, *_ in spans) if spans else 1.0
+  whole = reached - min(start for start, *_ in spans)
   totals["idle"] = [whole - busy, 0]
   scale = sum(of[0] for of in totals.values())
   found = [(kind, time / scale, int(calls)) for kind, (time, calls) in totals.items()]
@@ -951,8 +1002,9 @@ _MEASURE = {
   "coursework": measure_coursework,
   "memory": measure_memory,
   "profile": measure_profile,
+  "loops": measure_loops,
 }
-_OTHERS = {"trial": trial, "pack": pack}
+_OTHERS = {"trial": trial, "steps": steps, "pack": pack}
 
 
 def main(argv: Sequence[str]) -> int:
