@@ -10,6 +10,7 @@ with other settings, for `agreement` and `loops`, and the last writes the data.
 import argparse
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import glob
 import hashlib
@@ -220,13 +221,12 @@ def pack(options: argparse.Namespace) -> int:
 def first_examples(dataset: Dataset, num_train: int) -> Dataset:
   """Returns a dataset of so many training examples, repeated if there are fewer; no validation."""
   places = np.arange(num_train) % len(dataset.train)
-  return Dataset(
-    dataset.name,
-    dataset.train.take(places),
-    dataset.train.take(slice(0)),
-    dataset.test.take(slice(256)),
-    dataset.class_names,
-    "",
+  none, few = slice(0), slice(256)
+  return dataclasses.replace(
+    dataset,
+    train=dataset.train.take(places),
+    validation=dataset.train.take(none),
+    test=dataset.test.take(few),
   )
 
 
@@ -576,18 +576,10 @@ def _coursework(part: Part, name: str, variant: str) -> tuple[Any, Dataset]:
   config.num_seeds = 2 if part.is_tiny else 64
   module = importlib.import_module(f"experiments.{name}")
   experiment = module.SCRIPT.create_experiment(config)
-  dataset = None
-  if experiment.dataset in part.data:
-    dataset = part.data[experiment.dataset]
-    tests = np.arange(10_000) % len(dataset.test)  # there are fewer of CIFAR-10 in the file
-    dataset = Dataset(
-      dataset.name,
-      dataset.train,
-      dataset.validation,
-      dataset.test.take(tests),
-      dataset.class_names,
-      "",
-    )
+  dataset = part.data.get(experiment.dataset)
+  if dataset is not None:  # of CIFAR-10, the file has a part only
+    train, test = (_at_least(split, 10_000) for split in (dataset.train, dataset.test))
+    dataset = dataclasses.replace(dataset, train=train, test=test)
   return experiment, experiment_lib.load_dataset(experiment, dataset=dataset)
 
 
@@ -611,6 +603,11 @@ class Job(NamedTuple):
   row: Mapping[str, Any] = MappingProxyType({})
 
 
+def _at_least(split: Split, size: int) -> Split:
+  """Returns a split whose examples are repeated if there are fewer."""
+  return split if len(split) >= size else split.take(np.arange(size) % len(split))
+
+
 def measure_populations(part: Part):
   """Members per second against members at a time; precisions; convolutions; memory."""
   widths, wide = ((1, 2), 2) if part.is_tiny else ((1, 4, 16, 64, 256, 1024), 64)
@@ -623,7 +620,7 @@ def measure_populations(part: Part):
     enough = min((width for width, rate in rates.items() if rate >= 0.9 * best), default=0)
     _, planned = _planned(arm, _dataset(part, name))
     part.row("widths", network=name, planned=planned, at_90_percent_of_the_best_rate=enough)
-  _time_jobs(part, [job for name in names[:2] for job in _convolutions(name, wide)])
+  _time_jobs(part, [job for name in names for job in _convolutions(name, wide)])
   precisions = [
     Job("precisions", name, WORKLOADS[name].arm, wide, precision)
     for name in names
@@ -660,7 +657,8 @@ def _time_jobs(part: Part, jobs: Sequence[Job]) -> list[float]:
   Returns:
     Examples per second of each job; 0 where it failed, or there was no time.
   """
-  rates = []
+  rates: list[float] = []
+  estimates: dict[Arm, float] = {}
   with concurrent.futures.ThreadPoolExecutor(max_workers=len(jobs) or 1) as pool:
     compiled = [pool.submit(_compile_job, part, job) for job in jobs]
     concurrent.futures.wait(compiled)  # tuning kernels uses the device too
@@ -673,6 +671,8 @@ def _time_jobs(part: Part, jobs: Sequence[Job]) -> list[float]:
     with part.trying(job.table, **row):
       program = future.result()
       times = time_epochs(program.bound)
+      if job.arm not in estimates:
+        estimates[job.arm] = _planned(job.arm, _dataset(part, job.network))[0] / 1e6
       num_train = len(program.bound.splits[0].targets)
       rates[-1] = job.width * num_train / statistics.median(times)
       part.row(
@@ -684,7 +684,7 @@ def _time_jobs(part: Part, jobs: Sequence[Job]) -> list[float]:
         TFLOPs=rates[-1] * WORKLOADS[job.network].flops / 1e12,
         compile_seconds=program.compile_seconds,
         MB_per_member=program.temporary_bytes / job.width / 1e6,
-        estimated_MB=_planned(job.arm, _dataset(part, job.network))[0] / 1e6,
+        estimated_MB=estimates[job.arm],
       )
   return rates
 
