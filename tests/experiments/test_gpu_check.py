@@ -73,7 +73,7 @@ def test_what_a_part_wrote_before_it_was_killed_is_there(tmp_path, monkeypatch):
   assert gpu_check.Check(options, ["first", "second", "third"]).run() == 1
   parts = json.loads((tmp_path / "gpu_check.json").read_text())["parts"]
   assert [part["status"] for part in parts.values()] == [
-    "stopped after 5 s",
+    "stopped after 10 s",
     "failed: ValueError: it is broken",
     "done",
   ]
