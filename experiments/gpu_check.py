@@ -74,9 +74,10 @@ def main(argv: Sequence[str]) -> int:
   parser.add_argument("--data_dir", help="folder of TFDS datasets, for --pack")
   options = parser.parse_args(argv)
   if options.pack:
-    command = [sys.executable, "-m", "experiments.gpu_parts", "pack", f"--out={options.pack}"]
-    data_dir = [f"--data_dir={options.data_dir}"] if options.data_dir else []
-    return subprocess.run([*command, *data_dir], cwd=ROOT, check=False).returncode
+    paths = {"out": options.pack, "data_dir": options.data_dir}
+    given = [f"--{name}={pathlib.Path(path).resolve()}" for name, path in paths.items() if path]
+    command = [sys.executable, "-m", "experiments.gpu_parts", "pack", *given]
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
   names = options.parts.split(",")
   unknown = [name for name in names if name not in PARTS]
   if unknown:

@@ -46,7 +46,6 @@ if [ -n "$wheels" ]; then
     --target "$site" "$wheels"/*.whl
   packages=${packages:+$packages:}$site
 fi
-cd "$root"
 # Nothing of the machine's memory is taken before it is needed, so that several processes fit.
 XLA_PYTHON_CLIENT_PREALLOCATE=${XLA_PYTHON_CLIENT_PREALLOCATE:-false} \
   PYTHONUNBUFFERED=1 PYTHONPATH="$root${packages:+:$packages}" \
