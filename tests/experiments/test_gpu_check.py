@@ -153,15 +153,18 @@ def test_differences_between_two_trials(part):
   def of(loss, hash_):
     return {"net": {"loss": [[[loss, 1.0]]], "accuracy": [[0.5]], "hash": hash_}}
 
-  found = {"CPU": of(2.0, "a"), "float32": of(2.002, "b"), "float32, again": of(2.002, "b")}
+  found = {"float32": of(2.002, "b"), "float32, again": of(2.002, "b"), "CPU": of(2.0, "a")}
   for name in found:
-    gpu_parts._compare(part, name, found)
-  rows = [record["row"] for record in _records(part) if "row" in record]
-  assert [row["loss_off_first_epoch"] for row in rows] == pytest.approx([0, 1e-3, 1e-3])
-  checks = {record["check"]: record["holds"] for record in _records(part) if "check" in record}
+    gpu_parts._say_trial(part, name, found)
+  gpu_parts._compare_with_cpu(part, found)
+  records = _records(part)
+  rows = [r["row"] for r in records if r.get("table") == "against the CPU"]
+  assert [row["loss_off_first_epoch"] for row in rows] == pytest.approx([1e-3, 1e-3])
+  assert [r["row"]["bits"] for r in records if r.get("table") == "trials"] == ["b", "b", "a"]
+  checks = {record["check"]: record["holds"] for record in records if "check" in record}
   assert checks == {
-    "net: the loss of the first epoch is the CPU's within 0.2%, in float32": True,
     "net: a second run gives the same bits": True,
+    "net: the loss of the first epoch is the CPU's within 0.2%, in float32": True,
   }
 
 
