@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import platform
+import runpy
 import shutil
 import statistics
 import subprocess
@@ -45,6 +46,8 @@ from jaxdl.population.chunk import BoundPrograms
 from jaxdl.population.plan import Group
 from jaxdl.population.population import train_population
 from jaxdl.population.progress import Progress
+
+from . import CONFIGS
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Precision of float32 products: of the machine's full float32 units, and of two matrix units.
@@ -588,9 +591,9 @@ def _coursework(part: Part, name: str, variant: str) -> tuple[Any, Dataset]:
   from jaxdl import experiment as experiment_lib
 
   variant = "smoke" if part.is_tiny else variant
-  config = importlib.import_module(f"ml_collections_configs.{name}").get_config(variant)
+  config = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"](variant)
   config.num_seeds = 2 if part.is_tiny else 64
-  module = importlib.import_module(f"experiments.{name}")
+  module = importlib.import_module(f".{name}", __package__)
   experiment = module.SCRIPT.create_experiment(config)
   dataset = part.data.get(experiment.dataset)
   if dataset is not None:  # of CIFAR-10, the file has a part only
@@ -764,11 +767,10 @@ def _time_torch(
   part: Part, table: str, dataset: Dataset, members: int, precision: str
 ) -> dict[str, float]:
   """Returns PyTorch's seconds an epoch of all members, by variant; compiled ones take too long."""
-  from experiments import workloads
-  from experiments.peers import process, torch_peer
-  from ml_collections_configs import benchmark
+  from . import workloads
+  from .peers import process, torch_peer
 
-  config = benchmark.get_config().workloads.cnn_binary
+  config = runpy.run_path(str(CONFIGS / "benchmark.py"))["get_config"]().workloads.cnn_binary
   on = precision == "TF32"
   environment = {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"} if on else {"NVIDIA_TF32_OVERRIDE": "0"}
   times = {}
