@@ -150,6 +150,13 @@ def test_a_formula_of_the_second_step_is_explained_in_its_names(of, formula, cau
   assert cause in checked.claims[0].remark
 
 
+def test_a_number_of_the_rule_stands_for_itself():
+  rules = 'dw = "-0.5*dL/dw + 0.9*dw"\nw = "w + dw\'"\n'
+  text = make_sheet(SQUARE, [("dw'", "1", "-0.5*dL/dw")], {"w": 0.5, "dw": 0.1})
+  checked = worksheet.check(f"{text}step = 2\n[step]\n{rules}")
+  assert "the term 0.9 * dw is missing" in checked.claims[0].remark
+
+
 def test_what_is_0_before_the_first_step_may_be_left_out():
   """With a remark; but a wrong factor of it is a mistake."""
   remarks = {
