@@ -84,6 +84,7 @@ def explain(
       if _has_value(formula, at)
       else (),
       rewrites.operators(),
+      rewrites.signs(),
       rewrites.other_names(),
     )
     for sentence in sentences:
