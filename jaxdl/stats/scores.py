@@ -88,6 +88,8 @@ class Scores:
     self._check_axes()
     if self.num_trained is not None and len(self.num_trained) != len(self.arms):
       raise ValueError(f"num_trained has {len(self.num_trained)} numbers for {len(self.arms)} arms")
+    if self.overlap is not None and not 0 < self.overlap < math.inf:
+      raise ValueError(f"overlap must be positive and finite, got {self.overlap}")
     if self.diverged_as is not None and not math.isfinite(self.diverged_as):
       raise ValueError(f"diverged_as must be finite, got {self.diverged_as}")
     if np.isinf(values).any():
