@@ -129,6 +129,9 @@ def _verdicts(scores: stats.Scores, values: flags.FlagValues) -> tuple[list[stat
   """Returns the verdicts, and in Markdown how the number of seeds was decided."""
   design = {"alpha": values.alpha, "reference": values.reference}
   matched = "" if scores.paired else " No two arms share a seed, so the order also makes the pairs."
+  if scores.diverged_as is not None and (values.budget is not None or values.anytime):
+    so_far = stats.worst_so_far(scores.values, scores.higher_is_better)
+    scores = dataclasses.replace(scores, diverged_as=so_far)
   if values.budget is not None:
     verdicts = stats.compare_looks(scores, values.margin, values.budget, **design)
     how = (
