@@ -389,7 +389,8 @@ def compare_metric(
   experiment: Experiment, population: Population, metric: str
 ) -> list[stats.Verdict]:
   """Returns the verdicts on one metric, by the test that the experiment's design needs."""
-  scores, margin = population.scores(metric), experiment.margins[metric]
+  scores = population.scores(metric, in_order=experiment.looks is not None)
+  margin = experiment.margins[metric]
   alpha, reference = experiment.alpha, experiment.reference
   if experiment.continued_from is not None:
     return stats.compare_anytime(scores, margin, alpha, reference)

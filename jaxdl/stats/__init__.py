@@ -17,6 +17,7 @@ from jaxdl.stats.scores import (
   std,
   summarize,
   worst,
+  worst_so_far,
 )
 from jaxdl.stats.sequential import (
   LOOK_EVERY,
@@ -121,4 +122,5 @@ __all__ = (
   "welch_interval",
   "welch_tost",
   "worst",
+  "worst_so_far",
 )

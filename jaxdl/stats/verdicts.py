@@ -20,6 +20,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.stats.crossed import Crossed
 from jaxdl.stats.samples import Sample, sample_of
@@ -89,8 +91,8 @@ class Verdict:
     confidence: of the interval; of a design with looks, that of all pairs and looks together.
     design: FIXED, UNPAIRED, RESAMPLED, GROUP_SEQUENTIAL or ANYTIME.
     budget: of a GROUP_SEQUENTIAL design, the largest number of seeds; else None.
-    diverged_as: the score that runs which diverged count as; None if they are left out, or none
-      did.
+    diverged_as: the score that runs which diverged count as, or the last of them if it depends on
+      the seed; None if they are left out, or none did.
     without_diverged: the verdict without the seeds on which either arm diverged, where they count;
       else None.
     new_examples: of an accuracy, the difference for new test examples as well as new seeds, if it
@@ -219,8 +221,9 @@ def beside_diverged(
   if scores.diverged_as is None or not scores.diverged.any():
     return verdicts
   trained = compare(dataclasses.replace(scores, diverged_as=None))
+  counted = np.broadcast_to(scores.diverged_as, len(scores.seeds))  # [S]
   return [
-    dataclasses.replace(v, diverged_as=scores.diverged_as, without_diverged=other)
+    dataclasses.replace(v, diverged_as=float(counted[v.num_seeds - 1]), without_diverged=other)
     if v.num_diverged_a or v.num_diverged_b
     else v
     for v, other in zip(verdicts, trained, strict=True)

@@ -205,6 +205,29 @@ def test_law_a_decided_pair_stays_as_it_was(seed, effect):
       assert stats.to_json(after) == stats.to_json(before)
 
 
+def test_what_diverged_runs_count_as_does_not_depend_on_later_seeds():
+  """So a pair that was decided stays so, whatever worse scores come."""
+  columns = np.random.default_rng(0).normal([[0.0], [2.0]], size=(2, 32))
+  columns[0, 5] = NAN
+  columns[1, 30] = -100.0
+
+  def compare(size):
+    scores = make_scores(*columns[:, :size])
+    so_far = stats.worst_so_far(scores.values, higher_is_better=True)
+    (verdict,) = stats.compare_looks(replace(scores, diverged_as=so_far), 0.1, 32)
+    return verdict
+
+  assert compare(16).verdict == "worse"
+  assert stats.to_json(compare(32)) == stats.to_json(compare(16))
+
+
+def test_the_worst_so_far_by_hand():
+  values = np.array([[NAN, NAN], [3, 5], [NAN, 4], [1, 9.0]])
+  assert stats.worst_so_far(values, higher_is_better=True).tolist() == [3, 3, 3, 1]
+  assert stats.worst_so_far(values, higher_is_better=False).tolist() == [5, 5, 5, 9]
+  assert stats.worst_so_far(values[:1], higher_is_better=True) is None
+
+
 def test_the_direction_of_the_metric_swaps_better_and_worse():
   differences = alternating(16, 3)
   (verdict,) = stats.compare_looks(from_differences(differences, higher_is_better=False), 0.1, 64)
