@@ -420,7 +420,8 @@ def _time_widths(part: Part, names: Sequence[str], widths: Sequence[int]):
 def _convolutions(name: str, width: int) -> Iterator[Job]:
   """Yields a CNN with products and with XLA's convolution, which is grouped for several members."""
   if name == "cnn_binary":
-    models = {"products": "jaxdl.nn.models:CNN()", "XLA's": "jaxdl.nn.models:CNN(native_conv=True)"}
+    cnn = "jaxdl.nn.models:CNN(activation='relu', native_conv={})"
+    models = {"products": cnn.format(False), "XLA's": cnn.format(True)}
   elif name == "resnet8":
     models = {"products": "resnet(8)", "XLA's": "experiments.gpu_measuring:NativeResNet(depth=8)"}
   else:

@@ -16,6 +16,7 @@ from conftest import ROOT
 
 from experiments import gpu_check, gpu_measuring, gpu_parts, workloads
 from jaxdl.nn.networks import ResNet
+from jaxdl.population import devices, plan
 from ml_collections_configs import benchmark
 
 
@@ -182,3 +183,14 @@ def test_the_shell_script_finds_a_python_and_passes_arguments_on(tmp_path):
   result = run([script, *arguments], env=environment)
   assert result.returncode == 2
   assert "unknown part 'nothing'" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["cnn_binary", "resnet8"])
+def test_ways_to_convolve_are_the_same_network(name, part):
+  """They are planned, as for training, and have the same parameters."""
+  jobs = list(gpu_parts._convolutions(name, 2))
+  assert [job.width for job in jobs] == [1, 2, 1, 2]
+  dataset, kind = gpu_parts._dataset(part, name), devices.DeviceKind("gpu", "a GPU", 2**33)
+  groups = [plan.plan_groups(dataset, {"a": job.arm}, range(2), 0, kind)[0] for job in jobs[::2]]
+  assert groups[0].recipe != groups[1].recipe
+  assert groups[0].num_params == groups[1].num_params
