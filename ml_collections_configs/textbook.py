@@ -6,7 +6,7 @@ jaxdl run textbook:NAME --until_decided --workdir=DIR
 before the runs: what is claimed, of which metric, and the margin. Where `tune` is given, the values
 in `arms` were chosen by
 
-python -m experiments.tune --config=ml_collections_configs/textbook.py:NAME --workdir=DIR
+jaxdl tune textbook:NAME --workdir=DIR
 
 on validation data, with seeds of their own and equally many trials for every arm. The ledger judges
 them all: `jaxdl run claims`. `smoke` has two seeds of a setting that takes seconds.
