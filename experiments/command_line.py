@@ -69,7 +69,7 @@ class _ConfigParser(flags.ArgumentParser):
 
 
 def _keys(path: str) -> Sequence[Any]:
-  """Returns the keys, and perhaps an item, of `arms["a b"].learning_rate` or `classes[0]`."""
+  """Returns the keys, and perhaps an item, of `arms["a/b"].learning_rate` or `classes[0]`."""
   try:
     return config_path.split(path)
   except ValueError:  # as `batch-size`, which is no name
