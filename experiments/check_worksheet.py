@@ -1,15 +1,15 @@
 """Which line of a backpropagation by hand is wrong?
 
-  python -m experiments.check_worksheet --worksheet=FILE [--worksheet=FILE ...] [--workdir=DIR]
+  jaxdl check FILE [FILE ...] [--workdir=DIR]
 
-checks worksheets (docs/worksheets.md says how to write one; examples are in
-experiments/worksheets/). For one file it prints a table of the claims and what is wrong first, for
-several a summary. To DIR it writes `worksheet.json`, `report.md`, `report.html` and the computation
-graph; for several files `summary.json`, `marks.csv`, both reports and such a folder for each. In
-`feedback.md` is where the first mistake is, without right values. The exit status is 0 if all is
-right, 1 if a claim is wrong, 2 if a file is not a valid worksheet.
+checks worksheets (docs/worksheets.md says how to write one). A plain word in the place of FILE is
+the name of an example in experiments/worksheets/. For one file it prints a table of the claims and
+what is wrong first, for several a summary. To DIR it writes `worksheet.json`, `report.md`,
+`report.html` and the computation graph; for several files `summary.json`, `marks.csv`, both reports
+and such a folder for each. In `feedback.md` is where the first mistake is, without right values.
+The exit status is 0 if all is right, 1 if a claim is wrong, 2 if a file is not a valid worksheet.
 
-  python -m experiments.check_worksheet --worksheet=FILE --answers
+  jaxdl check FILE --answers
 
 prints the worked solution instead: every step with its formula, its numbers and its value.
 """
@@ -28,12 +28,13 @@ from jaxdl import report
 from jaxdl.byhand import worksheet
 from jaxdl.byhand.expressions import write
 from jaxdl.byhand.worksheet.checker import CheckedWorksheet
-from jaxdl.errors import InputError, one_line
+from jaxdl.errors import InputError, one_line, unknown_name
 from jaxdl.report import figures, worksheet_plots
 from jaxdl.store import files
 
 # Separate flags, because there is no config here.
 _FLAGS = flags.FlagValues()
+_FLAGS.set_gnu_getopt()  # flags may follow files
 _WORKSHEET = flags.DEFINE_multi_string(
   "worksheet", None, "File of a worksheet; may be repeated.", flag_values=_FLAGS
 )
@@ -41,6 +42,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.", fl
 
 _ANSWERS = flags.DEFINE_bool("answers", False, "Print worked solutions.", flag_values=_FLAGS)
 
+_EXAMPLES = pathlib.Path(__file__).parent / "worksheets"
 _JSON, _SUMMARY_JSON, _REPORT, _GRAPH = "worksheet.json", "summary.json", "report.md", "graph"
 _FEEDBACK, _MARKS, _PAGE = "feedback.md", "marks.csv", "report.html"
 
@@ -51,21 +53,19 @@ Results = list[tuple[str, CheckedWorksheet | InputError]]
 def main(argv: Sequence[str]):
   """Checks, prints and writes; exits with a status."""
   del argv
-  for stream in (sys.stdout, sys.stderr):  # a title may have characters that the terminal lacks
-    stream.reconfigure(errors="backslashreplace")
   if _ANSWERS.value:
     sys.exit(_print_answers(_WORKSHEET.value))
   results: Results = []
   for file in _WORKSHEET.value:
     try:
-      results.append((file, worksheet.check(pathlib.Path(file).expanduser())))
+      results.append((file, worksheet.check(files.expand_home(file))))
     except InputError as error:
       _complain_about(file, error)
       results.append((file, error))
   try:
     _print_results(results)
     if _WORKDIR.value is not None:
-      _write_results(results, pathlib.Path(_WORKDIR.value).expanduser())
+      _write_results(results, files.expand_home(_WORKDIR.value))
   except InputError as error:
     _complain(error)
     sys.exit(2)
@@ -77,7 +77,7 @@ def _print_answers(worksheets: Sequence[str]) -> int:
   status = 0
   for file in worksheets:
     try:
-      lines = worksheet.answers(pathlib.Path(file).expanduser())
+      lines = worksheet.answers(files.expand_home(file))
     except InputError as error:
       _complain_about(file, error)
       status = 2
@@ -290,12 +290,11 @@ def _write_json(file: pathlib.Path, value: object):
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses flags; exits with status 2 on a mistake in them."""
   if {"--help", "-h", "--helpfull"} & set(argv):
-    print(__doc__)
+    print(f"{__doc__}\n{_FLAGS.get_help()}")
     sys.exit(0)
   try:
     rest = _FLAGS(argv)
-    if len(rest) > 1:
-      raise InputError(f"unknown argument {rest[1]!r}; a file is given as --worksheet=FILE")
+    _FLAGS.worksheet = [*(_WORKSHEET.value or []), *map(_find, rest[1:])]
     if not _WORKSHEET.value:
       raise InputError("--worksheet is missing")
     if _WORKDIR.value == "":
@@ -305,6 +304,16 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     sys.exit(2)
   logging.getLogger("jax").setLevel(logging.WARNING)
   return rest
+
+
+def _find(given: str) -> str:
+  """Returns the file that an argument means: a plain word is the name of an example."""
+  if not given.isidentifier():
+    return given
+  names = [path.stem for path in _EXAMPLES.glob("*.toml")]
+  if given not in names:
+    raise unknown_name("worksheet", given, names)
+  return f"{_EXAMPLES / given}.toml"
 
 
 def run(entry: Callable[[Sequence[str]], None] = main):

@@ -28,6 +28,7 @@ from jaxdl.settings import (
   number,
   one_of,
   part,
+  plain,
   static,
   traced,
 )
@@ -132,6 +133,9 @@ class Arm:
     class_weight: what the training losses of each class are multiplied by, C numbers; "balanced":
       in inverse proportion to its examples; None: 1.
     metrics: further metrics, as `jaxdl.optim.metrics.read` reads them.
+    same_weights: whether all seeds start with the same initial weights; with `same_order`, it shows
+      which source of chance the spread over seeds comes from.
+    same_order: whether all seeds see the training examples in the same order.
   """
 
   model: Any = static("cnn_binary", lambda _, spec: models.check(spec))
@@ -174,6 +178,8 @@ class Arm:
     None, _check_class_weight, _class_weight, used=lambda arm: arm.class_weight is not None
   )
   metrics: tuple[metrics_lib.Metric, ...] = static((), checked_together)
+  same_weights: bool = static(False, flag)
+  same_order: bool = static(False, flag)
 
   def __post_init__(self):
     self._make_canonical()
@@ -199,12 +205,14 @@ class Arm:
 
   def _make_canonical(self):
     """Turns what the user brings into text where it has one; equal settings become equal."""
+    for field in dataclasses.fields(self):
+      object.__setattr__(self, field.name, plain(getattr(self, field.name)))
     for name in ("loss", "optimizer", "kernel_initializer", "bias_initializer", "schedule"):
       object.__setattr__(self, name, calls.canonical(getattr(self, name)))
     object.__setattr__(self, "model", models.canonical(self.model))
     object.__setattr__(self, "metrics", metrics_lib.read(self.metrics))
     if isinstance(self.class_weight, list):
-      object.__setattr__(self, "class_weight", tuple(self.class_weight))
+      object.__setattr__(self, "class_weight", tuple(map(plain, self.class_weight)))
 
   def to_json(self) -> dict[str, Any]:
     """Returns every setting for `json.dumps`; what has no text is described."""

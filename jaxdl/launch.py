@@ -21,7 +21,7 @@ from jaxdl import experiment as experiment_lib
 from jaxdl import recipe, report, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, check_integer, one_line
+from jaxdl.errors import InputError, check_integer, one_line, show
 from jaxdl.experiment import Experiment
 from jaxdl.population import array, devices, hosts, local, plan
 from jaxdl.population.devices import DeviceKind
@@ -30,7 +30,10 @@ from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
 from jaxdl.population.results import Population
+from jaxdl.report import tensorboard as tensorboard_lib
+from jaxdl.settings import plain
 from jaxdl.store import interrupts
+from jaxdl.store.files import expand_home
 from jaxdl.store.store import Store
 
 _LOGGER = logging.getLogger("jaxdl")
@@ -96,7 +99,7 @@ def compare(
   arms: Mapping[str, Arm],
   *,
   margins: Mapping[str, float],
-  seeds: int = 16,
+  seeds: int | Sequence[int] = 16,
   workdir: str | os.PathLike | None = None,
   question: str | None = None,
   data_dir: str | None = None,
@@ -108,7 +111,7 @@ def compare(
     data: a dataset, or the name of one for `jaxdl.load`.
     arms: name -> arm.
     margins: metric -> the largest difference that counts as none.
-    seeds: replications of each arm.
+    seeds: replications of each arm: how many, or `range(N)`, which says the same.
     workdir: folder for the report and the state of the run, which goes on where it was when it is
       called again; None: nothing is written.
     question: the question in one sentence; "no" must mean that the arms are equivalent.
@@ -125,7 +128,7 @@ def compare(
     question=question or f"Do {_listed(arms)} differ on {name}?",
     arms=arms,
     dataset=name,
-    num_seeds=seeds,
+    num_seeds=_num_seeds(seeds),
     margins=margins,
     **settings,
   )
@@ -133,6 +136,15 @@ def compare(
     return run(experiment, workdir, dataset=dataset, data_dir=data_dir, **options)
   dataset = experiment_lib.load_dataset(experiment, data_dir, dataset)
   return _judge(experiment, experiment_lib.train_arms(experiment, dataset, **options))
+
+
+def _num_seeds(seeds: Any) -> Any:
+  seeds = plain(seeds)
+  if not isinstance(seeds, Sequence) or isinstance(seeds, str):
+    return seeds
+  if list(seeds) != list(range(len(seeds))):
+    raise InputError(f"an experiment trains the seeds 0, 1, 2, ..., not {show(seeds)}")
+  return len(seeds)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -171,6 +183,7 @@ def run(
   observe: Observer | None = None,
   keep_logits: bool = False,
   keep_params: bool = True,
+  tensorboard: bool = False,
   choose: Callable[[Experiment, Population], Population] | None = None,
   analyze: Callable[[Experiment, Dataset, Population], report.Extra] | None = None,
 ) -> Result:
@@ -199,6 +212,8 @@ def run(
     keep_logits: keep every member's logits on the test set.
     keep_params: keep every member's variables, for `jaxdl.open_run`; a line says how large they are
       if that is more than 100 MB.
+    tensorboard: write members as TensorBoard's files while the run trains, to the subfolder
+      `run/tensorboard`; see `jaxdl.report.tensorboard.live`.
     choose: selects the part of the population that is compared and shown; None: all of it.
     analyze: returns further sections, pictures and tables for the report.
 
@@ -211,6 +226,8 @@ def run(
     raise InputError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
   if executor == "array":
     _check_place(place, overwrite)
+  if tensorboard:
+    tensorboard_lib.check_installed()
   _check_arms(experiment, executor)
   kept: dict[str, Any] = {
     "observe": observe,
@@ -250,9 +267,11 @@ def run(
       directory.claim(dataset, groups, kind, **kept)
       if keep_params:
         _tell_size(groups)
-      population = experiment_lib.train_arms(
-        experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
-      )
+      live = tensorboard_lib.live(directory.store, experiment, dataset, groups)
+      with live if tensorboard else contextlib.nullcontext():
+        population = experiment_lib.train_arms(
+          experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
+        )
     interrupts.check()
     shown = population if choose is None else choose(experiment, population)
     result = _judge(experiment, population, shown, directory.path)
@@ -353,7 +372,7 @@ def follow(
     dataset = experiment_lib.load_dataset(experiment, data_dir, dataset)
     kind = devices.kind_of(jax.local_devices()[0])
     groups = experiment_lib.plan_groups(experiment, dataset, kind)
-    store = Store(pathlib.Path(workdir).expanduser() / report.RUN)
+    store = Store(expand_home(workdir) / report.RUN)
     settings = {"observe": observe, "keep_logits": keep_logits, "keep_params": keep_params}
     chunks = plan.all_chunks(groups)
     hosts.train_across_hosts(dataset, store, settings, groups, chunks, Progress())

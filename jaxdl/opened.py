@@ -5,10 +5,10 @@ gone can still be read.
 """
 
 import dataclasses
+import datetime
 import functools
 import json
 import os
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,9 @@ from jaxdl.experiment import Experiment
 from jaxdl.forward import Variables
 from jaxdl.optim import metrics
 from jaxdl.recipe import Form, Recipe, group_by_recipe
-from jaxdl.report import CONFIG_FILE, PROVENANCE_FILE, params
+from jaxdl.report import CONFIG_FILE, PROVENANCE_FILE, params, tensorboard
+from jaxdl.report.tables import read_members
+from jaxdl.report.workdir import MEMBERS_FILE
 from jaxdl.store import files
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class OpenedRun:
 
   def __init__(self, workdir: str | os.PathLike, arms: Mapping[str, Arm] | None = None):
     """Opens the run in a folder; see `open_run`."""
-    self.workdir = pathlib.Path(workdir).expanduser()
+    self.workdir = files.expand_home(workdir)
     # Parameters may be large; they are checked when they are read.
     self._check_intact(lambda name: not name.startswith(f"{params.PARAMS}/"))
     self._kept: dict[str, tuple[tuple[int, ...], dict[str, np.ndarray]]] = {}
@@ -83,9 +85,7 @@ class OpenedRun:
   @property
   def members(self) -> "pd.DataFrame":
     """A row per member: status, epochs, metrics."""
-    import pandas as pd
-
-    return pd.read_csv(self.workdir / "members.csv")
+    return read_members(self.workdir / MEMBERS_FILE)
 
   @property
   def curves(self) -> "pd.DataFrame":
@@ -98,6 +98,21 @@ class OpenedRun:
   def verdicts(self) -> list[dict[str, Any]]:
     """The verdicts, as in `verdicts.json`."""
     return self._read_json("verdicts.json")
+
+  def to_tensorboard(self, out: str | os.PathLike):
+    """Writes TensorBoard's event files, a run per member, which other trackers import.
+
+    Args:
+      out: folder of all runs, `ARM/seed_N`; see `jaxdl.report.tensorboard`. It is created if it
+        does not exist. Files of an earlier export are replaced, and nothing else.
+
+    Raises:
+      InputError: tensorboardX is not installed; the folder cannot be written, or something that no
+        export has made stands in the place of what this one makes.
+    """
+    finished = datetime.datetime.fromisoformat(self.provenance["finished"]).timestamp()
+    folder = files.expand_home(out)
+    tensorboard.export(folder, self.experiment, self.members, self.curves, finished)
 
   def variables(self, arm: str, seed: int) -> dict[str, Any]:
     """Returns all collections of variables of a member, as flax takes them.

@@ -20,6 +20,7 @@ from jaxdl.batches import (
   Examples,
   Slice,
   epoch_slices,
+  shared_key,
   split_ragged,
   sum_over_slices,
 )
@@ -97,6 +98,8 @@ def train_member(
 def create_member(recipe: Recipe, key: jax.Array, hyper: Hyperparams) -> MemberState:
   """Returns a member before its first epoch, with initial weights drawn from `key`.
 
+  With `Arm.same_weights`, they are drawn from a key that all seeds share.
+
   Args:
     recipe: the static settings.
     key: of the member's seed.
@@ -109,7 +112,7 @@ def create_member(recipe: Recipe, key: jax.Array, hyper: Hyperparams) -> MemberS
   )
   variables = forward.init(
     recipe,
-    jax.random.fold_in(key, INITIALIZATION),
+    jax.random.fold_in(shared_key() if recipe.arm.same_weights else key, INITIALIZATION),
     kernel_init=initializers.select(kernels, kernel.index, kernel.values),
     bias_init=initializers.select(biases, bias.index, bias.values),
   )

@@ -1,6 +1,12 @@
 """What is installed, and the lock files: complete, consistent, and without any address."""
 
+import importlib.metadata
+import json
+import os
 import re
+import runpy
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -60,16 +66,64 @@ def test_every_dependency_is_locked():
     assert re.sub(r"[-_.]+", "-", name).lower() in names
 
 
-def test_all_modules_are_installed_and_nothing_else(installed):
-  """No test, no experiment, no C++; `test_readme` runs what is installed."""
+def test_all_modules_and_scripts_are_installed_and_nothing_else(installed):
+  """No test and no C++, and one name in site-packages; `test_readme` runs what is installed."""
   (metadata,) = installed.glob("*.dist-info")
-  found = {path for path in installed.rglob("*") if path.is_file() and metadata not in path.parents}
+  assert {path.name for path in installed.iterdir()} == {"bin", "jaxdl", metadata.name}
+  found = {path for path in (installed / "jaxdl").rglob("*") if path.is_file()}
   expected = [*(ROOT / "jaxdl").rglob("*.py"), ROOT / "jaxdl" / "py.typed"]
   expected += (ROOT / "jaxdl" / "report" / "html" / "templates").iterdir()
-  assert found == {installed / path.relative_to(ROOT) for path in expected}
+  expected = {installed / path.relative_to(ROOT) for path in expected}
+  scripts = [*(ROOT / "experiments").rglob("*.py"), *(ROOT / "experiments").rglob("*.toml")]
+  scripts += (ROOT / "ml_collections_configs").glob("*.py")
+  assert found == expected | {installed / "jaxdl" / path.relative_to(ROOT) for path in scripts}
   assert (metadata / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_metadata(installed):
+  (folder,) = installed.glob("*.dist-info")
+  found = importlib.metadata.Distribution.at(folder)
+  extras = {"cluster", "docs", "fuzz", "notebook", "prepare", "tensorboard", "test"}
+  assert set(found.metadata.get_all("Provides-Extra")) == extras
+  assert [(point.group, point.name) for point in found.entry_points] == [
+    ("console_scripts", "jaxdl")
+  ]
+  assert "Typing :: Typed" in found.metadata.get_all("Classifier")
+  assert found.metadata["License-Expression"] == "Apache-2.0"
+
+
+def test_the_installed_command_needs_no_clone(installed, tmp_path):
+  """In an empty folder, where only what is installed is found."""
+
+  def run(*arguments):
+    return subprocess.run(
+      [installed / "bin" / "jaxdl", *arguments],
+      capture_output=True,
+      text=True,
+      cwd=tmp_path,
+      # A path that the terminal cannot show is printed with escapes.
+      env={**os.environ, "PYTHONPATH": str(installed), "PYTHONIOENCODING": "ascii"},
+    )
+
+  assert run("--version").stdout == f"{jaxdl.__version__}\n"
+  # A module in the current folder, and a data set that every installation has.
+  (tmp_path / "mine.py").write_text("import optax\n\nmake = optax.adam\n")
+  changes = ("--config.arms.lion.optimizer=mine:make", "--workdir=Läufe")
+  trained = run("run", "compare:smoke", *changes)
+  assert trained.returncode == 0, trained.stderr
+  assert trained.stdout.endswith("Report: L\\xe4ufe/report.html\n")
+  origin = json.loads((tmp_path / "Läufe" / "provenance.json").read_text())
+  assert origin["command"] == ["jaxdl", "run", "compare:smoke", *changes]
+  assert (tmp_path / "Läufe" / "report.html").is_file()
 
 
 def test_the_version_is_that_of_the_project():
   pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
   assert jaxdl.__version__ == pyproject["project"]["version"]
+
+
+def test_a_system_without_file_locks_is_named(monkeypatch):
+  """As Windows: the module `fcntl` is only in Python for Linux and macOS."""
+  monkeypatch.setitem(sys.modules, "fcntl", None)
+  with pytest.raises(ImportError, match=r"^jaxdl runs on Linux and macOS; on Windows, .*\(WSL\)$"):
+    runpy.run_path(str(ROOT / "jaxdl" / "__init__.py"))

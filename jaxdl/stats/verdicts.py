@@ -447,11 +447,11 @@ def _format_divergence(verdict: Verdict, scale: float, suffix: str) -> str:
   other = verdict.without_diverged
   if other is None or verdict.diverged_as is None:
     return f"; {who}, which are left out of the pairs"
+  counted = f"; {who}, which count as {scale * verdict.diverged_as:.4g}{suffix}"
+  if not other.num_pairs:
+    return f"{counted}; no pair of runs is without them"
   difference = _format_difference(other, scale, suffix)
-  return (
-    f"; {who}, which count as {scale * verdict.diverged_as:.4g}{suffix}; without them: "
-    f"{other.verdict} (difference {difference})"
-  )
+  return f"{counted}; without them: {other.verdict} (difference {difference})"
 
 
 def _format_difference(verdict: Verdict, scale: float, suffix: str) -> str:

@@ -682,6 +682,12 @@ def test_runs_that_diverged_count_and_the_verdict_without_them_stands_beside(des
   json.dumps([stats.to_json(v) for v in treated], allow_nan=False)
 
 
+def test_an_arm_that_always_diverges_leaves_no_pair_without_it():
+  scores = dataclasses.replace(make_scores([[0.9, NAN], [0.8, NAN]]), diverged_as=0.1)
+  text = stats.sentence(only(stats.compare(scores, 0.1)))
+  assert text.endswith("which count as 0.1; no pair of runs is without them")
+
+
 def test_arms_that_diverge_on_the_same_seeds_are_not_called_equivalent():
   values = np.full((32, 2), 0.9)
   values[5] = NAN

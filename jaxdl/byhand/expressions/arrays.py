@@ -205,9 +205,9 @@ def _transpose(x: Any, num_points: int) -> Any:
   return np.swapaxes(x, 0, 1) if np.ndim(x) - num_points == 2 else x
 
 
-def as_slices(index: Index) -> tuple[int | slice, ...]:
+def as_slices(index: Index) -> tuple[int | slice | None, ...]:
   """Returns an index as NumPy takes it."""
-  return tuple(item if isinstance(item, int) else slice(*item) for item in index)
+  return tuple(slice(*item) if isinstance(item, tuple) else item for item in index)
 
 
 def indexed_shape(shape: Shape, index: Index) -> Shape:
@@ -216,8 +216,9 @@ def indexed_shape(shape: Shape, index: Index) -> Shape:
   Raises:
     InputError: if there is no such part.
   """
-  if len(index) > len(shape):
-    raise InputError(f"{len(index)} indices are too many for the shape {write_shape(shape)}")
+  num_indices = sum(item is not None for item in index)
+  if num_indices > len(shape):
+    raise InputError(f"{num_indices} indices are too many for the shape {write_shape(shape)}")
   try:
     found = np.empty(shape)[as_slices(index)].shape
   except IndexError as error:
@@ -265,38 +266,14 @@ def _concat_pull(cotangent, args, out, num_points, options, place):
   return np.take(cotangent, range(ends[place], ends[place + 1]), axis=axis)
 
 
-def _pad_shape(shapes: Sequence[Shape], options: Options) -> Shape:
-  return tuple(n + 2 * options.get("width", 1) for n in shapes[0])
-
-
-def _pad(args, num_points, options):
-  width = options.get("width", 1)
-  num_axes = np.ndim(args[0]) - num_points
-  return np.pad(args[0], [(width, width)] * num_axes + [(0, 0)] * num_points)
-
-
-def _pad_pull(cotangent, args, out, num_points, options, place):
-  del out, place
-  width, shape = options.get("width", 1), shape_of(args[0], num_points)
-  return cotangent[tuple(slice(width, width + n) for n in shape)]
-
-
-def _flip(x: Any, num_points: int) -> Any:
-  return np.flip(x, tuple(range(np.ndim(x) - num_points)))
-
-
 def _flat_pull(cotangent, args, out, num_points, options, place):
   del out, options, place
   points = points_of(cotangent, num_points=num_points)
   return np.reshape(cotangent, (*shape_of(args[0], num_points), *points))
 
 
-def _same_shape(shapes: Sequence[Shape], options: Options) -> Shape:
-  del options
-  return shapes[0]
-
-
-def _moved(shape: Callable, value: Callable, pull: Callable, *options: str) -> Operation:
+def moved(shape: Callable, value: Callable, pull: Callable, *options: str) -> Operation:
+  """Returns an operation that moves the entries of one array."""
   return Operation(1, 1, shape, value, pull, options)
 
 
@@ -318,26 +295,20 @@ FUNCTIONS: dict[str, Operation] = {
     _concat_pull,
     ("axis",),
   ),
-  "flatten": _moved(
+  "flatten": moved(
     lambda shapes, options: (math.prod(shapes[0]),),
     lambda args, num, options: np.reshape(args[0], (-1, *points_of(args[0], num_points=num))),
     _flat_pull,
   ),
-  "flip": _moved(
-    _same_shape,
-    lambda args, num, options: _flip(args[0], num),
-    lambda ct, args, out, num, options, place: _flip(ct, num),
-  ),
-  "pad": _moved(_pad_shape, _pad, _pad_pull, "width"),
 }
 OPERATORS: dict[str, Operation] = {
   "@": Operation(2, 2, _matmul_shape, _matmul, _matmul_pull),
-  "T": _moved(
+  "T": moved(
     _transposed_shape,
     lambda args, num, options: _transpose(args[0], num),
     lambda ct, args, out, num, options, place: _transpose(ct, num),
   ),
-  "[]": _moved(
+  "[]": moved(
     lambda shapes, options: indexed_shape(shapes[0], options["index"]),
     lambda args, num, options: args[0][as_slices(options["index"])],
     _index_pull,
