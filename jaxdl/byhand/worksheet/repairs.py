@@ -128,7 +128,11 @@ class _Repair:
     self._factors, self._rewrites, self._mistakes = factors, rewrites, mistakes
     self._values = self._steps(lambda _, value: value)
     self._shapes = [np.shape(value)[:-2] for value in self._values]
-    self._fits = self._shapes[-1] == target.shape[:-1] or not self._shapes[-1]
+    try:
+      wanted = target.shape[:-1]
+      self._fits = np.broadcast_shapes(self._shapes[-1], wanted) == wanted
+    except ValueError:
+      self._fits = False
     # A right formula: text -> `[*shape, P]` of its terms, and of everything in it.
     self._terms: dict[str, np.ndarray] = {}
     self._parts: dict[str, np.ndarray] = {}
