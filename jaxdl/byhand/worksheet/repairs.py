@@ -182,7 +182,7 @@ class _Repair:
     yield from rewrites.pairs()
     yield from rewrites.renumbered()
     for index in range(last - 1, -1, -1):
-      if isinstance(self._formula[index], Number):
+      if isinstance(self._formula[index], Number) or self._is_negligible(index):
         continue
       yield from self._scaled(index, {**self._factors, **names})
       if np.ptp(self._values[index], axis=-1).any():  # an eps may have any size
@@ -190,6 +190,11 @@ class _Repair:
     yield from self._other_part()
     yield from self._terms_that_are(-1, "one too many")
     yield from self._term(names)
+
+  def _is_negligible(self, index: int) -> bool:
+    """Returns whether a part is so small, like an eps, that many factors of it would be right."""
+    largest = max(float(np.abs(value).max()) for value in self._values)
+    return float(np.abs(self._values[index]).max()) < 1e-6 * largest
 
   def _names(self) -> dict[str, np.ndarray]:
     """Returns all quantities, and the entries of those in the formula."""
