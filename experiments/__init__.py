@@ -12,7 +12,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "ml_collections_configs"
 
 def escape_output():
   """Has text that the terminal cannot show, such as the name of a folder, printed with escapes."""
-  for stream in (sys.stdout, sys.stderr):
+  for stream in filter(None, (sys.stdout, sys.stderr)):  # None if it is closed
     stream.reconfigure(errors="backslashreplace")
 
 

@@ -214,7 +214,7 @@ def _parse(argv: Sequence[str]) -> _Asked:
   flags.DEFINE_string("dataset", "digits", "Name of a dataset.", flag_values=values)
   flags.DEFINE_string("data_dir", None, "Directory of prepared datasets.", flag_values=values)
   if {"--help", "-h", "--helpfull"} & set(argv):
-    print(__doc__)
+    print(f"{__doc__}\n{values.get_help()}")
     sys.exit(0)
   try:
     rest = values(argv)

@@ -290,7 +290,7 @@ def _write_json(file: pathlib.Path, value: object):
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses flags; exits with status 2 on a mistake in them."""
   if {"--help", "-h", "--helpfull"} & set(argv):
-    print(__doc__)
+    print(f"{__doc__}\n{_FLAGS.get_help()}")
     sys.exit(0)
   try:
     rest = _FLAGS(argv)

@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from jaxdl import report, stats
 from jaxdl.errors import InputError, check_integer, one_line, unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.report import comparison_plots, figures
+from jaxdl.report import figures, forest_plots
 from jaxdl.stats import ledger
 from jaxdl.store import files, interrupts
 from jaxdl.store.store import Store
@@ -239,7 +239,7 @@ def publish(
   with files.Lock(workdir), files.staging(workdir, last=("CLAIMS.md",)) as stage:
     rows = [row for _, outcome in outcomes for row in forest_rows(outcome)]
     (stage / "figures").mkdir()
-    figures.save(comparison_plots.forest(rows), stage / "figures" / "claims")
+    figures.save(forest_plots.forest(rows), stage / "figures" / "claims")
     text = markdown(found, outcomes, note)
     (stage / "CLAIMS.md").write_text(text, encoding="utf-8")
     (stage / "CLAIMS.html").write_text(report.html.document(text, stage), encoding="utf-8")
@@ -249,7 +249,7 @@ def publish(
     )
 
 
-def forest_rows(outcome: ledger.Outcome) -> list[comparison_plots.ForestRow]:
+def forest_rows(outcome: ledger.Outcome) -> list[forest_plots.ForestRow]:
   """Returns one row of the picture for each part of a claim."""
   rows = []
   for index, finding in enumerate(outcome.findings):
@@ -257,7 +257,7 @@ def forest_rows(outcome: ledger.Outcome) -> list[comparison_plots.ForestRow]:
     more = "and" if outcome.claim.needs_all else "or"
     label = outcome.claim.name if index == 0 else more
     rows.append(
-      comparison_plots.ForestRow(
+      forest_plots.ForestRow(
         label=label,
         effect=part.scale * finding.difference,
         low=part.scale * finding.low,

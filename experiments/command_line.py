@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_dict, config_flags
+from ml_collections.config_flags import config_path
 
 from jaxdl import data, launch, report
 from jaxdl.arm import Arm
@@ -46,13 +47,15 @@ class _ConfigParser(flags.ArgumentParser):
     with config.unlocked():
       for given in _ARGUMENTS:
         if match := re.match(rf"--?(?:no)?{_CONFIG.name}\.([^=]+)", given):
-          self._find(config, match[1])
+          self._find(config, _keys(match[1]))
     return config.lock()
 
-  def _find(self, config: ConfigDict, path: str):
-    keys = [key.partition("[")[0] for key in path.split(".")]  # [0] is an item of a tuple
+  def _find(self, config: ConfigDict, keys: Sequence[Any]):
+    """Raises InputError if there is neither a value at these keys nor one that may be added."""
     value, above = config, ""
     for place, key in enumerate(keys):
+      if not isinstance(key, str):
+        return  # an item of a tuple
       if not isinstance(value, ConfigDict):
         raise InputError(f"config key {above[:-1]!r} is a value and has no key {key!r}")
       optional = self.optional.get(keys[0] if place else "", {})
@@ -63,6 +66,14 @@ class _ConfigParser(flags.ArgumentParser):
         default = optional[key]
         value[key] = config_dict.placeholder(object) if default is None else default
       value, above = value[key], f"{above}{key}."
+
+
+def _keys(path: str) -> Sequence[Any]:
+  """Returns the keys, and perhaps an item, of `arms["a/b"].learning_rate` or `classes[0]`."""
+  try:
+    return config_path.split(path)
+  except ValueError:  # as `batch-size`, which is no name
+    return path.split(".")
 
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -176,18 +187,24 @@ class Script(NamedTuple):
 
 def run(script: Script):
   """Runs an experiment from the command line and exits; see `main`."""
-  _PARSER.optional = _optional(script)
-  main(lambda config: _launch(script, script.create_experiment(config)))
+  main(lambda config: _launch(script, script.create_experiment(config)), script=script)
 
 
-def main(function: Callable[[ConfigDict], None], default_config: str | None = None):
+def main(
+  function: Callable[[ConfigDict], None],
+  default_config: str | None = None,
+  script: Script | None = None,
+):
   """Calls a function with the config from the command line, then exits.
 
   Args:
     function: the program. An InputError that it raises becomes one line on standard error and exit
       status 2, as does a mistake on the command line.
     default_config: config file to use if none is given; None: one must be given.
+    script: the experiment of which it is the config. Its keys can be given on the command line also
+      if the config does not list them.
   """
+  _PARSER.optional = _optional(script)
 
   def call(_):
     try:
@@ -411,7 +428,10 @@ def create_experiment(
 def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
   """Parses flags; a mistake in them is bad input like any other."""
   if {"--help", "-h", "--helpfull"} & set(argv):
-    return app.parse_flags_with_usage(argv)
+    main_module, this = sys.modules["__main__"], sys.modules[__name__]
+    print(f"{main_module.__doc__}\n--config.KEY=VALUE changes a setting of the config.")
+    print(flags.FLAGS.main_module_help() + flags.FLAGS.module_help(this))
+    sys.exit(0)
   argv = [argv[0], *map(_expand_home, argv[1:])]
   is_given = any(re.match(rf"--?{_CONFIG.name}(=|$)", argument) for argument in argv)
   if default_config is not None and not is_given:

@@ -369,7 +369,7 @@ def _verdict_table(comparisons: list[_Comparison], depth: int) -> str:
 
 
 def _pictures(population: Population, cells: Mapping[str, Cell]) -> list[tuple[str, str, "Figure"]]:
-  from jaxdl.report import comparison_plots
+  from jaxdl.report import layer_plots
 
   labels = {
     "gradient_norm": "gradient norm",
@@ -388,7 +388,7 @@ def _pictures(population: Population, cells: Mapping[str, Cell]) -> list[tuple[s
     (
       f"{statistic}_at_initialisation",
       captions[statistic],
-      comparison_plots.layer_profile(
+      layer_plots.layer_profile(
         _profiles(population, cells, statistic), y_label=label, log_y=statistic != "saturated"
       ),
     )
@@ -406,7 +406,7 @@ def _pictures(population: Population, cells: Mapping[str, Cell]) -> list[tuple[s
         f"{statistic}_along_training",
         f"{labels[statistic].capitalize()} of the first and the last hidden layer over "
         f"epochs, depth {deepest}. A line ends where its members diverged.",
-        comparison_plots.layer_training(
+        layer_plots.layer_training(
           along, y_label=labels[statistic], log_y=statistic != "saturated"
         ),
       )

@@ -302,7 +302,7 @@ def train_arms(experiment: Experiment, dataset: Dataset, **options: Any) -> Popu
     until_decided=_looks(experiment),
     **options,
   )
-  return _with_epochs_to_target(experiment, population)
+  return with_epochs_to_target(experiment, population)
 
 
 def _looks(experiment: Experiment) -> Looks | None:
@@ -313,13 +313,14 @@ def _looks(experiment: Experiment) -> Looks | None:
 
   def undecided(population):
     return stats.undecided_arms(
-      compare_metric(experiment, _with_epochs_to_target(experiment, population), metric)
+      compare_metric(experiment, with_epochs_to_target(experiment, population), metric)
     )
 
   return Looks(experiment.looks, undecided)
 
 
-def _with_epochs_to_target(experiment: Experiment, population: Population) -> Population:
+def with_epochs_to_target(experiment: Experiment, population: Population) -> Population:
+  """Adds "epochs_to_target" to a population's metrics if the experiment has a target."""
   if experiment.target_loss is None:
     return population
   epochs = epochs_to(population, experiment.target_loss)
@@ -393,7 +394,8 @@ def compare_metric(
   experiment: Experiment, population: Population, metric: str
 ) -> list[stats.Verdict]:
   """Returns the verdicts on one metric, by the test that the experiment's design needs."""
-  scores, margin = population.scores(metric), experiment.margins[metric]
+  scores = population.scores(metric, in_order=experiment.looks is not None)
+  margin = experiment.margins[metric]
   alpha, reference = experiment.alpha, experiment.reference
   only_with = scores.best if is_many(scores.arms) else None
   if experiment.continued_from is not None:

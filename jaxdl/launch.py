@@ -275,6 +275,8 @@ def run(
         population = experiment_lib.train_arms(
           experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
         )
+      if tensorboard:
+        tensorboard_lib.write_missing(directory.store, experiment, population)
     interrupts.check()
     shown = population if choose is None else choose(experiment, population)
     result = _judge(experiment, population, shown, directory.path)

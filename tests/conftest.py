@@ -118,17 +118,18 @@ def tfds_dir() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory) -> pathlib.Path:
-  """A folder with the library as pip installs it where there is no C++ compiler."""
+  """A folder with the library as pip installs its source distribution without a C++ compiler."""
   source, target = (tmp_path_factory.mktemp(name) for name in ("source", "installed"))
   ignore = shutil.ignore_patterns("__pycache__", "*.so")
   for name in ("experiments", "jaxdl", "ml_collections_configs"):
     shutil.copytree(ROOT / name, source / name, ignore=ignore)
   for name in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"):
     shutil.copy(ROOT / name, source)
+  build = "from setuptools import build_meta; build_meta.build_sdist('.')"
+  subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
   install = "-m pip install --no-deps --no-index --no-build-isolation --no-compile --quiet"
   subprocess.run(
-    [sys.executable, *install.split(), f"--target={target}", "."],
-    cwd=source,
+    [sys.executable, *install.split(), f"--target={target}", *source.glob("*.tar.gz")],
     env={**os.environ, "CXX": "false"},
     check=True,
   )

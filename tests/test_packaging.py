@@ -1,5 +1,6 @@
 """What is installed, and the lock files: complete, consistent, and without any address."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -77,6 +78,18 @@ def test_all_modules_and_scripts_are_installed_and_nothing_else(installed):
   scripts += (ROOT / "ml_collections_configs").glob("*.py")
   assert found == expected | {installed / "jaxdl" / path.relative_to(ROOT) for path in scripts}
   assert (metadata / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_metadata(installed):
+  (folder,) = installed.glob("*.dist-info")
+  found = importlib.metadata.Distribution.at(folder)
+  extras = {"cluster", "docs", "fuzz", "notebook", "prepare", "tensorboard", "test"}
+  assert set(found.metadata.get_all("Provides-Extra")) == extras
+  assert [(point.group, point.name) for point in found.entry_points] == [
+    ("console_scripts", "jaxdl")
+  ]
+  assert "Typing :: Typed" in found.metadata.get_all("Classifier")
+  assert found.metadata["License-Expression"] == "Apache-2.0"
 
 
 def test_the_installed_command_needs_no_clone(installed, tmp_path):

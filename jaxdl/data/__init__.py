@@ -13,7 +13,7 @@ from jaxdl.data.arrays import from_arrays
 from jaxdl.data.cache import cache_root
 from jaxdl.data.catalog import load
 from jaxdl.data.dataset import Dataset, Split
-from jaxdl.data.resampling import Resampling, check_scheme
+from jaxdl.data.resampling import Indices, Resampling, check_scheme
 from jaxdl.data.splits import (
   VALIDATION_SPLITS,
   check_fraction,
@@ -26,6 +26,7 @@ from jaxdl.data.splits import (
 __all__ = (
   "VALIDATION_SPLITS",
   "Dataset",
+  "Indices",
   "Resampling",
   "Split",
   "cache_root",

@@ -289,7 +289,8 @@ def compile_chunk(
   first = Chunk(group.number, 0, 0, *size)
   arguments = jax.device_put(group.arguments(first), device)
   shapes = map(programs.abstract, (*arguments, *_own_splits(group, first, splits, device)))
-  return programs.compile_programs(group.recipe, group.layout.kernels, observe, *shapes)
+  precision = jax.config.jax_default_matmul_precision
+  return programs.compile_programs(group.recipe, group.layout.kernels, observe, precision, *shapes)
 
 
 def bind(

@@ -46,7 +46,7 @@ def until_decided(
   """
 
   def undecided(population: Population) -> Collection[str]:
-    scores = population.scores(metric)
+    scores = population.scores(metric, in_order=True)
     return stats.undecided_arms(
       stats.compare_looks(scores, margin, budget, alpha, reference=reference)
     )

@@ -89,7 +89,7 @@ def kernels(recipe: Recipe, num_members: int, device: DeviceKind, params: Any) -
 
 @functools.lru_cache(maxsize=64)
 def compile_programs(
-  recipe, step_kernels, observer, keys, hyper, train_set, validation, test_set
+  recipe, step_kernels, observer, precision, keys, hyper, train_set, validation, test_set
 ) -> Programs:
   """Compiles the programs of one recipe for one set of shapes on one device; the result is cached.
 
@@ -97,6 +97,7 @@ def compile_programs(
     recipe: the static settings.
     step_kernels: the result of `kernels`.
     observer: an `Observer`, or None.
+    precision: the setting `jax_default_matmul_precision`, of this thread.
     keys: shape of a chunk's keys, `[s]`. This and all that follow are shapes with a sharding, as
       `abstract` returns them.
     hyper: shapes of a chunk's settings, `[a, ...]`.
@@ -173,22 +174,8 @@ def compile_functions(
     splits: shapes of the training, validation and test examples.
     index: shape of the epoch's number, `[]` int32.
   """
-  train_set, validation, test_set = splits
-
-  def lower(function, *shapes, donate=()):
-    return jax.jit(function, donate_argnums=donate).lower(*shapes)
-
-  state = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=keys.sharding),
-    jax.eval_shape(functions.create, keys, hyper),
-  )
-  lowered = [
-    lower(functions.create, keys, hyper),
-    lower(functions.train_epoch, state, keys, hyper, train_set, validation, index, donate=0),
-    lower(functions.test, state, hyper, test_set),
-  ]
-  if functions.observe is not None:
-    lowered.append(lower(functions.observe, state.variables, hyper, *splits))
+  state, jitted = jit_functions(functions, keys, hyper, splits, index)
+  lowered = [function.lower(*shapes) for function, shapes in jitted]
   platform = next(iter(keys.sharding.device_set)).platform
   options = [tuning.compile_options(platform)] * len(lowered)
   # Drawing weights takes milliseconds and happens once, but accounts for most of the compilation:
@@ -197,6 +184,31 @@ def compile_functions(
   options[0] = {"xla_backend_optimization_level": 0} if platform == "cpu" else {}
   with concurrent.futures.ThreadPoolExecutor() as pool:
     return Programs(state, *pool.map(lambda p, o: p.compile(o), lowered, options))
+
+
+def jit_functions(
+  functions: Functions, keys: Any, hyper: Hyperparams, splits: Splits, index: Any
+) -> tuple[Any, list[tuple[Any, tuple[Any, ...]]]]:
+  """Returns what `compile_functions` compiles; its arguments are the same.
+
+  Returns:
+    The shapes of the members' state, and for each function its `jax.jit` and the shapes of its
+    arguments.
+  """
+  train_set, validation, test_set = splits
+  state = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=keys.sharding),
+    jax.eval_shape(functions.create, keys, hyper),
+  )
+  epoch = jax.jit(functions.train_epoch, donate_argnums=0)
+  jitted = [
+    (jax.jit(functions.create), (keys, hyper)),
+    (epoch, (state, keys, hyper, train_set, validation, index)),
+    (jax.jit(functions.test), (state, hyper, test_set)),
+  ]
+  if functions.observe is not None:
+    jitted.append((jax.jit(functions.observe), (state.variables, hyper, *splits)))
+  return state, jitted
 
 
 def _map(function: Callable, in_axes: Sequence[int | Examples | None], size: int) -> Callable:

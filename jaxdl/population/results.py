@@ -149,10 +149,15 @@ class Population:
     correct = np.unpackbits(bits, axis=-1, count=len(labels)).astype(bool)
     return np.where((self.status == "diverged")[..., None], constant, correct)
 
-  def scores(self, metric: str) -> stats.Scores:
+  def scores(self, metric: str, in_order: bool = False) -> stats.Scores:
     """Returns one metric of all members for `jaxdl.stats`, NaN where a member has no result.
 
-    In comparisons such a member counts as `jaxdl.stats.Scores.diverged_as` says.
+    In comparisons a member that diverged counts as `jaxdl.stats.Scores.diverged_as` says.
+
+    Args:
+      metric: its name.
+      in_order: whether seeds are looked at while they are added, so that what a member counts as
+        must not depend on later ones.
 
     Raises:
       InputError: there is no such metric.
@@ -169,7 +174,7 @@ class Population:
       arms=tuple(self.arms),
       axes=stats.AXES,
       higher_is_better=self.higher_is_better(metric),
-      diverged_as=self._diverged_as(metric) if diverged.any() else None,
+      diverged_as=self._diverged_as(metric, in_order) if diverged.any() else None,
       overlap=None if self.resampling is None else self.resampling.overlap,
       num_trained=None if self.is_trained.all() else tuple(self.is_trained.sum(axis=0).tolist()),
     )
@@ -183,11 +188,11 @@ class Population:
     """Whether targets are classes and not numbers."""
     return len(self.class_names) > 0
 
-  def _diverged_as(self, metric: str) -> float | None:
+  def _diverged_as(self, metric: str, in_order: bool) -> float | np.ndarray | None:
     """Returns what a member that diverged counts as.
 
     Rates on the test set: those of always answering the most frequent class. Epochs to a target: as
-    if it was never reached. All else: the worst that any member has.
+    if it was never reached. All else: the worst that any member has, so far if `in_order`.
     """
     if metric == "auc":
       return 0.5
@@ -202,7 +207,8 @@ class Population:
       )
     values = self.epochs.astype(float) if metric == "epochs" else self.metrics[metric]
     trained = np.where(self.has_result, values, np.nan)
-    return stats.worst(trained, self.higher_is_better(metric))
+    worst = stats.worst_so_far if in_order else stats.worst
+    return worst(trained.astype(float), self.higher_is_better(metric))
 
   def select(self, arms: Sequence[str]) -> "Population":
     """Returns a population with only the named arms, in the order in which they are named.

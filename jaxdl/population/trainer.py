@@ -68,6 +68,8 @@ class Trainer:
     self._store, self._every = store, checkpoint_every
     self._progress = progress or Progress()
     self._split: set[str] = set()
+    # JAX keeps it by thread, and other threads compile.
+    self._precision = jax.config.jax_default_matmul_precision
     self._order = {chunk: place for place, chunk in enumerate(plan.all_chunks(groups), 1)}
     self._splits = {device: programs.put_splits(dataset, device) for device in set(workers)}
     # One program at a time per device, in the order in which they are needed.
@@ -148,7 +150,8 @@ class Trainer:
   def _compile(self, group, device, num_seeds=None, num_arms=None) -> tuple[Programs, float]:
     start = time.perf_counter()
     splits = self._splits[device]
-    compiled = chunk_lib.compile_chunk(group, splits, device, self._observe, num_seeds, num_arms)
+    with jax.default_matmul_precision(self._precision):
+      compiled = chunk_lib.compile_chunk(group, splits, device, self._observe, num_seeds, num_arms)
     return compiled, time.perf_counter() - start
 
   def _train_whole(self, chunk: Chunk, device: jax.Device, stop: threading.Event) -> ChunkResult:

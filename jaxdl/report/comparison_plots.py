@@ -1,4 +1,4 @@
-"""Pictures that compare settings, speed, ensembles, layers and claims.
+"""Pictures that compare settings, speed and ensembles.
 
 They draw plain arrays by name, so that any experiment can use them. Colour, line style and marker
 of a name follow from its position among the names. If there is nothing to draw, the figure says so.
@@ -11,17 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.transforms import ScaledTranslation
 
 from jaxdl.population.results import Population
-from jaxdl.report import figures
+from jaxdl.report import figures, scales
 
-_NOTHING = "There is no finite value to draw."
 # More lines than this cannot be told apart in one panel, so each gets its own panel.
 _MOST_LINES = 4
 
@@ -42,10 +39,10 @@ def learning_rates(population: Population) -> Figure:
   """
   rates = np.asarray(population.curves["learning_rate"], float)  # [S, A, E]
   if not np.isfinite(rates).any():
-    return figures.message(_NOTHING)
+    return figures.message(scales.NOTHING)
   figure = Figure(figsize=(7.5, 3.4), layout="constrained")
   ax = figure.subplots()
-  low, high = _set_scale(ax.yaxis, [rates], log=True, least_factor=10)
+  low, high = scales.set_scale(ax.yaxis, [rates], log=True, least_factor=10)
   drawn = np.clip(rates, low, high)
   epochs = np.arange(1, rates.shape[-1] + 1)
   entries, differ = [], False
@@ -61,9 +58,9 @@ def learning_rates(population: Population) -> Figure:
     gap = np.full(some.sum(), np.nan)  # no band, because rates are exact
     mean = np.nanmean(seeds, axis=0)
     figures.draw_mean(ax, arm, index, epochs[some], mean, gap, gap, alpha=0)
-    entries.append((_legend_text(arm), figures.mean_line(style)))
+    entries.append((scales.legend_text(arm), figures.mean_line(style)))
   ax.set_ylabel("learning rate")
-  _set_whole_numbers(ax, 1, len(epochs))
+  scales.set_whole_numbers(ax, 1, len(epochs))
   ax.set_xlabel("epoch")
   figures.add_grid_lines(ax)
   if differ:
@@ -180,7 +177,7 @@ def metric_against(
   counts = [np.shape(values)[1] for _, values in lines.values()]
   figure, panels = _comparison(made, x_label, y_label)
   low, high = _mean_limits(made, percent)
-  _set_scale(panels[0].ax.xaxis, [line.x for line in made], log_x)
+  scales.set_scale(panels[0].ax.xaxis, [line.x for line in made], log_x)
   for panel in panels:
     _draw_grey(panel, made)
     for place in range(len(panel.lines)):
@@ -257,7 +254,7 @@ def _finish_comparison(figure, panels, lines, entries, title: str) -> None:
   """Adds the title and the legend; a single panel has the names of the lines in the legend."""
   if len(panels) == 1:
     styles = [figures.mean_line(figures.arm_style(index)) for index in range(len(lines))]
-    names = [_legend_text(line.name) for line in lines]
+    names = [scales.legend_text(line.name) for line in lines]
     entries = [*zip(names, styles, strict=True), *entries]
   else:
     entries = [*entries, ("means of the others", Line2D([], [], color="0.8", linewidth=1))]
@@ -346,8 +343,8 @@ def _mean_limits(lines: list[_Line], percent: bool, dots: bool = False) -> tuple
   parts = [line.mean for line in lines]
   if dots:
     parts += [values for line in lines for values in line.values]
-  every = _finite(parts)
-  ends = _finite([end for line in lines for end in (line.low, line.high)])
+  every = scales.finite(parts)
+  ends = scales.finite([end for line in lines for end in (line.low, line.high)])
   low, high = every.min(), every.max()
   widen = 0.25 * (high - low) or math.inf
   low = max(low - widen, min(ends.min(initial=low), low))
@@ -389,7 +386,7 @@ def accuracy_against(
   figure = Figure(figsize=(7.5, 3.9), layout="constrained")
   ax = figure.subplots()
   limits = _mean_limits(made, percent)
-  _set_scale(ax.xaxis, [line.x for line in made], log_x)
+  scales.set_scale(ax.xaxis, [line.x for line in made], log_x)
   ax.set_ylim(*limits)
   alpha = float(np.clip(0.5 / len(made), 0.08, 0.18))
   entries = []
@@ -400,7 +397,7 @@ def accuracy_against(
       mean.set_markersize(8)
       ax.vlines(line.x, low, high, color=mean.get_color(), linewidth=1.8)
     lost = (~np.isfinite(ys[line.name])).all(axis=1)  # [S]
-    label = _legend_text(line.name)
+    label = scales.legend_text(line.name)
     label += f" (diverged: {lost.sum()} of {len(lost)})" if lost.any() else ""
     entries.append((label, figures.mean_line(figures.arm_style(index))))
   ax.set_xlabel(figures.fit(x_label, 6.5, figures.TEXT_SIZE, max_lines=2))
@@ -425,13 +422,13 @@ def timings(rows: Mapping[str, np.ndarray], *, x_label: str, log: bool = True) -
     x_label: name and unit of the values.
     log: use a logarithmic axis if all values are positive and span more than a factor of 3.
   """
-  finite = {name: _finite([values]) for name, values in rows.items()}
+  finite = {name: scales.finite([values]) for name, values in rows.items()}
   if not any(map(len, finite.values())):
-    return figures.message(_NOTHING)
+    return figures.message(scales.NOTHING)
   labels = [figures.fit(name, 2.6, figures.TEXT_SIZE, max_lines=2) for name in rows]
   figure = Figure(figsize=(8.5, 0.85 + 0.36 * len(rows)), layout="constrained")
   ax = figure.subplots()
-  _set_scale(ax.xaxis, list(finite.values()), log)
+  scales.set_scale(ax.xaxis, list(finite.values()), log)
   for index, values in enumerate(finite.values()):
     text = "no value"
     if len(values):
@@ -486,7 +483,7 @@ def ensemble_accuracy(arms: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]
     for index, (name, (sizes, groups)) in enumerate(arms.items())
   ]
   if not any(np.isfinite(line.mean).any() for line in made):
-    return figures.message(_NOTHING)
+    return figures.message(scales.NOTHING)
   figure, panels = _comparison(made, "number of networks in the ensemble", "test accuracy (%)")
   limits = _mean_limits(made, percent=True, dots=True)
   for panel in panels:
@@ -517,298 +514,3 @@ def _set_size_axis(ax: Axes, most: float) -> None:
   ax.xaxis.set_major_locator(ticker.FixedLocator(ticks))
   ax.xaxis.set_minor_locator(ticker.NullLocator())
   figures.write_plain_ticks(ax.xaxis)
-
-
-# --- Layers ---
-
-Panels = Mapping[tuple[str, str], Mapping[str, np.ndarray]]
-
-
-@figures.styled
-def layer_profile(
-  profiles: Panels, *, y_label: str, log_y: bool = True, log_floor: float = 1e-12
-) -> Figure:
-  """Draws a quantity of each layer, e.g. the norm of its gradient, in rows and columns of panels.
-
-  A line is the mean over seeds (on a logarithmic axis, the geometric mean); the band is the range
-  of the seeds. A logarithmic axis shows values below the floor, also zero, at the floor. Values
-  that are not finite are left out, and the panel says how many lines have any.
-
-  Args:
-    profiles: (label of the row, label of the column) -> {name of the line -> values `[S, L]`}.
-    y_label: name and unit of the values.
-    log_y: use a logarithmic y axis.
-    log_floor: the smallest value that a logarithmic axis shows.
-  """
-  return _profile_panels(profiles, 1, "layer", y_label, log_floor if log_y else None)
-
-
-@figures.styled
-def layer_training(
-  profiles: Mapping[tuple[str, str], np.ndarray],
-  *,
-  y_label: str,
-  log_y: bool = True,
-  log_floor: float = 1e-12,
-) -> Figure:
-  """Draws a quantity of the first and the last layer over epochs, in panels as `layer_profile`.
-
-  Args:
-    profiles: (label of the row, label of the column) -> values `[S, E + 1, L]`; epoch 0 is before
-      training.
-    y_label: name and unit of the values.
-    log_y: use a logarithmic y axis.
-    log_floor: the smallest value that a logarithmic axis shows.
-  """
-  ends = {"first layer": 0, "last layer": -1}
-  panels = {
-    place: {name: np.asarray(values)[:, :, layer] for name, layer in ends.items()}
-    for place, values in profiles.items()
-  }
-  label = "epoch (0: at initialisation)"
-  return _profile_panels(panels, 0, label, y_label, log_floor if log_y else None)
-
-
-def _profile_panels(
-  profiles: Panels, first: int, x_label: str, y_label: str, floor: float | None
-) -> Figure:
-  """Draws panels of lines `[S, n]`, with x counted from `first`; y is linear without a floor."""
-  rows = list(dict.fromkeys(row for row, _ in profiles))
-  columns = list(dict.fromkeys(column for _, column in profiles))
-  names = list(dict.fromkeys(name for lines in profiles.values() for name in lines))
-  every = _finite([values for lines in profiles.values() for values in lines.values()])
-  if not len(every):
-    return figures.message(_NOTHING)
-  width = min((figures.MAX_WIDTH - 0.8) / len(columns), 4.5)
-  height = 1.6 if len(rows) > 1 else 2.4
-  size = (min(len(columns) * width + 0.8, figures.MAX_WIDTH), len(rows) * height + 0.5)
-  figure = Figure(figsize=size, layout="constrained")
-  axes = figure.subplots(len(rows), len(columns), squeeze=False, sharey=True)
-  drawn = every if floor is None else np.maximum(every, floor)
-  limits = _set_scale(axes[0, 0].yaxis, [drawn], log=floor is not None, least_factor=1)
-  for (i, j), ax in np.ndenumerate(axes):
-    lines = profiles.get((rows[i], columns[j]), {})
-    _draw_profiles(ax, lines, names, first, floor)
-    figures.add_grid_lines(ax)
-    if i == 0:
-      ax.set_title(figures.fit(columns[j], width - 0.3, figures.TEXT_SIZE, max_lines=2))
-    if i == len(rows) - 1:
-      ax.set_xlabel(figures.fit(x_label, width - 0.2, figures.TEXT_SIZE, max_lines=2))
-    if j == 0:
-      row = figures.fit(rows[i], height - 0.3, figures.TEXT_SIZE, max_lines=2)
-      unit = figures.fit(y_label, height - 0.3, figures.SMALL_TEXT_SIZE, max_lines=2)
-      ax.set_ylabel(f"{row}\n{unit}")
-  axes[0, 0].set_ylim(*limits)
-  num_seeds = max(len(values) for lines in profiles.values() for values in lines.values())
-  if num_seeds > 1:
-    mean = "means" if floor is None else "geometric means"
-    figure.suptitle(f"{num_seeds} seeds: {mean}, bands from the lowest to the highest seed")
-  styles = [figures.mean_line(figures.arm_style(index)) for index in range(len(names))]
-  figures.add_legend(figure, list(zip(map(_legend_text, names), styles, strict=True)))
-  return figures.finish(figure)
-
-
-def _draw_profiles(
-  ax: Axes, lines: Mapping[str, np.ndarray], names: list[str], first: int, floor: float | None
-) -> None:
-  """Draws the lines `[S, n]` of one panel, and says how many have values that are not finite."""
-  alpha = float(np.clip(0.5 / max(len(lines), 1), 0.08, 0.18))
-  num_broken, last = 0, first
-  for name, values in lines.items():
-    values = np.asarray(values, float)
-    num_broken += not np.isfinite(values).all()
-    last = max(last, first + values.shape[1] - 1)
-    some = np.isfinite(values).any(axis=0)  # [n]
-    kept = np.where(np.isfinite(values), values, np.nan)[:, some]
-    if not some.any():
-      continue
-    if floor is not None:
-      kept = np.maximum(kept, floor)
-    mean = np.nanmean(kept, axis=0) if floor is None else np.exp(np.nanmean(np.log(kept), axis=0))
-    x = first + np.flatnonzero(some)
-    low, high = np.nanmin(kept, axis=0), np.nanmax(kept, axis=0)
-    figures.draw_mean(ax, name, names.index(name), x, mean, low, high, alpha)
-  _set_whole_numbers(ax, first, last)
-  if num_broken:
-    text = f"not finite: {num_broken} of {len(lines)} lines"
-    style = {"ha": "right", "va": "top", "fontsize": 7, "color": figures.GREY}
-    style["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
-    ax.text(0.98, 0.98, text, transform=ax.transAxes, zorder=5, **style)
-
-
-# --- Claims ---
-
-
-class ForestRow(NamedTuple):
-  """A claim, or a pair of arms: an effect with its interval and margin, all in the same unit."""
-
-  label: str
-  effect: float
-  low: float
-  high: float
-  margin: float
-  verdict: str  # of `jaxdl.stats.ledger` or `jaxdl.stats`
-  text: str  # the effect with its unit
-
-
-_VERDICTS = {
-  "holds": (figures.CORRECT_COLOR, "o"),
-  "does not hold": (figures.MISTAKE_COLOR, "D"),
-  "too small to count": (figures.MISTAKE_COLOR, "v"),
-  "better": (figures.CORRECT_COLOR, "o"),
-  "worse": (figures.MISTAKE_COLOR, "D"),
-  "equivalent": (figures.COLORS[2], "^"),
-  "undecided": (figures.GREY, "s"),
-  "too few seeds": (figures.GREY, "x"),
-}
-
-
-@figures.styled
-def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
-  """Draws the effect of each row with its interval, in units of its margin.
-
-  The axis is linear between -1 and 1, where an effect is within its margin, and logarithmic
-  beyond. Values past its ends are drawn at the frame. If an effect is not finite or a margin is not
-  positive, the row has only its text.
-
-  Args:
-    rows: claims or pairs of arms, from top to bottom.
-    title: title of the figure; None: no title.
-
-  Raises:
-    ValueError: a verdict is neither one of `jaxdl.stats.ledger` nor of `jaxdl.stats`.
-  """
-  if not rows:
-    return figures.message("There is nothing to compare.")
-  unknown = {row.verdict for row in rows} - set(_VERDICTS)
-  if unknown:
-    raise ValueError(f"verdicts must be {', '.join(_VERDICTS)}, not {', '.join(sorted(unknown))}")
-  labels = [figures.fit(row.label, 3.4, figures.TEXT_SIZE, max_lines=4) for row in rows]
-  texts = [figures.fit(row.text, 2.1, figures.SMALL_TEXT_SIZE, max_lines=3) for row in rows]
-  heights = [
-    0.15 * max(label.count("\n"), text.count("\n")) + 0.3
-    for label, text in zip(labels, texts, strict=True)
-  ]
-  bottoms = np.cumsum(heights)
-  places = bottoms - np.array(heights) / 2  # [R], in inches
-  figure = Figure(figsize=(figures.MAX_WIDTH, bottoms[-1] + 0.8), layout="constrained")
-  ax = figure.subplots()
-  scaled = [_in_margins(row) for row in rows]
-  limit = _set_forest_axis(ax, scaled)
-  for row, (effect, low, high), place, text in zip(rows, scaled, places, texts, strict=True):
-    figures.write_right(ax, place, text, va="center")
-    if math.isfinite(effect):
-      color, marker = _VERDICTS[row.verdict]
-      ends = np.clip([low, high], -limit, limit)
-      ax.plot(ends, [place, place], color=color, linewidth=1.8, solid_capstyle="butt")
-      dot = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.8}
-      ax.plot(np.clip(effect, -limit, limit), place, marker, color=color, zorder=3, **dot)
-  ax.hlines(bottoms[:-1], -limit, limit, color="0.94", linewidth=0.6, zorder=0.5)
-  ax.set_yticks(places, labels, fontsize=figures.TEXT_SIZE)
-  ax.set_ylim(bottoms[-1], 0)
-  ax.tick_params(axis="y", length=0)
-  ax.spines["left"].set_visible(False)
-  if title:
-    figure.suptitle(figures.fit(title, figures.MAX_WIDTH - 0.4, figures.BOLD_SIZE, max_lines=2))
-  figures.add_legend(figure, _forest_legend(rows))
-  return figures.finish(figure)
-
-
-def _in_margins(row: ForestRow) -> tuple[float, float, float]:
-  """Returns effect, low and high in units of the margin; NaN if there is no such number."""
-  if not (math.isfinite(row.effect) and 0 < row.margin < math.inf):
-    return (math.nan,) * 3
-  return row.effect / row.margin, row.low / row.margin, row.high / row.margin
-
-
-def _set_forest_axis(ax: Axes, scaled: list[tuple[float, float, float]]) -> float:
-  """Sets up a symmetric x axis and returns its limit."""
-  effects = np.abs(_finite([[effect for effect, _, _ in scaled]]))
-  ends = np.abs(_finite([[low, high] for _, low, high in scaled]))
-  most = effects.max(initial=0.0)
-  # Wide intervals widen the axis, but not so far that they dwarf everything else.
-  limit = min(max(2.0, 1.2 * most, min(1.2 * ends.max(initial=0), 10 * max(most, 1))), 1e6)
-  ax.set_xscale("symlog", linthresh=1, linscale=1)
-  ax.set_xlim(-limit, limit)
-  steps = [1, 2, 5] if limit < 15 else [1]
-  positive = [s * 10.0**p for p in range(7) for s in steps if s * 10.0**p <= limit]
-  ax.xaxis.set_major_locator(ticker.FixedLocator([-x for x in positive] + [0] + positive))
-  ax.xaxis.set_minor_locator(ticker.NullLocator())
-  figures.write_plain_ticks(ax.xaxis)
-  ax.axvspan(-1, 1, color="0.93", linewidth=0, zorder=0)
-  ax.axvline(0, color="0.6", linewidth=0.8, zorder=1)
-  ax.set_xlabel("effect, in units of its margin")
-  return limit
-
-
-def _forest_legend(rows: Sequence[ForestRow]) -> list[tuple[str, Line2D | Patch]]:
-  entries: list[tuple[str, Line2D | Patch]] = []
-  for verdict, (color, marker) in _VERDICTS.items():
-    if any(row.verdict == verdict for row in rows):
-      line = Line2D([], [], color=color, linewidth=1.8, marker=marker, markersize=6.5)
-      line.set(markeredgecolor="white", markeredgewidth=0.8)
-      entries.append((verdict, line))
-  return [*entries, ("within the margin", Patch(color="0.93"))]
-
-
-# --- Axes ---
-
-
-def _legend_text(name: str) -> str:
-  return figures.fit(name, 3.2, figures.TEXT_SIZE, max_lines=2)
-
-
-def _finite(parts: Sequence[np.ndarray]) -> np.ndarray:
-  """Returns the finite values of all arrays as one flat array."""
-  values = np.concatenate([np.ravel(np.asarray(part, float)) for part in parts] or [[]])
-  return values[np.isfinite(values)]
-
-
-def _set_whole_numbers(ax: Axes, first: int, last: int) -> None:
-  """Sets up an x axis for whole numbers from `first` to `last`."""
-  # Below 1, so that there is no tick before the first.
-  margin = float(np.clip(0.025 * (last - first), 0.3, 0.9))
-  ax.set_xlim(first - margin, last + margin)
-  few = last - first <= 6
-  ax.xaxis.set_major_locator(
-    ticker.FixedLocator(range(first, last + 1))
-    if few
-    else ticker.MaxNLocator("auto", integer=True, min_n_ticks=1)
-  )
-
-
-def _set_scale(
-  axis: Axis, parts: Sequence[np.ndarray], log: bool, least_factor: float = 3
-) -> tuple[float, float]:
-  """Sets the scale and limits of an axis so that it holds all finite values; returns the limits.
-
-  The axis is logarithmic if `log` is set and the positive values span more than `least_factor`. An
-  x axis is linear unless all of its values are positive.
-  """
-  values = _finite(parts)
-  low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
-  is_x = axis.axis_name == "x"
-  least = values[values > 0].min(initial=math.inf)
-  set_limits = axis.axes.set_xlim if is_x else axis.axes.set_ylim
-  if log and high > least_factor * least and not (is_x and low <= 0):
-    (axis.axes.set_xscale if is_x else axis.axes.set_yscale)("log")
-    pad = (high / least) ** 0.04
-    limits = (least / pad, high * pad)
-    axis.set_major_locator(ticker.FixedLocator(_log_ticks(*limits)))
-    figures.write_plain_ticks(axis)
-  else:
-    pad = 0.04 * (high - low) or 0.05 * abs(high) or 0.05
-    limits = (low - pad, high + pad)
-  set_limits(*limits)
-  return limits
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-  """Returns at most about six ticks for a logarithmic axis, which the layout cannot change."""
-  first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-  decades = math.log10(high / low)
-  step = max(1, math.ceil(decades / 6))
-  digits = (1, 2, 5) if decades < 2.2 else (1,)
-  powers = [power for power in range(first, last + 1) if power % step == 0]
-  ticks = [digit * 10.0**power for power in powers for digit in digits]
-  return [tick for tick in ticks if low <= tick <= high]

@@ -230,7 +230,8 @@ _NOTES = {
     "together with probability 1 - alpha; *beyond margin* says whether they exclude the margin. "
     "They are Student's and the permutation test is not, so for skewed differences a difference "
     "can be shown whose interval still has zero at its edge. **The mean of a pair that was "
-    "decided early is biased**, away from zero where one arm is better: read its interval. The "
+    "decided early is biased**, away from zero where one arm is better: read its interval and the "
+    "median-unbiased estimate, which is as often too large as too small. The "
     "budget belongs to the test: another budget is another run."
   ),
   stats.ANYTIME: (
@@ -367,7 +368,9 @@ def _verdict_row(v: stats.Verdict) -> list[str]:
   scale, unit, form = (100, " pt", "+.3f") if is_rate else (1, "", "+.3g")
   limit = 1 if is_rate else math.inf  # rates cannot differ by more
   low, high = max(v.ci_low, -limit), min(v.ci_high, limit)
-  capped = v.seeds_needed == stats.MAX_SEEDS_NEEDED
+  needed = "" if v.seeds_needed is None else f"{v.seeds_needed:,}"
+  if v.seeds_needed == stats.MAX_SEEDS_NEEDED:
+    needed = "none would do" if v.design == stats.RESAMPLED else f">= {needed}"
   decided = v.verdict in (stats.BETTER, stats.WORSE)
   return [
     v.metric,
@@ -381,7 +384,7 @@ def _verdict_row(v: stats.Verdict) -> list[str]:
     f"{scale * v.margin:g}{unit}",
     v.verdict,
     ("yes" if v.beyond_margin else "open") if decided else "",
-    "" if v.seeds_needed is None else f"{'>= ' if capped else ''}{v.seeds_needed:,}",
+    needed,
   ]
 
 

@@ -87,7 +87,7 @@ def check(workdir: pathlib.Path) -> None:
 
 
 def _pictures(comparison: Comparison) -> list[tuple[str, str, "Figure"]]:
-  from jaxdl.report import comparison_plots, plots
+  from jaxdl.report import forest_plots, plots
 
   scores, everyone = comparison.scores, None
   if experiment_lib.is_many(scores.arms):
@@ -99,16 +99,16 @@ def _pictures(comparison: Comparison) -> list[tuple[str, str, "Figure"]]:
   if comparison.verdicts:
     rows = [_forest_row(verdict) for verdict in shown_verdicts(comparison)]
     caption = "Differences with their intervals, in units of the margin."
-    pictures.append(("differences", caption, comparison_plots.forest(rows)))
+    pictures.append(("differences", caption, forest_plots.forest(rows)))
   return pictures
 
 
 def _forest_row(verdict: stats.Verdict) -> Any:
-  from jaxdl.report import comparison_plots
+  from jaxdl.report import forest_plots
 
   mean, low, high = verdict.mean_difference, verdict.ci_low, verdict.ci_high
   interval = f" [{low:+z.3g}, {high:+z.3g}]" if math.isfinite(low) else ""
-  return comparison_plots.ForestRow(
+  return forest_plots.ForestRow(
     label=f"{verdict.arm_a} - {verdict.arm_b}",
     effect=mean,
     low=low,

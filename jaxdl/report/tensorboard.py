@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
-from jaxdl.experiment import Experiment
+from jaxdl.experiment import Experiment, with_epochs_to_target
 from jaxdl.population import plan
 from jaxdl.population.chunk_result import ChunkResult, read_chunk
 from jaxdl.population.local import Outcome
 from jaxdl.population.plan import Chunk, Group
-from jaxdl.population.results import assemble
+from jaxdl.population.results import NOT_TRAINED, Population, assemble
 from jaxdl.report import params
 from jaxdl.report.tables import curves_table, members_table
 from jaxdl.store import files
@@ -88,7 +88,8 @@ def live(
   """Writes members while they train in the block, by this process or by others.
 
   A seed is written once all of its arms are trained, within seconds. At the end of the block
-  everything is there. The files are part of the state of the run, and written once.
+  everything is there, except for what `write_missing` writes. The files are part of the state of
+  the run, and written once.
 
   Raises:
     InputError: a file cannot be written.
@@ -131,7 +132,8 @@ class _Live:
 
   def write(self):
     """Writes the seeds all of whose arms are committed by now."""
-    if not self._read():
+    self._read()
+    if not self._committed:
       return
     seeds = range(self._experiment.num_seeds)
     try:
@@ -140,29 +142,40 @@ class _Live:
       )
     except InputError:  # no seed has all of its arms
       return
-    tables = members_table(population), curves_table(population)
-    folder = self._store.folder / FOLDER
-    with files.naming(folder):
-      for name, content in _members(self._experiment, *tables, time.time()):
-        place = folder / name
-        if not any(place.parent.glob("events.*")):  # of an earlier process
-          place.parent.mkdir(parents=True, exist_ok=True)
-          files.write(place, content)
+    population = with_epochs_to_target(self._experiment, population)
+    write_missing(self._store, self._experiment, population)
     self._written.update(population.seeds)
     for chunk in list(self._committed):
       last = chunk.seed + self._groups[chunk.group].num_real(chunk)
       if self._written.issuperset(range(chunk.seed, last)):
         del self._committed[chunk]
 
-  def _read(self) -> bool:
-    """Reads what has been committed since the last time; returns whether there was anything."""
+  def _read(self):
+    """Reads what has been committed since the last time."""
     new = [chunk for chunk in self._waiting if self._store.has_chunk(chunk.name)]
     for chunk in new:
       result = read_chunk(self._store, self._groups[chunk.group], chunk)
       if result is not None:  # a damaged one is trained again
         self._waiting.remove(chunk)
         self._committed[chunk] = result._replace(variables=None, logits=None)
-    return bool(new)
+
+
+def write_missing(store: Store, experiment: Experiment, population: Population):
+  """Writes the members of a population that are not written yet, into the state of the run.
+
+  Those that `live` leaves out: of seeds that some arms do not train because they are decided.
+
+  Raises:
+    InputError: a file cannot be written.
+  """
+  tables = members_table(population), curves_table(population)
+  folder = store.folder / FOLDER
+  with files.naming(folder):
+    for name, content in _members(experiment, *tables, time.time()):
+      place = folder / name
+      if not any(place.parent.glob("events.*")):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        files.write(place, content)
 
 
 def _members(
@@ -170,7 +183,7 @@ def _members(
 ) -> Iterator[tuple[str, bytes]]:
   """Yields the name of each member's file in the folder of all runs, and its content."""
   by_member = dict(iter(curves.groupby(["arm", "seed"], sort=False)))
-  for row in members.to_dict("records"):
+  for row in members[members.status != NOT_TRAINED].to_dict("records"):
     arm, seed = str(row["arm"]), int(row["seed"])
     settings = {"arm": arm, "seed": seed, "dataset": experiment.dataset}
     settings |= experiment.arms[arm].to_json()

@@ -17,12 +17,14 @@ from jaxdl.stats.scores import (
   std,
   summarize,
   worst,
+  worst_so_far,
 )
 from jaxdl.stats.sequential import (
   LOOK_EVERY,
   MIN_BUDGET,
   compare_looks,
   looks,
+  median_unbiased,
   nominal_levels,
   undecided_arms,
 )
@@ -108,6 +110,7 @@ __all__ = (
   "looks",
   "may_be_best",
   "mean_over_tasks",
+  "median_unbiased",
   "min_pairs",
   "min_pairs_equivalent",
   "nominal_levels",
@@ -125,4 +128,5 @@ __all__ = (
   "welch_interval",
   "welch_tost",
   "worst",
+  "worst_so_far",
 )

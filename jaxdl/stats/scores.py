@@ -37,7 +37,7 @@ class Scores:
     higher_is_better: True for an accuracy, False for a loss.
     diverged_as: the score that a run which diverged counts as in comparisons, e.g. that of always
       answering the most frequent class: then arms are compared by intention to treat, on all seeds.
-      None leaves such runs out.
+      [S], if it depends on the seed, see `worst_so_far`. None leaves such runs out.
     paired: whether the runs of a row share their seed. If not, a row has the s-th run of each arm,
       and arms are compared as independent samples.
     num_trained: [A] with how many seeds, the first ones, each arm was trained, if an arm stops once
@@ -59,7 +59,7 @@ class Scores:
   arms: tuple[str, ...]  # [A]
   axes: tuple[str, str]
   higher_is_better: bool
-  diverged_as: float | None = None
+  diverged_as: float | np.ndarray | None = None
   paired: bool = True
   num_trained: tuple[int, ...] | None = None  # [A]
   overlap: float | None = None
@@ -88,7 +88,9 @@ class Scores:
     self._check_axes()
     if self.num_trained is not None and len(self.num_trained) != len(self.arms):
       raise ValueError(f"num_trained has {len(self.num_trained)} numbers for {len(self.arms)} arms")
-    if self.diverged_as is not None and not math.isfinite(self.diverged_as):
+    if self.overlap is not None and not 0 < self.overlap < math.inf:
+      raise ValueError(f"overlap must be positive and finite, got {self.overlap}")
+    if self.diverged_as is not None and not np.isfinite(self.diverged_as).all():
       raise ValueError(f"diverged_as must be finite, got {self.diverged_as}")
     if np.isinf(values).any():
       raise ValueError(
@@ -101,7 +103,7 @@ class Scores:
     """The values `[S, A]` that arms are compared by: with `diverged_as` where a run diverged."""
     if self.diverged_as is None:
       return self.values
-    return np.where(self.diverged, self.diverged_as, self.values)
+    return np.where(self.diverged, np.reshape(self.diverged_as, (-1, 1)), self.values)
 
   @property
   def diverged(self) -> np.ndarray:
@@ -405,6 +407,29 @@ def worst(values: np.ndarray, higher_is_better: bool) -> float | None:
   if not len(finite):
     return None
   return float(finite.min() if higher_is_better else finite.max())
+
+
+def worst_so_far(values: np.ndarray, higher_is_better: bool) -> np.ndarray | None:
+  """Returns, for each seed, the worst of the values up to it; None if all are NaN.
+
+  Where arms are looked at while seeds are added, a run that diverged must not count as a score that
+  only comes later: verdicts that were reached would change.
+
+  Args:
+    values: [S, A].
+    higher_is_better: True for an accuracy, False for a loss.
+
+  Returns:
+    [S]; before the first value, that value.
+  """
+  finite = ~np.isnan(values).all(axis=1)  # [S]
+  if not finite.any():
+    return None
+  of_rows = np.full(len(values), np.nan)
+  worst_of = np.nanmin if higher_is_better else np.nanmax
+  of_rows[finite] = worst_of(values[finite], axis=1)
+  of_rows[: finite.argmax()] = of_rows[finite][0]
+  return (np.fmin if higher_is_better else np.fmax).accumulate(of_rows)
 
 
 def count_diverged(scores: Scores, arm: str, num_seeds: int | None = None) -> int:

@@ -20,6 +20,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.stats.crossed import Crossed
 from jaxdl.stats.samples import Sample, sample_of
@@ -89,14 +91,16 @@ class Verdict:
     confidence: of the interval; of a design with looks, that of all pairs and looks together.
     design: FIXED, UNPAIRED, RESAMPLED, GROUP_SEQUENTIAL or ANYTIME.
     budget: of a GROUP_SEQUENTIAL design, the largest number of seeds; else None.
-    diverged_as: the score that runs which diverged count as; None if they are left out, or none
-      did.
+    diverged_as: the score that runs which diverged count as, or the last of them if it depends on
+      the seed; None if they are left out, or none did.
     without_diverged: the verdict without the seeds on which either arm diverged, where they count;
       else None.
     new_examples: of an accuracy, the difference for new test examples as well as new seeds, if it
       is known which examples each member got right; else None. It is for this pair alone.
     floor: of the design RESAMPLED, the half-width that the interval would keep with infinitely many
       seeds, since all are splits of the same examples; else None.
+    median_unbiased: of a GROUP_SEQUENTIAL design, where one arm is better and none diverged, the
+      estimate of the difference by `jaxdl.stats.median_unbiased`; else None.
     may_be_best: of `compare_with_best`, whether arm a is in the set of `may_be_best`; else None.
   """
 
@@ -125,6 +129,7 @@ class Verdict:
   without_diverged: "Verdict | None" = None
   new_examples: Crossed | None = None
   floor: float | None = None
+  median_unbiased: float | None = None
   may_be_best: bool | None = None
 
 
@@ -245,8 +250,9 @@ def beside_diverged(
   if scores.diverged_as is None or not scores.diverged.any():
     return verdicts
   trained = compare(dataclasses.replace(scores, diverged_as=None))
+  counted = np.broadcast_to(scores.diverged_as, len(scores.seeds))  # [S]
   return [
-    dataclasses.replace(v, diverged_as=scores.diverged_as, without_diverged=other)
+    dataclasses.replace(v, diverged_as=float(counted[v.num_seeds - 1]), without_diverged=other)
     if v.num_diverged_a or v.num_diverged_b
     else v
     for v, other in zip(verdicts, trained, strict=True)
@@ -439,7 +445,7 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
     text = f"undecided between {a} and {b} in {metric}: {format_seeds_needed(verdict)}"
   else:
     text = f"{a} is {verdict.verdict} than {b} in {metric}, {_format_size(verdict, within)}"
-  details = [_format_difference(verdict, scale, suffix), _format_test(verdict)]
+  details = [_format_difference(verdict, scale, suffix), _format_test(verdict, scale, suffix)]
   if verdict.verdict == UNDECIDED:
     details.append(f"margin {within}")
   new = verdict.new_examples
@@ -450,12 +456,16 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
   return f"{text} (difference {'; '.join(details)}){_format_divergence(verdict, scale, suffix)}"
 
 
-def _format_test(verdict: Verdict) -> str:
+def _format_test(verdict: Verdict, scale: float, suffix: str) -> str:
   """Says which test the verdict is from and, where there is one, its p-value."""
   if verdict.design == GROUP_SEQUENTIAL:
     at = f"group-sequential test, {verdict.num_seeds} of at most {verdict.budget} seeds"
-    stopped = verdict.verdict != UNDECIDED and verdict.num_seeds != verdict.budget
-    return f"{at}; decided early, so the mean is biased" if stopped else at
+    if verdict.verdict == UNDECIDED or verdict.num_seeds == verdict.budget:
+      return at
+    at += "; decided early, so the mean is biased"
+    if verdict.median_unbiased is None:
+      return at
+    return f"{at} (median-unbiased estimate {scale * verdict.median_unbiased:.3g}{suffix})"
   p = verdict.p_equivalence if verdict.verdict == EQUIVALENT else verdict.p_holm
   which = "equivalence" if verdict.verdict == EQUIVALENT else "Holm-corrected"
   if verdict.design == ANYTIME:

@@ -104,7 +104,14 @@ def remark_on(sheet, of, formula, shape=(), step=""):
     ("decay", "dL/dw", "dL/dp*x + 2*lam*w", "the factor 2 in 2 * lam * w is one too many"),
     ("adam", "w'", "w - 0.1*m_w'/(sqrt(v_w') + eps)", "m_w' should be mhat_w' and v_w' should be"),
     ("adam", "v_w'", "beta2*v_w + (1 - beta2)*dL/dw", "the factor dL/dw in (1 - beta2) * dL/dw"),
-    ("adam", "m_w'", "0.5*m_w + 0.1*dL/dw", "0.5 should be beta1"),
+    ("decay", "L", "(p - y)**2/2 + lam - w**2/2", "the - before w**2 should be *"),
+    (
+      "adam",
+      "w'",
+      "w - learning_rate*mhat_w'/sqrt(vhat_w' + eps)",
+      "sqrt(vhat_w' + eps) should be sqrt(vhat_w') + eps",
+    ),
+    ("adam", "m_w'", "0.5*m_w + 0.1*dL/dw", "0.5 * m_w should be beta1 * m_w"),
   ],
 )
 def test_a_formula_of_numbers(sheet, of, formula, cause):
@@ -140,7 +147,7 @@ def test_a_formula_of_arrays(sheet, of, formula, shape, cause):
 @pytest.mark.parametrize(
   ("of", "formula", "cause"),
   [
-    ("mhat_w'", "m_w'/(1 - 0.9)", "0.9 should be beta1**t"),
+    ("mhat_w'", "m_w'/(1 - 0.9)", "beta1 should be beta1**t"),
     ("m_w'", "0.1*dL/dw", "the term beta1 * m_w is missing"),
   ],
 )
@@ -148,6 +155,13 @@ def test_a_formula_of_the_second_step_is_explained_in_its_names(of, formula, cau
   text = make_sheet(SQUARE, [(of, "1", formula)], {"w": 0.5}, ADAM)
   checked = worksheet.check(f"{text}step = 2\n")
   assert cause in checked.claims[0].remark
+
+
+def test_a_number_of_the_rule_stands_for_itself():
+  rules = 'dw = "-0.5*dL/dw + 0.9*dw"\nw = "w + dw\'"\n'
+  text = make_sheet(SQUARE, [("dw'", "1", "-0.5*dL/dw")], {"w": 0.5, "dw": 0.1})
+  checked = worksheet.check(f"{text}step = 2\n[step]\n{rules}")
+  assert "the term 0.9 * dw is missing" in checked.claims[0].remark
 
 
 def test_what_is_0_before_the_first_step_may_be_left_out():
@@ -162,6 +176,22 @@ def test_what_is_0_before_the_first_step_may_be_left_out():
   assert simplified.status == "exact"
   assert simplified.remark == "The formula for m_w' is right only because m_w = 0."
   assert wrong.status == "wrong formula"
+
+
+@pytest.mark.parametrize(
+  ("formula", "status"),
+  [
+    ("w - 0.1*mhat_w'/sqrt(vhat_w')", "exact"),
+    ("w + 0.1", "exact"),  # the first step of Adam
+    ("w - 0.1*mhat_w'/sqrt(vhat_w' + eps)", "wrong formula"),
+    ("w - 0.1", "wrong formula"),
+  ],
+)
+def test_an_eps_may_be_left_out_but_not_misplaced(formula, status):
+  (claim,) = worksheet.check(make_sheet(SQUARE, [("w'", "0.6", formula)], {"w": 0.5}, ADAM)).claims
+  assert claim.status == status
+  left_out = "The formula for w' is right but for eps = 1e-08, which it leaves out."
+  assert (claim.remark == left_out) == (status == "exact")
 
 
 def test_a_rate_that_has_changed_is_not_taken_for_rounded():

@@ -485,6 +485,13 @@ def test_the_worked_solution_of_a_neuron():
   ]
 
 
+def test_the_worked_solution_shares_a_tie():
+  lines = worksheet.answers(
+    make_sheet({"m": "max(a, b)", "L": "3*m"}, [("dL/da", "1.5")], {"a": 2, "b": 2})
+  )
+  assert "  dL/da = 0.5 * dL/dm = 0.5 * 3 = 1.5" in lines
+
+
 @pytest.mark.parametrize("sheet", ["mazur", "softmax", "functions"])
 def test_the_formulas_of_a_worked_solution_have_the_values_beside_them(sheet):
   """The numbers in every line, computed by Python, give the value at its end."""
@@ -817,6 +824,14 @@ def _bad(equation="2*x", of="z", value="2", working=None, given=None, head=""):
     (_bad(given={"x": ".5"}), "write 0.5 for .5"),
     (_bad(given={"x": "1,5"}), "write a point, not a comma"),
     (_bad(given={"x": "2*3"}), "a formula is put in quotation marks"),
+    (_bad(given={"x": "1/3"}), "write a fraction as a decimal number"),
+    (_bad().replace("x = 1", "x ≈ 1"), "write = and the value, without ≈"),
+    (_bad().replace("[given]\nx = 1", "x = 1"), r"\[given\] is missing: write \[given\] above 'x'"),
+    (_bad("x²"), r"a power is written \*\*"),
+    (_bad("|x|"), r"an absolute value is written abs\(x\)"),
+    (_bad("x if x > 0 else 0"), "expected an operator, not 'if'|a condition is written"),
+    (_bad("sin x"), r"expected an operator \(or parentheses, as in sin\(x\)\)"),
+    (_bad(value="1 000"), "write 1000, without spaces"),
     (_bad(value="50%"), "write 0.5 for 50%"),
     (_bad(value="≈ 0.5"), "leave out ≈"),
     (_bad("50%"), "write 0.5 for 50%"),

@@ -96,7 +96,7 @@ def test_every_setting_that_a_config_does_not_list_has_room(read, tmp_path):
   (file := tmp_path / "few.py").write_text(
     "from ml_collections import ConfigDict\n"
     "def get_config():\n"
-    "  return ConfigDict({'base': {}, 'arms': {'a': {}}, 'margins': {'test_loss': 1.0}})\n"
+    "  return ConfigDict({'base': {}, 'arms': {'a': {}, 'b/c': {}}, 'margins': {'f1': 1.0}})\n"
   )
   fields = [field for field in dataclasses.fields(Arm) if field.default is not None]
   for field in fields:
@@ -105,6 +105,8 @@ def test_every_setting_that_a_config_does_not_list_has_room(read, tmp_path):
     base = read(compare.SCRIPT, file, f"--config.base.{field.name}", "1").base
     one = read(compare.SCRIPT, file, f"--config.arms.a.{field.name}=1").arms.a
     assert base.to_dict() == one.to_dict() == {field.name: field.default}
+  arms = read(compare.SCRIPT, file, '--config.arms["b/c"].l2=1').arms
+  assert arms.to_dict() == {"a": {}, "b/c": {"l2": 0.0}}
   config = read(
     compare_initializers.SCRIPT, file, "--noconfig.restore_best", "--config.num_train=3"
   )
@@ -152,6 +154,13 @@ def test_a_mistake_gets_one_line_and_status_2(run_module, wanted, arguments, exp
   assert "Traceback" not in result.stderr
   assert expected in result.stderr
   assert not wanted.exists()
+
+
+def test_help_has_the_docstring_and_the_flags(run_module):
+  result = run_module(_SCRIPT, "--help")
+  assert (result.returncode, result.stderr) == (0, "")
+  for text in ("Does the weight initializer matter?", "--config.KEY=VALUE", "--[no]tensorboard: "):
+    assert text in result.stdout
 
 
 def test_paths_that_are_none(tmp_path, run_module):

@@ -1,6 +1,8 @@
 """The command `jaxdl`: which script it starts, with which arguments, and what it says itself."""
 
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -43,6 +45,8 @@ def say(monkeypatch, capsys):
     (["run", "mnist_cnn", "--config", "my.py"], ["mnist_cnn", "--config", "my.py"]),
     (["compare", "my.py:b", "--overwrite"], ["compare", "--config=my.py:b", "--overwrite"]),
     (["compare", "--config=my.py"], ["compare", "--config=my.py"]),
+    (["tune", "my.py"], ["tune", "--config=my.py"]),
+    (["tune", "textbook:a", "--workdir=x"], ["tune", f"{_CONFIG}/textbook.py:a", "--workdir=x"]),
     (["check", "a.toml", "--answers"], ["check_worksheet", "a.toml", "--answers"]),
     (["predict", "--workdir=x"], ["predict", "--workdir=x"]),
     (["scores"], ["compare_scores"]),
@@ -66,7 +70,8 @@ def test_a_command_starts_a_script(say, arguments, started):
   ("arguments", "error"),
   [
     (["rum"], "unknown command 'rum'; did you mean 'run'?"),
-    (["run"], "unknown experiment ''; known: benchmark, "),
+    (["run"], "jaxdl run needs an experiment, one of benchmark, "),
+    (["run", "--workdir=x"], "jaxdl run needs an experiment, one of benchmark, "),
     (
       ["run", "compare_loses"],
       "unknown experiment 'compare_loses'; did you mean 'compare_losses'?",
@@ -92,6 +97,15 @@ def test_help_has_every_command_and_each_has_help(say):
     assert (status, err) == (0, "")
     assert own.strip()
   assert "VARIANT" in say("help", "gradient_flow")[1]
+
+
+def test_a_reader_that_has_seen_enough_ends_it_silently():
+  reader, writer = os.pipe()
+  os.close(reader)
+  run = [sys.executable, "-m", "experiments", "help"]
+  result = subprocess.run(run, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT)
+  os.close(writer)
+  assert (result.returncode, result.stderr) == (1, b"")
 
 
 def test_the_list_has_every_experiment_and_its_variants(say):

@@ -7,8 +7,8 @@ import scipy.stats
 from drawing import HOSTILE, assert_nothing_clipped, make_population
 from matplotlib.collections import LineCollection
 
-from jaxdl.report import comparison_plots, figures
-from jaxdl.report.comparison_plots import ForestRow
+from jaxdl.report import comparison_plots, figures, forest_plots, layer_plots
+from jaxdl.report.forest_plots import ForestRow
 
 RATES = np.geomspace(1e-4, 1, 5)
 LABELS = {"x_label": "learning rate", "y_label": "test accuracy (%)"}
@@ -258,7 +258,7 @@ def test_ensembles_have_a_dot_each(sizes, scale, num_arms):
 def test_layer_profiles_are_means_with_ranges(log_y):
   profiles = make_profiles()
   profiles["2 layers", "tanh"]["_a_b"] = np.zeros((3, 2))
-  figure = comparison_plots.layer_profile(profiles, y_label="norm", log_y=log_y, log_floor=1e-9)
+  figure = layer_plots.layer_profile(profiles, y_label="norm", log_y=log_y, log_floor=1e-9)
   assert [ax.get_title() for ax in figure.axes] == ["tanh", "relu", "", ""]
   assert [ax.get_ylabel() for ax in figure.axes] == ["2 layers\nnorm", "", "9 layers\nnorm", ""]
   for ax, (place, lines) in zip(figure.axes, profiles.items(), strict=True):
@@ -277,7 +277,7 @@ def test_values_that_are_not_finite_are_counted():
   profiles = make_profiles(rows=("9 layers",))
   profiles["9 layers", "relu"]["_a_b"][0, :2] = np.inf
   profiles["9 layers", "relu"][NAMES[0]][:] = np.nan
-  figure = comparison_plots.layer_profile(profiles, y_label="norm")
+  figure = layer_plots.layer_profile(profiles, y_label="norm")
   assert [[t.get_text() for t in ax.texts] for ax in figure.axes] == [
     [],
     ["not finite: 2 of 2 lines"],
@@ -290,7 +290,7 @@ def test_values_that_are_not_finite_are_counted():
 
 def test_training_of_the_first_and_the_last_layer():
   values = np.random.default_rng(0).random((3, 5, 7))
-  figure = comparison_plots.layer_training({("7 layers", "relu"): values}, y_label="norm")
+  figure = layer_plots.layer_training({("7 layers", "relu"): values}, y_label="norm")
   for name, layer in (("first layer", 0), ("last layer", 6)):
     drawn = line(figure.axes[0], name)
     np.testing.assert_array_equal(drawn.get_xdata(), range(5))
@@ -302,7 +302,7 @@ def test_training_of_the_first_and_the_last_layer():
 
 def test_claims_are_in_units_of_their_margin():
   rows = make_claims()
-  figure = comparison_plots.forest(rows, title="Claims")
+  figure = forest_plots.forest(rows, title="Claims")
   ax = figure.axes[0]
   for row, marker in zip(rows, "oDs", strict=True):
     ((effect, _),) = marks(ax, marker)
@@ -320,18 +320,18 @@ def test_claims_are_in_units_of_their_margin():
 def test_claims_without_a_number_have_only_their_text():
   row = make_claims(1)[0]
   for change in ({"effect": np.nan}, {"effect": np.inf}, {"margin": 0}, {"margin": np.nan}):
-    figure = comparison_plots.forest([row._replace(**change)])
+    figure = forest_plots.forest([row._replace(**change)])
     ax = figure.axes[0]
     assert marks(ax, "o") == []
     assert [text.get_text() for text in ax.texts] == ["x"]
-  ax = comparison_plots.forest([row._replace(low=-np.inf, high=1e300)]).axes[0]
+  ax = forest_plots.forest([row._replace(low=-np.inf, high=1e300)]).axes[0]
   assert len(marks(ax, "o")) == 1
   assert np.isfinite(ax.get_xlim()).all()
 
 
 def test_a_verdict_must_be_known():
   with pytest.raises(ValueError, match="maybe"):
-    comparison_plots.forest([make_claims(1)[0]._replace(verdict="maybe")])
+    forest_plots.forest([make_claims(1)[0]._replace(verdict="maybe")])
 
 
 # --- All of them ---
@@ -355,14 +355,14 @@ def all_figures(num_lines=2, num_seeds=4, names=NAMES):
   profiles = {
     (names[0], column): {name: y.T for name, (_, y) in lines.items()} for column in names[1:3]
   }
-  yield comparison_plots.layer_profile(profiles, y_label="norm of the gradient")
+  yield layer_plots.layer_profile(profiles, y_label="norm of the gradient")
   training = {place: np.ones((num_seeds, 3, 4)) for place in profiles}
-  yield comparison_plots.layer_training(training, y_label=names[0])
+  yield layer_plots.layer_training(training, y_label=names[0])
   claims = [
     row._replace(label=names[i % len(names)], text=names[-1 - i % len(names)])
     for i, row in enumerate(make_claims(3 * num_lines))
   ]
-  yield comparison_plots.forest(claims, title=names[0])
+  yield forest_plots.forest(claims, title=names[0])
 
 
 CASES = {
@@ -384,7 +384,7 @@ def test_names_are_shown_as_they_are():
   for figure in (
     comparison_plots.metric_against(lines, **LABELS),
     comparison_plots.accuracy_against({n: (x, y.T) for n, (x, y) in lines.items()}, x_label="$x$"),
-    comparison_plots.layer_profile(make_profiles(lines=3), y_label="$y$"),
+    layer_plots.layer_profile(make_profiles(lines=3), y_label="$y$"),
   ):
     assert legend(figure)[:3] == list(NAMES[:3])
     texts = figure.findobj(matplotlib.text.Text)
@@ -402,8 +402,8 @@ def test_where_nothing_can_be_drawn_a_message_says_so(num_lines):
   ensembles = {name: (np.array([1]), [np.array([np.nan])]) for name in lost}
   assert "no finite" in message(comparison_plots.ensemble_accuracy(ensembles))
   profiles = {("row", "column"): values} if num_lines else {}
-  assert "no finite" in message(comparison_plots.layer_profile(profiles, y_label="norm"))
-  assert "nothing to compare" in message(comparison_plots.forest([]))
+  assert "no finite" in message(layer_plots.layer_profile(profiles, y_label="norm"))
+  assert "nothing to compare" in message(forest_plots.forest([]))
   population = make_population(num_epochs=1)
   population.curves["learning_rate"][:] = np.nan
   assert "no finite" in message(comparison_plots.learning_rates(population))

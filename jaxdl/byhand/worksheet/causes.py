@@ -1,7 +1,7 @@
 """What is known of a wrong line of working: what it should be, and usual mistakes."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from jaxdl.byhand.expressions import (
   Derivative,
   Expression,
   Name,
+  Number,
   Quantity,
   Shape,
   quantities,
@@ -30,18 +31,17 @@ class Causes:
   def __init__(self, sheet: Worksheet, graph: Graph, known: RightValues):
     self._sheet, self._graph, self._known = sheet, graph, known
 
-  def find(self, claim: Claim, numbers: Mapping[int, Meaning]) -> str:
+  def find(self, claim: Claim, numbers: Mapping[int, Sequence[Meaning]]) -> str:
     """Returns why a claim's line of working is wrong, or nothing.
 
     Args:
       claim: with a wrong line of working.
-      numbers: index of a number in it -> what it stands for.
+      numbers: index of a number in it -> what it may stand for.
     """
     terms, known = self._right_terms(claim)
     return repairs.explain(
       claim.working,
-      # What a number stands for is said in the names of the step, or not at all.
-      {i: m for i, m in numbers.items() if self._has_name(m.quantity, claim.before)},
+      self._likeliest(claim, numbers, terms),
       self._known.points(claim),
       known,
       repairs.Hints(
@@ -50,8 +50,31 @@ class Causes:
         terms,
         self._mistakes(claim),
         lambda quantity: self._spell(quantity, claim.before),
+        bool(self._known.fixed),
       ),
     )
+
+  def _likeliest(
+    self, claim: Claim, numbers: Mapping[int, Sequence[Meaning]], terms: Sequence[Expression]
+  ) -> dict[int, Meaning]:
+    """Returns what numbers most likely stand for: what is in a right formula, what they are.
+
+    Both are told in the names of the step that a claim is for, or not at all.
+    """
+    own = {quantity for term in terms for quantity in quantities(term)}
+    written = {item.value for term in terms for item in term if isinstance(item, Number)}
+    found = {}
+    for index, options in numbers.items():
+      value = getattr(claim.working[index], "value", 0.0)
+      if value in written:  # it is itself
+        continue
+      named = [m for m in options if self._has_name(m.quantity, claim.before)]
+      exact = [m for m in named if abs(m.at(self._known.values)[points.GIVEN]) == value]
+      likely = exact or named
+      best = [m for m in likely if m.quantity in own] or likely
+      if best:
+        found[index] = best[-1]
+    return found
 
   def _right_terms(self, claim: Claim) -> tuple[list[Expression], Mapping[Quantity, np.ndarray]]:
     """Returns a right formula as a sum of terms, and the values of its quantities at points."""
@@ -80,13 +103,13 @@ class Causes:
       dataclasses.replace(of, by=child): slope
       for child, slope in self._graph.gradient(of.of, children, values, of.entry, 1).items()
     }
-    terms = []
+    terms: list[Expression] = []
     for child in children:
       outer = dataclasses.replace(of, by=child)
       cotangent: Expression = (outer,)
       if child == of.of:
         seed = self._graph.seed(child, of.entry)
-        cotangent = expressions.as_list(seed) if of.entry else (expressions.Number(1.0),)
+        cotangent = expressions.as_list(seed) if of.entry else (Number(1.0),)
       term = expressions.pull_back_formula(
         self._sheet.equations[child],
         of.by,
@@ -96,7 +119,8 @@ class Causes:
       )
       if term is not None:
         term = self._graph.in_terms_of_nodes(term, child)
-        terms.append(tuple(x if x == outer else shift_all((x,), of.step)[0] for x in term))
+        term = tuple(x if x == outer else shift_all((x,), of.step)[0] for x in term)
+        terms += _summands(term)
     return terms, slopes
 
   def _mistakes(self, claim: Claim) -> dict[str, np.ndarray]:
@@ -123,8 +147,7 @@ class Causes:
 
   def _has_name(self, quantity: Quantity, before: int) -> bool:
     """Returns whether a quantity has a name in a claim for a step with some steps before."""
-    is_constant = quantity.step > 0 and "'" not in self._sheet.spell(quantity)
-    return quantity.step >= before or is_constant
+    return quantity.step >= before or "'" not in self._sheet.spell(shift(quantity, before))
 
   def _candidates(self, claim: Claim) -> list[Quantity]:
     """Returns the quantities that a formula may lack: those in the right one first."""
@@ -139,10 +162,10 @@ class Causes:
     if isinstance(of, Name) and of.name in self._sheet.steps.rules:
       settings.discard("learning_rate")
     all_of_them = dict.fromkeys([*own, *self._known.values])
-    others = [q for q in all_of_them if q.step >= claim.before and not self._follows(q, of)]
+    others = [q for q in all_of_them if q.step >= claim.before and not self.follows(q, of)]
     return [q for q in others if isinstance(q, Derivative) or q.name not in settings]
 
-  def _follows(self, quantity: Quantity, of: Quantity) -> bool:
+  def follows(self, quantity: Quantity, of: Quantity) -> bool:
     """Returns whether a quantity is what a claim is of, or is computed from it."""
     if quantity == of or not isinstance(of, Name) or not isinstance(quantity, Name):
       return quantity == of

@@ -50,6 +50,7 @@ from jaxdl.byhand.worksheet.digits import follows, has_a_digit, is_exact, is_tru
 from jaxdl.byhand.worksheet.following import Following
 from jaxdl.byhand.worksheet.graph import Graph
 from jaxdl.byhand.worksheet.numerals import Numeral
+from jaxdl.byhand.worksheet.optimizers import EPS
 from jaxdl.byhand.worksheet.reader import parse
 from jaxdl.byhand.worksheet.right_values import RightValues, show_value
 from jaxdl.byhand.worksheet.sheet import Claim, Worksheet, derivatives, shift
@@ -61,7 +62,7 @@ STATUSES = (EXACT, TRUNCATED, CARRIED, SLIP, WRONG_FORMULA, INCONSISTENT)
 WRONG = (SLIP, WRONG_FORMULA, INCONSISTENT)
 
 # Wrong formulas are no longer explained once they have had this many items in all.
-_MAX_EXPLAINED = 1500
+_MAX_EXPLAINED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,8 +260,13 @@ class _Checker:
     if not claim.working or claim.misfit:
       return working.Verdict(False) if claim.misfit else None
     target = self._known.points(claim)
-    start = [Name(name) for name in self._sheet.steps.initial]
-    return working.judge(claim.working, target, self._known.values, following.claimed, start)
+    known, start = self._known.values, {Name(name) for name in self._sheet.steps.initial}
+    if EPS in self._sheet.steps.settings:
+      start |= {
+        quantity for quantity in known if isinstance(quantity, Name) and quantity.name == EPS
+      }
+    circular = {quantity for quantity in known if self._causes.follows(quantity, claim.of)}
+    return working.judge(claim.working, target, known, following.claimed, start, circular)
 
   def _with_remarks(
     self, claim: Claim, verdict: working.Verdict | None, checked: list[CheckedClaim]
@@ -300,6 +306,9 @@ class _Checker:
     used = {name for node in nodes for name in self._graph.inputs_of.get(node, ())}
     if isinstance(claim.of, Name):
       rule = self._sheet.steps.rules.get(claim.of.name, ())
+      if Name(EPS) in rule and EPS in self._sheet.steps.settings:
+        eps = self._sheet.steps.settings[EPS][0]
+        return f"The formula for {claim} is right but for eps = {eps:g}, which it leaves out."
       used |= {quantity.name for quantity in quantities(rule) if isinstance(quantity, Name)}
     data = [name for name in self._known.fixed if name in used]
     written = [q.name for q in quantities(claim.working) if isinstance(q, Name)]

@@ -24,7 +24,7 @@ NEAR = slice(1 + _EACH, 1 + 2 * _EACH)
 SAME_SUMS = slice(1 + 2 * _EACH, 1 + 3 * _EACH)
 # Besides, the data that are 0, 1 or -1 are the same: a formula may have been simplified for them.
 SAME_DATA = slice(1 + 3 * _EACH, 1 + 4 * _EACH)
-# And so is what an optimizer starts with, which is 0.
+# And so is what an optimizer starts with, which is 0, and its eps is 0.
 SAME_START = slice(1 + 4 * _EACH, NUM_POINTS)
 
 

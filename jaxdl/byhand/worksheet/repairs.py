@@ -38,6 +38,7 @@ class Hints(NamedTuple):
     terms: a right formula, as the sum of these.
     mistakes: what to say -> `[*shape, P]`: what one gets by a usual mistake.
     spell: how a quantity is written.
+    has_fixed_data: whether a formula may have been simplified for data that are 0, 1 or -1.
   """
 
   candidates: Collection[Quantity]
@@ -45,6 +46,7 @@ class Hints(NamedTuple):
   terms: Sequence[Expression]
   mistakes: Mapping[str, np.ndarray]
   spell: Callable[[Quantity], str]
+  has_fixed_data: bool = False
 
 
 def explain(
@@ -68,7 +70,7 @@ def explain(
   written: list = []
   for index, item in enumerate(formula):
     written += (item,) if index not in numbers else numbers[index].items
-  for points in _POINTS:
+  for points in _POINTS if hints.has_fixed_data else _POINTS[:1]:
     right = target[..., points]
     if not np.isfinite(right).all():
       continue
@@ -82,6 +84,7 @@ def explain(
       if _has_value(formula, at)
       else (),
       rewrites.operators(),
+      rewrites.signs(),
       rewrites.other_names(),
     )
     for sentence in sentences:
@@ -125,7 +128,11 @@ class _Repair:
     self._factors, self._rewrites, self._mistakes = factors, rewrites, mistakes
     self._values = self._steps(lambda _, value: value)
     self._shapes = [np.shape(value)[:-2] for value in self._values]
-    self._fits = self._shapes[-1] == target.shape[:-1] or not self._shapes[-1]
+    try:
+      wanted = target.shape[:-1]
+      self._fits = np.broadcast_shapes(self._shapes[-1], wanted) == wanted
+    except ValueError:
+      self._fits = False
     # A right formula: text -> `[*shape, P]` of its terms, and of everything in it.
     self._terms: dict[str, np.ndarray] = {}
     self._parts: dict[str, np.ndarray] = {}
@@ -134,7 +141,8 @@ class _Repair:
       for place, value in enumerate(expressions.steps(term, lambda q: known[q], num_points=1)):
         text, item = rewrites.write(expressions.part(term, place)), term[place]
         full = np.broadcast_to(value, (*value.shape[:-1], num_points))
-        if isinstance(item, Apply) and item.function not in ("list", "negative"):
+        is_all = place == len(term) - 1 and len(rewrites.terms) == 1
+        if isinstance(item, Apply) and item.function not in ("list", "negative") and not is_all:
           self._parts[text] = full
         if place == len(term) - 1:
           self._terms[text] = np.broadcast_to(full, target.shape)
@@ -174,7 +182,7 @@ class _Repair:
     yield from rewrites.pairs()
     yield from rewrites.renumbered()
     for index in range(last - 1, -1, -1):
-      if isinstance(self._formula[index], Number):
+      if isinstance(self._formula[index], Number) or self._is_negligible(index):
         continue
       yield from self._scaled(index, {**self._factors, **names})
       if np.ptp(self._values[index], axis=-1).any():  # an eps may have any size
@@ -182,6 +190,11 @@ class _Repair:
     yield from self._other_part()
     yield from self._terms_that_are(-1, "one too many")
     yield from self._term(names)
+
+  def _is_negligible(self, index: int) -> bool:
+    """Returns whether a part is so small, like an eps, that many factors of it would be right."""
+    largest = max(float(np.abs(value).max()) for value in self._values)
+    return float(np.abs(self._values[index]).max()) < 1e-6 * largest
 
   def _names(self) -> dict[str, np.ndarray]:
     """Returns all quantities, and the entries of those in the formula."""

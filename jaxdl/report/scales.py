@@ -1,0 +1,74 @@
+"""Axes of pictures whose values decide about their scale, and names in legends."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+
+from jaxdl.report import figures
+
+# Instead of a picture without a value.
+NOTHING = "There is no finite value to draw."
+
+
+def legend_text(name: str) -> str:
+  return figures.fit(name, 3.2, figures.TEXT_SIZE, max_lines=2)
+
+
+def finite(parts: Sequence[np.ndarray]) -> np.ndarray:
+  """Returns the finite values of all arrays as one flat array."""
+  values = np.concatenate([np.ravel(np.asarray(part, float)) for part in parts] or [[]])
+  return values[np.isfinite(values)]
+
+
+def set_whole_numbers(ax: Axes, first: int, last: int) -> None:
+  """Sets up an x axis for whole numbers from `first` to `last`."""
+  # Below 1, so that there is no tick before the first.
+  margin = float(np.clip(0.025 * (last - first), 0.3, 0.9))
+  ax.set_xlim(first - margin, last + margin)
+  few = last - first <= 6
+  ax.xaxis.set_major_locator(
+    ticker.FixedLocator(range(first, last + 1))
+    if few
+    else ticker.MaxNLocator("auto", integer=True, min_n_ticks=1)
+  )
+
+
+def set_scale(
+  axis: Axis, parts: Sequence[np.ndarray], log: bool, least_factor: float = 3
+) -> tuple[float, float]:
+  """Sets the scale and limits of an axis so that it holds all finite values; returns the limits.
+
+  The axis is logarithmic if `log` is set and the positive values span more than `least_factor`. An
+  x axis is linear unless all of its values are positive.
+  """
+  values = finite(parts)
+  low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
+  is_x = axis.axis_name == "x"
+  least = values[values > 0].min(initial=math.inf)
+  set_limits = axis.axes.set_xlim if is_x else axis.axes.set_ylim
+  if log and high > least_factor * least and not (is_x and low <= 0):
+    (axis.axes.set_xscale if is_x else axis.axes.set_yscale)("log")
+    pad = (high / least) ** 0.04
+    limits = (least / pad, high * pad)
+    axis.set_major_locator(ticker.FixedLocator(_log_ticks(*limits)))
+    figures.write_plain_ticks(axis)
+  else:
+    pad = 0.04 * (high - low) or 0.05 * abs(high) or 0.05
+    limits = (low - pad, high + pad)
+  set_limits(*limits)
+  return limits
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+  """Returns at most about six ticks for a logarithmic axis, which the layout cannot change."""
+  first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+  decades = math.log10(high / low)
+  step = max(1, math.ceil(decades / 6))
+  digits = (1, 2, 5) if decades < 2.2 else (1,)
+  powers = [power for power in range(first, last + 1) if power % step == 0]
+  ticks = [digit * 10.0**power for power in powers for digit in digits]
+  return [tick for tick in ticks if low <= tick <= high]
