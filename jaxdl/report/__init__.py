@@ -20,6 +20,7 @@ from jaxdl.report.markdown import (
   text_table,
   verdict_rows,
 )
+from jaxdl.report.origin import provenance
 from jaxdl.report.tables import curves_table, members_table, per_class_table
 from jaxdl.report.workdir import (
   CONFIG_FILE,
@@ -27,7 +28,6 @@ from jaxdl.report.workdir import (
   Extra,
   Workdir,
   continued_from,
-  provenance,
 )
 
 __all__ = (

@@ -1,4 +1,4 @@
-"""What a run leaves in its working directory: tables, verdicts, pictures and a report.
+"""The directory of a run: who may use it, what it holds, and how it is written.
 
 What draws and what makes tables is imported where it is used: it takes longer to import than JAX,
 and a run that trains first need not wait for it.
@@ -7,42 +7,29 @@ and a run that trains first need not wait for it.
 import contextlib
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import re
-import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 
-from jaxdl import batches, stats
 from jaxdl import experiment as experiment_lib
-from jaxdl.arm import Arm
+from jaxdl import stats
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
-from jaxdl.nn import augment
 from jaxdl.population import environment
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
-from jaxdl.store import files, interrupts
-from jaxdl.store import store as store_lib
-
-if TYPE_CHECKING:
-  import pandas as pd
-
-  from jaxdl.report.figures import Figure
-from jaxdl.recipe import Form, form_of
-from jaxdl.report import html, params, setup_tables
+from jaxdl.report import html, params, run_pictures, setup_tables
 from jaxdl.report.markdown import ARMS_FILE, FIGURES, RUN, TABLES, render
+from jaxdl.report.origin import provenance, source_revision
 from jaxdl.report.params import PARAMS
 from jaxdl.report.tables import (
   arms_table,
@@ -53,6 +40,13 @@ from jaxdl.report.tables import (
   per_class_table,
   prediction_arrays,
 )
+from jaxdl.store import files, interrupts
+from jaxdl.store import store as store_lib
+
+if TYPE_CHECKING:
+  import pandas as pd
+
+  from jaxdl.report.figures import Figure
 
 CONFIG_FILE = "config.json"
 MEMBERS_FILE = "members.csv"
@@ -83,23 +77,6 @@ _NAMES = (
   "verdicts.json",
   "report.md",
   "report.html",
-)
-# Pictures that the page draws itself.
-_DRAWN_BY_PAGE = (
-  *("learning_curves", "metric_distribution", "confusion_matrices", "worst_mistakes"),
-  "predictions",
-)
-_PACKAGES = (
-  "jaxdl",
-  "jax",
-  "jaxlib",
-  "flax",
-  "optax",
-  "numpy",
-  "scipy",
-  "pandas",
-  "matplotlib",
-  "tensorflow-datasets",
 )
 
 
@@ -171,7 +148,7 @@ class Workdir:
     # The date for people; how long it takes by a clock that does not jump.
     self._started, self._clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     # Now, not when the run is over: the source may be edited while it runs.
-    self._source = _source_revision()
+    self._source = source_revision()
     self.store, self._partial = store_lib.Store(self.path / RUN), partial
     if partial:
       if self.store.read_identity() is None:
@@ -364,7 +341,7 @@ class Workdir:
     from jaxdl.report import figures
 
     (stage / FIGURES).mkdir()
-    pictures = [*_pictures(experiment, shown, dataset), *extra.pictures]
+    pictures = [*run_pictures.pictures(experiment, shown, dataset), *extra.pictures]
     for name, _, figure in pictures:
       interrupts.check()
       figures.save(figure, stage / FIGURES / name)
@@ -406,151 +383,12 @@ class Workdir:
       [
         html.Picture(stage / FIGURES / f"{name}.png", caption)
         for name, caption, _ in pictures
-        if name not in _DRAWN_BY_PAGE
+        if name not in run_pictures.DRAWN_BY_PAGE
       ],
       extra.sections,
       [stage / CONFIG_FILE, stage / "verdicts.json", *written],
     )
     (stage / "report.html").write_text(page, encoding="utf-8")
-
-
-def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
-  """Returns where a population comes from: command, versions, devices, data, seconds, chunks."""
-  devices = jax.local_devices()
-  return {
-    "command": environment.command(),
-    "python": platform.python_version(),
-    "versions": {name: _version(name) for name in _PACKAGES},
-    "platform": devices[0].platform,
-    "device_kind": devices[0].device_kind,
-    "device_count": len(devices),
-    "matmul_precision": jax.config.jax_default_matmul_precision or "default",
-    "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
-    "dataset": {
-      "name": dataset.name,
-      "description": dataset.description,
-      "class_names": list(dataset.class_names),
-      "form": _plain_form(form_of(dataset)),
-      "checksum": dataset.checksum,
-      "num_train": dataset.num_train,
-      "num_validation": len(dataset.validation),
-      "num_test": dataset.num_test,
-    },
-    "compile_seconds": round(trained.compile_seconds, 3),
-    "train_seconds": round(float(np.nansum(trained.train_seconds)), 3),
-    "num_workers": trained.num_workers,
-    "programs": [layout._asdict() for layout in trained.chunks],
-    "halved_chunks": list(trained.split_chunks),
-    "missing_seeds": list(trained.missing_seeds),
-    "failures": dict(trained.failures),
-    "chunk_size": trained.chunks[0].chunk_size if len(trained.chunks) == 1 else None,
-  }
-
-
-def _plain_form(form: Form) -> dict[str, Any]:
-  """Returns the form of the data for JSON; what preprocesses them as text."""
-  plain = form._asdict()
-  if form.preprocess is not None:
-    plain["preprocess"] = str(form.preprocess)
-  return plain
-
-
-def _version(package: str) -> str | None:
-  try:
-    return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:
-    return None
-
-
-def _source_revision() -> dict[str, Any]:
-  """Returns the git revision and whether the working tree is clean, or None where unknown."""
-  git = ["git", "-C", str(pathlib.Path(__file__).parent)]
-  try:
-    run = [
-      subprocess.run(
-        [*git, *command], capture_output=True, text=True, check=True, timeout=10
-      ).stdout
-      for command in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-    ]
-  except (OSError, subprocess.SubprocessError):
-    return {"revision": None, "clean": None}
-  return {"revision": run[0].strip(), "clean": not run[1].strip()}
-
-
-def _pictures(
-  experiment: Experiment, trained: Population, dataset: Dataset
-) -> list[tuple[str, str, "Figure"]]:
-  """Returns (file name without suffix, caption, figure) of the pictures that every report has."""
-  from jaxdl.report import comparison_plots, number_plots, plots
-
-  metric = next(iter(experiment.margins))
-  everyone, which = None, ""
-  if experiment_lib.is_many(trained.arms):
-    everyone, which = trained, f" The best and the worst of {len(trained.arms):,} arms."
-    trained = trained.select(experiment_lib.shown_arms(trained.scores(metric)))
-  pictures = [
-    (
-      "learning_curves",
-      f"Learning curves: mean over seeds with its 95% interval, a thin line per seed.{which}",
-      plots.learning_curves(trained, everyone),
-    ),
-    (
-      "metric_distribution",
-      f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval."
-      f"{which}",
-      plots.metric_distribution(trained, metric, everyone),
-    ),
-  ]
-  if trained.has_classes:
-    caption = "Confusion matrices on the test set, counts summed over seeds."
-    caption += " The best and the worst arm." if which else ""
-    ends = list(trained.arms) if everyone is None else [*trained.arms][:: len(trained.arms) - 1]
-    figure = plots.confusion_matrices(trained.select(ends))
-    pictures.append(("confusion_matrices", caption, figure))
-    caption = (
-      "How often predictions are right, against how confident they are, over all seeds; below, the "
-      f"share of predictions.{which}"
-    )
-    pictures.append(("reliability", caption, plots.reliability(trained)))
-  elif trained.resampling is None:
-    caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
-    caption += which
-    pictures.append(("predictions", caption, number_plots.predictions(trained)))
-  has_one_class_each = trained.has_classes and trained.test_targets.ndim == 1
-  if has_one_class_each and _are_images(dataset.test.inputs):
-    caption = f"The test images that arms and seeds together are most wrong about.{which}"
-    pictures.append(("worst_mistakes", caption, plots.worst_mistakes(trained, dataset.test.inputs)))
-  if any(_changes_rate(arm) for arm in trained.arms.values()):
-    figure = comparison_plots.learning_rates(trained)
-    caption = f"The learning rate of each epoch's first step.{which}"
-    pictures.append(("learning_rates", caption, figure))
-  for arm in trained.arms.values():
-    if not arm.augmentation.is_identity:
-      caption = "Training images, the originals on the left, as augmentation shows them."
-      pictures.append(("augmentation", caption, _augmentation_picture(experiment, dataset, arm)))
-      break
-  return pictures
-
-
-def _are_images(inputs: np.ndarray) -> bool:
-  return inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3)
-
-
-def _changes_rate(arm: Arm) -> bool:
-  return str(arm.schedule).strip() != "constant" or arm.plateau_patience is not None
-
-
-def _augmentation_picture(
-  experiment: Experiment, dataset: Dataset, arm: Arm, num_images: int = 5, num_variants: int = 7
-) -> "Figure":
-  """Draws what an arm's augmentation makes of the first training images."""
-  from jaxdl.report import comparison_plots
-
-  originals = dataset.train.inputs[:num_images]  # [K, H, W, D] uint8
-  pixels = originals.astype(np.float32) / 255
-  keys = jax.random.split(batches.seed_key(experiment.seed, 0), (num_variants, len(originals)))
-  augmented = [augment.random_affine(row, pixels, arm.augmentation) for row in keys]
-  return comparison_plots.augmented_images(originals, np.stack(augmented, axis=1))
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Iterable[tuple[str, Any, Any]]:
