@@ -104,6 +104,7 @@ def remark_on(sheet, of, formula, shape=(), step=""):
     ("decay", "dL/dw", "dL/dp*x + 2*lam*w", "the factor 2 in 2 * lam * w is one too many"),
     ("adam", "w'", "w - 0.1*m_w'/(sqrt(v_w') + eps)", "m_w' should be mhat_w' and v_w' should be"),
     ("adam", "v_w'", "beta2*v_w + (1 - beta2)*dL/dw", "the factor dL/dw in (1 - beta2) * dL/dw"),
+    ("decay", "L", "(p - y)**2/2 + lam - w**2/2", "the - before w**2 should be *"),
     ("adam", "m_w'", "0.5*m_w + 0.1*dL/dw", "0.5 * m_w should be beta1 * m_w"),
   ],
 )
@@ -148,6 +149,13 @@ def test_a_formula_of_the_second_step_is_explained_in_its_names(of, formula, cau
   text = make_sheet(SQUARE, [(of, "1", formula)], {"w": 0.5}, ADAM)
   checked = worksheet.check(f"{text}step = 2\n")
   assert cause in checked.claims[0].remark
+
+
+def test_a_number_of_the_rule_stands_for_itself():
+  rules = 'dw = "-0.5*dL/dw + 0.9*dw"\nw = "w + dw\'"\n'
+  text = make_sheet(SQUARE, [("dw'", "1", "-0.5*dL/dw")], {"w": 0.5, "dw": 0.1})
+  checked = worksheet.check(f"{text}step = 2\n[step]\n{rules}")
+  assert "the term 0.9 * dw is missing" in checked.claims[0].remark
 
 
 def test_what_is_0_before_the_first_step_may_be_left_out():

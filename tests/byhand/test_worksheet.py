@@ -485,6 +485,13 @@ def test_the_worked_solution_of_a_neuron():
   ]
 
 
+def test_the_worked_solution_shares_a_tie():
+  lines = worksheet.answers(
+    make_sheet({"m": "max(a, b)", "L": "3*m"}, [("dL/da", "1.5")], {"a": 2, "b": 2})
+  )
+  assert "  dL/da = 0.5 * dL/dm = 0.5 * 3 = 1.5" in lines
+
+
 @pytest.mark.parametrize("sheet", ["mazur", "softmax", "functions"])
 def test_the_formulas_of_a_worked_solution_have_the_values_beside_them(sheet):
   """The numbers in every line, computed by Python, give the value at its end."""

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from experiments import gpu_check, gpu_parts, workloads
+from experiments import gpu_check, gpu_measuring, gpu_parts, workloads
 from jaxdl.nn.networks import ResNet
+from jaxdl.population import devices, plan
 from ml_collections_configs import benchmark
 
 
@@ -24,7 +25,7 @@ def part(tmp_path):
   options = argparse.Namespace(
     device="cpu", scale="tiny", seconds=60.0, data=None, out=str(tmp_path / "lines")
   )
-  return gpu_parts.Part("tested", options)
+  return gpu_measuring.Part("tested", options)
 
 
 def _records(part):
@@ -41,7 +42,7 @@ def test_a_part_is_run_and_its_results_are_written(tmp_path, capsys):
   assert machine["status"] == "done"
   assert machine["tables"]["versions"][0]["jax"].startswith(jax.__version__)
   assert {row["precision"] for row in machine["tables"]["matrix products"]} == {
-    *gpu_parts.PRECISIONS
+    *gpu_measuring.PRECISIONS
   }
   text = (tmp_path / "gpu_check.md").read_text()
   assert "## machine: done" in text
@@ -119,7 +120,7 @@ def test_the_table_says_what_holds():
 @pytest.mark.parametrize("name", ["cnn_binary", "mlp_minibatch", "cifar_mlp"])
 def test_workloads_are_those_of_the_benchmark(name):
   """A second definition of the operations, and the settings."""
-  config, workload = benchmark.get_config().workloads[name], gpu_parts.WORKLOADS[name]
+  config, workload = benchmark.get_config().workloads[name], gpu_measuring.WORKLOADS[name]
   shape = (32, 32, 3) if workload.data == "cifar10" else (28, 28, 1)
   layers = workloads.layers(config, 2 if workload.data == "two" else 10)
   assert workload.flops == workloads.training_flops(layers, shape)
@@ -129,7 +130,7 @@ def test_workloads_are_those_of_the_benchmark(name):
 
 def test_xla_s_convolutions_are_the_same_network():
   x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-  products, native = ResNet(depth=8, width=2), gpu_parts.NativeResNet(depth=8, width=2)
+  products, native = ResNet(depth=8, width=2), gpu_measuring.NativeResNet(depth=8, width=2)
   variables = jax.jit(products.init)(jax.random.key(1), x)
   # A layer's name is that of its class.
   params = {name.replace("Conv", "XlaConv"): of for name, of in variables["params"].items()}
@@ -182,3 +183,14 @@ def test_the_shell_script_finds_a_python_and_passes_arguments_on(tmp_path):
   result = run([script, *arguments], env=environment)
   assert result.returncode == 2
   assert "unknown part 'nothing'" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["cnn_binary", "resnet8"])
+def test_ways_to_convolve_are_the_same_network(name, part):
+  """They are planned, as for training, and have the same parameters."""
+  jobs = list(gpu_parts._convolutions(name, 2))
+  assert [job.width for job in jobs] == [1, 2, 1, 2]
+  dataset, kind = gpu_parts._dataset(part, name), devices.DeviceKind("gpu", "a GPU", 2**33)
+  groups = [plan.plan_groups(dataset, {"a": job.arm}, range(2), 0, kind)[0] for job in jobs[::2]]
+  assert groups[0].recipe != groups[1].recipe
+  assert groups[0].num_params == groups[1].num_params

@@ -109,7 +109,7 @@ with local.here(blobs, jax.devices()[:1], None, settings) as train_here:
   one = train_here(groups, chunks, Progress()).results
 each = one
 if not KERNELS:
-  with local.here(blobs, jax.devices(), None, settings) as train_here:  # a worker for each
+  with local.here(blobs, jax.devices()[:2], None, settings) as train_here:  # a worker for each
     each = train_here(groups, chunks, Progress()).results
 store = Store(pathlib.Path(tempfile.mkdtemp(dir="FOLDER")))
 store.commit_chunk(chunks[1].name, one[chunks[1]].to_arrays())

@@ -23,16 +23,30 @@ from jaxdl.errors import InputError
 # --- Sums, means, extremes over axes ---
 
 
+def axis_of(options: Options, rank: int, default: int = 0) -> int:
+  """Returns an axis, counted from the start, of an array with so many axes.
+
+  Raises:
+    InputError: if there is no such axis.
+  """
+  axis = options.get("axis", default)
+  if not -rank <= axis < rank:
+    raise InputError(f"there is no axis {axis} among {rank}")
+  return axis % rank
+
+
 def _axes(shape: Shape, options: Options) -> tuple[int, ...]:
-  return (options["axis"],) if "axis" in options else tuple(range(len(shape)))
+  return (axis_of(options, len(shape)),) if "axis" in options else tuple(range(len(shape)))
 
 
 def _reduced_shape(shapes: Sequence[Shape], options: Options) -> Shape:
   (shape,) = shapes
-  axis = options.get("axis", 0)
-  if "axis" in options and axis >= len(shape):
-    raise InputError(f"there is no axis {axis} in the shape {write_shape(shape)}")
-  axes = _axes(shape, options)
+  try:
+    axes = _axes(shape, options)
+  except InputError as error:
+    raise InputError(
+      f"there is no axis {options['axis']} in the shape {write_shape(shape)}"
+    ) from error
   if options.get("keepdims"):
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
   return tuple(n for i, n in enumerate(shape) if i not in axes)
@@ -102,12 +116,12 @@ def _maximum(reduce: Callable, pairwise: Callable) -> Operation:
 
 
 def _softmax_axis(value: Any, num_points: int, options: Options) -> int:
-  return options.get("axis", len(shape_of(value, num_points)) - 1)
+  return axis_of(options, len(shape_of(value, num_points)), -1)
 
 
 def _softmax_shape(shapes: Sequence[Shape], options: Options) -> Shape:
   (shape,) = shapes
-  if options.get("axis", len(shape) - 1) not in range(len(shape)):
+  if not -len(shape) <= options.get("axis", -1) < len(shape):
     raise InputError(
       f"it takes an array that has the axis, not one of shape {write_shape(shape)}; "
       "the softmax of scalars is written softmax([z1, z2])[0]"
@@ -247,8 +261,10 @@ def _list_shape(shapes: Sequence[Shape], options: Options) -> Shape:
 
 
 def _concat_shape(shapes: Sequence[Shape], options: Options) -> Shape:
-  axis = options.get("axis", 0)
-  if len({(len(s), s[:axis], s[axis + 1 :]) for s in shapes}) > 1 or axis >= len(shapes[0]):
+  axis, rank = options.get("axis", 0), len(shapes[0])
+  fits = -rank <= axis < rank
+  axis = axis % rank if fits else axis
+  if not fits or len({(len(s), s[:axis], s[axis + 1 :]) for s in shapes}) > 1:
     text = " and ".join(map(write_shape, shapes[:4]))
     raise InputError(f"concat cannot join the shapes {text} along axis {axis}")
   return (*shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :])
@@ -261,7 +277,7 @@ def _same_points(args: Sequence[Any], num_points: int) -> list[Any]:
 
 def _concat_pull(cotangent, args, out, num_points, options, place):
   del out
-  axis = options.get("axis", 0)
+  axis = axis_of(options, len(shape_of(args[0], num_points)))
   ends = np.cumsum([0, *(shape_of(arg, num_points)[axis] for arg in args)])
   return np.take(cotangent, range(ends[place], ends[place + 1]), axis=axis)
 
@@ -291,7 +307,9 @@ FUNCTIONS: dict[str, Operation] = {
     2,
     20,
     _concat_shape,
-    lambda args, num, options: np.concatenate(_same_points(args, num), options.get("axis", 0)),
+    lambda args, num, options: np.concatenate(
+      _same_points(args, num), axis_of(options, len(shape_of(args[0], num)))
+    ),
     _concat_pull,
     ("axis",),
   ),

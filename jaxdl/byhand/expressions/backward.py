@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxdl.byhand.expressions import evaluation, operations
+from jaxdl.byhand.expressions.arrays import axis_of
 from jaxdl.byhand.expressions.derivatives import (
   ONE,
   OPERATORS,
@@ -117,9 +118,14 @@ class _Backward:
     )
     if below is not None and (item.function in OPERATORS or is_pairwise(item)):
       below = self._summed(below, self._shapes[place], inner)
-    if below is not None and self._fits(below, inner):
+    is_tie = item.function in ("max", "min") and self._is_tie(args)
+    if below is not None and not is_tie and self._fits(below, inner):
       return below
     return self._entry_by_entry(place, args, number, above)
+
+  def _is_tie(self, args: Sequence[int]) -> bool:
+    """Returns whether entries of two arguments are equal, so that they share the derivative."""
+    return len(args) == 2 and bool(np.any(self._values[args[0]] == self._values[args[1]]))
 
   def _own_shape(self, formula: Expression) -> Shape | None:
     try:
@@ -239,7 +245,7 @@ def _pull(
   if function in ("@", "outer"):
     return _pull_product(function, above, args[0], args[1], shapes, number)
   if function in ("sum", "mean"):
-    axis = options.get("axis")
+    axis = axis_of(options, len(shapes[0])) if "axis" in options else None
     count = math.prod(shapes[0]) if axis is None else shapes[0][axis]
     if axis and not options.get("keepdims") and len(own) == len(shape):
       above = _part(above, (*_ALL * axis, None))
@@ -257,7 +263,7 @@ def _pull(
   if function == "list":
     return _part(above, (number,))
   if function == "concat":
-    axis = options.get("axis", 0)
+    axis = axis_of(options, len(shapes[0]))
     start = sum(shape[axis] for shape in shapes[:number])
     return _part(above, (*_ALL * axis, (start, start + shapes[number][axis])))
   if function == "pad":
@@ -331,7 +337,7 @@ def _pull_softmax(
   out: Expression,
   rank: int,
 ) -> Expression:
-  axis = options.get("axis", rank - 1)
+  axis = axis_of(options, rank, -1)
   total = Apply("sum", 1, (("axis", axis), ("keepdims", 1)) if rank > 1 else ())
   if function == "softmax":
     inner = (*times(above, out), total)

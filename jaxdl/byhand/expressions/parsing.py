@@ -339,7 +339,7 @@ class _Parser:
       self._index += 1
       return
     value = self._integer()
-    if value is None or value < 0:
+    if value is None or (value < 0 and name != "axis"):
       raise InputError(f"{name} of {function} must be an integer from 0 to 9999, as in {name}=1")
     options[name] = value
 

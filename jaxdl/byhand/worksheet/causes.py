@@ -11,6 +11,7 @@ from jaxdl.byhand.expressions import (
   Derivative,
   Expression,
   Name,
+  Number,
   Quantity,
   Shape,
   quantities,
@@ -61,9 +62,12 @@ class Causes:
     Both are told in the names of the step that a claim is for, or not at all.
     """
     own = {quantity for term in terms for quantity in quantities(term)}
+    written = {item.value for term in terms for item in term if isinstance(item, Number)}
     found = {}
     for index, options in numbers.items():
       value = getattr(claim.working[index], "value", 0.0)
+      if value in written:  # it is itself
+        continue
       named = [m for m in options if self._has_name(m.quantity, claim.before)]
       exact = [m for m in named if abs(m.at(self._known.values)[points.GIVEN]) == value]
       likely = exact or named
@@ -99,13 +103,13 @@ class Causes:
       dataclasses.replace(of, by=child): slope
       for child, slope in self._graph.gradient(of.of, children, values, of.entry, 1).items()
     }
-    terms = []
+    terms: list[Expression] = []
     for child in children:
       outer = dataclasses.replace(of, by=child)
       cotangent: Expression = (outer,)
       if child == of.of:
         seed = self._graph.seed(child, of.entry)
-        cotangent = expressions.as_list(seed) if of.entry else (expressions.Number(1.0),)
+        cotangent = expressions.as_list(seed) if of.entry else (Number(1.0),)
       term = expressions.pull_back_formula(
         self._sheet.equations[child],
         of.by,
@@ -115,7 +119,8 @@ class Causes:
       )
       if term is not None:
         term = self._graph.in_terms_of_nodes(term, child)
-        terms.append(tuple(x if x == outer else shift_all((x,), of.step)[0] for x in term))
+        term = tuple(x if x == outer else shift_all((x,), of.step)[0] for x in term)
+        terms += _summands(term)
     return terms, slopes
 
   def _mistakes(self, claim: Claim) -> dict[str, np.ndarray]:

@@ -84,6 +84,7 @@ def explain(
       if _has_value(formula, at)
       else (),
       rewrites.operators(),
+      rewrites.signs(),
       rewrites.other_names(),
     )
     for sentence in sentences:
@@ -136,7 +137,8 @@ class _Repair:
       for place, value in enumerate(expressions.steps(term, lambda q: known[q], num_points=1)):
         text, item = rewrites.write(expressions.part(term, place)), term[place]
         full = np.broadcast_to(value, (*value.shape[:-1], num_points))
-        if isinstance(item, Apply) and item.function not in ("list", "negative"):
+        is_all = place == len(term) - 1 and len(rewrites.terms) == 1
+        if isinstance(item, Apply) and item.function not in ("list", "negative") and not is_all:
           self._parts[text] = full
         if place == len(term) - 1:
           self._terms[text] = np.broadcast_to(full, target.shape)

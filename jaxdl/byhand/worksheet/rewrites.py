@@ -1,5 +1,6 @@
 """Other ways to write a formula: with other names, functions, axes, products, one at a time."""
 
+import contextlib
 import dataclasses
 import itertools
 import re
@@ -109,6 +110,25 @@ class Rewrites:
           yield f"{self.write(part)} should be {self.write(other)}", self._with(part, place, other)
 
     return self._right(tries())
+
+  def signs(self) -> Iterator[str]:
+    """Yields which sign between two parts should be another, whatever it then binds."""
+    text = expressions.write(self._formula)
+    names = {quantity.name for quantity in self._known if isinstance(quantity, Name)}
+
+    def tries() -> _Tries:
+      for sign in itertools.islice(re.finditer(r" ([-+*/@]) ", text), _MAX_PAIRS):
+        for other in _OPERATORS:
+          changed = f"{text[: sign.start()]} {other} {text[sign.end() :]}"
+          with contextlib.suppress(InputError):
+            formula = expressions.parse(changed, names, working=True)
+            after = text[sign.end() :].split(" ")[0]
+            yield f"the {sign[1]} before {after} should be {other}", formula
+
+    known = self._known
+    return self._right(
+      (s, f) for s, f in tries() if all(q in known for q in expressions.quantities(f))
+    )
 
   def functions(self) -> Iterator[str]:
     """Yields which function should be another, have another axis, or should not be there."""
