@@ -220,22 +220,14 @@ class Cluster:
   def _without_jaxdl(self) -> dict[str, str]:
     """Returns the workers that cannot import this module: address -> why."""
     name = f"{__name__}.Job"  # found by a function that every Python has
-    submit = functools.partial(self._client.submit, pydoc.locate, name, pure=False)
-    futures = {address: submit(workers=[address]) for address in self._workers()}
-
-    def is_over():
-      there = self._workers()
-      return all(future.done() or address not in there for address, future in futures.items())
-
-    _wait_for("workers to import jaxdl", is_over, _ANSWER_SECONDS)
+    # Not as a task, for which a worker that trains would have no time.
+    answers = self._client.run(pydoc.locate, name, on_error="return")
     found = {}
-    for address, future in futures.items():
-      if not future.done():
-        continue  # it has left
-      if error := future.exception():
-        found[address] = brief(error)
-      elif future.result() is None:
+    for address, answer in answers.items():
+      if answer is None:
         found[address] = f"no module named {__name__}"
+      elif isinstance(answer, Exception) and not isinstance(answer, OSError):  # that is: has left
+        found[address] = brief(answer)
     return found
 
   def train(

@@ -834,7 +834,8 @@ def test_to_json_is_valid_json():
   assert (record["mean_difference"], record["num_pairs"]) == (1.0, 1)
   assert [name for name, x in record.items() if x is None] == [
     "ci_low", "ci_high", "p_value", "p_holm", "p_beyond_margin", "p_equivalence", "budget",
-    "diverged_as", "without_diverged", "new_examples", "floor", "median_unbiased", "may_be_best",
+    "diverged_as", "without_diverged", "new_examples", "floor", "median_unbiased",
+    "may_be_best",
   ]  # fmt: skip
   summaries = stats.summarize(make_scores([[1.0, NAN]]))
   one, none = json.loads(json.dumps([stats.to_json(s) for s in summaries], allow_nan=False))
