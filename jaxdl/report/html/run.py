@@ -145,7 +145,7 @@ def _how_sure(
     f"margin, the largest difference in {metric} that counts as none, is "
     f"{scale * experiment.margins[metric]:g}{unit}."
   )
-  about = [v for v in verdicts if v.metric == metric]
+  about = [v for v in experiment_lib.shown_verdicts(verdicts, population) if v.metric == metric]
   return [base, *(f"{experiment_lib.sentence(v)}." for v in about[:10])]
 
 
