@@ -145,30 +145,43 @@ def _folder() -> Iterator[pathlib.Path]:
 
 
 def main(argv: list[str]) -> int:
-  """Runs one target until libFuzzer ends the process."""
+  """Runs one target; returns the exit status."""
   if len(argv) < 2 or argv[1] not in TARGETS:
     print(f"{__doc__}\nTargets: {', '.join(TARGETS)}", file=sys.stderr)
     return 2
   logging.disable(logging.CRITICAL)
   os.environ.setdefault("JAXDL_CACHE_DIR", "/nonexistent")
+  # libFuzzer ends its process without a word to Python, which would leave the folders.
   with _folder() as folder, _folder() as corpus:
-    target, sound = TARGETS[argv[1]](folder)
-    for number, content in enumerate(sound):
-      target(content)  # which raises nothing at all
-      (corpus / f"sound-{number}").write_bytes(content)
+    child = os.fork()
+    if child == 0:
+      _fuzz(TARGETS[argv[1]], argv, folder, corpus)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    def test_one(content: bytes):
-      with contextlib.suppress(InputError):
-        target(content)
 
-    given = argv[2:]
-    places = [] if any(os.path.isfile(one) for one in given) else [str(corpus)]
-    # What libFuzzer finds goes to the first folder.
-    folders = [one for one in given if not one.startswith("-")]
-    options = [one for one in given if one.startswith("-")]
-    atheris.Setup([argv[0], *options, *folders, *places], test_one)
-    atheris.Fuzz()
-  return 0
+def _fuzz(
+  make: Callable[[pathlib.Path], tuple[Target, list[bytes]]],
+  argv: list[str],
+  folder: pathlib.Path,
+  corpus: pathlib.Path,
+) -> None:
+  """Fuzzes a target until libFuzzer ends this process."""
+  target, sound = make(folder)
+  for number, content in enumerate(sound):
+    target(content)  # which raises nothing at all
+    (corpus / f"sound-{number}").write_bytes(content)
+
+  def test_one(content: bytes):
+    with contextlib.suppress(InputError):
+      target(content)
+
+  given = argv[2:]
+  places = [] if any(os.path.isfile(one) for one in given) else [str(corpus)]
+  # What libFuzzer finds goes to the first folder.
+  folders = [one for one in given if not one.startswith("-")]
+  options = [one for one in given if one.startswith("-")]
+  atheris.Setup([argv[0], *options, *folders, *places], test_one)
+  atheris.Fuzz()
 
 
 if __name__ == "__main__":
