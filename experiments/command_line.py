@@ -69,7 +69,7 @@ class _ConfigParser(flags.ArgumentParser):
 
 
 def _keys(path: str) -> Sequence[Any]:
-  """Returns the keys, and perhaps an item, of `arms["a b"].learning_rate` or `classes[0]`."""
+  """Returns the keys, and perhaps an item, of `arms["a/b"].learning_rate` or `classes[0]`."""
   try:
     return config_path.split(path)
   except ValueError:  # as `batch-size`, which is no name
@@ -187,18 +187,24 @@ class Script(NamedTuple):
 
 def run(script: Script):
   """Runs an experiment from the command line and exits; see `main`."""
-  _PARSER.optional = _optional(script)
-  main(lambda config: _launch(script, script.create_experiment(config)))
+  main(lambda config: _launch(script, script.create_experiment(config)), script=script)
 
 
-def main(function: Callable[[ConfigDict], None], default_config: str | None = None):
+def main(
+  function: Callable[[ConfigDict], None],
+  default_config: str | None = None,
+  script: Script | None = None,
+):
   """Calls a function with the config from the command line, then exits.
 
   Args:
     function: the program. An InputError that it raises becomes one line on standard error and exit
       status 2, as does a mistake on the command line.
     default_config: config file to use if none is given; None: one must be given.
+    script: the experiment of which it is the config. Its keys can be given on the command line also
+      if the config does not list them.
   """
+  _PARSER.optional = _optional(script)
 
   def call(_):
     try:

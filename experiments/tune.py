@@ -1,6 +1,6 @@
 """Which values of its settings suit each arm? Every arm gets the same number of trials.
 
-  python -m experiments.tune --config=FILE --workdir=DIR
+  jaxdl tune FILE[:VARIANT] --workdir=DIR
 
 takes a config of `compare` with a key `tune`: arm -> setting -> values to try. Each combination of
 an arm's values trains with a few seeds, other ones than those of the comparison, and the best by
@@ -154,5 +154,7 @@ def flags(config: ConfigDict, best: dict[str, sweeps.BestArm]) -> str:
   return " ".join(chosen)
 
 
+_SCRIPT = command_line.Script(create_experiment, arm_keys_below=("base", "arms"))
+
 if __name__ == "__main__":
-  command_line.main(tune)
+  command_line.main(tune, script=_SCRIPT)
