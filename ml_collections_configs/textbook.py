@@ -92,9 +92,9 @@ SETTINGS = {
     "Does batch normalisation help a deep MLP?",
     _DEEP,
     {
-      "plain": {"learning_rate": 0.1},
+      "plain": {"learning_rate": 0.03},
       "normalised": {"model": _NORMALISED, "learning_rate": 0.1},
-      "plain_10x_rate": {"learning_rate": 1.0},
+      "plain_10x_rate": {"learning_rate": 0.3},
       "normalised_10x_rate": {"model": _NORMALISED, "learning_rate": 1.0},
     },
     {"test_accuracy": _POINT, "epochs_to_target": 0.5},
@@ -126,8 +126,8 @@ SETTINGS = {
     "Which normalisation suits batches of two?",
     {**_MLP, "batch_size": 2, "num_epochs": 10},
     {
-      "batch_norm": {"model": "mlp(64, 64, norm=batch)", "learning_rate": 0.01},
-      "layer_norm": {"model": "mlp(64, 64, norm=layer)", "learning_rate": 0.01},
+      "batch_norm": {"model": "mlp(64, 64, norm=batch)", "learning_rate": 0.003},
+      "layer_norm": {"model": "mlp(64, 64, norm=layer)", "learning_rate": 0.03},
     },
     {"test_accuracy": _HALF},
     (
@@ -142,7 +142,10 @@ SETTINGS = {
   "residual_connections": Setting(
     "Do residual connections help a network of 32 layers?",
     _RESNET,
-    {"residual": {}, "plain": {"model": "resnet(32, width=4, norm=batch, shortcut=none)"}},
+    {
+      "residual": {"learning_rate": 0.03},
+      "plain": {"model": "resnet(32, width=4, norm=batch, shortcut=none)", "learning_rate": 0.01},
+    },
     {"test_accuracy": _POINT, "epochs_to_target": 0.5},
     (
       Claimed(
@@ -166,9 +169,9 @@ SETTINGS = {
     "Does weight decay help an MLP that overfits, and in which form?",
     _LARGE,
     {
-      "none": {},
-      "l2": {"l2": 1e-4},
-      "decoupled": {"optimizer": "adamw", "weight_decay": 0.1},
+      "none": {"learning_rate": 0.002},
+      "l2": {"l2": 1e-05, "learning_rate": 0.003},
+      "decoupled": {"optimizer": "adamw", "learning_rate": 0.001, "weight_decay": 0.01},
     },
     {"test_accuracy": _HALF},
     (
@@ -186,15 +189,15 @@ SETTINGS = {
     num_train=1_000,
     tune={
       "none": {"learning_rate": (0.0001, 0.0002, 0.0003, 0.0006, 0.001, 0.002, 0.003, 0.006, 0.01)},
-      "l2": {"learning_rate": (0.001, 0.003, 0.01), "l2": (1e-6, 1e-5, 1e-4)},
-      "decoupled": {"learning_rate": (0.0003, 0.001, 0.003), "weight_decay": (0.001, 0.01, 0.1)},
+      "l2": {"learning_rate": (0.0003, 0.001, 0.003), "l2": (1e-5, 1e-4, 1e-3)},
+      "decoupled": {"learning_rate": (0.0003, 0.001, 0.003), "weight_decay": (0.01, 0.1, 1.0)},
     },
   ),
   "momentum": Setting(
     "Does momentum speed up gradient descent?",
     _MLP,
     {
-      "plain": {"learning_rate": 0.1},
+      "plain": {"learning_rate": 0.3},
       "momentum": {"optimizer": "momentum(0.9)", "learning_rate": 0.03},
       "nesterov": {"optimizer": "nesterov(0.9)", "learning_rate": 0.03},
     },
@@ -222,7 +225,10 @@ SETTINGS = {
   "warmup": Setting(
     "Does a vision transformer need a warm-up of the learning rate?",
     {**_ADAM, "model": "vit(patch_size=2, width=32, depth=2, num_heads=4)", "num_epochs": 20},
-    {"constant": {}, "warmup": {"schedule": "warmup(4)"}},
+    {
+      "constant": {"learning_rate": 0.003},
+      "warmup": {"schedule": "warmup(4)", "learning_rate": 0.01},
+    },
     {"test_accuracy": _POINT},
     (
       Claimed(
@@ -240,10 +246,10 @@ SETTINGS = {
     "Which schedule of the learning rate is best?",
     _MOMENTUM,
     {
-      "constant": {},
-      "step": {"schedule": "step(0.1, 7)"},
-      "cosine": {"schedule": "cosine"},
-      "one_cycle_half_epochs": {"schedule": "one_cycle", "num_epochs": 10},
+      "constant": {"learning_rate": 0.03},
+      "step": {"schedule": "step(0.1, 7)", "learning_rate": 0.03},
+      "cosine": {"schedule": "cosine", "learning_rate": 0.03},
+      "one_cycle_half_epochs": {"schedule": "one_cycle", "num_epochs": 10, "learning_rate": 0.1},
     },
     {"test_accuracy": _HALF},
     (
@@ -272,10 +278,14 @@ SETTINGS = {
     "Which initialization suits which activation, in eight layers?",
     _DEEP,
     {
-      "relu_he": {},
-      "relu_glorot": {"kernel_initializer": "glorot_normal"},
-      "tanh_he": {"activation": "tanh"},
-      "tanh_glorot": {"activation": "tanh", "kernel_initializer": "glorot_normal"},
+      "relu_he": {"learning_rate": 0.03},
+      "relu_glorot": {"kernel_initializer": "glorot_normal", "learning_rate": 0.1},
+      "tanh_he": {"activation": "tanh", "learning_rate": 0.1},
+      "tanh_glorot": {
+        "activation": "tanh",
+        "kernel_initializer": "glorot_normal",
+        "learning_rate": 0.1,
+      },
     },
     {"epochs_to_target": 0.5, "test_accuracy": _HALF},
     (
@@ -311,9 +321,9 @@ SETTINGS = {
     "Does a batch that is eight times as large need eight times the learning rate?",
     _MLP,
     {
-      "batch_16": {"batch_size": 16, "learning_rate": 0.03},
-      "batch_128_same_rate": {"batch_size": 128, "learning_rate": 0.03},
-      "batch_128_8x_rate": {"batch_size": 128, "learning_rate": 0.24},
+      "batch_16": {"batch_size": 16, "learning_rate": 0.3},
+      "batch_128_same_rate": {"batch_size": 128, "learning_rate": 0.3},
+      "batch_128_8x_rate": {"batch_size": 128, "learning_rate": 2.4},
     },
     {"test_accuracy": _HALF},
     (
@@ -333,7 +343,10 @@ SETTINGS = {
   "small_batches": Setting(
     "Do small batches generalise better than large ones?",
     _MLP,
-    {"batch_16": {"batch_size": 16}, "batch_512": {"batch_size": 512, "num_epochs": 100}},
+    {
+      "batch_16": {"batch_size": 16, "learning_rate": 0.3},
+      "batch_512": {"batch_size": 512, "num_epochs": 100, "learning_rate": 0.5},
+    },
     {"test_accuracy": _HALF},
     (
       Claimed(
@@ -351,7 +364,7 @@ SETTINGS = {
   "label_smoothing": Setting(
     "What does label smoothing do?",
     _LARGE,
-    {"hard": {}, "smooth": {"label_smoothing": 0.1}},
+    {"hard": {"learning_rate": 0.001}, "smooth": {"label_smoothing": 0.1, "learning_rate": 0.001}},
     {"test_accuracy": _HALF, "ece": _POINT},
     (
       Claimed(
@@ -372,9 +385,9 @@ SETTINGS = {
     "How patient should early stopping be?",
     {**_ADAM, "num_epochs": 60, "restore_best": True},
     {
-      "patience_2": {"patience": 2},
-      "patience_10": {"patience": 10},
-      "never": {"restore_best": False},
+      "patience_2": {"patience": 2, "learning_rate": 0.001},
+      "patience_10": {"patience": 10, "learning_rate": 0.003},
+      "never": {"restore_best": False, "learning_rate": 0.01},
     },
     {"test_accuracy": _HALF, "test_loss": 0.02},
     (
@@ -399,7 +412,10 @@ SETTINGS = {
   "augmentation": Setting(
     "Does augmentation help where there are few images?",
     {**_ADAM, "num_epochs": 60},
-    {"plain": {}, "augmented": {"rotation_range": 10.0, "shift_range": 0.1}},
+    {
+      "plain": {"learning_rate": 0.003},
+      "augmented": {"rotation_range": 10.0, "shift_range": 0.1, "learning_rate": 0.001},
+    },
     {"test_accuracy": _HALF},
     (
       Claimed(
@@ -414,7 +430,10 @@ SETTINGS = {
   "twice_the_data": Setting(
     "Does augmentation help where there are twice as many images?",
     {**_ADAM, "num_epochs": 60},
-    {"plain": {}, "augmented": {"rotation_range": 10.0, "shift_range": 0.1}},
+    {
+      "plain": {"learning_rate": 0.003},
+      "augmented": {"rotation_range": 10.0, "shift_range": 0.1, "learning_rate": 0.003},
+    },
     {"test_accuracy": _HALF},
     (
       Claimed(
@@ -429,7 +448,10 @@ SETTINGS = {
   "width_and_depth": Setting(
     "Is it better to be wide or deep, with 203,000 parameters?",
     _ADAM,
-    {"wide": {"model": "mlp(256)"}, "deep": {"model": "mlp(159, 159, 159, 159)"}},
+    {
+      "wide": {"model": "mlp(256)", "learning_rate": 0.003},
+      "deep": {"model": "mlp(159, 159, 159, 159)", "learning_rate": 0.001},
+    },
     {"test_accuracy": _HALF},
     (
       Claimed(
@@ -443,7 +465,10 @@ SETTINGS = {
   "too_many_parameters": Setting(
     "Does a network suffer from a thousand parameters per example?",
     {**_ADAM, "num_epochs": 40},
-    {"small": {"model": "mlp(32)"}, "large": {"model": "mlp(1024)"}},
+    {
+      "small": {"model": "mlp(32)", "learning_rate": 0.01},
+      "large": {"model": "mlp(1024)", "learning_rate": 0.003},
+    },
     {"test_accuracy": _HALF},
     (
       Claimed(
@@ -458,7 +483,7 @@ SETTINGS = {
   "dropout": Setting(
     "What does dropout do to a network that overfits?",
     _LARGE,
-    {"none": {}, "dropout": {"dropout_rate": 0.5}},
+    {"none": {"learning_rate": 0.001}, "dropout": {"dropout_rate": 0.5, "learning_rate": 0.0003}},
     {"test_accuracy": _HALF, "ece": _POINT},
     (
       Claimed(
@@ -480,7 +505,7 @@ SETTINGS = {
     _MLP,
     {
       "momentum": {"optimizer": "momentum(0.9)", "learning_rate": 0.03},
-      "adam": {"optimizer": "adam", "learning_rate": 0.001},
+      "adam": {"optimizer": "adam", "learning_rate": 0.003},
       "adam_untuned": {"optimizer": "adam", "learning_rate": 0.001},
     },
     {"test_accuracy": _HALF},
@@ -505,10 +530,10 @@ SETTINGS = {
     "Which activation trains fastest, in four layers?",
     {**_MLP, "model": "mlp(64, 64, 64, 64)", "kernel_initializer": "glorot_normal"},
     {
-      "relu": {},
-      "tanh": {"activation": "tanh"},
-      "sigmoid": {"activation": "sigmoid"},
-      "gelu": {"activation": "gelu"},
+      "relu": {"learning_rate": 0.1},
+      "tanh": {"activation": "tanh", "learning_rate": 0.3},
+      "sigmoid": {"activation": "sigmoid", "learning_rate": 0.01},
+      "gelu": {"activation": "gelu", "learning_rate": 0.3},
     },
     {"epochs_to_target": 0.5, "test_accuracy": _HALF},
     (
@@ -535,7 +560,10 @@ SETTINGS = {
   "class_weights": Setting(
     "Do class weights help where half of the classes are rare?",
     {**_ADAM, "num_epochs": 40},
-    {"equal": {}, "balanced": {"class_weight": "balanced"}},
+    {
+      "equal": {"learning_rate": 0.01},
+      "balanced": {"class_weight": "balanced", "learning_rate": 0.01},
+    },
     {"f1": _POINT},
     (
       Claimed(
@@ -552,7 +580,7 @@ SETTINGS = {
   "outliers": Setting(
     "Does a robust loss help where one target in ten is far off?",
     {**_ADAM, "model": "mlp(16)", "loss": "mean_squared_error", "num_epochs": 40, "batch_size": 16},
-    {"squared": {}, "huber": {"loss": "huber(0.5)"}},
+    {"squared": {"learning_rate": 0.003}, "huber": {"loss": "huber(0.5)", "learning_rate": 0.003}},
     {"mean_absolute_error": 0.02},
     (
       Claimed(

@@ -23,6 +23,7 @@ from dataclasses import replace
 
 import markdown_it
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import Forks
 from drawing import make_population
@@ -794,7 +795,9 @@ def test_hostile_notes_and_provenance_in_the_ledger(tmp_path):
   origin["dataset"]["checksum"] = origin["device_count"] = hostile
   (name,) = ("compare_losses",)
   wanted = WANTED[name]
-  found = claims.Found(wanted, None, tmp_path, origin)
+  members = pd.DataFrame({"seed": [0, 1]})
+  run = claims.Run(name, wanted.experiment, members, {})
+  found = claims.Found(wanted, run, tmp_path, origin)
   text = claims.markdown([found], [], hostile)
   text.encode()
   assert "<script" not in text

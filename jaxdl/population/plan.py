@@ -7,7 +7,7 @@ So a run gives bit-identical results with any number of them.
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from jaxdl import batches
 from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
-from jaxdl.data.resampling import Indices
+from jaxdl.data.resampling import Indices, Resampling
 from jaxdl.errors import InputError, check_integer
 from jaxdl.population import environment, own_check, programs, tuning
 from jaxdl.population.devices import DeviceKind
@@ -76,7 +76,8 @@ class Group(NamedTuple):
   keys: jax.Array  # [s * number of chunks along the seeds], padded with the last key
   num_seeds: int
   num_params: int
-  split: Indices | None = None  # of every seed, padded as the keys are; None: all have the same
+  # Returns the splits of seeds, given their indices; None: all seeds have the same.
+  draw: Callable[[Sequence[int]], Indices] | None = None
 
   def chunks(self) -> list[Chunk]:
     """Returns the chunks of the group; arms vary fastest."""
@@ -113,9 +114,10 @@ class Group(NamedTuple):
 
   def split_of(self, chunk: Chunk) -> Indices | None:
     """Returns the split of each of a chunk's seeds, `[s, ...]`; None: all have the same."""
-    if self.split is None:
+    if self.draw is None:
       return None
-    return Indices(*(part[chunk.seed : chunk.seed + chunk.num_seeds] for part in self.split))
+    places = range(chunk.seed, chunk.seed + chunk.num_seeds)
+    return self.draw([min(place, self.num_seeds - 1) for place in places])  # padded as the keys are
 
 
 def plan_groups(
@@ -150,10 +152,12 @@ def plan_groups(
   sizes = tuning.slice_sizes(slice_size, device.platform)
   recipes = recipe_lib.group_by_recipe(arms, recipe_lib.form_of(dataset), sizes)
   keys = functools.partial(_keys, root_seed, seeds)
-  split = None if dataset.resampling is None else dataset.resampling.splits(root_seed, seeds)
+  draw = None
+  if dataset.resampling is not None:
+    draw = functools.partial(_draw, dataset.resampling, root_seed, seeds)
   counts = len(seeds), min(block or len(seeds), len(seeds)), chunk_size
   return [
-    _plan_group(index, recipe, {n: arms[n] for n in names}, counts, keys, split, device)
+    _plan_group(index, recipe, {n: arms[n] for n in names}, counts, keys, draw, device)
     for index, (recipe, names) in enumerate(recipes.items())
   ]
 
@@ -185,16 +189,18 @@ def all_chunks(groups: Sequence[Group]) -> list[Chunk]:
 
 def _keys(root_seed: int, seeds: Sequence[int], length: int) -> jax.Array:
   """Returns the keys of the seeds, padded to a length with the last one."""
-  padded = _padded(np.array(seeds, np.uint32), length)
+  padded = np.array([*seeds] + [seeds[-1]] * (length - len(seeds)), np.uint32)
   return jax.vmap(functools.partial(batches.seed_key, root_seed))(padded)
 
 
-def _padded(rows: np.ndarray, length: int) -> np.ndarray:
-  """Returns rows `[S, ...]`, padded to a length with the last one."""
-  return rows[np.minimum(np.arange(length), len(rows) - 1)]
+def _draw(
+  resampling: Resampling, root_seed: int, seeds: Sequence[int], places: Sequence[int]
+) -> Indices:
+  """Returns the splits of the seeds at some places."""
+  return resampling.splits(root_seed, [seeds[place] for place in places])
 
 
-def _plan_group(number, recipe, arms, counts, keys, split, device) -> Group:
+def _plan_group(number, recipe, arms, counts, keys, draw, device) -> Group:
   num_seeds, block, chunk_size = counts
   hyper = [recipe_lib.hyperparams(arm, recipe) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
@@ -221,6 +227,6 @@ def _plan_group(number, recipe, arms, counts, keys, split, device) -> Group:
     hyper=hyper,
     keys=keys(size * num_blocks),
     num_seeds=num_seeds,
-    split=split and Indices(*(_padded(part, size * num_blocks) for part in split)),
+    draw=draw,
     num_params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(member.params)),
   )

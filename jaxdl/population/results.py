@@ -444,10 +444,9 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
 
 
 def _test_targets(dataset: Dataset, group: _GroupResult) -> np.ndarray:
-  split = group.group.split
-  if split is None:
+  if group.group.draw is None:
     return dataset.test.targets
-  return dataset.test.targets[split.test[group.places]]  # [S, N, ...]
+  return dataset.test.targets[group.group.draw(group.places).test]  # [S, N, ...]
 
 
 def _filled(

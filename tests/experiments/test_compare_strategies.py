@@ -87,7 +87,7 @@ def test_what_is_traced_shares_one_program():
   arms = compare_strategies.create_experiment(configs.get_config()).arms
   groups = list(recipe_lib.group_by_recipe(arms, form(10, 4_500), lambda model: 64).values())
   shared = ["base", "step_decay", "cosine", "reduce_on_plateau", "warmup", "one_cycle", "l2"]
-  alone = [["early_stopping"], ["dropout"], ["augmentation"], ["cnn"]]
+  alone = [["early_stopping"], ["dropout"], ["augmentation"], ["cnn"], ["wide"]]
   assert groups[0] == [*shared, "label_smoothing"]
   assert sorted(groups[1:]) == sorted(alone)
 
