@@ -81,7 +81,7 @@ _OPTIONAL_SHARE = number("in [0, 1)", lambda value: 0 <= value < 1, optional=Tru
 _BETWEEN = number("in (0, 1)", lambda value: 0 < value < 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Arm:
   """One condition under comparison: every setting of a training run but its seed.
 
@@ -205,6 +205,11 @@ class Arm:
     object.__setattr__(self, "metrics", metrics_lib.read(self.metrics))
     if isinstance(self.class_weight, list):
       object.__setattr__(self, "class_weight", tuple(self.class_weight))
+
+  def __repr__(self) -> str:
+    """Shows the settings that differ from their defaults."""
+    values = [(f.name, getattr(self, f.name), f.default) for f in dataclasses.fields(self)]
+    return f"Arm({', '.join(f'{name}={v!r}' for name, v, default in values if v != default)})"
 
   def to_json(self) -> dict[str, Any]:
     """Returns every setting for `json.dumps`; what has no text is described."""

@@ -87,8 +87,22 @@ class Result:
     return str(self)
 
   def _repr_html_(self) -> str:
-    """Shows the answer and the verdicts in a notebook."""
-    return report.html.summary(self.experiment.question, self.answer, self.verdicts)
+    """Shows the answer, the verdicts and a picture in a notebook; of many arms, the best ones."""
+    from jaxdl.report import figures, plots
+
+    metric = next(iter(self.experiment.margins))
+    names = list(self.population.arms)
+    ranked = [names[place] for place in experiment_lib.by_score(self.population, metric)]
+    compared = {arm for verdict in self.verdicts for arm in (verdict.arm_a, verdict.arm_b)}
+    best = [arm for arm in ranked if arm in compared or not compared][: experiment_lib.MANY_ARMS]
+    shown = self.population.select(sorted(best, key=names.index))
+    return report.html.summary(
+      self.experiment.question,
+      self.answer,
+      experiment_lib.shown_verdicts(self.verdicts, self.population),
+      figures.png(plots.metric_distribution(shown, metric)),
+      f"{metric} of every member, and the mean of each arm with its 95% interval",
+    )
 
 
 def compare(
@@ -171,6 +185,7 @@ def run(
   observe: Observer | None = None,
   keep_logits: bool = False,
   keep_params: bool = True,
+  progress: bool = True,
   choose: Callable[[Experiment, Population], Population] | None = None,
   analyze: Callable[[Experiment, Dataset, Population], report.Extra] | None = None,
 ) -> Result:
@@ -199,6 +214,7 @@ def run(
     keep_logits: keep every member's logits on the test set.
     keep_params: keep every member's variables, for `jaxdl.open_run`; a line says how large they are
       if that is more than 100 MB.
+    progress: show progress: a bar on a terminal and in a notebook, elsewhere a line now and then.
     choose: selects the part of the population that is compared and shown; None: all of it.
     analyze: returns further sections, pictures and tables for the report.
 
@@ -250,7 +266,13 @@ def run(
       if keep_params:
         _tell_size(groups)
       population = experiment_lib.train_arms(
-        experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
+        experiment,
+        dataset,
+        groups=groups,
+        progress=progress,
+        store=directory.store,
+        execute=execute,
+        **options,
       )
     interrupts.check()
     shown = population if choose is None else choose(experiment, population)

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxdl import forward
 from jaxdl.arm import Arm
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import InputError, one_line, unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.forward import Variables
 from jaxdl.optim import metrics
@@ -74,6 +74,11 @@ class OpenedRun:
       raise InputError(
         f"the run in {str(self.workdir)!r} does not say what its data are: {error}"
       ) from error
+
+  def __repr__(self) -> str:
+    seeds, arms = self.experiment.num_seeds, ", ".join(map(one_line, self.experiment.arms))
+    folder = one_line(self.workdir)
+    return f"<run in {folder}: {one_line(self.experiment.question)} {seeds} seeds of {arms:.200}>"
 
   @property
   def input_shape(self) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import pytest
 
 from jaxdl import data
 from jaxdl import experiment as experiment_lib
+from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.report import markdown
@@ -128,3 +129,11 @@ def test_of_many_arms_the_best_is_shown():
   few = population.select([f"arm {i}" for i in range(12)])
   kept = experiment_lib.compare(dataclasses.replace(experiment, arms=few.arms), few)
   assert experiment_lib.shown_verdicts(kept, few) == kept
+
+
+def test_objects_show_what_they_are(trained):
+  arm = Arm(model="mlp(8)", learning_rate=0.1, patience=None)
+  assert repr(arm) == "Arm(model='mlp(8)', learning_rate=0.1, patience=None)"
+  assert repr(Arm()) == "Arm()"
+  arms = "glorot_uniform, random_uniform, random_normal"
+  assert repr(trained).startswith(f"<population of 5 seeds x 3 arms ({arms}): ")

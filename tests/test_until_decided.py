@@ -12,6 +12,7 @@ from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import Looks, looks, plan, train_population, until_decided
 from jaxdl.population.local import Outcome
+from jaxdl.population.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_a_stage_has_the_chunks_that_are_missing_up_to_the_look():
     execute,
     [],
     chunks,
-    None,
+    Progress(quiet=True),
     lambda size, outcome: (size, outcome),
   )
   assert stages == [[0, 3, 6], [9, 12, 15]]

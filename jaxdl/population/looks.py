@@ -76,6 +76,7 @@ def train_looks(
     outcome = _joined(outcome, execute(groups, stage, progress))
     population = assemble(size, outcome)
     if looks.is_decided(population):
+      progress.end_early()
       break
   return population
 

@@ -28,7 +28,7 @@ def train_population(
   slice_size: int | None = None,
   workers: Sequence[jax.Device] | None = None,
   groups: Sequence[Group] | None = None,
-  progress: Progress | None = None,
+  progress: Progress | bool = True,
   observe: Observer | None = None,
   keep_logits: bool = False,
   keep_params: bool = False,
@@ -51,7 +51,8 @@ def train_population(
     workers: one device per worker; a CPU device may occur several times, once per core to use.
       None uses all local devices.
     groups: the result of `plan.plan_groups` for these arguments; None plans for the first worker.
-    progress: told about every epoch.
+    progress: show progress: a bar on a terminal and in a notebook, elsewhere a line now and then.
+      Or what is told about every epoch.
     observe: records more about every member during training; see `Observer`.
     keep_logits: keep every member's logits on the test set, S * A * N * C numbers.
     keep_params: keep every member's variables, those that results are about.
@@ -79,7 +80,7 @@ def train_population(
     kind = devices.kind_of(workers[0])
     block = None if until_decided is None else until_decided.sizes[0]
     groups = plan.plan_groups(dataset, arms, seeds, root_seed, kind, chunk_size, slice_size, block)
-  progress = progress or Progress()
+  progress = Progress.of(progress)
   progress.start(len(arms) * len(seeds), sum(arm.num_epochs for arm in arms.values()) * len(seeds))
   progress.compiling()
   every = plan.all_chunks(groups)

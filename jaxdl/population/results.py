@@ -1,5 +1,6 @@
 """The results of a population, `[S, A]`, assembled from those of its chunks."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from jaxdl import stats, train
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import InputError, one_line, unknown_name
 from jaxdl.optim import losses, metrics
 from jaxdl.population import chunk_result
 from jaxdl.population.chunk_result import ChunkResult
@@ -38,7 +39,7 @@ _LOWER_IS_BETTER = (
 _TEST_ERRORS = ("mean_squared_error", "mean_absolute_error", "r2")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Population:
   """The results of all members of an experiment; axes as in `jaxdl.data.dataset`, N test examples.
 
@@ -110,6 +111,12 @@ class Population:
   correct: np.ndarray | None = None
   correct_at_half: np.ndarray | None = None
   calibration: np.ndarray | None = None
+
+  def __repr__(self) -> str:
+    seeds, arms = len(self.seeds), ", ".join(one_line(arm) for arm in self.arms)
+    counts = collections.Counter(self.status.ravel().tolist())
+    what = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    return f"<population of {seeds} seeds x {len(self.arms)} arms ({arms:.200}): {what}>"
 
   def is_correct(self, metric: str) -> np.ndarray | None:
     """Returns whether each test example is predicted right, `[S, A, N]` bool.

@@ -62,12 +62,12 @@ class Trainer:
       store: where checkpoints and results go, and where earlier ones are looked up; None keeps
         nothing.
       checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
-      progress: told about every epoch.
+      progress: told about every epoch; None: nothing is.
     """
     self._dataset, self._groups, self._observe = dataset, groups, observe
     self._keep_logits, self._keep_params = keep_logits, keep_params
     self._store, self._every = store, checkpoint_every
-    self._progress = progress or Progress()
+    self._progress = progress or Progress(quiet=True)
     self._split: set[str] = set()
     self._order = {chunk: place for place, chunk in enumerate(plan.all_chunks(groups), 1)}
     self._splits = {device: programs.put_splits(dataset, device) for device in set(workers)}
