@@ -12,8 +12,6 @@ from typing import Any, TextIO
 import tqdm
 
 _LOGGER = logging.getLogger("jaxdl")
-# Lines become rarer as a run gets longer: a day of training has some 1,500.
-_LEAST_SECONDS, _MOST_SECONDS, _SHARE_OF_TIME = 1.0, 60.0, 0.05
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
@@ -151,8 +149,12 @@ class Progress:
   def _is_due(self, now: float) -> bool:
     is_last = self._done >= self._num_members
     since = 0.0 if self._first_report is None else now - self._first_report
-    wait = min(max(_LEAST_SECONDS, _SHARE_OF_TIME * since), _MOST_SECONDS)
-    return is_last or now - self._logged >= wait
+    return is_last or now - self._logged >= _seconds_between_lines(since)
+
+
+def _seconds_between_lines(elapsed: float) -> float:
+  """Returns how long to wait for the next line: a second at first, a minute in long runs."""
+  return min(max(1.0, 0.05 * elapsed), 60.0)
 
 
 def _bar_for(stream: TextIO) -> Callable[..., Any] | None:
