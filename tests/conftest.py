@@ -38,8 +38,12 @@ if "JAXDL_CACHE_DIR" not in os.environ:
   atexit.register(shutil.rmtree, os.environ["JAXDL_CACHE_DIR"], ignore_errors=True)
 
 # What one test has compiled no other has to, in whichever process.
-jax.config.update("jax_compilation_cache_dir", os.environ["JAXDL_CACHE_DIR"] + "/programs")
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+for name, value in (
+  ("jax_compilation_cache_dir", os.environ["JAXDL_CACHE_DIR"] + "/programs"),
+  ("jax_persistent_cache_min_compile_time_secs", 0.1),
+):
+  jax.config.update(name, value)
+  os.environ.setdefault(name.upper(), str(value))
 
 # Compiling makes objects by the million that stay; looking for garbage among them takes time.
 gc.freeze()
@@ -56,7 +60,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # test`, then end at about the same time.
 _LONGEST = (
   *("test_survival", "test_cpu", "test_population", "test_backprop", "test_cluster", "test_train"),
-  *("test_multihost", "test_benchmark", "test_command_line", "test_coursework_networks"),
+  *("test_examples", "test_multihost", "test_benchmark", "test_command_line"),
+  "test_coursework_networks",
 )
 
 # Of the command line, for experiments that run in the tests' own process.

@@ -511,11 +511,11 @@ def _format_divergence(verdict: Verdict, scale: float, suffix: str) -> str:
   other = verdict.without_diverged
   if other is None or verdict.diverged_as is None:
     return f"; {who}, which are left out of the pairs"
+  counted = f"; {who}, which count as {scale * verdict.diverged_as:.4g}{suffix}"
+  if other.num_pairs == 0:
+    return f"{counted}; without them there are no pairs"
   difference = _format_difference(other, scale, suffix)
-  return (
-    f"; {who}, which count as {scale * verdict.diverged_as:.4g}{suffix}; without them: "
-    f"{other.verdict} (difference {difference})"
-  )
+  return f"{counted}; without them: {other.verdict} (difference {difference})"
 
 
 def _format_difference(verdict: Verdict, scale: float, suffix: str) -> str:

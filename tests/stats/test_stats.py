@@ -681,6 +681,13 @@ def test_runs_that_diverged_count_and_the_verdict_without_them_stands_beside(des
   json.dumps([stats.to_json(v) for v in treated], allow_nan=False)
 
 
+def test_an_arm_that_always_diverged_leaves_no_pairs_without_them():
+  values = np.stack([np.linspace(0.9, 0.92, 8), np.full(8, NAN)], axis=1)
+  (verdict,) = stats.compare(dataclasses.replace(make_scores(values), diverged_as=0.1), 0.01)
+  text = "; b diverged in 8 of 8 seeds, which count as 0.1; without them there are no pairs"
+  assert stats.sentence(verdict).endswith(text)
+
+
 def test_arms_that_diverge_on_the_same_seeds_are_not_called_equivalent():
   values = np.full((32, 2), 0.9)
   values[5] = NAN
