@@ -1,4 +1,4 @@
-"""Compiles the optional C++ extension; everything else about the package is in pyproject.toml.
+"""Compiles the optional C++ extension and lists the packages; all else is in pyproject.toml.
 
 The extension includes headers of the installed jaxlib. If jaxlib is missing or the extension does
 not compile, the package is installed without it; see jaxdl/cpu.
@@ -8,7 +8,7 @@ import importlib.util
 import pathlib
 import platform
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 
@@ -51,4 +51,12 @@ if _jaxlib and _is_x86 and platform.system() != "Windows":
     )
   )
 
-setup(ext_modules=_extensions, cmdclass={"build_ext": BuildExt})
+setup(
+  packages=[
+    *find_packages(include=["jaxdl*"]),
+    # Found in other folders, see pyproject.toml.
+    *("jaxdl.experiments", "jaxdl.experiments.peers", "jaxdl.ml_collections_configs"),
+  ],
+  ext_modules=_extensions,
+  cmdclass={"build_ext": BuildExt},
+)

@@ -1,8 +1,16 @@
-"""Scripts, each started as `python -m experiments.NAME`."""
+"""Scripts, each started as `python -m experiments.NAME`, or through the command `jaxdl`.
 
+Where jaxdl is installed, this package is `jaxdl.experiments`, so its modules import each other by
+relative names. In both places the configs are in a folder beside it.
+"""
+
+import pathlib
 import sys
 
-if sys.argv[0] == "-m":  # Python is about to import one of them, which takes seconds
+CONFIGS = pathlib.Path(__file__).parents[1] / "ml_collections_configs"
+
+if sys.argv[0] == "-m" or pathlib.PurePath(sys.argv[0]).name == "jaxdl":
+  # Python is about to import a script, which takes seconds.
   from jaxdl.store import interrupts
 
   interrupts.install()

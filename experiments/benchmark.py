@@ -1,6 +1,6 @@
 """How fast is jaxdl compared with Keras and PyTorch, on the same work and the same machine?
 
-  python -m experiments.benchmark --config=ml_collections_configs/benchmark.py --workdir=DIR
+  jaxdl run benchmark --workdir=DIR
 
 trains the same networks with jaxdl and with each peer that is installed (`make install-peers`).
 Every system runs in its own process and holds its data in memory. A short trial selects the fastest
@@ -28,19 +28,20 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import benchmark_report, command_line, workloads
-from experiments.peers import keras_peer, process, torch_peer
-from experiments.workloads import Workload
 from jaxdl import report
 from jaxdl.arm import Arm
 from jaxdl.cpu import matmul
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.nn import models
-from jaxdl.population import devices, timing
+from jaxdl.population import devices, environment, timing
 from jaxdl.report import figures
 from jaxdl.store import files, interrupts
 
-ROOT = pathlib.Path(__file__).parents[1]
+from . import CONFIGS, benchmark_report, command_line, workloads
+from .peers import keras_peer, process, torch_peer
+from .workloads import Workload
+
+ROOT = CONFIGS.parent
 _LOGGER = logging.getLogger("jaxdl")
 _RESULTS = "benchmark.json"
 _PEERS = {
@@ -149,7 +150,7 @@ class Benchmark:
   def to_json(self) -> dict[str, Any]:
     """Returns all results, and a description of the machine and the software."""
     return {
-      "command": [pathlib.Path(sys.executable).name, *sys.orig_argv[1:]],
+      "command": environment.command(),
       "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
       "machine": _machine(),
       "threads": self.threads,
@@ -578,7 +579,7 @@ def _seconds_to_first_epoch(workload: ConfigDict, data_dir: str | None, cache: s
   with interrupts.temporary_folder("jaxdl-benchmark-") as folder:
     command = [
       *(sys.executable, "-m", f"experiments.{script}"),
-      f"--config={ROOT / 'ml_collections_configs' / script}.py:{_COLD_VARIANTS[script]}",
+      f"--config={CONFIGS / script}.py:{_COLD_VARIANTS[script]}",
       f"--workdir={folder}/run",
       "--config.initializers=glorot_uniform",
       "--config.num_seeds=1",

@@ -1,18 +1,18 @@
 r"""Are the gradients right, the project's or your own?
 
-  python -m experiments.check_gradients [--workdir=DIR]
+  jaxdl gradients [--workdir=DIR]
 
 compares the gradients that are derived by hand in `byhand/backprop/` with `jax.grad`. It prints
 the largest relative error of every model x loss x activation and the leaf where it occurs, the same
 for two networks, for each rule on its own and for the optimizers' steps, and whether JAX's own
 gradients agree with finite differences.
 
-  python -m experiments.check_gradients --module=my_net.py [--workdir=DIR]
+  jaxdl gradients --module=my_net.py [--workdir=DIR]
 
 checks a backward pass of your own. The file is run as Python. It defines `forward`, `backward`,
 `inputs` and `params` as `jaxdl.byhand.check` describes them.
 
-  python -m experiments.check_gradients --model='my_nets:Net(width=8)' \
+  jaxdl gradients --model='my_nets:Net(width=8)' \
       --loss='my_losses:focal(gamma=2.0)' [--dataset=digits] [--workdir=DIR]
 
 checks `jax.grad` of your own model and loss, as they train, on a few examples of a dataset. Nothing
@@ -34,12 +34,13 @@ from typing import NamedTuple
 import jax
 from absl import flags
 
-from experiments import own_gradients
 from jaxdl import byhand, report
 from jaxdl.byhand import gradient_check
 from jaxdl.byhand.gradient_check import TOLERANCE, Row
 from jaxdl.errors import InputError, brief, one_line
 from jaxdl.store import files
+
+from . import own_gradients
 
 _TITLES = {
   "models": ("Models", ("model", "loss", "activation")),

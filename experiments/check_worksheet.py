@@ -1,15 +1,15 @@
 """Which line of a backpropagation by hand is wrong?
 
-  python -m experiments.check_worksheet --worksheet=FILE [--worksheet=FILE ...] [--workdir=DIR]
+  jaxdl check FILE [FILE ...] [--workdir=DIR]
 
-checks worksheets (docs/worksheets.md says how to write one; examples are in
-experiments/worksheets/). For one file it prints a table of the claims and what is wrong first, for
-several a summary. To DIR it writes `worksheet.json`, `report.md`, `report.html` and the computation
-graph; for several files `summary.json`, `marks.csv`, both reports and such a folder for each. In
-`feedback.md` is where the first mistake is, without right values. The exit status is 0 if all is
-right, 1 if a claim is wrong, 2 if a file is not a valid worksheet.
+checks worksheets (docs/worksheets.md says how to write one). A plain word in the place of FILE is
+the name of an example in experiments/worksheets/. For one file it prints a table of the claims and
+what is wrong first, for several a summary. To DIR it writes `worksheet.json`, `report.md`,
+`report.html` and the computation graph; for several files `summary.json`, `marks.csv`, both reports
+and such a folder for each. In `feedback.md` is where the first mistake is, without right values.
+The exit status is 0 if all is right, 1 if a claim is wrong, 2 if a file is not a valid worksheet.
 
-  python -m experiments.check_worksheet --worksheet=FILE --answers
+  jaxdl check FILE --answers
 
 prints the worked solution instead: every step with its formula, its numbers and its value.
 """
@@ -28,12 +28,13 @@ from jaxdl import report
 from jaxdl.byhand import worksheet
 from jaxdl.byhand.expressions import write
 from jaxdl.byhand.worksheet.checker import CheckedWorksheet
-from jaxdl.errors import InputError, one_line
+from jaxdl.errors import InputError, one_line, unknown_name
 from jaxdl.report import figures, worksheet_plots
 from jaxdl.store import files
 
 # Separate flags, because there is no config here.
 _FLAGS = flags.FlagValues()
+_FLAGS.set_gnu_getopt()  # flags may follow files
 _WORKSHEET = flags.DEFINE_multi_string(
   "worksheet", None, "File of a worksheet; may be repeated.", flag_values=_FLAGS
 )
@@ -41,6 +42,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.", fl
 
 _ANSWERS = flags.DEFINE_bool("answers", False, "Print worked solutions.", flag_values=_FLAGS)
 
+_EXAMPLES = pathlib.Path(__file__).parent / "worksheets"
 _JSON, _SUMMARY_JSON, _REPORT, _GRAPH = "worksheet.json", "summary.json", "report.md", "graph"
 _FEEDBACK, _MARKS, _PAGE = "feedback.md", "marks.csv", "report.html"
 
@@ -294,8 +296,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     sys.exit(0)
   try:
     rest = _FLAGS(argv)
-    if len(rest) > 1:
-      raise InputError(f"unknown argument {rest[1]!r}; a file is given as --worksheet=FILE")
+    _FLAGS.worksheet = [*(_WORKSHEET.value or []), *map(_find, rest[1:])]
     if not _WORKSHEET.value:
       raise InputError("--worksheet is missing")
     if _WORKDIR.value == "":
@@ -305,6 +306,16 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     sys.exit(2)
   logging.getLogger("jax").setLevel(logging.WARNING)
   return rest
+
+
+def _find(given: str) -> str:
+  """Returns the file that an argument means: a plain word is the name of an example."""
+  if not given.isidentifier():
+    return given
+  names = [path.stem for path in _EXAMPLES.glob("*.toml")]
+  if given not in names:
+    raise unknown_name("worksheet", given, names)
+  return f"{_EXAMPLES / given}.toml"
 
 
 def run(entry: Callable[[Sequence[str]], None] = main):

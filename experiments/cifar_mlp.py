@@ -1,6 +1,6 @@
 """How well does an MLP classify photographs, and what do augmentation and a falling rate add?
 
-  python -m experiments.cifar_mlp --config=ml_collections_configs/cifar_mlp.py --workdir=DIR
+  jaxdl run cifar_mlp --workdir=DIR
 
 trains an MLP of 1,707,274 parameters on CIFAR-10 as a coursework did, with augmented images and a
 learning rate that is halved every few epochs. Two more arms leave out one of the two.
@@ -8,12 +8,13 @@ learning rate that is halved every few epochs. Two more arms leave out one of th
 
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl import report
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
+
+from . import command_line
 
 # Results of the coursework after 50 epochs, one seed.
 COURSEWORK = {"test_accuracy": 0.5452, "test_loss": 1.2769}

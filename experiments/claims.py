@@ -13,6 +13,7 @@ import importlib
 import json
 import math
 import pathlib
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +22,6 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from experiments import command_line
-from experiments.coursework_claims import CLAIMS, Run
 from jaxdl import report, stats
 from jaxdl.errors import InputError, check_integer, one_line, unknown_name
 from jaxdl.experiment import Experiment
@@ -31,8 +30,11 @@ from jaxdl.stats import ledger
 from jaxdl.store import files, interrupts
 from jaxdl.store.store import Store
 
-_ROOT = pathlib.Path(__file__).parents[1]
-_CONFIG_FILE = str(_ROOT / "ml_collections_configs" / "claims.py")
+from . import CONFIGS, command_line
+from .coursework_claims import CLAIMS, Run
+
+_ROOT = CONFIGS.parent
+_CONFIG_FILE = str(CONFIGS / "claims.py")
 _COLLECT = flags.DEFINE_list("collect", [], "Workdirs of finished runs to take results from.")
 _FILES = ("CLAIMS.md", "CLAIMS.html", "claims.json", "figures")
 _KEYS = ("runs", "num_seeds", "alpha", "note")
@@ -91,8 +93,8 @@ def read_runs(config: ConfigDict) -> dict[str, str]:
 
 def plan(name: str, variant: str, config: ConfigDict) -> Wanted:
   """Returns the run of an experiment that the config describes."""
-  module = importlib.import_module(f"experiments.{name}")
-  settings = importlib.import_module(f"ml_collections_configs.{name}").get_config(variant)
+  module = importlib.import_module(f".{name}", __package__)
+  settings = runpy.run_path(str(CONFIGS / f"{name}.py"))["get_config"](variant)
   arguments = [f"--config=ml_collections_configs/{name}.py:{variant}"]
   if config.num_seeds:
     settings.num_seeds = config.num_seeds

@@ -50,6 +50,11 @@ _PARTIAL = flags.DEFINE_bool(
 _SAVE_PARAMS = flags.DEFINE_bool(
   "save_params", True, "Keep the parameters of every member in the workdir."
 )
+_TENSORBOARD = flags.DEFINE_bool(
+  "tensorboard",
+  False,
+  "While the run trains, write members as TensorBoard's files, to the subfolder run/tensorboard.",
+)
 _UNTIL_DECIDED = flags.DEFINE_bool(
   "until_decided",
   False,
@@ -211,6 +216,7 @@ def run_experiment(script: Script, experiment: Experiment):
     observe=script.observe,
     keep_logits=script.keep_logits,
     keep_params=_SAVE_PARAMS.value,
+    tensorboard=_TENSORBOARD.value,
     choose=script.choose,
     analyze=script.analyze,
   )

@@ -1,6 +1,6 @@
 """A question of your own: a base, arms as changes of it, a data set, margins.
 
-  python -m experiments.compare --config=FILE --workdir=DIR
+  jaxdl compare FILE --workdir=DIR
 
 `ml_collections_configs/compare.py` is a template of the config, with variants that run.
 """
@@ -9,9 +9,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
+
+from . import command_line
 
 
 def create_experiment(config: ConfigDict) -> Experiment:

@@ -1,7 +1,6 @@
 """Does the batch size matter: batch, stochastic or mini-batch gradient descent?
 
-  python -m experiments.compare_batch_sizes \
-    --config=ml_collections_configs/compare_batch_sizes.py --workdir=DIR
+  jaxdl run compare_batch_sizes --workdir=DIR
 
 trains the same network with batches of different sizes, many times each, for the same number of
 epochs. One more arm takes the whole training set as one batch, for about as long as training with
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl import forward, report, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
@@ -25,6 +23,8 @@ from jaxdl.experiment import Experiment
 from jaxdl.population import timing
 from jaxdl.population.results import Population
 from jaxdl.population.timing import MemberTimings
+
+from . import command_line
 
 if TYPE_CHECKING:
   import pandas as pd

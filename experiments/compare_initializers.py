@@ -1,7 +1,6 @@
 """Does the weight initializer matter?
 
-  python -m experiments.compare_initializers \
-    --config=ml_collections_configs/compare_initializers.py --workdir=DIR
+  jaxdl run compare_initializers --workdir=DIR
 
 trains the same CNN from several initializers, many times each, and says which differences are real.
 The config's docstring lists the variants, their durations and their results.
@@ -12,13 +11,14 @@ import dataclasses
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl import report
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import show
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
+
+from . import command_line
 
 # Test confusion matrices ([[tn, fp], [fn, tp]], threshold 0.9) of the coursework, one seed each.
 COURSEWORK = {

@@ -1,7 +1,6 @@
 """Which loss should a classifier be trained with?
 
-  python -m experiments.compare_losses --config=ml_collections_configs/compare_losses.py \
-    --workdir=DIR
+  jaxdl run compare_losses --workdir=DIR
 
 trains the same MLP with each loss, all of them in one compiled program. The coursework compiled its
 model three times, so only the last loss took effect, which was hinge on the softmax outputs. Here
@@ -10,8 +9,9 @@ that loss is `softmax_hinge`, and `hinge` is on the logits.
 
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl.experiment import Experiment
+
+from . import command_line
 
 
 def create_experiment(config: ConfigDict) -> Experiment:

@@ -1,7 +1,6 @@
 """Does the optimizer matter, and how does each depend on its learning rate?
 
-  python -m experiments.compare_optimizers \
-    --config=ml_collections_configs/compare_optimizers.py --workdir=DIR
+  jaxdl run compare_optimizers --workdir=DIR
 
 trains the same network with several optimizers, each with learning rates from far too small to far
 too large. Each optimizer's best rate is chosen on the validation set: it has the best mean accuracy
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl import report, stats
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import EPOCHS_TO_TARGET, Population
 from jaxdl.stats import sweeps
+
+from . import command_line
 
 if TYPE_CHECKING:
   import pandas as pd

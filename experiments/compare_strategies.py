@@ -1,7 +1,6 @@
 """Which training strategy improves on a plain base: early stopping, schedules, regularization?
 
-  python -m experiments.compare_strategies \
-    --config=ml_collections_configs/compare_strategies.py --workdir=DIR
+  jaxdl run compare_strategies --workdir=DIR
 
 trains a base network, and the same network with one change at a time; every change is compared with
 the base. The members of each arm are also averaged into ensembles, which are compared with their
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl import report, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
@@ -22,6 +20,8 @@ from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 from jaxdl.stats import ensembles
+
+from . import command_line
 
 if TYPE_CHECKING:
   import pandas as pd

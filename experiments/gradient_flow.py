@@ -1,7 +1,6 @@
 """Where do gradients vanish and explode, and how does that change the speed of learning?
 
-  python -m experiments.gradient_flow \
-    --config=ml_collections_configs/gradient_flow.py --workdir=DIR
+  jaxdl run gradient_flow --workdir=DIR
 
 trains MLPs of every activation x initializer x depth. At initialisation and after every epoch it
 measures the gradient of each layer and its shares of saturated and dead units. The config's
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl import report, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
@@ -26,6 +24,8 @@ from jaxdl.experiment import Experiment
 from jaxdl.nn import models
 from jaxdl.population import diagnostics
 from jaxdl.population.results import EPOCHS_TO_TARGET, Population
+
+from . import command_line
 
 if TYPE_CHECKING:
   import pandas as pd

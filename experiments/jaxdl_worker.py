@@ -18,14 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.peers import protocol
-from experiments.peers.protocol import Data, PeerError, Spec
 from jaxdl import forward
 from jaxdl.arm import Arm
 from jaxdl.cpu import matmul
 from jaxdl.data.dataset import Dataset, Split
 from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import devices, local, plan, programs, tuning
+
+from .peers import protocol
+from .peers.protocol import Data, PeerError, Spec
 
 
 class JaxdlWorker:

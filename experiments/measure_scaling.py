@@ -1,7 +1,6 @@
 """Measures the cost of checkpoints and the speed-up from workers, and fits a cost model.
 
-  python -m experiments.measure_scaling \
-    --config=ml_collections_configs/measure_scaling.py --workdir=DIR
+  jaxdl run measure_scaling --workdir=DIR
 
 writes scaling.json and scaling.md. The workers are those of a local Dask cluster, each with its own
 core and one thread. Runs that are compared take turns, and every repetition is kept.
@@ -19,7 +18,6 @@ import numpy as np
 import scipy.optimize
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl import experiment as experiment_lib
 from jaxdl import report
 from jaxdl.arm import Arm
@@ -32,6 +30,8 @@ from jaxdl.population.progress import Progress
 from jaxdl.population.results import Population
 from jaxdl.population.timing import Name
 from jaxdl.store import files, interrupts, store
+
+from . import command_line
 
 _MILLION = 1_000_000
 _VALIDATION_FRACTION = 0.2

@@ -1,6 +1,6 @@
 """How well does a small CNN read handwritten digits, and does He initialization help it?
 
-  python -m experiments.mnist_cnn --config=ml_collections_configs/mnist_cnn.py --workdir=DIR
+  jaxdl run mnist_cnn --workdir=DIR
 
 trains a CNN of 515,146 parameters on all ten digits. The coursework's table says He initialization,
 but its code uses Keras's default, Glorot; here both are arms.
@@ -8,11 +8,12 @@ but its code uses Keras's default, Glorot; here both are arms.
 
 from ml_collections import ConfigDict
 
-from experiments import command_line
 from jaxdl import report
 from jaxdl.data.dataset import Dataset
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
+
+from . import command_line
 
 # Test accuracy of the coursework, one seed.
 COURSEWORK_ACCURACY = 0.9907

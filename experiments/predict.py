@@ -1,6 +1,6 @@
 """What does a finished run say of new images?
 
-  python -m experiments.predict --workdir=DIR --inputs=a.png,b.png
+  jaxdl predict --workdir=DIR --inputs=a.png,b.png
 
 prints, for each image and arm, the class with the highest mean probability over seeds, and the
 range of that class's probability over the seeds. Images are resized to those of the run.

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.peers import protocol
 from jaxdl import data
 from jaxdl.data.dataset import Dataset
 from jaxdl.nn import models
 from jaxdl.optim import losses
+
+from .peers import protocol
 
 _AUGMENTATION = ("rotation_range", "shift_range", "horizontal_flip")
 

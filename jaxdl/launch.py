@@ -30,6 +30,7 @@ from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
 from jaxdl.population.results import Population
+from jaxdl.report import tensorboard as tensorboard_lib
 from jaxdl.store import interrupts
 from jaxdl.store.store import Store
 
@@ -186,6 +187,7 @@ def run(
   keep_logits: bool = False,
   keep_params: bool = True,
   progress: bool = True,
+  tensorboard: bool = False,
   choose: Callable[[Experiment, Population], Population] | None = None,
   analyze: Callable[[Experiment, Dataset, Population], report.Extra] | None = None,
 ) -> Result:
@@ -215,6 +217,8 @@ def run(
     keep_params: keep every member's variables, for `jaxdl.open_run`; a line says how large they are
       if that is more than 100 MB.
     progress: show progress: a bar on a terminal and in a notebook, elsewhere a line now and then.
+    tensorboard: write members as TensorBoard's files while the run trains, to the subfolder
+      `run/tensorboard`; see `jaxdl.report.tensorboard.live`.
     choose: selects the part of the population that is compared and shown; None: all of it.
     analyze: returns further sections, pictures and tables for the report.
 
@@ -227,6 +231,8 @@ def run(
     raise InputError(f"executor must be one of {', '.join(EXECUTORS)}, not {executor!r}")
   if executor == "array":
     _check_place(place, overwrite)
+  if tensorboard:
+    tensorboard_lib.check_installed()
   _check_arms(experiment, executor)
   kept: dict[str, Any] = {
     "observe": observe,
@@ -265,15 +271,17 @@ def run(
       directory.claim(dataset, groups, kind, **kept)
       if keep_params:
         _tell_size(groups)
-      population = experiment_lib.train_arms(
-        experiment,
-        dataset,
-        groups=groups,
-        progress=progress,
-        store=directory.store,
-        execute=execute,
-        **options,
-      )
+      live = tensorboard_lib.live(directory.store, experiment, dataset, groups)
+      with live if tensorboard else contextlib.nullcontext():
+        population = experiment_lib.train_arms(
+          experiment,
+          dataset,
+          groups=groups,
+          progress=progress,
+          store=directory.store,
+          execute=execute,
+          **options,
+        )
     interrupts.check()
     shown = population if choose is None else choose(experiment, population)
     result = _judge(experiment, population, shown, directory.path)

@@ -5,6 +5,7 @@ gone can still be read.
 """
 
 import dataclasses
+import datetime
 import functools
 import json
 import os
@@ -24,7 +25,9 @@ from jaxdl.experiment import Experiment
 from jaxdl.forward import Variables
 from jaxdl.optim import metrics
 from jaxdl.recipe import Form, Recipe, group_by_recipe
-from jaxdl.report import CONFIG_FILE, PROVENANCE_FILE, params
+from jaxdl.report import CONFIG_FILE, PROVENANCE_FILE, params, tensorboard
+from jaxdl.report.tables import read_members
+from jaxdl.report.workdir import MEMBERS_FILE
 from jaxdl.store import files
 
 if TYPE_CHECKING:
@@ -88,9 +91,7 @@ class OpenedRun:
   @property
   def members(self) -> "pd.DataFrame":
     """A row per member: status, epochs, metrics."""
-    import pandas as pd
-
-    return pd.read_csv(self.workdir / "members.csv")
+    return read_members(self.workdir / MEMBERS_FILE)
 
   @property
   def curves(self) -> "pd.DataFrame":
@@ -103,6 +104,21 @@ class OpenedRun:
   def verdicts(self) -> list[dict[str, Any]]:
     """The verdicts, as in `verdicts.json`."""
     return self._read_json("verdicts.json")
+
+  def to_tensorboard(self, out: str | os.PathLike):
+    """Writes TensorBoard's event files, a run per member, which other trackers import.
+
+    Args:
+      out: folder of all runs, `ARM/seed_N`; see `jaxdl.report.tensorboard`. It is created if it
+        does not exist. Files of an earlier export are replaced, and nothing else.
+
+    Raises:
+      InputError: tensorboardX is not installed; the folder cannot be written, or something that no
+        export has made stands in the place of what this one makes.
+    """
+    finished = datetime.datetime.fromisoformat(self.provenance["finished"]).timestamp()
+    folder = pathlib.Path(out).expanduser()
+    tensorboard.export(folder, self.experiment, self.members, self.curves, finished)
 
   def variables(self, arm: str, seed: int) -> dict[str, Any]:
     """Returns all collections of variables of a member, as flax takes them.

@@ -1,7 +1,7 @@
 """How fast is jaxdl compared with Keras and PyTorch, on the same work and the same machine?
 
 make install-peers
-python -m experiments.benchmark --config=ml_collections_configs/benchmark.py[:VARIANT] --workdir=DIR
+jaxdl run benchmark[:VARIANT] --workdir=DIR
 
   VARIANT  what
   full     every workload as in the coursework: forty minutes

@@ -1,7 +1,6 @@
 """How well does an MLP classify photographs, and what do augmentation and a falling rate add?
 
-python -m experiments.cifar_mlp \
-    --config=ml_collections_configs/cifar_mlp.py[:VARIANT] --workdir=DIR
+jaxdl run cifar_mlp[:VARIANT] --workdir=DIR
 
 The coursework's network with 1,707,274 parameters on CIFAR-10. After 50 epochs the coursework had
 54.52 % accuracy and a loss of 1.2769.

@@ -1,6 +1,6 @@
 """Which claims of the coursework and its textbook hold? The runs that decide it.
 
-python -m experiments.claims --config=ml_collections_configs/claims.py[:VARIANT] --workdir=DIR
+jaxdl run claims[:VARIANT] --workdir=DIR
 
 On two CPU cores (AMD Zen 5; no GPU was measured) `quick` takes about half an hour, most of it for
 compare_initializers; docs/CLAIMS.md is its result. `smoke` has the smallest run of each experiment.

@@ -1,7 +1,6 @@
 """A template for a question of your own, with variants that run.
 
-python -m experiments.compare \
-    --config=ml_collections_configs/compare.py[:VARIANT] --workdir=DIR
+jaxdl run compare[:VARIANT] --workdir=DIR
 
   VARIANT     question
   wine        two optimizers on a table: which learns faster to tell three kinds of wine apart?
@@ -9,8 +8,8 @@ python -m experiments.compare \
   resnet      does batch normalisation help a small ResNet read digits?
   smoke       as wine, with two seeds
 
-Copy this file, change what it says, and give it as `--config=FILE`. Any value can also be changed
-on the command line: `--config.arms.lion.learning_rate=0.001`.
+Copy this file, change what it says, and run it with `jaxdl compare FILE --workdir=DIR`. Any value
+can also be changed on the command line: `--config.arms.lion.learning_rate=0.001`.
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +28,7 @@ def get_config(variant: str = "wine") -> ConfigDict:
   config.question = "Does Lion tell wines apart better than Adam?"
   # A name ("digits", "mnist"), a file ("wine.npz", "table.csv(target=price)"), a folder of images
   # ("photos/"), or a function that returns arrays.
-  config.dataset = "experiments.tables:wine()"
+  config.dataset = "jaxdl.data.sklearn_tables:wine()"
   config.validation_fraction = 0.2
   config.validation_split = "stratified"  # or "end", "shuffled"
 
@@ -65,7 +64,7 @@ def get_config(variant: str = "wine") -> ConfigDict:
 
   if variant == "diabetes":
     config.question = "Does a robust loss predict the progress of diabetes better?"
-    config.dataset = "experiments.tables:diabetes()"
+    config.dataset = "jaxdl.data.sklearn_tables:diabetes()"
     config.validation_split = "end"
     config.base.loss = "mean_squared_error"
     config.base.learning_rate = 0.003

@@ -1,7 +1,6 @@
 """Does the batch size matter? The whole training set, single examples, mini-batches; an MLP.
 
-python -m experiments.compare_batch_sizes \
-    --config=ml_collections_configs/compare_batch_sizes.py[:VARIANT] --workdir=DIR
+jaxdl run compare_batch_sizes[:VARIANT] --workdir=DIR
 
 On two CPU cores (no GPU was measured), JAX 0.12.0:
 

@@ -1,7 +1,6 @@
 """Does the weight initializer matter? Three initializers, a CNN, the digits 3 and 7.
 
-python -m experiments.compare_initializers \
-    --config=ml_collections_configs/compare_initializers.py[:VARIANT] --workdir=DIR
+jaxdl run compare_initializers[:VARIANT] --workdir=DIR
 
 On two CPU cores, JAX 0.12.0:
 

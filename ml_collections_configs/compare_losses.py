@@ -1,7 +1,6 @@
 """Which loss should a classifier be trained with? Four losses, an MLP, CIFAR-10.
 
-python -m experiments.compare_losses \
-    --config=ml_collections_configs/compare_losses.py[:VARIANT] --workdir=DIR
+jaxdl run compare_losses[:VARIANT] --workdir=DIR
 
 On two CPU cores (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose images were
 compressed again as JPEG:

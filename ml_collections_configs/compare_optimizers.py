@@ -1,7 +1,6 @@
 """Does the optimizer matter? Seven optimizers, thirteen learning rates each, an MLP, MNIST.
 
-python -m experiments.compare_optimizers \
-    --config=ml_collections_configs/compare_optimizers.py[:VARIANT] --workdir=DIR
+jaxdl run compare_optimizers[:VARIANT] --workdir=DIR
 
 On two CPU cores (no GPU was measured), JAX 0.12.0:
 

@@ -1,7 +1,6 @@
 """Which training strategy improves on a plain base? Eleven of them, an MLP, CIFAR-10.
 
-python -m experiments.compare_strategies \
-    --config=ml_collections_configs/compare_strategies.py[:VARIANT] --workdir=DIR
+jaxdl run compare_strategies[:VARIANT] --workdir=DIR
 
 On two CPU cores (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose images were
 compressed again as JPEG:

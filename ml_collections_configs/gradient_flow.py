@@ -1,7 +1,6 @@
 """Where gradients vanish and explode: activations x initializers x depths of an MLP.
 
-python -m experiments.gradient_flow \
-    --config=ml_collections_configs/gradient_flow.py[:VARIANT] --workdir=DIR
+jaxdl run gradient_flow[:VARIANT] --workdir=DIR
 
 On two CPU cores (no GPU was measured), JAX 0.12.0:
 

@@ -1,7 +1,6 @@
 """What do checkpoints cost, and how does a run spread over workers?
 
-python -m experiments.measure_scaling \
-    --config=ml_collections_configs/measure_scaling.py[:VARIANT] --workdir=DIR
+jaxdl run measure_scaling[:VARIANT] --workdir=DIR
 
 The network and the data are those of compare_initializers. `full` takes eleven minutes on two idle
 CPU cores (AMD Zen 5); its results are in docs/scaling.md.

@@ -1,7 +1,6 @@
 """How well does a small CNN read handwritten digits, and does He initialization help it?
 
-python -m experiments.mnist_cnn \
-    --config=ml_collections_configs/mnist_cnn.py[:VARIANT] --workdir=DIR
+jaxdl run mnist_cnn[:VARIANT] --workdir=DIR
 
 The coursework's network with 515,146 parameters on ten classes. The coursework's table says He
 initialization, but its code uses Glorot. Its test accuracy was 99.07 %.

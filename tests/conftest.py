@@ -71,6 +71,7 @@ DEFAULT_FLAGS = {
   "resume_anyway": "false",
   "partial": "false",
   "save_params": "true",
+  "tensorboard": "false",
   "until_decided": "false",
   "checkpoint_every": "0",
   "executor": "local",
@@ -103,8 +104,9 @@ def installed(tmp_path_factory) -> pathlib.Path:
   """A folder with the library as pip installs it where there is no C++ compiler."""
   source, target = (tmp_path_factory.mktemp(name) for name in ("source", "installed"))
   ignore = shutil.ignore_patterns("__pycache__", "*.so")
-  shutil.copytree(ROOT / "jaxdl", source / "jaxdl", ignore=ignore)
-  for name in ("LICENSE", "README.md", "pyproject.toml", "setup.py"):
+  for name in ("experiments", "jaxdl", "ml_collections_configs"):
+    shutil.copytree(ROOT / name, source / name, ignore=ignore)
+  for name in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"):
     shutil.copy(ROOT / name, source)
   install = "-m pip install --no-deps --no-index --no-build-isolation --no-compile --quiet"
   subprocess.run(

@@ -1,6 +1,9 @@
 """What is installed, and the lock files: complete, consistent, and without any address."""
 
+import json
+import os
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -60,14 +63,41 @@ def test_every_dependency_is_locked():
     assert re.sub(r"[-_.]+", "-", name).lower() in names
 
 
-def test_all_modules_are_installed_and_nothing_else(installed):
-  """No test, no experiment, no C++; `test_readme` runs what is installed."""
+def test_all_modules_and_scripts_are_installed_and_nothing_else(installed):
+  """No test and no C++, and one name in site-packages; `test_readme` runs what is installed."""
   (metadata,) = installed.glob("*.dist-info")
-  found = {path for path in installed.rglob("*") if path.is_file() and metadata not in path.parents}
+  assert {path.name for path in installed.iterdir()} == {"bin", "jaxdl", metadata.name}
+  found = {path for path in (installed / "jaxdl").rglob("*") if path.is_file()}
   expected = [*(ROOT / "jaxdl").rglob("*.py"), ROOT / "jaxdl" / "py.typed"]
   expected += (ROOT / "jaxdl" / "report" / "html" / "templates").iterdir()
-  assert found == {installed / path.relative_to(ROOT) for path in expected}
+  expected = {installed / path.relative_to(ROOT) for path in expected}
+  scripts = [*(ROOT / "experiments").rglob("*.py"), *(ROOT / "experiments").rglob("*.toml")]
+  scripts += (ROOT / "ml_collections_configs").glob("*.py")
+  assert found == expected | {installed / "jaxdl" / path.relative_to(ROOT) for path in scripts}
   assert (metadata / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_installed_command_needs_no_clone(installed, tmp_path):
+  """In an empty folder, where only what is installed is found."""
+
+  def run(*arguments):
+    return subprocess.run(
+      [installed / "bin" / "jaxdl", *arguments],
+      capture_output=True,
+      text=True,
+      cwd=tmp_path,
+      env={**os.environ, "PYTHONPATH": str(installed)},
+    )
+
+  assert run("--version").stdout == f"{jaxdl.__version__}\n"
+  # A module in the current folder, and a data set that every installation has.
+  (tmp_path / "mine.py").write_text("import optax\n\nmake = optax.adam\n")
+  changes = ("--config.arms.lion.optimizer=mine:make", "--workdir=run")
+  trained = run("run", "compare:smoke", *changes)
+  assert trained.returncode == 0, trained.stderr
+  origin = json.loads((tmp_path / "run" / "provenance.json").read_text())
+  assert origin["command"] == ["jaxdl", "run", "compare:smoke", *changes]
+  assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_the_version_is_that_of_the_project():

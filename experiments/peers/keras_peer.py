@@ -34,8 +34,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.peers import protocol
-from experiments.peers.protocol import Data, PeerError, Spec
+from . import protocol
+from .protocol import Data, PeerError, Spec
 
 # On TensorFlow. 1024 were no faster, with batches of a single example.
 _STEPS = 64

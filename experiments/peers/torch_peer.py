@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.peers import protocol
-from experiments.peers.protocol import Data, PeerError, Spec
+from . import protocol
+from .protocol import Data, PeerError, Spec
 
 # Examples that are gathered and augmented at once. This needs few calls when batches are small, and
 # little memory.

@@ -11,6 +11,7 @@ import logging
 import os
 import pathlib
 import re
+import sys
 import time
 from typing import Any
 
@@ -24,6 +25,8 @@ from jaxdl.store import files
 _LOGGER = logging.getLogger("jaxdl")
 _DAY = 86_400.0
 
+# Where the library is installed, its folder has these; in a clone they are beside it.
+_SCRIPTS = ("experiments/", "ml_collections_configs/")
 # Settings of JAX that change numbers.
 _SETTINGS = (
   "jax_default_matmul_precision",
@@ -62,6 +65,14 @@ def describe() -> dict[str, Any]:
     "source": _source_hash(),
     **{name: getattr(jax.config, name, None) for name in _SETTINGS},
   }
+
+
+def command() -> list[str]:
+  """Returns the command that has started this process, a program's name without its folder."""
+  first, *rest = sys.orig_argv or [sys.executable]
+  if rest and pathlib.Path(rest[0]).name == "jaxdl":  # a script that pip has installed
+    first, *rest = rest
+  return [pathlib.Path(first).name, *rest]
 
 
 def cache_programs(folder: pathlib.Path):
@@ -118,10 +129,12 @@ def _version() -> str | None:
 
 @functools.cache  # what has been imported stays as it is
 def _source_hash() -> str:
-  """Returns a hash of all that is Python in this library."""
+  """Returns a hash of all that is Python in this library, but for the scripts beside it."""
   digest = hashlib.sha256()
   folder = pathlib.Path(__file__).parents[1]
   for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py")):
+    if name.startswith(_SCRIPTS):
+      continue
     content = (folder / name).read_bytes()
     digest.update(f"{name} {len(content)}\n".encode() + content)
   return digest.hexdigest()[:16]

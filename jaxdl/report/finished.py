@@ -12,6 +12,7 @@ from jaxdl.errors import InputError, brief
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import PROBABILISTIC, RATES
 from jaxdl.report.markdown import TABLES
+from jaxdl.report.tables import read_members
 from jaxdl.report.workdir import CONFIG_FILE, MEMBERS_FILE, PROVENANCE_FILE
 from jaxdl.store import files
 from jaxdl.train import STATUS_NAMES
@@ -48,7 +49,7 @@ def read_run(path: pathlib.Path, kind: type[Experiment] = Experiment) -> Finishe
       json.loads((path / name).read_text(encoding="utf-8"))
       for name in (CONFIG_FILE, PROVENANCE_FILE)
     )
-    members = pd.read_csv(path / MEMBERS_FILE, converters={"arm": str, "status": str})
+    members = read_members(path / MEMBERS_FILE)
     tables = {
       pathlib.PurePath(name).stem: pd.read_csv(path / name)
       for name in names

@@ -19,12 +19,17 @@ PARAMS = "params"
 _MAX_NAME = 100
 
 
-def file_name(arm: str) -> str:
-  """Returns the name of an arm's file: its own name, with everything unusual percent-encoded."""
+def folder_name(arm: str) -> str:
+  """Returns an arm's name for files and folders: everything unusual is percent-encoded."""
   name = urllib.parse.quote(arm, safe=" ")
   if len(name) > _MAX_NAME or name.startswith("."):
     name = f"{name[:_MAX_NAME].lstrip('.')}-{hashlib.sha256(arm.encode()).hexdigest()[:8]}"
-  return f"{name}.safetensors"
+  return name
+
+
+def file_name(arm: str) -> str:
+  """Returns the name of an arm's file."""
+  return f"{folder_name(arm)}.safetensors"
 
 
 def write(folder: pathlib.Path, population: Population):

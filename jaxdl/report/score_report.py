@@ -4,7 +4,6 @@ import datetime
 import json
 import math
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from jaxdl import experiment as experiment_lib
 from jaxdl import stats
+from jaxdl.population import environment
 from jaxdl.report import markdown
 from jaxdl.report.markdown import FIGURES
 from jaxdl.store import files
@@ -195,7 +195,7 @@ def _write_scores(file: pathlib.Path, comparison: Comparison) -> None:
 
 def _provenance(comparison: Comparison) -> dict[str, Any]:
   return {
-    "command": [pathlib.Path(sys.executable).name, *sys.orig_argv[1:]],
+    "command": environment.command(),
     "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "settings": dict(comparison.settings),
   }

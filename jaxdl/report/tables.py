@@ -1,5 +1,6 @@
 """Tables of a population, as pandas data frames."""
 
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,14 @@ def members_table(population: Population) -> "pd.DataFrame":
       columns[name][diverged] = pd.NA
   columns["train_seconds"] = population.train_seconds.ravel()
   return pd.DataFrame(columns)
+
+
+def read_members(file: pathlib.Path) -> "pd.DataFrame":
+  """Returns the table of members in a file."""
+  import pandas as pd
+
+  # An arm may be called "1", which is no number here, or "None", which is not missing.
+  return pd.read_csv(file, dtype={"arm": str}, keep_default_na=False, na_values=[""])
 
 
 def curves_table(population: Population) -> "pd.DataFrame":

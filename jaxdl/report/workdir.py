@@ -13,7 +13,6 @@ import pathlib
 import platform
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -390,7 +389,7 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
   """Returns where a population comes from: command, versions, devices, data, seconds, chunks."""
   devices = jax.local_devices()
   return {
-    "command": [pathlib.Path(sys.executable).name, *sys.orig_argv[1:]],
+    "command": environment.command(),
     "python": platform.python_version(),
     "versions": {name: _version(name) for name in _PACKAGES},
     "platform": devices[0].platform,

@@ -512,8 +512,8 @@ def _format_divergence(verdict: Verdict, scale: float, suffix: str) -> str:
   if other is None or verdict.diverged_as is None:
     return f"; {who}, which are left out of the pairs"
   counted = f"; {who}, which count as {scale * verdict.diverged_as:.4g}{suffix}"
-  if other.num_pairs == 0:
-    return f"{counted}; without them there are no pairs"
+  if not other.num_pairs:
+    return f"{counted}; no pair of runs is without them"
   difference = _format_difference(other, scale, suffix)
   return f"{counted}; without them: {other.verdict} (difference {difference})"
 

@@ -6,6 +6,7 @@
   failures/NAME.txt        why a chunk failed
   run.json                 the identity of the run; other runs are refused
   continued.json           processes that went on with the run although something differed
+  tensorboard/             members as TensorBoard's files, see `jaxdl.report.tensorboard`
 
 Results and checkpoints have the same format: an .npz file that contains a checksum and no pickle,
 so that damage is detected and reading a file cannot run code. The checksum covers the name of the
@@ -46,10 +47,12 @@ _OVERWRITTEN = {"overwritten": True}
 _NAME = r"g\d+-s\d+x\d+-a\d+x\d+"
 _MADE = re.compile(
   rf"(run|continued)\.json|dataset\.npz|(chunks/{_NAME}\.npz)|(split/{_NAME})|"
-  rf"(locks/{_NAME}(\.lease)?)|(failures/{_NAME}\.txt)|(checkpoints/{_NAME}/\d+/.+)"
+  rf"(locks/{_NAME}(\.lease)?)|(failures/{_NAME}\.txt)|(checkpoints/{_NAME}/\d+/.+)|"
+  r"(tensorboard/[^/]+/seed_\d+/events\.out\.tfevents\.\d+\.jaxdl)"
 )
 _LITTER = re.compile(
-  rf"(\w+/)?\.[^/]+\.[0-9a-f]{{32}}\.tmp|checkpoints/{_NAME}/(\.\d+|\d+\.orbax[^/]*)(/.+)?"
+  r"(\w+/|tensorboard/[^/]+/seed_\d+/)?\.[^/]+\.[0-9a-f]{32}\.tmp|"
+  rf"checkpoints/{_NAME}/(\.\d+|\d+\.orbax[^/]*)(/.+)?"
 )
 # Checkpoints kept of each chunk: if the newest is damaged, the one before it is used.
 _KEPT = 2
@@ -264,7 +267,7 @@ class Store:
       self._write(self.folder / "run.json", json.dumps(_OVERWRITTEN) + "\n")
     self._sweep()
     with files.naming(self.folder, "delete the run in"):
-      for name in ("checkpoints", "chunks", "split", "failures", "locks"):
+      for name in ("checkpoints", "chunks", "split", "failures", "locks", "tensorboard"):
         _delete_folder(self.folder / name)
       (self.folder / "continued.json").unlink(missing_ok=True)
       (self.folder / "run.json").unlink(missing_ok=True)
@@ -304,7 +307,7 @@ class Store:
 
   def _sweep(self):
     """Deletes what killed processes left half-written or did not come to delete."""
-    for pattern in (".*", "*/.*", "checkpoints/*/*"):
+    for pattern in (".*", "*/.*", "checkpoints/*/*", "tensorboard/*/*/.*"):
       for path in self.folder.glob(pattern):
         if not _LITTER.fullmatch(path.relative_to(self.folder).as_posix()):
           continue

@@ -1,0 +1,169 @@
+"""The command `jaxdl`, also `python -m experiments`: the scripts of this folder by short names.
+
+  jaxdl demo                               a first run, of seconds, in runs/demo
+  jaxdl run EXPERIMENT[:VARIANT] --workdir=DIR [--config.KEY=VALUE ...]
+                                           one of the experiments that `jaxdl list` shows
+  jaxdl compare CONFIG.py[:VARIANT] --workdir=DIR
+                                           a question of your own
+  jaxdl predict --workdir=DIR --inputs=a.png,b.png
+                                           what a finished run says of new images
+  jaxdl export --workdir=DIR --out=DIR     a finished run as TensorBoard's files, for other
+                                           trackers
+  jaxdl scores --scores=runs.csv --metric=acc --arm=arm --seed=seed --margin=0.01 --workdir=DIR
+                                           verdicts on scores that were trained elsewhere
+  jaxdl check WORKSHEET.toml ... [--workdir=DIR] [--answers]
+                                           hand calculations, line by line; `jaxdl list` has the
+                                           names of examples
+  jaxdl gradients [--module=my_net.py]     gradients by hand against automatic differentiation
+  jaxdl list                               what there is: experiments, models, optimizers, ...
+  jaxdl help [COMMAND or EXPERIMENT]       more about it
+  jaxdl --version
+
+All flags of a script may be given. Bad input ends with one line and status 2.
+"""
+
+import ast
+import os
+import pathlib
+import runpy
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import jaxdl
+from jaxdl.errors import InputError, one_line, unknown_name
+
+from . import CONFIGS
+
+_HERE = pathlib.Path(__file__).parent
+# Command -> the script that it starts.
+_SCRIPTS = {
+  "check": "check_worksheet",
+  "compare": "compare",
+  "demo": "compare_initializers",
+  "export": "export",
+  "gradients": "check_gradients",
+  "predict": "predict",
+  "scores": "compare_scores",
+}
+_COMMANDS = (*_SCRIPTS, "run", "list", "help")
+
+
+def main():
+  """Runs the command that the command line asks for; exits with its status."""
+  command, *arguments = sys.argv[1:] or ["help"]
+  try:
+    match command:
+      case "run":
+        _start(*_experiment(arguments))
+      case "compare" | "demo":
+        _start(_SCRIPTS[command], _with_config(command, arguments))
+      case _ if command in _SCRIPTS:
+        _start(_SCRIPTS[command], arguments)
+      case "list":
+        _take_nothing(command, arguments)
+        print("\n".join(_list()))
+      case "help" | "--help" | "-h":
+        print(_help(arguments))
+      case "--version":
+        print(jaxdl.__version__)
+      case _:
+        raise unknown_name("command", command, _COMMANDS)
+  except InputError as error:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _start(script: str, arguments: Sequence[str]) -> NoReturn:
+  """Runs a script as `python -m` does, which finds modules in the current folder."""
+  sys.path.insert(0, os.getcwd())
+  sys.argv[1:] = arguments
+  runpy.run_module(f"{__package__}.{script}", run_name="__main__", alter_sys=True)
+  sys.exit()
+
+
+def _experiment(arguments: Sequence[str]) -> tuple[str, list[str]]:
+  """Returns the script of an experiment and its arguments, from `NAME[:VARIANT] --flag ...`."""
+  name, colon, variant = (arguments[0] if arguments else "").partition(":")
+  configs = _configs()
+  if name not in configs:
+    raise unknown_name("experiment", name, configs)
+  rest = list(arguments[1:])
+  if not any(argument.lstrip("-").split("=")[0] == "config" for argument in rest):
+    return name, [f"--config={CONFIGS / name}.py{colon}{variant}", *rest]
+  if variant:
+    raise InputError(f"give either the variant {variant!r} or --config")
+  return name, rest
+
+
+def _with_config(command: str, arguments: Sequence[str]) -> list[str]:
+  """Returns the arguments of a script whose config is not given as a flag."""
+  if command == "demo":
+    config = CONFIGS / "compare_initializers.py"
+    return [f"--config={config}:digits", "--workdir=runs/demo", *arguments]
+  if arguments and not arguments[0].startswith("-"):
+    return [f"--config={arguments[0]}", *arguments[1:]]
+  return list(arguments)
+
+
+# As `jaxdl.load` takes them.
+_DATA = (
+  *("digits", "names of TFDS such as mnist or mnist[:10%]", "FILE.npz"),
+  *("FILE.csv(target=COLUMN)", "FOLDER/", "package.module:function()"),
+)
+
+
+def _configs() -> list[str]:
+  return sorted(path.stem for path in CONFIGS.glob("*.py"))
+
+
+def _list() -> list[str]:
+  """Returns a line for each experiment, then one for each kind of names."""
+  from jaxdl.nn import initializers, models
+  from jaxdl.optim import losses, optimizers, schedules
+
+  lines = ["Experiments, for `jaxdl run NAME[:VARIANT]`; the first variant is the default:"]
+  for name in _configs():
+    config = runpy.run_path(str(CONFIGS / f"{name}.py"))
+    question = config["__doc__"].splitlines()[0]
+    lines.append(f"  {name} ({', '.join(config['VARIANTS'])}): {question}")
+  kinds = {
+    "Models": [*models.NAMES, *models.NETWORKS],
+    "Activations": models.ACTIVATIONS,
+    "Initializers": initializers.NAMES,
+    "Losses": losses.NAMES,
+    "Optimizers": optimizers.NAMES,
+    "Schedules": schedules.NAMES,
+    "Data sets": _DATA,
+    "Worksheets": sorted(path.stem for path in (_HERE / "worksheets").glob("*.toml")),
+  }
+  lines += ["", *(f"{kind}: {', '.join(known)}" for kind, known in kinds.items())]
+  return [*lines, "", "Whatever has an importable name is known by it: my_nets:Net(width=64)"]
+
+
+def _docstring(file: pathlib.Path) -> str:
+  """Returns the docstring of a script or config, which is not run for that."""
+  return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+
+
+def _help(arguments: Sequence[str]) -> str:
+  """Returns the text on a command or an experiment."""
+  _take_nothing("help COMMAND", arguments[1:])
+  topic = arguments[0] if arguments else "help"
+  if topic in ("help", "list", "run"):
+    return str(__doc__).rstrip()
+  if topic in _SCRIPTS:
+    return _docstring(_HERE / f"{_SCRIPTS[topic]}.py")
+  configs = _configs()
+  if topic not in configs:
+    raise unknown_name("command or experiment", topic, [*_COMMANDS, *configs])
+  return _docstring(CONFIGS / f"{topic}.py")
+
+
+def _take_nothing(command: str, arguments: Sequence[str]):
+  if arguments:
+    raise InputError(f"jaxdl {command} takes no {arguments[0]!r}")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,45 @@
+"""A finished run as TensorBoard's event files, which other trackers import.
+
+  jaxdl export --workdir=DIR --out=DIR
+
+writes one run per member, `ARM/seed_N`: curves by epoch, the results as `final/NAME`, and the
+settings as hyperparameters. A second export to the same folder replaces what the first has made.
+While a run trains, `--tensorboard` does the same. docs/trackers.md says what imports these files.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+import jaxdl
+from jaxdl.errors import InputError, one_line
+
+
+def main(argv: Sequence[str]) -> int:
+  """Exports the run and returns the exit status."""
+  values = flags.FlagValues()
+  flags.DEFINE_string("workdir", None, "Directory of a finished run.", flag_values=values)
+  flags.DEFINE_string("out", None, "Directory for the event files.", flag_values=values)
+  if {"--help", "-h", "--helpfull"} & set(argv):
+    print(f"{__doc__}\n{values.get_help()}")
+    return 0
+  try:
+    rest = values(argv)
+    if rest[1:]:
+      raise InputError(f"unknown argument {rest[1]!r}; settings are given as --name=value")
+    for name in values:
+      if not values[name].value:
+        raise InputError(f"--{name} is {'missing' if values[name].value is None else 'empty'}")
+    run, out = jaxdl.open_run(values.workdir), pathlib.Path(values.out).expanduser()
+    run.to_tensorboard(out)
+  except (flags.Error, InputError) as error:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return 2
+  print(f"{len(run.members)} members: tensorboard --logdir={one_line(out)}")
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))
