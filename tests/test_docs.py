@@ -9,11 +9,10 @@ import sys
 
 import pytest
 from conftest import EXPERIMENT_IMPORTS, ROOT, Forks
+from test_readme import PAGES as RUN_BY_TEST_README
 
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
-# Their Python lines run in `test_readme`, compiled as users have it, because they train longer.
-TRAINED_ELSEWHERE = ("how-to/own-model.md", "how-to/own-data.md", "architecture.md")
 _FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(((?!https?:)[^)\s]+)\)")
 # What makes a command of a page smaller, by how it begins.
@@ -89,7 +88,7 @@ def _commands(text):
 
 
 def _runs(page):
-  return page not in TRAINED_ELSEWHERE and page.split("/")[0] in ("tutorials", "how-to")
+  return page not in RUN_BY_TEST_README and page.split("/")[0] in ("tutorials", "how-to")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if _runs(page)])
@@ -113,11 +112,14 @@ def test_the_lines_of_a_page_run(page, jaxdl, tmp_path, monkeypatch):
         assert "Traceback" not in done.stderr
 
 
-def test_the_student_is_told_what_the_page_says(jaxdl, tmp_path):
-  (name, content) = next(b[1:] for b in _blocks("tutorials/student.md") if b[0] == "toml")
-  (tmp_path / name).write_text(content)
-  said = re.search(r"^> (.*)$", _text("tutorials/student.md"), re.MULTILINE)[1]
-  assert said in jaxdl("check", name, cwd=tmp_path).stdout
+@pytest.mark.parametrize("page", ["tutorials/student.md", "tutorials/teacher.md"])
+def test_checked_worksheets_say_what_the_page_says(page, jaxdl, tmp_path):
+  command, said = re.search(r"^(jaxdl check .*)\n```\n\n> (.*)$", _text(page), re.MULTILINE).groups()
+  for _, name, content in _blocks(page):
+    if name.endswith(".toml"):
+      (tmp_path / name).parent.mkdir(exist_ok=True)
+      (tmp_path / name).write_text(content)
+  assert said in jaxdl(*shlex.split(command)[1:], cwd=tmp_path).stdout
 
 
 def test_the_site_is_built_without_warnings_and_needs_no_network(tmp_path):
