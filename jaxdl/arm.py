@@ -132,6 +132,12 @@ class Arm:
     class_weight: what the training losses of each class are multiplied by, C numbers; "balanced":
       in inverse proportion to its examples; None: 1.
     metrics: further metrics, as `jaxdl.optim.metrics.read` reads them.
+
+  Examples:
+    >>> import jaxdl
+    >>> base = jaxdl.Arm(model="mlp(64, 64)", optimizer="sgd", learning_rate=0.1)
+    >>> base.replace(schedule="cosine")
+    Arm(model='mlp(64, 64)', optimizer='sgd', learning_rate=0.1, schedule='cosine')
   """
 
   model: Any = static("cnn_binary", lambda _, spec: models.check(spec))

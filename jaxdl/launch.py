@@ -132,6 +132,21 @@ def compare(
 
   Raises:
     InputError: a setting is out of range or does not fit the dataset; as of `run`.
+
+  Examples:
+    >>> import jaxdl
+    >>> arm = jaxdl.Arm(model="mlp(8)", loss="categorical_cross_entropy", num_epochs=1)
+    >>> result = jaxdl.compare(
+    ...   "digits",
+    ...   {"slow": arm, "fast": arm.replace(learning_rate=0.01)},
+    ...   seeds=2,
+    ...   margins={"test_accuracy": 0.01},
+    ...   progress=False,
+    ... )
+    >>> result.verdicts[0].verdict
+    'too few seeds'
+    >>> result.members["seed"].tolist()
+    [0, 0, 1, 1]
   """
   name, dataset = (data, None) if isinstance(data, str) else (data.name, data)
   fields = {field.name for field in dataclasses.fields(Experiment)}

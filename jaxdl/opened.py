@@ -241,6 +241,21 @@ def open_run(workdir: str | os.PathLike, arms: Mapping[str, Arm] | None = None) 
 
   Raises:
     InputError: the folder holds no finished run, or an arm is another one than was trained.
+
+  Examples:
+    >>> import jaxdl
+    >>> arm = jaxdl.Arm(model="mlp(8)", loss="categorical_cross_entropy", num_epochs=1)
+    >>> result = jaxdl.compare(
+    ...   "digits",
+    ...   {"mlp": arm},
+    ...   seeds=2,
+    ...   margins={"test_accuracy": 0.01},
+    ...   workdir="runs/small",
+    ...   progress=False,
+    ... )
+    >>> run = jaxdl.open_run("runs/small")
+    >>> run.predict(jaxdl.load("digits").test.inputs[:3], "mlp").shape
+    (3, 10)
   """
   return OpenedRun(workdir, arms)
 

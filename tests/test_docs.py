@@ -114,7 +114,9 @@ def test_the_lines_of_a_page_run(page, jaxdl, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("page", ["tutorials/student.md", "tutorials/teacher.md"])
 def test_checked_worksheets_say_what_the_page_says(page, jaxdl, tmp_path):
-  command, said = re.search(r"^(jaxdl check .*)\n```\n\n> (.*)$", _text(page), re.MULTILINE).groups()
+  command, said = re.search(
+    r"^(jaxdl check .*)\n```\n\n> (.*)$", _text(page), re.MULTILINE
+  ).groups()
   for _, name, content in _blocks(page):
     if name.endswith(".toml"):
       (tmp_path / name).parent.mkdir(exist_ok=True)

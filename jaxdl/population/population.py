@@ -71,6 +71,16 @@ def train_population(
   Raises:
     InputError: a setting is out of range or does not fit the dataset, or no seed could be trained
       with all of its arms.
+
+  Examples:
+    >>> import jaxdl
+    >>> arm = jaxdl.Arm(model="mlp(8)", loss="categorical_cross_entropy", num_epochs=1)
+    >>> dataset = jaxdl.split_validation(jaxdl.load("digits"), 0.2)
+    >>> population = jaxdl.train_population(dataset, {"mlp": arm}, seeds=2, progress=False)
+    >>> population
+    <population of 2 seeds x 1 arm (mlp): 2 finished>
+    >>> population.metrics["test_accuracy"].shape
+    (2, 1)
   """
   seeds = check_seeds(seeds, root_seed)
   if checkpoint_every is not None:

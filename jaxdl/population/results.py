@@ -113,10 +113,14 @@ class Population:
   calibration: np.ndarray | None = None
 
   def __repr__(self) -> str:
-    seeds, arms = len(self.seeds), ", ".join(one_line(arm) for arm in self.arms)
+    names = ", ".join(map(one_line, self.arms))
+    sizes = [
+      f"{count} {what}{'s' * (count != 1)}"
+      for count, what in ((len(self.seeds), "seed"), (len(self.arms), "arm"))
+    ]
     counts = collections.Counter(self.status.ravel().tolist())
     what = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    return f"<population of {seeds} seeds x {len(self.arms)} arms ({arms:.200}): {what}>"
+    return f"<population of {' x '.join(sizes)} ({names:.200}): {what}>"
 
   def is_correct(self, metric: str) -> np.ndarray | None:
     """Returns whether each test example is predicted right, `[S, A, N]` bool.
