@@ -95,7 +95,7 @@ class Arm:
     loss: as `jaxdl.optim.losses.parse` reads it, or a function `(outputs, targets) -> [B]`.
     optimizer: as `jaxdl.optim.optimizers.parse` reads it, e.g. `adam`, `adam(b1=0.8)` or
       `optax:lion`; or a function that takes a `learning_rate` and returns an optax transformation.
-    learning_rate: > 0; the schedule multiplies it.
+    learning_rate: above 0; the schedule multiplies it.
     kernel_initializer: of kernels, as `jaxdl.nn.initializers.parse` reads it, or a function.
     bias_initializer: of biases, in the same form.
     dropout_rate: the share of activations that dropout sets to zero, in [0, 1). None: 0.5 for the
@@ -118,8 +118,8 @@ class Arm:
     plateau_min_delta: for a plateau, a validation loss is better when it is lower by more than
       this.
     plateau_cooldown: epochs after a reduction that do not count towards the next one.
-    min_learning_rate: >= 0, <= learning_rate; no step has a lower rate, whatever the schedule and
-      the plateaus.
+    min_learning_rate: at least 0, at most learning_rate; no step has a lower rate, whatever the
+      schedule and the plateaus.
     label_smoothing: the share of a target that is spread over all classes, in [0, 1); for the
       cross-entropies only. The reported losses include it.
     l2: the gradient is that of the loss plus l2 * sum(kernel^2), as with Keras's L2 regularizer.

@@ -185,7 +185,7 @@ def compare(
     >>> from jaxdl import stats
     >>> scores = stats.Scores(
     ...   metric="accuracy",
-    ...   values=np.stack([[0.91, 0.9, 0.92, 0.89, 0.9, 0.88], [0.93, 0.93, 0.95, 0.9, 0.92, 0.9]], 1),
+    ...   values=np.array([[0.7, 0.9], [0.8, 0.9], [0.6, 0.8], [0.7, 0.8], [0.8, 1], [0.5, 0.8]]),
     ...   seeds=(0, 1, 2, 3, 4, 5),
     ...   arms=("a", "b"),
     ...   axes=stats.AXES,
