@@ -44,6 +44,16 @@ def test_small_lock_is_part_of_the_large_one():
   assert any(name.startswith("tensorflow-cpu") for name, _ in large)
 
 
+def test_the_tools_have_the_versions_of_everything_else():
+  tools = _pins((ROOT / "requirements-tools.lock").read_text())
+  for (name, marker), version in _pins(LOCKS["requirements.lock"]).items():
+    assert tools[name, marker] == version
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  names = {name for name, _ in tools}
+  for requirement in project["optional-dependencies"]["docs"]:
+    assert re.match(r"[A-Za-z0-9._-]+", requirement)[0] in names
+
+
 def test_peers_are_locked_in_their_versions():
   """One version each, but for those whose newest needs a newer Python than 3.11."""
   versions = {}
