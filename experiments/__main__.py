@@ -62,9 +62,9 @@ def main():
         _start(_SCRIPTS[command], arguments)
       case "list":
         _take_nothing(command, arguments)
-        print("\n".join(_list()))
+        print("\n".join(_list()), flush=True)
       case "help" | "--help" | "-h":
-        print(_help(arguments))
+        print(_help(arguments), flush=True)
       case "--version":
         print(jaxdl.__version__)
       case _:
@@ -72,6 +72,9 @@ def main():
   except InputError as error:
     print(f"error: {one_line(error)}", file=sys.stderr)
     sys.exit(2)
+  except BrokenPipeError:  # its reader, such as `head`, has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
 
 
 def _start(script: str, arguments: Sequence[str]) -> NoReturn:
@@ -84,8 +87,10 @@ def _start(script: str, arguments: Sequence[str]) -> NoReturn:
 
 def _experiment(arguments: Sequence[str]) -> tuple[str, list[str]]:
   """Returns the script of an experiment and its arguments, from `NAME[:VARIANT] --flag ...`."""
-  name, colon, variant = (arguments[0] if arguments else "").partition(":")
   configs = _configs()
+  if not arguments or arguments[0].startswith("-"):
+    raise InputError(f"jaxdl run needs an experiment, one of {', '.join(configs)}")
+  name, colon, variant = arguments[0].partition(":")
   if name not in configs:
     raise unknown_name("experiment", name, configs)
   rest = list(arguments[1:])

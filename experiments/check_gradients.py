@@ -214,7 +214,7 @@ def _parse(argv: Sequence[str]) -> _Asked:
   flags.DEFINE_string("dataset", "digits", "Name of a dataset.", flag_values=values)
   flags.DEFINE_string("data_dir", None, "Directory of prepared datasets.", flag_values=values)
   if {"--help", "-h", "--helpfull"} & set(argv):
-    print(__doc__)
+    print(f"{__doc__}\n{values.get_help()}")
     sys.exit(0)
   try:
     rest = values(argv)
@@ -228,8 +228,7 @@ def _parse(argv: Sequence[str]) -> _Asked:
   if values.module is not None and (values.model is not None or values.loss is not None):
     raise InputError("--module has a loss of its own; give either --module or --model and --loss")
   module, workdir = (
-    None if path is None else pathlib.Path(path).expanduser()
-    for path in (values.module, values.workdir)
+    None if path is None else files.expand_home(path) for path in (values.module, values.workdir)
   )
   return _Asked(module, workdir, values.model, values.loss, values.dataset, values.data_dir)
 

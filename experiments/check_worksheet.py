@@ -53,21 +53,19 @@ Results = list[tuple[str, CheckedWorksheet | InputError]]
 def main(argv: Sequence[str]):
   """Checks, prints and writes; exits with a status."""
   del argv
-  for stream in (sys.stdout, sys.stderr):  # a title may have characters that the terminal lacks
-    stream.reconfigure(errors="backslashreplace")
   if _ANSWERS.value:
     sys.exit(_print_answers(_WORKSHEET.value))
   results: Results = []
   for file in _WORKSHEET.value:
     try:
-      results.append((file, worksheet.check(pathlib.Path(file).expanduser())))
+      results.append((file, worksheet.check(files.expand_home(file))))
     except InputError as error:
       _complain_about(file, error)
       results.append((file, error))
   try:
     _print_results(results)
     if _WORKDIR.value is not None:
-      _write_results(results, pathlib.Path(_WORKDIR.value).expanduser())
+      _write_results(results, files.expand_home(_WORKDIR.value))
   except InputError as error:
     _complain(error)
     sys.exit(2)
@@ -79,7 +77,7 @@ def _print_answers(worksheets: Sequence[str]) -> int:
   status = 0
   for file in worksheets:
     try:
-      lines = worksheet.answers(pathlib.Path(file).expanduser())
+      lines = worksheet.answers(files.expand_home(file))
     except InputError as error:
       _complain_about(file, error)
       status = 2
@@ -292,7 +290,7 @@ def _write_json(file: pathlib.Path, value: object):
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   """Parses flags; exits with status 2 on a mistake in them."""
   if {"--help", "-h", "--helpfull"} & set(argv):
-    print(__doc__)
+    print(f"{__doc__}\n{_FLAGS.get_help()}")
     sys.exit(0)
   try:
     rest = _FLAGS(argv)

@@ -108,7 +108,7 @@ def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
   Raises:
     InputError: the run fails, or its results cannot be read.
   """
-  for path in (place, *(pathlib.Path(path).expanduser() for path in _COLLECT.value)):
+  for path in (place, *map(files.expand_home, _COLLECT.value)):
     if is_run_of(wanted.experiment, path):
       print(f"{wanted.name}: collected from {path}", file=sys.stderr)
       return _read(wanted, path)

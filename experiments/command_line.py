@@ -4,21 +4,24 @@ A config is read only here, into the frozen `Experiment`, which rejects unknown 
 """
 
 import dataclasses
+import importlib.machinery
+import importlib.util
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, config_dict, config_flags
+from ml_collections.config_flags import config_path
 
 from jaxdl import data, launch, report
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, one_line, show, unknown_name
+from jaxdl.errors import InputError, brief, one_line, show, unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.population import environment, hosts
 from jaxdl.population.programs import Observer
@@ -27,13 +30,60 @@ from jaxdl.store import interrupts
 
 # The command line as the config's flag reads it, once `_parse_flags` has it.
 _ARGUMENTS: list[str] = []
+
+
+class _ConfigParser(flags.ArgumentParser):
+  """Reads a config file, and makes room for the keys of the command line that it does not list.
+
+  Attributes:
+    optional: outermost key, or "" -> the keys that may be added below it, and their defaults.
+  """
+
+  optional: Mapping[str, Mapping[str, Any]] = {}
+
+  def parse(self, argument: str) -> ConfigDict:
+    """Returns the config in a file. Raises InputError: it cannot be read, or a key is unknown."""
+    config = _load(argument)
+    with config.unlocked():
+      for given in _ARGUMENTS:
+        if match := re.match(rf"--?(?:no)?{_CONFIG.name}\.([^=]+)", given):
+          self._find(config, _keys(match[1]))
+    return config.lock()
+
+  def _find(self, config: ConfigDict, keys: Sequence[Any]):
+    """Raises InputError if there is neither a value at these keys nor one that may be added."""
+    value, above = config, ""
+    for place, key in enumerate(keys):
+      if not isinstance(key, str):
+        return  # an item of a tuple
+      if not isinstance(value, ConfigDict):
+        raise InputError(f"config key {above[:-1]!r} is a value and has no key {key!r}")
+      optional = self.optional.get(keys[0] if place else "", {})
+      if key not in value:
+        if key not in optional or place + 1 < len(keys):
+          known = {f"{above}{other}" for other in (*value, *optional)}
+          raise unknown_name("config key", above + key, known)
+        default = optional[key]
+        value[key] = config_dict.placeholder(object) if default is None else default
+      value, above = value[key], f"{above}{key}."
+
+
+def _keys(path: str) -> Sequence[Any]:
+  """Returns the keys, and perhaps an item, of `arms["a b"].learning_rate` or `classes[0]`."""
+  try:
+    return config_path.split(path)
+  except ValueError:  # as `batch-size`, which is no name
+    return path.split(".")
+
+
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
   None,
   "Config file, optionally with a variant: FILE:VARIANT.",
-  lock_config=True,
   sys_argv=_ARGUMENTS,
 )
+_PARSER = _ConfigParser()
+flags.FLAGS[_CONFIG.name].parser = _PARSER
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.")
 DATA_DIR = flags.DEFINE_string(
   "data_dir", None, "Folder of TFDS datasets (default: $TFDS_DATA_DIR)."
@@ -127,6 +177,8 @@ class Script(NamedTuple):
   analyze: Callable[[Experiment, Dataset, Population], report.Extra] | None = None
   # Selects the part of the population that is compared and shown; None: all of it.
   choose: Callable[[Experiment, Population], Population] | None = None
+  # Keys of the config below which are settings of arms, besides those of the config itself.
+  arm_keys_below: Sequence[str] = ()
   # Arguments of `jaxdl.population.train_population`.
   observe: Observer | None = None
   keep_logits: bool = False
@@ -134,6 +186,7 @@ class Script(NamedTuple):
 
 def run(script: Script):
   """Runs an experiment from the command line and exits; see `main`."""
+  _PARSER.optional = _optional(script)
   main(lambda config: _launch(script, script.create_experiment(config)))
 
 
@@ -156,6 +209,46 @@ def main(function: Callable[[ConfigDict], None], default_config: str | None = No
       interrupts.end(str(signal))
 
   app.run(call, flags_parser=lambda argv: _parse_flags(argv, default_config))
+
+
+def _optional(script: Script | None) -> dict[str, dict[str, Any]]:
+  """Returns the keys that need not be in the config of a script; see `_ConfigParser`."""
+  if script is None:
+    return {}
+  arm, experiment = _defaults(Arm, ARM_KEYS), _defaults(Experiment, _EXPERIMENT_KEYS)
+  return {"": {**experiment, **arm}, **dict.fromkeys(script.arm_keys_below, arm)}
+
+
+def _defaults(kind: type, names: Iterable[str]) -> dict[str, Any]:
+  """Returns those of the fields of a dataclass that have a default."""
+  given = {field.name: field.default for field in dataclasses.fields(kind)}
+  return {name: given[name] for name in names if given[name] is not dataclasses.MISSING}
+
+
+def _load(path: str) -> ConfigDict:
+  """Returns the config that `get_config` of a file returns, perhaps for a variant: FILE:VARIANT.
+
+  Raises:
+    InputError: the file cannot be read, or fails.
+  """
+  file, colon, variant = path.partition(":")
+  if not os.path.isfile(file):  # reading a pipe might never end
+    why = ": it is not a regular file" if os.path.exists(file) else ""
+    raise InputError(f"cannot read the config file {file!r}{why}")
+  loader = importlib.machinery.SourceFileLoader("config", file)
+  module = importlib.util.module_from_spec(importlib.util.spec_from_loader("config", loader))
+  try:
+    loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+      raise InputError(f"the config file {file!r} has no function get_config")
+    config = module.get_config(*([variant] if colon else []))
+  except InputError:
+    raise
+  except Exception as error:
+    raise InputError(f"the config file {path!r} fails: {brief(error)}") from error
+  if not isinstance(config, ConfigDict):
+    raise InputError(f"get_config of {path!r} returns {show(config)}, which is no ConfigDict")
+  return config
 
 
 def _expand_home(argument: str) -> str:
@@ -234,11 +327,29 @@ def create_arm(config: ConfigDict, **settings: Any) -> Arm:
   In a config, -1 stands for None in `patience`, `plateau_patience`, `weight_decay` and
   `dropout_rate`.
   """
+  return Arm(**{**_arm_settings(config), **settings})
+
+
+def _arm_settings(config: ConfigDict) -> dict[str, Any]:
   values = {key: config[key] for key in ARM_KEYS if key in config}
   for key in ("patience", "plateau_patience", "weight_decay", "dropout_rate"):
     if values.get(key) == -1:
       values[key] = None
-  return Arm(**{**values, **settings})
+  return values
+
+
+def _check_used(config: ConfigDict, arms: Mapping[str, Arm]):
+  """Raises InputError if the config has a setting for which every arm has a value of its own."""
+  for key, value in _arm_settings(config).items():
+    if not any(_has(arm, key, value) for arm in arms.values()):
+      raise InputError(f"config key {key!r} has no effect: every arm has a value of its own")
+
+
+def _has(arm: Arm, key: str, value: Any) -> bool:
+  try:
+    return arm.replace(**{key: value}) == arm
+  except InputError:  # it does not fit the arm's other settings
+    return False
 
 
 def read_names(config: ConfigDict, key: str, kind: str) -> list[str]:
@@ -285,7 +396,7 @@ def create_experiment(
     own_keys: keys of this experiment only, which its script has read.
 
   Raises:
-    InputError: a key is unknown, or a value is out of range.
+    InputError: a key is unknown or has no effect, or a value is out of range.
   """
   known = (*_EXPERIMENT_KEYS, *ARM_KEYS, *own_keys)
   for key in config:
@@ -297,26 +408,30 @@ def create_experiment(
   for key, read in (("classes", tuple), ("margins", dict)):
     if key in values:
       values[key] = read(values[key])
-  return Experiment(question=question, arms=arms, **values)
+  experiment = Experiment(question=question, arms=arms, **values)
+  _check_used(config, arms)
+  return experiment
 
 
 def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
   """Parses flags; a mistake in them is bad input like any other."""
   if {"--help", "-h", "--helpfull"} & set(argv):
-    return app.parse_flags_with_usage(argv)
+    main_module, this = sys.modules["__main__"], sys.modules[__name__]
+    print(f"{main_module.__doc__}\n--config.KEY=VALUE changes a setting of the config.")
+    print(flags.FLAGS.main_module_help() + flags.FLAGS.module_help(this))
+    sys.exit(0)
   argv = [argv[0], *map(_expand_home, argv[1:])]
-  if default_config is not None and not _config_file(argv):
-    # As if the user had typed it, so that mistakes in other flags are explained the same way.
+  is_given = any(re.match(rf"--?{_CONFIG.name}(=|$)", argument) for argument in argv)
+  if default_config is not None and not is_given:
     argv.insert(1, f"--{_CONFIG.name}={default_config}")
-  file = _config_file(argv)
-  for path in (file, file.rpartition(":")[0]):
-    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe might never end
-      _fail(f"cannot read the config file {path!r}: it is not a regular file")
+  _ARGUMENTS[:] = argv
   try:
-    rest = _read_flags(argv)
-    _ = _CONFIG.value and _CONFIG.value.keys()  # a config that could not be read fails only now
-  except Exception as error:
-    _fail(_explain(error, argv))
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    cause = error.__context__
+    _fail(cause if isinstance(cause, InputError) else error)
+  except Exception as error:  # ml_collections raises errors of many types
+    _fail(f"a value cannot be set in the config: {brief(error)}")
   if len(rest) > 1:
     _fail(f"unknown argument {rest[1]!r}; settings are given as --name=value")
   if _EXECUTOR.value != "dask" and (_SCHEDULER.value or _SCHEDULER_FILE.value):
@@ -334,11 +449,6 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
     _fail(mistake)
   _configure_jax()
   return rest
-
-
-def _read_flags(argv: list[str]) -> list[str]:
-  _ARGUMENTS[:] = argv
-  return flags.FLAGS(argv)
 
 
 def _array_mistake() -> str | None:
@@ -372,58 +482,6 @@ def _multihost_mistake() -> str | None:
     return "--partial trains nothing, so it needs no --executor=multihost"
   if _CHECKPOINT_EVERY.value:
     return "--executor=multihost saves no checkpoints, so there is no --checkpoint_every"
-  return None
-
-
-def _explain(error: Exception, argv: Sequence[str]) -> str:
-  """Returns in one line what is wrong with the flags; ml_collections has only a traceback."""
-  cause = error
-  while cause is not None:  # exceptions from a config file are wrapped several times
-    if isinstance(cause, InputError) and "Traceback" not in str(cause):
-      return str(cause)
-    cause = cause.__cause__ or cause.__context__
-  if isinstance(error, OSError):
-    return f"cannot read the config file {_config_file(argv)!r}"
-  # ValueError and SyntaxError occur if a key is not an identifier, as in --config.num-seeds.
-  by_key = isinstance(error, AttributeError | KeyError | ValueError | SyntaxError)
-  missing = _missing_key(argv) if by_key else None
-  if missing is not None:
-    return str(missing)
-  if isinstance(error, flags.Error) and "Traceback" not in str(error):
-    return str(error)
-  cause = error.__context__ or error
-  file = _config_file(argv)
-  return f"the config file {file!r} fails: {type(cause).__name__}: {cause}".split("\n")[0]
-
-
-def _config_file(argv: Sequence[str]) -> str:
-  """Returns the value of --config, which the flag itself does not have if parsing failed."""
-  for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-    name, equals, value = argument.lstrip("-").partition("=")
-    if name == _CONFIG.name and argument.startswith("-"):
-      return value if equals else following
-  return ""
-
-
-def _missing_key(argv: Sequence[str]) -> InputError | None:
-  """Returns an error for the first argument `--config.a.b=value` with a key that does not exist."""
-  prefix = f"{_CONFIG.name}."
-  overrides = [argument.lstrip("-") for argument in argv if argument.lstrip("-").startswith(prefix)]
-  # The failed parse has left no config behind; without the overrides there is one.
-  plain = [argument for argument in argv if not argument.lstrip("-").startswith(prefix)]
-  flags.FLAGS.unparse_flags()
-  try:
-    _read_flags(plain)
-  except Exception:
-    return None  # the config itself is at fault
-  for override in overrides:
-    config, above = _CONFIG.value, ""
-    for key in override.removeprefix(prefix).split("=", 1)[0].split("."):
-      if not isinstance(config, ConfigDict):
-        return InputError(f"config key {above[:-1]!r} is a value and has no key {key!r}")
-      if key not in config:
-        return unknown_name("config key", above + key, [above + other for other in config])
-      config, above = config[key], f"{above}{key}."
   return None
 
 

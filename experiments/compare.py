@@ -44,7 +44,7 @@ def _check_keys(part: str, settings: Any):
       raise unknown_name(f"setting in {part}", key, command_line.ARM_KEYS)
 
 
-SCRIPT = command_line.Script(create_experiment)
+SCRIPT = command_line.Script(create_experiment, arm_keys_below=("base", "arms"))
 
 if __name__ == "__main__":
   command_line.run(SCRIPT)

@@ -1,7 +1,6 @@
 """Which arm is better, by scores that were trained elsewhere?
 
-  python -m experiments.compare_scores --scores=runs.csv --metric=acc --arm=arm --seed=seed \
-    --margin=0.01 --workdir=DIR
+  jaxdl scores --scores=runs.csv --metric=acc --arm=arm --seed=seed --margin=0.01 --workdir=DIR
 
 reads a long table, with a row per run, as trackers and spreadsheets export it (CSV, TSV or
 Parquet), and leaves verdicts, pictures and a report. Values of --metric, --arm, --seed and --task
@@ -19,6 +18,7 @@ from absl import flags
 from jaxdl import report, stats
 from jaxdl.errors import InputError, brief, one_line
 from jaxdl.report import score_report
+from jaxdl.store import files
 
 _NEEDED = ("scores", "metric", "arm", "seed", "margin", "workdir")
 
@@ -61,11 +61,11 @@ def _define() -> flags.FlagValues:
 def main(argv: Sequence[str]) -> int:
   """Compares the scores of a table; returns the exit status."""
   if {"--help", "-h", "--helpfull"} & set(argv):
-    print(__doc__)
+    print(f"{__doc__}\n{_define().get_help()}")
     return 0
   try:
     values = _parse(argv)
-    workdir = pathlib.Path(values.workdir).expanduser()
+    workdir = files.expand_home(values.workdir)
     score_report.check(workdir)  # before anything is computed
     comparison = compare(values)
     score_report.write(workdir, comparison)
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
 
 def compare(values: flags.FlagValues) -> score_report.Comparison:
   """Returns the scores in a table with their verdicts, by the flags."""
-  file = pathlib.Path(values.scores).expanduser()
+  file = files.expand_home(values.scores)
   frame, checksum = _read(file)
   columns = {"metric": values.metric, "arm": values.arm, "seed": values.seed}
   settings = {"resolution": values.resolution, "higher_is_better": not values.lower_is_better}

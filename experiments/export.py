@@ -7,7 +7,6 @@ settings as hyperparameters. A second export to the same folder replaces what th
 While a run trains, `--tensorboard` does the same. docs/trackers.md says what imports these files.
 """
 
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from absl import flags
 
 import jaxdl
 from jaxdl.errors import InputError, one_line
+from jaxdl.store import files
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     for name in values:
       if not values[name].value:
         raise InputError(f"--{name} is {'missing' if values[name].value is None else 'empty'}")
-    run, out = jaxdl.open_run(values.workdir), pathlib.Path(values.out).expanduser()
+    run, out = jaxdl.open_run(values.workdir), files.expand_home(values.out)
     run.to_tensorboard(out)
   except (flags.Error, InputError) as error:
     print(f"error: {one_line(error)}", file=sys.stderr)

@@ -16,6 +16,7 @@ import jaxdl
 from jaxdl.errors import InputError, one_line
 from jaxdl.opened import OpenedRun
 from jaxdl.report import text_table
+from jaxdl.store.files import expand_home
 
 _FLAGS = flags.FlagValues()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a finished run.", flag_values=_FLAGS)
@@ -37,7 +38,7 @@ def read_images(files: Sequence[str], shape: Sequence[int]) -> np.ndarray:
   images = []
   for file in files:
     try:
-      with Image.open(file) as image:
+      with Image.open(expand_home(file)) as image:
         pixels = image.convert("L" if channels == 1 else "RGB").resize((width, height))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
       raise InputError(f"cannot read the image {file!r}: {error}") from error

@@ -16,7 +16,13 @@ time.
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
+
+if importlib.util.find_spec("fcntl") is None:  # locks of files, which only these systems have
+  raise ImportError(
+    "jaxdl runs on Linux and macOS; on Windows, use the Windows Subsystem for Linux (WSL)"
+  )
 
 if TYPE_CHECKING:
   from jaxdl.arm import Arm as Arm

@@ -28,6 +28,7 @@ from jaxdl.settings import (
   number,
   one_of,
   part,
+  plain,
   static,
   traced,
 )
@@ -205,12 +206,14 @@ class Arm:
 
   def _make_canonical(self):
     """Turns what the user brings into text where it has one; equal settings become equal."""
+    for field in dataclasses.fields(self):
+      object.__setattr__(self, field.name, plain(getattr(self, field.name)))
     for name in ("loss", "optimizer", "kernel_initializer", "bias_initializer", "schedule"):
       object.__setattr__(self, name, calls.canonical(getattr(self, name)))
     object.__setattr__(self, "model", models.canonical(self.model))
     object.__setattr__(self, "metrics", metrics_lib.read(self.metrics))
     if isinstance(self.class_weight, list):
-      object.__setattr__(self, "class_weight", tuple(self.class_weight))
+      object.__setattr__(self, "class_weight", tuple(map(plain, self.class_weight)))
 
   def __repr__(self) -> str:
     """Shows the settings that differ from their defaults."""

@@ -26,6 +26,7 @@ from jaxdl.population import (
 )
 from jaxdl.population.devices import DeviceKind
 from jaxdl.population.plan import Group
+from jaxdl.settings import plain
 
 # Every member has a row in several tables.
 _MAX_SEEDS = 10**6
@@ -96,6 +97,11 @@ class Experiment:
   continued_from: int | None = None
 
   def __post_init__(self):
+    for field in dataclasses.fields(self):
+      object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+    object.__setattr__(self, "classes", tuple(map(plain, self.classes)))
+    margins = {metric: plain(margin) for metric, margin in (self.margins or {}).items()}
+    object.__setattr__(self, "margins", margins)
     # Reject bad settings before anything is loaded or trained.
     self._check_names()
     if not self.margins:
@@ -289,7 +295,7 @@ def train_arms(experiment: Experiment, dataset: Dataset, **options: Any) -> Popu
     until_decided=_looks(experiment),
     **options,
   )
-  return _with_epochs_to_target(experiment, population)
+  return with_epochs_to_target(experiment, population)
 
 
 def _looks(experiment: Experiment) -> Looks | None:
@@ -300,13 +306,14 @@ def _looks(experiment: Experiment) -> Looks | None:
 
   def is_decided(population):
     return not stats.undecided_arms(
-      compare_metric(experiment, _with_epochs_to_target(experiment, population), metric)
+      compare_metric(experiment, with_epochs_to_target(experiment, population), metric)
     )
 
   return Looks(experiment.looks, is_decided)
 
 
-def _with_epochs_to_target(experiment: Experiment, population: Population) -> Population:
+def with_epochs_to_target(experiment: Experiment, population: Population) -> Population:
+  """Adds "epochs_to_target" to a population's metrics if the experiment has a target."""
   if experiment.target_loss is None:
     return population
   epochs = epochs_to(population, experiment.target_loss)

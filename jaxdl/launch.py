@@ -21,7 +21,7 @@ from jaxdl import experiment as experiment_lib
 from jaxdl import recipe, report, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, check_integer, one_line
+from jaxdl.errors import InputError, check_integer, one_line, show
 from jaxdl.experiment import Experiment
 from jaxdl.population import array, devices, hosts, local, plan
 from jaxdl.population.devices import DeviceKind
@@ -31,7 +31,9 @@ from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
 from jaxdl.population.results import Population
 from jaxdl.report import tensorboard as tensorboard_lib
+from jaxdl.settings import plain
 from jaxdl.store import interrupts
+from jaxdl.store.files import expand_home
 from jaxdl.store.store import Store
 
 _LOGGER = logging.getLogger("jaxdl")
@@ -111,7 +113,7 @@ def compare(
   arms: Mapping[str, Arm],
   *,
   margins: Mapping[str, float],
-  seeds: int = 16,
+  seeds: int | Sequence[int] = 16,
   workdir: str | os.PathLike | None = None,
   question: str | None = None,
   data_dir: str | None = None,
@@ -123,7 +125,7 @@ def compare(
     data: a dataset, or the name of one for `jaxdl.load`.
     arms: name -> arm.
     margins: metric -> the largest difference that counts as none.
-    seeds: replications of each arm.
+    seeds: replications of each arm: how many, or `range(N)`, which says the same.
     workdir: folder for the report and the state of the run, which goes on where it was when it is
       called again; None: nothing is written.
     question: the question in one sentence; "no" must mean that the arms are equivalent.
@@ -155,7 +157,7 @@ def compare(
     question=question or f"Do {_listed(arms)} differ on {name}?",
     arms=arms,
     dataset=name,
-    num_seeds=seeds,
+    num_seeds=_num_seeds(seeds),
     margins=margins,
     **settings,
   )
@@ -163,6 +165,15 @@ def compare(
     return run(experiment, workdir, dataset=dataset, data_dir=data_dir, **options)
   dataset = experiment_lib.load_dataset(experiment, data_dir, dataset)
   return _judge(experiment, experiment_lib.train_arms(experiment, dataset, **options))
+
+
+def _num_seeds(seeds: Any) -> Any:
+  seeds = plain(seeds)
+  if not isinstance(seeds, Sequence) or isinstance(seeds, str):
+    return seeds
+  if list(seeds) != list(range(len(seeds))):
+    raise InputError(f"an experiment trains the seeds 0, 1, 2, ..., not {show(seeds)}")
+  return len(seeds)
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -385,7 +396,7 @@ def follow(
     dataset = experiment_lib.load_dataset(experiment, data_dir, dataset)
     kind = devices.kind_of(jax.local_devices()[0])
     groups = experiment_lib.plan_groups(experiment, dataset, kind)
-    store = Store(pathlib.Path(workdir).expanduser() / report.RUN)
+    store = Store(expand_home(workdir) / report.RUN)
     settings = {"observe": observe, "keep_logits": keep_logits, "keep_params": keep_params}
     chunks = plan.all_chunks(groups)
     hosts.train_across_hosts(dataset, store, settings, groups, chunks, Progress())

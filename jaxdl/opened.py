@@ -9,7 +9,6 @@ import datetime
 import functools
 import json
 import os
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ class OpenedRun:
 
   def __init__(self, workdir: str | os.PathLike, arms: Mapping[str, Arm] | None = None):
     """Opens the run in a folder; see `open_run`."""
-    self.workdir = pathlib.Path(workdir).expanduser()
+    self.workdir = files.expand_home(workdir)
     # Parameters may be large; they are checked when they are read.
     self._check_intact(lambda name: not name.startswith(f"{params.PARAMS}/"))
     self._kept: dict[str, tuple[tuple[int, ...], dict[str, np.ndarray]]] = {}
@@ -117,7 +116,7 @@ class OpenedRun:
         export has made stands in the place of what this one makes.
     """
     finished = datetime.datetime.fromisoformat(self.provenance["finished"]).timestamp()
-    folder = pathlib.Path(out).expanduser()
+    folder = files.expand_home(out)
     tensorboard.export(folder, self.experiment, self.members, self.curves, finished)
 
   def variables(self, arm: str, seed: int) -> dict[str, Any]:

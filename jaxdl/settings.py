@@ -103,6 +103,11 @@ def _brought(kind: str, default: str, parse: Parse) -> Any:
   return dataclasses.field(default=default, metadata=metadata)
 
 
+def plain(value: Any) -> Any:
+  """Returns NumPy's numbers as Python's, one as one and an array as a list, all else as it is."""
+  return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
 def number(range_text: str, in_range: Callable[[float], bool], optional: bool = False) -> Check:
   """Returns the check that a value is a finite number in a range; `optional` allows None too."""
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -37,13 +38,30 @@ if "JAXDL_CACHE_DIR" not in os.environ:
   os.environ["JAXDL_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxdl-tests-")
   atexit.register(shutil.rmtree, os.environ["JAXDL_CACHE_DIR"], ignore_errors=True)
 
+
+def _kept_programs() -> pathlib.Path:
+  """Returns a folder for compiled programs that outlives the suite.
+
+  Run again, the suite compiles little. Another processor has another folder.
+  """
+  info = pathlib.Path("/proc/cpuinfo")
+  lines = info.read_text().splitlines() if info.exists() else []
+  features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+  name = "programs-" + hashlib.sha256((platform.machine() + features).encode()).hexdigest()[:8]
+  folder = pathlib.Path(__file__).parents[1] / ".pytest_cache" / name
+  if folder.exists() and sum(file.stat().st_size for file in folder.iterdir()) > 1e9:
+    shutil.rmtree(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
+
+
 # What one test has compiled no other has to, in whichever process.
-for name, value in (
-  ("jax_compilation_cache_dir", os.environ["JAXDL_CACHE_DIR"] + "/programs"),
-  ("jax_persistent_cache_min_compile_time_secs", 0.1),
-):
-  jax.config.update(name, value)
-  os.environ.setdefault(name.upper(), str(value))
+_PROGRAMS = pathlib.Path(os.environ["JAXDL_CACHE_DIR"], "programs")
+if not _PROGRAMS.exists():
+  _PROGRAMS.parent.mkdir(parents=True, exist_ok=True)
+  _PROGRAMS.symlink_to(_kept_programs())
+jax.config.update("jax_compilation_cache_dir", str(_PROGRAMS))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 # Compiling makes objects by the million that stay; looking for garbage among them takes time.
 gc.freeze()
@@ -101,17 +119,18 @@ def tfds_dir() -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory) -> pathlib.Path:
-  """A folder with the library as pip installs it where there is no C++ compiler."""
+  """A folder with the library as pip installs its source distribution without a C++ compiler."""
   source, target = (tmp_path_factory.mktemp(name) for name in ("source", "installed"))
   ignore = shutil.ignore_patterns("__pycache__", "*.so")
   for name in ("experiments", "jaxdl", "ml_collections_configs"):
     shutil.copytree(ROOT / name, source / name, ignore=ignore)
   for name in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py"):
     shutil.copy(ROOT / name, source)
+  build = "from setuptools import build_meta; build_meta.build_sdist('.')"
+  subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
   install = "-m pip install --no-deps --no-index --no-build-isolation --no-compile --quiet"
   subprocess.run(
-    [sys.executable, *install.split(), f"--target={target}", "."],
-    cwd=source,
+    [sys.executable, *install.split(), f"--target={target}", *source.glob("*.tar.gz")],
     env={**os.environ, "CXX": "false"},
     check=True,
   )

@@ -3,6 +3,7 @@
 import re
 import sys
 
+import jax
 import nbformat
 import pytest
 from conftest import ROOT
@@ -27,6 +28,8 @@ def _structure(notebook):
 def test_a_notebook_runs_and_gives_what_is_stored(name, tmp_path, monkeypatch):
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
   monkeypatch.setenv("XLA_FLAGS", "")  # a notebook trains more than other tests
+  for setting in ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"):
+    monkeypatch.setenv(setting.upper(), str(getattr(jax.config, setting)))
   stored = nbformat.read(str(ROOT / "examples" / name), as_version=4)
   executed = execute.execute(ROOT / "examples" / name, str(tmp_path))
   assert [cell.source for cell in executed.cells] == [cell.source for cell in stored.cells]

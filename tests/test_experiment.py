@@ -7,11 +7,12 @@ import drawing
 import numpy as np
 import pytest
 
-from jaxdl import data
+from jaxdl import data, launch
 from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
+from jaxdl.population import check_seeds
 from jaxdl.report import markdown
 
 
@@ -137,3 +138,41 @@ def test_objects_show_what_they_are(trained):
   assert repr(Arm()) == "Arm()"
   arms = "glorot_uniform, random_uniform, random_normal"
   assert repr(trained).startswith(f"<population of 5 seeds x 3 arms ({arms}): ")
+
+
+def test_numbers_of_numpy_are_numbers():
+  """They compare, hash and print like Python's, and JSON takes them."""
+  settings = {"batch_size": 32, "learning_rate": 0.5, "restore_best": True, "patience": None}
+  ours = Arm(**settings, class_weight=(1.0, 2.0))
+  theirs = Arm(
+    batch_size=np.int64(32),
+    learning_rate=np.float32(0.5),
+    restore_best=np.bool_(True),
+    patience=None,
+    class_weight=np.array([1.0, 2.0]),
+  )
+  assert ours == theirs
+  assert repr(ours) == repr(theirs)
+  whole = Experiment("Which?", {"a": theirs}, classes=np.array([3, 7]), num_seeds=np.int32(4),
+                     margins={"test_accuracy": np.float64(0.25)}, seed=np.uint32(1))  # fmt: skip
+  assert Experiment.from_json(json.loads(whole.dumps())) == whole
+  assert whole == Experiment("Which?", {"a": ours}, classes=(3, 7), num_seeds=4, seed=1,
+                             margins={"test_accuracy": 0.25})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  "seeds", [3, np.int64(3), range(3), [0, 1, 2], np.arange(3), np.arange(3, dtype=np.uint8)]
+)
+def test_seeds_are_a_number_or_numbers(seeds):
+  found = check_seeds(seeds, 0)
+  assert found == (0, 1, 2)
+  assert {type(seed) for seed in found} == {int}
+  assert launch._num_seeds(seeds) == 3
+
+
+def test_seeds_that_are_none():
+  for seeds in ("12", np.arange(4).reshape(2, 2), [0.5], np.array([1.0]), [True], -1, None):
+    with pytest.raises(InputError, match="seed"):
+      check_seeds(seeds, 0)
+  with pytest.raises(InputError, match=r"the seeds 0, 1, 2, \.\.\., not \[1, 2\]"):
+    launch._num_seeds([1, 2])

@@ -1,9 +1,12 @@
 """What is installed, and the lock files: complete, consistent, and without any address."""
 
+import importlib.metadata
 import json
 import os
 import re
+import runpy
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -45,13 +48,14 @@ def test_small_lock_is_part_of_the_large_one():
 
 
 def test_the_tools_have_the_versions_of_everything_else():
-  tools = _pins((ROOT / "requirements-tools.lock").read_text())
-  for (name, marker), version in _pins(LOCKS["requirements.lock"]).items():
-    assert tools[name, marker] == version
+  tools = {}
+  for (name, _), version in _pins((ROOT / "requirements-tools.lock").read_text()).items():
+    tools.setdefault(name, set()).add(version)
+  for (name, _), version in _pins(LOCKS["requirements.lock"]).items():
+    assert version in tools[name]
   project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-  names = {name for name, _ in tools}
   for requirement in project["optional-dependencies"]["docs"]:
-    assert re.match(r"[A-Za-z0-9._-]+", requirement)[0] in names
+    assert re.match(r"[A-Za-z0-9._-]+", requirement)[0] in tools
 
 
 def test_peers_are_locked_in_their_versions():
@@ -87,6 +91,18 @@ def test_all_modules_and_scripts_are_installed_and_nothing_else(installed):
   assert (metadata / "licenses" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
+def test_metadata(installed):
+  (folder,) = installed.glob("*.dist-info")
+  found = importlib.metadata.Distribution.at(folder)
+  extras = {"cluster", "docs", "fuzz", "notebook", "prepare", "tensorboard", "test"}
+  assert set(found.metadata.get_all("Provides-Extra")) == extras
+  assert [(point.group, point.name) for point in found.entry_points] == [
+    ("console_scripts", "jaxdl")
+  ]
+  assert "Typing :: Typed" in found.metadata.get_all("Classifier")
+  assert found.metadata["License-Expression"] == "Apache-2.0"
+
+
 def test_the_installed_command_needs_no_clone(installed, tmp_path):
   """In an empty folder, where only what is installed is found."""
 
@@ -96,20 +112,29 @@ def test_the_installed_command_needs_no_clone(installed, tmp_path):
       capture_output=True,
       text=True,
       cwd=tmp_path,
-      env={**os.environ, "PYTHONPATH": str(installed)},
+      # A path that the terminal cannot show is printed with escapes.
+      env={**os.environ, "PYTHONPATH": str(installed), "PYTHONIOENCODING": "ascii"},
     )
 
   assert run("--version").stdout == f"{jaxdl.__version__}\n"
   # A module in the current folder, and a data set that every installation has.
   (tmp_path / "mine.py").write_text("import optax\n\nmake = optax.adam\n")
-  changes = ("--config.arms.lion.optimizer=mine:make", "--workdir=run")
+  changes = ("--config.arms.lion.optimizer=mine:make", "--workdir=Läufe")
   trained = run("run", "compare:smoke", *changes)
   assert trained.returncode == 0, trained.stderr
-  origin = json.loads((tmp_path / "run" / "provenance.json").read_text())
+  assert trained.stdout.endswith("Report: L\\xe4ufe/report.html\n")
+  origin = json.loads((tmp_path / "Läufe" / "provenance.json").read_text())
   assert origin["command"] == ["jaxdl", "run", "compare:smoke", *changes]
-  assert (tmp_path / "run" / "report.html").is_file()
+  assert (tmp_path / "Läufe" / "report.html").is_file()
 
 
 def test_the_version_is_that_of_the_project():
   pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
   assert jaxdl.__version__ == pyproject["project"]["version"]
+
+
+def test_a_system_without_file_locks_is_named(monkeypatch):
+  """As Windows: the module `fcntl` is only in Python for Linux and macOS."""
+  monkeypatch.setitem(sys.modules, "fcntl", None)
+  with pytest.raises(ImportError, match=r"^jaxdl runs on Linux and macOS; on Windows, .*\(WSL\)$"):
+    runpy.run_path(str(ROOT / "jaxdl" / "__init__.py"))

@@ -4,7 +4,6 @@ import ast
 import dataclasses
 import inspect
 import os
-import pathlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from jaxdl.data import digits, folder, npz, table, tfds
 from jaxdl.data.arrays import from_arrays
 from jaxdl.data.dataset import Dataset
 from jaxdl.data.tfds import CONFIG, VERSION, Part
+from jaxdl.store import files
 
 # Of a part: percent or a number of examples.
 _END = r"-?(?:\d\d?%|100%|\d{1,12})"
@@ -98,8 +98,10 @@ def _read(
   read: Callable[..., Dataset], given: str, options: str, data_dir: str | os.PathLike | None
 ) -> Dataset:
   """Reads a file or folder; every error names it."""
-  path = pathlib.Path(os.path.expanduser(given))
-  places = [path, *([pathlib.Path(data_dir, path)] if data_dir and not path.is_absolute() else [])]
+  path = files.expand_home(given)
+  places = [path]
+  if data_dir and not path.is_absolute():
+    places.append(files.expand_home(data_dir) / path)
   kind, is_there = ("folder", os.path.isdir) if read is folder.load else ("file", os.path.isfile)
   found = next((place for place in places if is_there(place)), None)
   if found is None:

@@ -4,10 +4,11 @@ import contextlib
 from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
 
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, check_integer
+from jaxdl.errors import InputError, check_integer, show
 from jaxdl.population import devices, local, plan
 from jaxdl.population.local import Execute
 from jaxdl.population.looks import Looks, train_looks
@@ -15,6 +16,7 @@ from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
 from jaxdl.population.results import Population, assemble
+from jaxdl.settings import plain
 from jaxdl.store.store import Store
 
 
@@ -22,7 +24,7 @@ def train_population(
   dataset: Dataset,
   arms: Mapping[str, Arm],
   *,
-  seeds: int | Sequence[int],
+  seeds: int | Sequence[int] | np.ndarray,
   root_seed: int = 0,
   chunk_size: int | None = None,
   slice_size: int | None = None,
@@ -82,6 +84,7 @@ def train_population(
     >>> population.metrics["test_accuracy"].shape
     (2, 1)
   """
+  root_seed, chunk_size, slice_size = map(plain, (root_seed, chunk_size, slice_size))
   seeds = check_seeds(seeds, root_seed)
   if checkpoint_every is not None:
     check_integer("checkpoint_every", checkpoint_every, 1)
@@ -119,18 +122,19 @@ def train_population(
   return assemble(dataset, arms, seeds, groups, outcome)
 
 
-def check_seeds(seeds: int | Sequence[int], root_seed: int) -> tuple[int, ...]:
+def check_seeds(seeds: int | Sequence[int] | np.ndarray, root_seed: int) -> tuple[int, ...]:
   """Returns the seeds that the argument `seeds` of `train_population` stands for.
 
   Raises:
     InputError: the seeds are not distinct integers that fit 32 bits.
   """
+  seeds = plain(seeds)
   if not isinstance(seeds, Sequence):
     check_integer("seeds", seeds, 1)
     seeds = range(seeds)
-  seeds = tuple(seeds)
-  if not seeds or len(set(seeds)) < len(seeds):
-    raise InputError(f"seeds must be one or more distinct integers, not {seeds!r}")
+  seeds = tuple(map(plain, seeds))
   for name, value in (("root_seed", root_seed), *(("a seed", seed) for seed in seeds)):
     check_integer(name, value, 0, 2**32 - 1)
+  if not seeds or len(set(seeds)) < len(seeds):
+    raise InputError(f"seeds must be one or more distinct integers, not {show(seeds)}")
   return seeds

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
-from jaxdl.experiment import Experiment
+from jaxdl.experiment import Experiment, with_epochs_to_target
 from jaxdl.population import plan
 from jaxdl.population.chunk_result import ChunkResult, read_chunk
 from jaxdl.population.local import Outcome
@@ -131,7 +131,8 @@ class _Live:
 
   def write(self):
     """Writes the seeds all of whose arms are committed by now."""
-    if not self._read():
+    self._read()
+    if not self._committed:
       return
     seeds = range(self._experiment.num_seeds)
     try:
@@ -140,6 +141,7 @@ class _Live:
       )
     except InputError:  # no seed has all of its arms
       return
+    population = with_epochs_to_target(self._experiment, population)
     tables = members_table(population), curves_table(population)
     folder = self._store.folder / FOLDER
     with files.naming(folder):
@@ -154,15 +156,14 @@ class _Live:
       if self._written.issuperset(range(chunk.seed, last)):
         del self._committed[chunk]
 
-  def _read(self) -> bool:
-    """Reads what has been committed since the last time; returns whether there was anything."""
+  def _read(self):
+    """Reads what has been committed since the last time."""
     new = [chunk for chunk in self._waiting if self._store.has_chunk(chunk.name)]
     for chunk in new:
       result = read_chunk(self._store, self._groups[chunk.group], chunk)
       if result is not None:  # a damaged one is trained again
         self._waiting.remove(chunk)
         self._committed[chunk] = result._replace(variables=None, logits=None)
-    return bool(new)
 
 
 def _members(

@@ -31,6 +31,11 @@ _LOCK = ".lock"
 _LOCK_ATTEMPTS = 100
 
 
+def expand_home(path: str | os.PathLike) -> pathlib.Path:
+  """Returns the path that a user means: `~/x` is in the home, and `./~` is a folder called so."""
+  return pathlib.Path(os.path.expanduser(path))  # pathlib drops the `./` before it expands
+
+
 @contextlib.contextmanager
 def naming(folder: pathlib.Path, doing: str = "write to workdir") -> Iterator[None]:
   """Turns an OSError into an InputError that names the folder and the reason."""

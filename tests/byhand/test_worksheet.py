@@ -923,7 +923,8 @@ def test_any_formula_is_parsed_or_refused(text):
 @functools.cache
 def _forks():
   imports = (
-    "from jaxdl.report import worksheet_plots\nimport warnings\nwarnings.simplefilter('error')"
+    "from jaxdl.report import worksheet_plots\nimport experiments, warnings\n"
+    "warnings.simplefilter('error')\nexperiments.escape_output()"
   )
   call = "runpy.run_module('experiments.check_worksheet', run_name='__main__', alter_sys=True)"
   forks = Forks(imports, call, through=("env", "PYTHONIOENCODING=ascii"))

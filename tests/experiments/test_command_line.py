@@ -1,5 +1,6 @@
 """The command line as a user meets it: a smoke run, and every kind of mistake."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,7 +11,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from experiments import command_line
+from experiments import command_line, compare, compare_initializers
+from jaxdl.arm import Arm
+from jaxdl.errors import InputError
 
 _CONFIG = "ml_collections_configs/compare_initializers.py"
 _SCRIPT = "experiments.compare_initializers"
@@ -27,6 +30,17 @@ _MISTAKES = [
   ([_SMOKE, "--config.margins.test_acc=1"], "did you mean 'margins.test_accuracy'?"),
   ([_SMOKE, "--config.num_seeds=many"], "--config.num_seeds=many: invalid literal for int()"),
   ([_SMOKE, "--config.num_epochs.x=3"], "config key 'num_epochs' is a value and has no key 'x'"),
+  ([_SMOKE, "--config.l3=1"], "unknown config key 'l3'; did you mean 'l2'?"),
+  ([_SMOKE, "--config.l2=-1"], "l2 must be a finite number >= 0, not -1.0"),
+  ([_SMOKE, "--config.schedule=cosin"], "unknown schedule 'cosin'; did you mean 'cosine'?"),
+  ([_SMOKE, "--config.weight_decay=x"], "weight_decay must be a finite number >= 0, not 'x'"),
+  ([_SMOKE, "--config.num_train=-1"], "num_train must be an integer >= 1, not -1"),
+  ([_SMOKE, "--config.margins=3"], "--config.margins=3: "),
+  ([_SMOKE, "--config.classes[0]=3"], "a value cannot be set in the config: IndexError: "),
+  (
+    [_SMOKE, "--config.kernel_initializer=he_normal"],
+    "config key 'kernel_initializer' has no effect: every arm has a value of its own",
+  ),
   ([_SMOKE, "--config.num_seeds=0"], "num_seeds must be an integer >= 1, not 0"),
   ([_SMOKE, "--config.chunk_size=-1"], "chunk_size must be an integer >= 1, not -1"),
   ([_SMOKE, "--config.num_resamples=10", "--config.num_seeds=40"], "give at least 60"),
@@ -48,7 +62,10 @@ _MISTAKES = [
   ([f"--config={_CONFIG}:smok"], "unknown variant 'smok'; did you mean 'smoke'?"),
   (["--config", f"{_CONFIG}:smoke", "--config.nun_seeds=3"], "did you mean 'num_seeds'?"),
   (["--config=no/such/file.py"], "cannot read the config file 'no/such/file.py'"),
-  (["--config=tests/conftest.py"], "the config file 'tests/conftest.py' fails: "),
+  (
+    ["--config=tests/own_parts.py"],
+    "the config file 'tests/own_parts.py' has no function get_conf",
+  ),
   ([], "--config is missing"),
   ([_SMOKE, "--wrokdir=x"], "Unknown command line flag 'wrokdir'. Did you mean: workdir ?"),
   ([_SMOKE, "num_seeds=3"], "unknown argument 'num_seeds=3'"),
@@ -60,6 +77,66 @@ _MISTAKES = [
   ([*_SECOND_OF_TWO, "--partial"], "--partial trains nothing"),
   ([*_SECOND_OF_TWO, "--checkpoint_every=1"], "--executor=multihost saves no checkpoints"),
 ]
+
+
+@pytest.fixture
+def read(monkeypatch):
+  """Reads a config with arguments of the command line, for a script."""
+
+  def call(script, file, *arguments):
+    monkeypatch.setattr(command_line._PARSER, "optional", command_line._optional(script))
+    monkeypatch.setattr(command_line, "_ARGUMENTS", ["script", *arguments])
+    return command_line._PARSER.parse(str(file))
+
+  return call
+
+
+def test_every_setting_that_a_config_does_not_list_has_room(read, tmp_path):
+  """In the config or, where it has them, in a base and in each arm, with the default."""
+  (file := tmp_path / "few.py").write_text(
+    "from ml_collections import ConfigDict\n"
+    "def get_config():\n"
+    "  return ConfigDict({'base': {}, 'arms': {'a': {}, 'b c': {}}, 'margins': {'f1': 1.0}})\n"
+  )
+  fields = [field for field in dataclasses.fields(Arm) if field.default is not None]
+  for field in fields:
+    config = read(compare_initializers.SCRIPT, file, f"--config.{field.name}=1")
+    assert config[field.name] == field.default
+    base = read(compare.SCRIPT, file, f"--config.base.{field.name}", "1").base
+    one = read(compare.SCRIPT, file, f"--config.arms.a.{field.name}=1").arms.a
+    assert base.to_dict() == one.to_dict() == {field.name: field.default}
+  arms = read(compare.SCRIPT, file, '--config.arms["b c"].l2=1').arms
+  assert arms.to_dict() == {"a": {}, "b c": {"l2": 0.0}}
+  config = read(
+    compare_initializers.SCRIPT, file, "--noconfig.restore_best", "--config.num_train=3"
+  )
+  assert config.restore_best is False
+  assert config.num_train is None
+  assert config.is_locked
+
+
+@pytest.mark.parametrize(
+  ("argument", "message"),
+  [
+    ("base.l3=1", "unknown config key 'base.l3'; did you mean 'base.l2'?"),
+    ("arms.b.l2=1", "unknown config key 'arms.b'"),
+    ("margins.l2=1", "unknown config key 'margins.l2'"),
+    ("base.l2.x=1", "config key 'base.l2' is a value and has no key 'x'"),
+    ("question.x=1", "config key 'question' is a value and has no key 'x'"),
+    ("arms.lion.batch-size=1", "did you mean 'arms.lion.batch_size'"),
+  ],
+)
+def test_keys_below_have_nearest_names(read, argument, message):
+  file = ROOT / "ml_collections_configs" / "compare.py"
+  extra = ["--config.base.l2=1"] if "base.l2.x" in argument else []
+  with pytest.raises(InputError, match=re.escape(message)):
+    read(compare.SCRIPT, file, *extra, f"--config.{argument}")
+
+
+def test_a_config_that_is_read_by_nothing_else_takes_no_further_keys(read):
+  """Programs other than experiments have no arms."""
+  with pytest.raises(InputError, match="unknown config key 'l2'"):
+    read(None, ROOT / "ml_collections_configs" / "measure_scaling.py", "--config.l2=1")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +154,13 @@ def test_a_mistake_gets_one_line_and_status_2(run_module, wanted, arguments, exp
   assert "Traceback" not in result.stderr
   assert expected in result.stderr
   assert not wanted.exists()
+
+
+def test_help_has_the_docstring_and_the_flags(run_module):
+  result = run_module(_SCRIPT, "--help")
+  assert (result.returncode, result.stderr) == (0, "")
+  for text in ("Does the weight initializer matter?", "--config.KEY=VALUE", "--[no]tensorboard: "):
+    assert text in result.stdout
 
 
 def test_paths_that_are_none(tmp_path, run_module):
@@ -174,7 +258,6 @@ def test_the_coursework_s_numbers_add_up():
 
 def test_mnist_config_is_the_coursework_s_setting(tfds_dir):
   """Sizes of the real data: 12,396 training images, 9,916 after the split, 2,038 test images."""
-  from experiments import compare_initializers
   from jaxdl import experiment as experiment_lib
   from ml_collections_configs import compare_initializers as configs
 

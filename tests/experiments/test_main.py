@@ -1,13 +1,16 @@
 """The command `jaxdl`: which script it starts, with which arguments, and what it says itself."""
 
+import os
 import re
+import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
 
 import experiments.__main__ as command
-from experiments import CONFIGS, check_worksheet
+from experiments import CONFIGS, check_gradients, check_worksheet, compare_scores, export, predict
+from jaxdl.store import files
 
 _CONFIG = f"--config={CONFIGS}"
 
@@ -65,7 +68,8 @@ def test_a_command_starts_a_script(say, arguments, started):
   ("arguments", "error"),
   [
     (["rum"], "unknown command 'rum'; did you mean 'run'?"),
-    (["run"], "unknown experiment ''; known: benchmark, "),
+    (["run"], "jaxdl run needs an experiment, one of benchmark, "),
+    (["run", "--workdir=x"], "jaxdl run needs an experiment, one of benchmark, "),
     (
       ["run", "compare_loses"],
       "unknown experiment 'compare_loses'; did you mean 'compare_losses'?",
@@ -93,6 +97,15 @@ def test_help_has_every_command_and_each_has_help(say):
   assert "VARIANT" in say("help", "gradient_flow")[1]
 
 
+def test_a_reader_that_has_seen_enough_ends_it_silently():
+  reader, writer = os.pipe()
+  os.close(reader)
+  run = [sys.executable, "-m", "experiments", "help"]
+  result = subprocess.run(run, stdout=writer, stderr=subprocess.PIPE, cwd=ROOT)
+  os.close(writer)
+  assert (result.returncode, result.stderr) == (1, b"")
+
+
 def test_the_list_has_every_experiment_and_its_variants(say):
   status, text, err, _ = say("list")
   assert (status, err) == (0, "")
@@ -109,3 +122,42 @@ def test_a_worksheet_is_a_file_or_the_name_of_an_example():
     assert check_worksheet._find(file) == file
   with pytest.raises(check_worksheet.InputError, match="did you mean 'softmax'"):
     check_worksheet._find("sotfmax")
+
+
+@pytest.mark.parametrize(
+  ("given", "expanded"),
+  [
+    ("~/x", "/home/me/x"),
+    ("./~/x", "~/x"),
+    ("a/~", "a/~"),
+    ("/~/x", "/~/x"),
+    ("~/~", "/home/me/~"),
+  ],
+)
+def test_a_home_is_expanded_once(monkeypatch, given, expanded):
+  monkeypatch.setenv("HOME", "/home/me")
+  path = files.expand_home(given)
+  assert str(path) == expanded
+
+
+@pytest.mark.parametrize(
+  ("main", "arguments"),
+  [
+    (predict.main, ["--workdir=~/none", "--inputs=~/a.png"]),
+    (export.main, ["--workdir=~/none", "--out=~/out"]),
+    (check_gradients.main, ["--module=~/none/my.py", "--workdir=~/new"]),
+    (
+      compare_scores.main,
+      [
+        *("--scores=~/none/a.csv", "--metric=m", "--arm=a", "--seed=s", "--margin=1"),
+        "--workdir=~/new",
+      ],
+    ),
+  ],
+)
+def test_every_script_finds_a_home(monkeypatch, tmp_path, capsys, main, arguments):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  monkeypatch.chdir(tmp_path)
+  assert main(["script", *arguments]) == 2
+  assert f"{tmp_path}/none" in capsys.readouterr().err
+  assert list(tmp_path.iterdir()) == []

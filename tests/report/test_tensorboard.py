@@ -3,6 +3,7 @@
 import math
 import shutil
 import sys
+import time
 
 import jax
 import numpy as np
@@ -46,6 +47,7 @@ def run(tmp_path_factory, blobs):
       ARMS,
       seeds=2,
       margins={"test_accuracy": 0.1},
+      target_loss=1.08,
       workdir=tmp_path_factory.mktemp("tensorboard") / "run",
       tensorboard=True,
     )
@@ -107,35 +109,39 @@ def test_what_is_written_during_the_run_is_what_is_exported(run, tmp_path):
     ours, theirs = _read(live / folder), _read(tmp_path / "out" / folder)
     assert ours[1] == theirs[1]
     assert ours[0].keys() == theirs[0].keys()
+    assert folder.parent.name == "a%2Fb" or "final/epochs_to_target" in ours[0]
     for tag, values in ours[0].items():
-      if tag != "final/train_seconds":  # shortened in the table
-        np.testing.assert_allclose(values, theirs[0][tag], rtol=1e-6)
+      np.testing.assert_array_equal(values, theirs[0][tag])
 
 
-def test_seeds_are_written_once_all_of_their_arms_are_committed(run, blobs, tmp_path):
-  """Whatever the order in which chunks are committed."""
+class _Committed:
+  """The store of a finished run, to which its chunks come one at a time."""
+
+  def __init__(self, run, folder):
+    self.folder, self.names = folder, set()
+    self._store = Store(run.workdir / "run")
+    self._store.join()
+
+  def has_chunk(self, name):
+    return name in self.names
+
+  def read_chunk(self, name):
+    return self._store.read_chunk(name)
+
+
+@pytest.fixture
+def planned(run, blobs):
+  """The groups of the run, two, and their chunks."""
   groups = plan_groups(run.experiment, blobs, devices.kind_of(jax.local_devices()[0]))
   assert len(groups) == 2
+  return groups, plan.all_chunks(groups)
 
-  class Committed:
-    """A store to which chunks come one at a time."""
 
-    folder = tmp_path
-
-    def __init__(self, store):
-      self._store, self.names = store, set()
-
-    def has_chunk(self, name):
-      return name in self.names
-
-    def read_chunk(self, name):
-      return self._store.read_chunk(name)
-
-  source = Store(run.workdir / "run")
-  source.join()
-  store = Committed(source)
+def test_seeds_are_written_once_all_of_their_arms_are_committed(run, blobs, planned, tmp_path):
+  """Whatever the order in which chunks are committed."""
+  groups, chunks = planned
+  store = _Committed(run, tmp_path)
   writer = tensorboard._Live(store, run.experiment, blobs, groups)
-  chunks = plan.all_chunks(groups)
   trained = {seed: set() for seed in (0, 1)}
   for chunk in reversed(chunks):
     store.names.add(chunk.name)
@@ -146,6 +152,41 @@ def test_seeds_are_written_once_all_of_their_arms_are_committed(run, blobs, tmp_
     found = {path.parent.name for path in tmp_path.rglob("events.*")}
     assert found == {f"seed_{seed}" for seed, arms in trained.items() if arms == set(ARMS)}
   assert not writer._committed
+
+
+def test_they_are_written_while_others_train(run, blobs, planned, tmp_path, monkeypatch):
+  monkeypatch.setattr(tensorboard, "_SECONDS_BETWEEN_LOOKS", 0.01)
+  groups, chunks = planned
+  store = _Committed(run, tmp_path)
+  with tensorboard.live(store, run.experiment, blobs, groups):
+    store.names.update(chunk.name for chunk in chunks)
+    last = time.monotonic() + 60
+    while len([*tmp_path.rglob("events.*")]) < 6 and time.monotonic() < last:
+      time.sleep(0.01)
+    found = [*tmp_path.rglob("events.*")]
+  assert len(found) == 6
+  assert [*tmp_path.rglob("events.*")] == found
+
+
+def test_a_folder_that_cannot_be_written_is_named_at_the_end(
+  run, blobs, planned, tmp_path, monkeypatch, caplog
+):
+  """The run goes on until then."""
+  monkeypatch.setattr(tensorboard, "_SECONDS_BETWEEN_LOOKS", 0.01)
+  groups, chunks = planned
+  store = _Committed(run, tmp_path)
+  store.names.update(chunk.name for chunk in chunks)
+  (tmp_path / tensorboard.FOLDER).write_text("a file")
+
+  def train():
+    with tensorboard.live(store, run.experiment, blobs, groups):
+      last = time.monotonic() + 60
+      while not caplog.records and time.monotonic() < last:
+        time.sleep(0.01)
+
+  with pytest.raises(InputError, match="Not a directory"):
+    train()
+  assert "are written at the end of the run only" in caplog.text
 
 
 def test_a_second_export_replaces_the_first_and_nothing_else(run, tmp_path):
