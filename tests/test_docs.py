@@ -19,7 +19,10 @@ _LINK = re.compile(r"\]\(((?!https?:)[^)\s]+)\)")
 SMALLER = {
   "demo": ("--config.num_seeds=2", "--config.num_epochs=1"),
   "compare": ("--config.num_seeds=16", "--config.base.num_epochs=1"),
-  "run benchmark": ("--config.train=('mlp',)", "--config.population=()", "--config.rounds=1"),
+  "run benchmark": (
+    "--config.train=('mlp',)",
+    *("--config.inference=()", "--config.population=()", "--config.rounds=1"),
+  ),
   "run compare_batch_sizes": ("--config.num_train=40", "--config.equal_time_epochs=1"),
 }
 
