@@ -5,6 +5,8 @@
                                            one of the experiments that `jaxdl list` shows
   jaxdl compare CONFIG.py[:VARIANT] --workdir=DIR
                                            a question of your own
+  jaxdl tune CONFIG.py[:VARIANT] --workdir=DIR
+                                           the values of its settings that suit each arm
   jaxdl predict --workdir=DIR --inputs=a.png,b.png
                                            what a finished run says of new images
   jaxdl export --workdir=DIR --out=DIR     a finished run as TensorBoard's files, for other
@@ -45,6 +47,7 @@ _SCRIPTS = {
   "gradients": "check_gradients",
   "predict": "predict",
   "scores": "compare_scores",
+  "tune": "tune",
 }
 _COMMANDS = (*_SCRIPTS, "run", "list", "help")
 
@@ -56,7 +59,7 @@ def main():
     match command:
       case "run":
         _start(*_experiment(arguments))
-      case "compare" | "demo":
+      case "compare" | "demo" | "tune":
         _start(_SCRIPTS[command], _with_config(command, arguments))
       case _ if command in _SCRIPTS:
         _start(_SCRIPTS[command], arguments)
@@ -106,9 +109,12 @@ def _with_config(command: str, arguments: Sequence[str]) -> list[str]:
   if command == "demo":
     config = CONFIGS / "compare_initializers.py"
     return [f"--config={config}:digits", "--workdir=runs/demo", *arguments]
-  if arguments and not arguments[0].startswith("-"):
-    return [f"--config={arguments[0]}", *arguments[1:]]
-  return list(arguments)
+  if not arguments or arguments[0].startswith("-"):
+    return list(arguments)
+  file, colon, variant = arguments[0].partition(":")
+  if file in _configs():  # a file has a suffix
+    file = f"{CONFIGS / file}.py"
+  return [f"--config={file}{colon}{variant}", *arguments[1:]]
 
 
 # As `jaxdl.load` takes them.

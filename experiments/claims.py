@@ -1,4 +1,4 @@
-"""Which claims of the coursework and its textbook hold, by how much, with how many seeds?
+"""Which claims of the coursework and of textbooks hold, by how much, with how many seeds?
 
   python -m experiments.claims --workdir=DIR [--collect=DIR,DIR,...]
 
@@ -9,6 +9,8 @@ and a picture are written to DIR.
 """
 
 import contextlib
+import dataclasses
+import hashlib
 import importlib
 import json
 import math
@@ -30,20 +32,23 @@ from jaxdl.stats import ledger
 from jaxdl.store import files, interrupts
 from jaxdl.store.store import Store
 
-from . import CONFIGS, command_line
+from . import CONFIGS, command_line, own_question, textbook_claims
 from .coursework_claims import CLAIMS, Run
 
 _ROOT = CONFIGS.parent
 _CONFIG_FILE = str(CONFIGS / "claims.py")
 _COLLECT = flags.DEFINE_list("collect", [], "Workdirs of finished runs to take results from.")
 _FILES = ("CLAIMS.md", "CLAIMS.html", "claims.json", "figures")
-_KEYS = ("runs", "num_seeds", "alpha", "note")
+_KEYS = ("runs", "textbook", "num_seeds", "alpha", "note")
+# Where the claims and their margins are written down.
+_LISTS = ("ml_collections_configs/textbook.py", "experiments/coursework_claims.py")
 
 
 class Wanted(NamedTuple):
   """A run that claims depend on."""
 
-  name: str  # name of the experiment's script
+  name: str  # of the experiment, or of a setting of the textbook
+  script: str  # name of the experiment's script
   experiment: Experiment
   arguments: tuple[str, ...]  # command-line arguments, except for the workdir
 
@@ -59,12 +64,14 @@ class Found(NamedTuple):
 
 def judge_all(config: ConfigDict):
   """Runs or collects the experiments, judges the claims, and writes the ledger."""
-  wanted = [plan(name, variant, config) for name, variant in read_runs(config).items()]
+  runs, settings = read_runs(config), read_settings(config)
+  wanted = [plan(name, variant, config) for name, variant in runs.items()]
+  wanted += [plan_setting(name, setting, config) for name, setting in settings.items()]
   workdir = pathlib.Path(command_line.WORKDIR.value)
   files.check_replaceable(workdir, _FILES)
   places = [workdir / "runs" / run.name for run in wanted]
   found = [obtain(run, place) for run, place in zip(wanted, places, strict=True)]
-  outcomes = [(run, outcome) for run in found for outcome in _judge_run(run, config)]
+  outcomes = _judge(found, settings, config.alpha)
   publish(workdir, found, outcomes, config.note)
   for _, outcome in outcomes:
     print(f"{outcome.verdict:15} {outcome.claim.sentence}")
@@ -86,9 +93,30 @@ def read_runs(config: ConfigDict) -> dict[str, str]:
   for name in runs:
     if name not in CLAIMS:
       raise unknown_name("experiment", name, CLAIMS)
-  if not runs:
+  if not runs and not config.textbook:
     raise InputError("the config names no run")
   return runs
+
+
+def read_settings(config: ConfigDict) -> dict[str, Any]:
+  """Returns the settings of the textbook's list that the config names, by name.
+
+  Raises:
+    InputError: there is no such setting, or a claim needs another one.
+  """
+  listed = runpy.run_path(str(CONFIGS / "textbook.py"))["SETTINGS"]
+  names = command_line.read_names(config, "textbook", "setting")
+  if names == ["all"]:
+    names = [*listed]
+  for name in names:
+    if name not in listed:
+      raise unknown_name("setting of the textbook", name, listed)
+    for claimed in listed[name].claims:
+      others = [str(part[3]).rpartition(":")[0] for part in claimed.parts]
+      missing = [other for other in others if other and other not in names]
+      if missing:
+        raise InputError(f"claim {claimed.name!r} needs the setting {missing[0]!r} as well")
+  return {name: listed[name] for name in names}
 
 
 def plan(name: str, variant: str, config: ConfigDict) -> Wanted:
@@ -99,7 +127,21 @@ def plan(name: str, variant: str, config: ConfigDict) -> Wanted:
   if config.num_seeds:
     settings.num_seeds = config.num_seeds
     arguments.append(f"--config.num_seeds={config.num_seeds}")
-  return Wanted(name, module.SCRIPT.create_experiment(settings), tuple(arguments))
+  return Wanted(name, name, module.SCRIPT.create_experiment(settings), tuple(arguments))
+
+
+def plan_setting(name: str, setting: Any, config: ConfigDict) -> Wanted:
+  """Returns the run of a setting of the textbook."""
+  settings = runpy.run_path(str(CONFIGS / "textbook.py"))["get_config"](name)
+  arguments = [f"--config=ml_collections_configs/textbook.py:{name}"]
+  if config.num_seeds:
+    settings.num_seeds = config.num_seeds
+    arguments.append(f"--config.num_seeds={config.num_seeds}")
+  experiment = own_question.create_experiment(settings)
+  if setting.until_decided:
+    experiment = dataclasses.replace(experiment, until_decided=True)
+    arguments.append("--until_decided")
+  return Wanted(name, "textbook", experiment, tuple(arguments))
 
 
 def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
@@ -118,7 +160,7 @@ def obtain(wanted: Wanted, place: pathlib.Path) -> Found:
     arguments.append("--overwrite")
   if command_line.DATA_DIR.value is not None:
     arguments.append(f"--data_dir={pathlib.Path(command_line.DATA_DIR.value).resolve()}")
-  command = [sys.executable, "-m", f"experiments.{wanted.name}", *arguments]
+  command = [sys.executable, "-m", f"experiments.{wanted.script}", *arguments]
   status = interrupts.run_child(command, cwd=_ROOT, stdout=subprocess.DEVNULL)
   if status in (2, interrupts.EXIT_STATUS):
     sys.exit(status)  # the run has already printed why
@@ -153,14 +195,26 @@ def _read(wanted: Wanted, path: pathlib.Path) -> Found:
   return Found(wanted, run, path, found.provenance)
 
 
-def _judge_run(found: Found, config: ConfigDict) -> list[ledger.Outcome]:
-  """Judges the claims that depend on a run.
+def _judge(
+  found: Sequence[Found], settings: Mapping[str, Any], alpha: float
+) -> list[tuple[Found, ledger.Outcome]]:
+  """Judges the claims that depend on the runs, in the order of the runs.
 
   Raises:
-    InputError: the tables of the run are incomplete or damaged.
+    InputError: the tables of a run are incomplete or damaged.
   """
-  with _damage_in(found.path):
-    return [ledger.judge(claim, config.alpha) for claim in CLAIMS[found.wanted.name](found.run)]
+  runs = {of.wanted.name: of.run for of in found}
+  outcomes = []
+  for of in found:
+    name, experiment = of.wanted.name, of.wanted.experiment
+    with _damage_in(of.path):
+      if name in settings:
+        claims = textbook_claims.claims(settings[name], name, runs)
+      else:
+        claims = CLAIMS[name](of.run)
+      budget = experiment.num_seeds if experiment.until_decided else None
+      outcomes += [(of, ledger.judge(claim, alpha, budget)) for claim in claims]
+  return outcomes
 
 
 @contextlib.contextmanager
@@ -231,18 +285,20 @@ def markdown(
     for verdict in (ledger.HOLDS, ledger.FAILS, ledger.TOO_SMALL, ledger.UNDECIDED)
   }
   summary = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
-  table = [["claim", "its evidence", "verdict here", "n"]]
+  table = [["claim", "its evidence", "verdict here", "n", "again"]]
   for _, outcome in outcomes:
     n = sorted({finding.num_pairs for finding in outcome.findings})
     pairs = str(n[0]) if len(n) == 1 else f"{n[0]} to {n[-1]}"
-    table.append([outcome.claim.sentence, outcome.claim.evidence, outcome.verdict, pairs])
+    again = "" if math.isnan(outcome.repeats) else f"{100 * outcome.repeats:.0f}%"
+    table.append([outcome.claim.sentence, outcome.claim.evidence, outcome.verdict, pairs, again])
   return (
     "\n\n".join(
       [
         "# Claims, and what is left of them",
         _INTRODUCTION,
         *([report.escape(note)] if note else []),
-        f"{len(outcomes)} claims. {summary.capitalize()}.",
+        f"{len(outcomes)} claims. {summary.capitalize()}. {_expected(outcomes)}".strip(),
+        _registered(),
         report.markdown_table(table),
         "![Every comparison that a claim rests on, in units of its margin](figures/claims.png)",
         "## The evidence for each verdict",
@@ -256,15 +312,42 @@ def markdown(
   )
 
 
+def _expected(outcomes: Sequence[tuple[Found, ledger.Outcome]]) -> str:
+  """Returns how many verdicts may be wrong, and how many would be the same again, as sentences."""
+  repeats = [outcome.repeats for _, outcome in outcomes if not math.isnan(outcome.repeats)]
+  if not repeats:
+    return ""
+  return (
+    f"At 5% each, up to {0.05 * len(repeats):.1f} of the {len(repeats)} decided verdicts are "
+    f"wrong on average. With as many fresh seeds, about {sum(repeats):.0f} of them would be the "
+    "same (column *again*)."
+  )
+
+
+def _registered() -> str:
+  """Returns where the claims are listed, and since when."""
+  listed = []
+  for name in _LISTS:
+    path = _ROOT / name
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    command = ["git", "log", "-1", "--format=%h of %cs", "--", name]
+    try:
+      run = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
+      since = run.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+      since = ""  # an installed library has no history
+    listed.append(f"`{name}` (SHA-256 {digest}{f', revision {since}' if since else ''})")
+  return f"Claims, metrics and margins are written down in {' and '.join(listed)}."
+
+
 _INTRODUCTION = (
-  "Claims of a deep-learning coursework and of its textbook, most of them drawn from a single run, "
-  "tested with populations of runs. A claim *holds* or *does not hold* if its comparisons are "
-  "decided, and is *undecided* if these seeds do not decide them. An improvement is *too small to "
-  "count* if it is shown to be less than the margin, if there is any. A verdict applies only "
-  "to the setting of its run, which is named below. Each verdict is wrong with a probability "
-  "of up to 5%, and nothing corrects for the number of claims: among twenty, expect up to one "
-  "wrong verdict. All runs on a dataset use the same test images, so a verdict is about repeating "
-  "the training, not about other images."
+  "Claims of a deep-learning coursework and of textbooks, tested with populations of runs. A claim "
+  "*holds* or *does not hold* if its comparisons are decided, and is *undecided* if these seeds do "
+  "not decide them. An improvement is *too small to count* if it is shown to be less than the "
+  "margin, if there is any. A verdict applies only to the setting of its run, which is named "
+  "below. Each is wrong with a probability of up to 5%, and nothing corrects for the number of "
+  "claims. All runs on a dataset use the same test images, so a verdict is about repeating the "
+  "training, not about other images."
 )
 _HOW_TO_READ = (
   "A difference is arm a minus arm b, paired by seed (times are paired by round of measurement, "
@@ -279,7 +362,10 @@ _HOW_TO_READ = (
   "for 12. The margin was set before the run. In claims that learning rates or initial weights are "
   "too large, a member that diverged counts as one that never reaches the target; elsewhere it is "
   "left out. Never reaching the target counts as one epoch more than were trained, so the true "
-  "difference is at least the one given."
+  "difference is at least the one given. Runs of textbook claims ended when their first metric was "
+  "decided, at one of the looks after 8, 16, ... seeds; their bounds have the level of that look, "
+  "so that all looks together keep 5% (Lan-DeMets spending). *Again* is the probability that as "
+  "many fresh seeds give the same verdict, if before the run all differences were as likely."
 )
 
 
@@ -318,7 +404,7 @@ def _claim_text(found: Found, outcome: ledger.Outcome) -> str:
 
 
 def _run_text(found: Found) -> str:
-  command = f"python -m experiments.{found.wanted.name} {' '.join(found.wanted.arguments)}"
+  command = f"python -m experiments.{found.wanted.script} {' '.join(found.wanted.arguments)}"
   with _damage_in(found.path):
     origin = report.escape(_origin_text(found))
   return f"**{found.wanted.name}**: {origin}\n\n```sh\n{command} --workdir=DIR\n```"
@@ -330,12 +416,19 @@ def _origin_text(found: Found) -> str:
   return (
     f"{experiment.question} {data['name']}, {data['num_train']:,} training, "
     f"{data['num_validation']:,} validation and {data['num_test']:,} test images; "
-    f"{experiment.num_seeds} seeds of {len(experiment.arms)} arms; "
+    f"{_seeds_text(found)} of {len(experiment.arms)} arms; "
     f"{origin['total_seconds'] / 60:.1f} minutes on {origin['device_count']} x "
     f"{origin['device_kind']} ({origin['machine']}), JAX {origin['versions']['jax']}, source "
     f"{(origin['source']['revision'] or 'unknown')[:12]}, finished {origin['finished'][:10]}; "
     f"data SHA-256 {data['checksum'][:16]}."
   )
+
+
+def _seeds_text(found: Found) -> str:
+  experiment, trained = found.wanted.experiment, found.run.members.seed.nunique()
+  if experiment.until_decided:
+    return f"{trained} seeds, of a budget of {experiment.num_seeds},"
+  return f"{trained} seeds"
 
 
 def to_json(found: Found, outcome: ledger.Outcome) -> dict[str, Any]:
@@ -345,6 +438,7 @@ def to_json(found: Found, outcome: ledger.Outcome) -> dict[str, Any]:
     "claim": outcome.claim.sentence,
     "evidence": outcome.claim.evidence,
     "verdict": outcome.verdict,
+    "repeats": None if math.isnan(outcome.repeats) else outcome.repeats,
     "run": found.wanted.name,
     "parts": [_part_to_json(finding) for finding in outcome.findings],
   }

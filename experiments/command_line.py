@@ -69,7 +69,7 @@ class _ConfigParser(flags.ArgumentParser):
 
 
 def _keys(path: str) -> Sequence[Any]:
-  """Returns the keys, and perhaps an item, of `arms["a b"].learning_rate` or `classes[0]`."""
+  """Returns the keys, and perhaps an item, of `arms["a/b"].learning_rate` or `classes[0]`."""
   try:
     return config_path.split(path)
   except ValueError:  # as `batch-size`, which is no name
@@ -155,6 +155,7 @@ _EXPERIMENT_KEYS = (
   "num_train",
   "validation_fraction",
   "validation_split",
+  "resample",
   "num_seeds",
   "seed",
   "chunk_size",
@@ -186,18 +187,24 @@ class Script(NamedTuple):
 
 def run(script: Script):
   """Runs an experiment from the command line and exits; see `main`."""
-  _PARSER.optional = _optional(script)
-  main(lambda config: _launch(script, script.create_experiment(config)))
+  main(lambda config: _launch(script, script.create_experiment(config)), script=script)
 
 
-def main(function: Callable[[ConfigDict], None], default_config: str | None = None):
+def main(
+  function: Callable[[ConfigDict], None],
+  default_config: str | None = None,
+  script: Script | None = None,
+):
   """Calls a function with the config from the command line, then exits.
 
   Args:
     function: the program. An InputError that it raises becomes one line on standard error and exit
       status 2, as does a mistake on the command line.
     default_config: config file to use if none is given; None: one must be given.
+    script: the experiment of which it is the config. Its keys can be given on the command line also
+      if the config does not list them.
   """
+  _PARSER.optional = _optional(script)
 
   def call(_):
     try:
@@ -293,7 +300,18 @@ def _launch(script: Script, experiment: Experiment):
 
 def run_experiment(script: Script, experiment: Experiment):
   """Trains, compares and writes the report; prints the verdicts and the path of the report."""
-  result = launch.run(
+  result = train(script, experiment)
+  print(f"\n{result}")
+  missing = result.population.missing_seeds
+  if missing:
+    print(f"{len(missing)} seeds are missing; the report says why", file=sys.stderr)
+  if result.population.failures:
+    sys.exit(1)
+
+
+def train(script: Script, experiment: Experiment) -> launch.Result:
+  """Trains, compares and writes the report, as the flags say."""
+  return launch.run(
     experiment,
     WORKDIR.value,
     data_dir=DATA_DIR.value,
@@ -313,12 +331,6 @@ def run_experiment(script: Script, experiment: Experiment):
     choose=script.choose,
     analyze=script.analyze,
   )
-  print(f"\n{result}")
-  missing = result.population.missing_seeds
-  if missing:
-    print(f"{len(missing)} seeds are missing; the report says why", file=sys.stderr)
-  if result.population.failures:
-    sys.exit(1)
 
 
 def create_arm(config: ConfigDict, **settings: Any) -> Arm:
@@ -390,7 +402,7 @@ def create_experiment(
 
   Args:
     config: the config, from its file and the command line. 0 stands for None in `chunk_size`,
-      `slice_size`, `num_train` and `target_loss`, as does "" in `reference`.
+      `slice_size`, `num_train` and `target_loss`, as does "" in `reference` and `resample`.
     question: the question in one sentence.
     arms: name -> arm.
     own_keys: keys of this experiment only, which its script has read.
@@ -403,7 +415,7 @@ def create_experiment(
     if key not in known:
       raise unknown_name("config key", key, known)
   values = {key: config[key] for key in _EXPERIMENT_KEYS if key in config}
-  for key in ("chunk_size", "slice_size", "num_train", "target_loss", "reference"):
+  for key in ("chunk_size", "slice_size", "num_train", "target_loss", "reference", "resample"):
     values[key] = values.get(key) or None
   for key, read in (("classes", tuple), ("margins", dict)):
     if key in values:

@@ -320,7 +320,7 @@ def accuracy_curves(
   by_time, by_examples = {}, {}
   for index, name in enumerate(population.arms):
     correct = population.observations["test_correct"][name][:, 1:].astype(float)  # [S, E]
-    correct[population.status[:, index] == "diverged"] = np.nan
+    correct[~population.has_result[:, index]] = np.nan
     accuracy = correct / len(dataset.test)
     epochs = np.arange(1, accuracy.shape[1] + 1)
     by_time[name] = (epochs * np.median(epoch_timings.of(name)), accuracy)

@@ -63,7 +63,7 @@ def analyze(experiment: Experiment, _: Dataset, population: Population) -> repor
   rows = [["arm", "cell", "coursework (one seed)", "here, mean", "std", "range"]]
   for name in arms:
     index = list(population.arms).index(name)
-    counts = population.confusion[population.status[:, index] != "diverged", index]  # [S, 2, 2]
+    counts = population.confusion[population.has_result[:, index], index]  # [S, 2, 2]
     for cell, (row, column) in {"tn": (0, 0), "fp": (0, 1), "fn": (1, 0), "tp": (1, 1)}.items():
       here = counts[:, row, column]
       spread = f"{here.std(ddof=1):.1f}" if len(here) > 1 else "-"

@@ -7,7 +7,9 @@ Parquet), and leaves verdicts, pictures and a report. Values of --metric, --arm,
 are names of columns. A run that failed is a row without a score.
 """
 
+import dataclasses
 import hashlib
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -40,6 +42,11 @@ def _define() -> flags.FlagValues:
     "margin": (None, "Largest difference that counts as none."),
     "alpha": (0.05, "Level of the tests."),
     "resolution": (None, "Scores are rounded to multiples of it."),
+    "overlap": (
+      None,
+      "Tested over training examples, where each seed is a split of the same examples, as in "
+      "cross-validation.",
+    ),
   }
   for name, (default, text) in numbers.items():
     flags.DEFINE_float(name, default, text, flag_values=values)
@@ -91,6 +98,10 @@ def compare(values: flags.FlagValues) -> score_report.Comparison:
   else:
     tasks = stats.Scores.from_frame(frame, **columns, task=values.task, **settings)
     scores = stats.mean_over_tasks(tasks)
+  if values.overlap is not None:
+    if not scores.paired:
+      raise InputError("--overlap is for arms that have the same splits, and these share no seed")
+    scores = dataclasses.replace(scores, overlap=values.overlap)
   verdicts, how = _verdicts(scores, values)
   return score_report.Comparison(
     question=f"How do the arms in {file.name} compare in {values.metric}?",
@@ -109,6 +120,7 @@ def compare(values: flags.FlagValues) -> score_report.Comparison:
       "reference": values.reference,
       "budget": values.budget,
       "anytime": values.anytime,
+      "overlap": values.overlap,
     },
   )
 
@@ -117,6 +129,9 @@ def _verdicts(scores: stats.Scores, values: flags.FlagValues) -> tuple[list[stat
   """Returns the verdicts, and in Markdown how the number of seeds was decided."""
   design = {"alpha": values.alpha, "reference": values.reference}
   matched = "" if scores.paired else " No two arms share a seed, so the order also makes the pairs."
+  if scores.diverged_as is not None and (values.budget is not None or values.anytime):
+    so_far = stats.worst_so_far(scores.values, scores.higher_is_better)
+    scores = dataclasses.replace(scores, diverged_as=so_far)
   if values.budget is not None:
     verdicts = stats.compare_looks(scores, values.margin, values.budget, **design)
     how = (
@@ -161,6 +176,8 @@ def _parse(argv: Sequence[str]) -> flags.FlagValues:
   for name in _NEEDED:
     if values[name].value in (None, ""):
       raise InputError(f"--{name} is {'missing' if values[name].value is None else 'empty'}")
+  if values.overlap is not None and not 0 < values.overlap < math.inf:
+    raise InputError(f"--overlap must be positive and finite, not {values.overlap}")
   if values.budget is not None and values.anytime:
     raise InputError("--budget and --anytime are two designs; give one")
   return values

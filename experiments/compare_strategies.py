@@ -11,6 +11,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxdl import report, stats
@@ -86,7 +87,7 @@ def analyze(experiment: Experiment, _: Dataset, population: Population) -> repor
 
 def _ensembles(population: Population, arm: str) -> list[ensembles.Ensembles]:
   """Returns the ensembles of 1, 2, 4, ... of an arm's members that did not diverge."""
-  valid = population.select([arm]).status[:, 0] != "diverged"
+  valid = population.select([arm]).has_result[:, 0]
   logits = population.logits[arm][valid]  # [S, N, C]
   threshold = population.arms[arm].threshold
   return [
@@ -112,7 +113,7 @@ def _strategies_section(population: Population) -> str:
         ", ".join(changes) or "-",
         f"{population.num_params[0, place]:,}",
         f"{len(plan.arms) - 1} others",
-        f"{population.train_seconds[:, place].mean():.1f}",
+        f"{np.nanmean(population.train_seconds[:, place]):.1f}",
       ]
     )
   return (

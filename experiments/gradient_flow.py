@@ -344,7 +344,7 @@ def _row(population: Population, name: str, cell: Cell) -> list[str]:
   ]
   row.append(_geometric_mean(gradients[:, 0]))
   row += [f"{_at_start(population, share, name).mean():.1%}" for share in ("saturated", "dead")]
-  num_seeds = len(population.seeds)
+  num_seeds = int(population.is_trained[:, index].sum())
   row.append(f"{(population.status[:, index] == 'diverged').sum()} of {num_seeds}")
   if EPOCHS_TO_TARGET in population.metrics:
     epochs = population.metrics[EPOCHS_TO_TARGET][:, index]

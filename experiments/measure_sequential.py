@@ -1,4 +1,6 @@
-"""Measures how often verdicts of looks and bets are wrong, and how many seeds they take.
+"""Measures how often verdicts of looks, bets and overlapping splits are wrong.
+
+And how many seeds the former take.
 
   python -m experiments.measure_sequential [--repetitions=2000] [--table=errors]
 
@@ -9,14 +11,16 @@ hours, nearly all of it for ten arms.
 """
 
 import importlib.util
+import itertools
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
 
-from jaxdl import report, stats
+from jaxdl import data, report, stats
 from jaxdl.errors import InputError
 
 BUDGET = 64
@@ -26,6 +30,7 @@ FAMILIES = {
   "2 arms, a margin apart": ((0, 0.5), 0.5),
   "3 arms, equal": ((0, 0, 0), 1.0),
   "3 arms, one apart": ((0, 0, 0.5), 0.5),
+  "5 arms, half a margin apart": ((0, 0.5, 1, 1.5, 2), 1.0),
   "10 arms, equal": ((0,) * 10, 1.0),
   "10 arms, two clusters": ((0,) * 5 + (1,) * 5, 1.0),
 }
@@ -58,13 +63,29 @@ def is_wrong(verdict: stats.Verdict, effect: float) -> bool:
   return {stats.BETTER: effect <= 0, stats.WORSE: effect >= 0}.get(verdict.verdict, False)
 
 
+def seeds_by_arm(verdicts: Sequence[stats.Verdict]) -> dict[str, int]:
+  """Returns how many seeds each arm trains until all of its pairs are decided, or none is left."""
+  seeds: dict[str, int] = {}
+  for v in verdicts:
+    for arm in (v.arm_a, v.arm_b):
+      seeds[arm] = max(seeds.get(arm, 0), v.num_seeds)
+  return seeds
+
+
 def error_rows(repetitions: int) -> Iterator[list[str]]:
-  """Yields how many percent of runs have any wrong verdict, by family and distribution."""
-  yield ["arms", "scores", "any wrong verdict, looks", "bets", "runs"]
+  """Yields how many percent of runs have any wrong verdict, by family and distribution.
+
+  Then, for looks, the mean number of seeds until all pairs are decided, and the share of members
+  that need not be trained up to then, because their arm was decided before.
+  """
+  yield [
+    *("arms", "scores", "any wrong verdict, looks", "bets"),
+    *("seeds, looks", "members saved", "runs"),
+  ]
   for family, (offsets, margin) in FAMILIES.items():
     for name, draw in DISTRIBUTIONS.items():
       rng = np.random.default_rng(0)
-      wrong = np.zeros(2)
+      wrong, seeds, members = np.zeros(2), 0, 0
       for _ in range(repetitions):
         scores = make_scores(draw(rng, (BUDGET, len(offsets))) + offsets)
         designs = (
@@ -74,8 +95,12 @@ def error_rows(repetitions: int) -> Iterator[list[str]]:
         for place, verdicts in enumerate(designs):
           effects = (offsets[int(v.arm_a)] - offsets[int(v.arm_b)] for v in verdicts)
           wrong[place] += any(map(is_wrong, verdicts, effects))
-      shares = (f"{100 * share:.1f}%" for share in wrong / repetitions)
-      yield [family, name, *shares, f"{repetitions:,}"]
+        trained = seeds_by_arm(designs[0]).values()
+        seeds, members = seeds + max(trained), members + sum(trained)
+      shares = [f"{100 * share:.1f}%" for share in wrong / repetitions]
+      saved = 1 - members / (seeds * len(offsets))
+      row = [family, name, *shares, f"{seeds / repetitions:.1f}", f"{100 * saved:.0f}%"]
+      yield [*row, f"{repetitions:,}"]
 
 
 def seed_rows(repetitions: int) -> Iterator[list[str]]:
@@ -96,54 +121,116 @@ def seed_rows(repetitions: int) -> Iterator[list[str]]:
         yield [*row, f"{seeds.mean():.1f}", f"{error:.1f}"]
 
 
+def split_rows(repetitions: int) -> Iterator[list[str]]:
+  """Yields how often two learners are called different that are equally good on new data sets.
+
+  Every repetition draws a data set of 100 examples with ten features, of which each learner, a
+  least-squares classifier, sees five: by symmetry neither is better. Each seed is a split of it.
+  """
+  yield ["splits", "seeds", "corrected", "as if independent: t test", "sign-flip test", "runs"]
+  for scheme in ("folds(5)", "holdout(0.2)", "holdout(0.5)", "bootstrap"):
+    resampling = data.Resampling(scheme, 100)
+    for num_seeds in (10, 30):
+      rng, wrong = np.random.default_rng(0), np.zeros(3)
+      for repetition in range(repetitions):
+        x = rng.normal(size=(100, 2, 5))
+        y = np.sign(x.sum(axis=(1, 2)) + rng.normal(size=100))
+        split = resampling.splits(repetition, range(num_seeds))
+        a, b = (_accuracy(x[:, place], y, split) for place in (0, 1))  # [S] each
+        wrong += [
+          stats.corrected_test(a - b, resampling.overlap) < 0.05,
+          stats.corrected_test(a - b, 0.0) < 0.05,
+          stats.sign_flip_test(a - b) < 0.05,
+        ]
+      shares = [f"{100 * share:.1f}%" for share in wrong / repetitions]
+      yield [scheme, f"{num_seeds}", *shares, f"{repetitions:,}"]
+
+
+def _accuracy(x: np.ndarray, y: np.ndarray, split: data.Indices) -> np.ndarray:
+  """Returns the test accuracy `[S]` of a least-squares classifier by split."""
+  inner, targets = x[split.train], y[split.train][..., None]  # [S, n, D], [S, n, 1]
+  across = inner.swapaxes(1, 2)
+  weights = np.linalg.solve(across @ inner, across @ targets)  # [S, D, 1]
+  right = np.sign(x[split.test] @ weights)[..., 0] == y[split.test]  # [S, m]
+  return right.mean(axis=1)
+
+
+class _Run(NamedTuple):
+  """What one design says of one run: for each pair of arms, in the order of `combinations`."""
+
+  outcomes: list[str]  # DIFFERENT, EQUAL or neither
+  num_seeds: int
+  num_members: int
+
+
+_DIFFERENT, _EQUAL = "different", "equal"
+
+
 def adastop_rows(repetitions: int) -> Iterator[list[str]]:
   """Yields what AdaStop and looks say of the same scores, with arms that share seeds or do not.
 
   AdaStop (Mathieu et al., 2023, arXiv:2306.10882) compares arms as independent samples, and calls
-  them equal if it has not found a difference at its last look. The margin of the looks is 1.
+  them equal if it has not found a difference at its last look; looks, with a margin of 1, show that
+  they are equivalent. A run is wrong if it calls any equal arms different.
   """
+  columns = ("seeds", "members", "wrong", "different pairs shown", "pairs called equal")
   yield [
-    *("effect", "correlation", "AdaStop: seeds", "different", "equal"),
-    *("looks: seeds", "different", "equivalent", "undecided"),
+    "offsets",
+    "correlation",
+    *(f"AdaStop: {c}" for c in columns),
+    *(f"looks: {c}" for c in columns),
   ]
   for correlation in (0.0, 0.9):
-    for effect in (0.0, 0.5, 1.0, 2.0):
+    for offsets in ((0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (2.0, 0.0), (1.0, 0.0, 0.0)):
       rng = np.random.default_rng(0)
       theirs, ours = [], []
       for _ in range(repetitions):
         shared = rng.normal(size=(BUDGET, 1)) * math.sqrt(correlation)
-        own = rng.normal(size=(BUDGET, 2)) * math.sqrt(1 - correlation)
-        values = (shared + own) / math.sqrt(2 * (1 - correlation)) + [effect, 0]
+        own = rng.normal(size=(BUDGET, len(offsets))) * math.sqrt(1 - correlation)
+        values = (shared + own) / math.sqrt(2 * (1 - correlation)) + offsets
         theirs.append(_adastop(values))
-        (verdict,) = stats.compare_looks(make_scores(values), 1.0, BUDGET)
-        ours.append((verdict.num_seeds, verdict.verdict))
-      row = [f"{effect:g}", f"{correlation:g}"]
-      row += _shares(theirs, (("larger", "smaller"), ("equal",)))
-      yield row + _shares(
-        ours, ((stats.BETTER, stats.WORSE), (stats.EQUIVALENT,), (stats.UNDECIDED,))
-      )
+        ours.append(_looks(values))
+      row = [" ".join(f"{offset:g}" for offset in offsets), f"{correlation:g}"]
+      yield row + _summary(theirs, offsets) + _summary(ours, offsets)
 
 
-def _adastop(values: np.ndarray) -> tuple[int, str]:
+def _adastop(values: np.ndarray) -> _Run:
   from adastop import MultipleAgentsComparator
 
-  every = stats.LOOK_EVERY
+  every, arms = stats.LOOK_EVERY, list(map(str, range(values.shape[1])))
   comparator = MultipleAgentsComparator(n=every, K=BUDGET // every, B=1_000, alpha=0.05, seed=0)
   for end in range(every, BUDGET + 1, every):
-    comparator.partial_compare({"a": values[:end, 0], "b": values[:end, 1]}, verbose=False)
+    comparator.partial_compare(dict(zip(arms, values[:end].T, strict=True)), verbose=False)
     if comparator.is_finished:
       break
-  (decision,) = comparator.decisions.values()
-  return end, decision
+  names = {"equal": _EQUAL, "larger": _DIFFERENT, "smaller": _DIFFERENT}
+  outcomes = [names.get(decision, decision) for decision in comparator.decisions.values()]
+  return _Run(outcomes, end, sum(comparator.n_iters.values()))
 
 
-def _shares(found: Sequence[tuple[int, str]], kinds: Sequence[Sequence[str]]) -> list[str]:
-  seeds, outcomes = zip(*found, strict=True)
-  shares = [np.mean([outcome in kind for outcome in outcomes]) for kind in kinds]
-  return [f"{np.mean(seeds):.1f}", *(f"{100 * share:.0f}%" for share in shares)]
+def _looks(values: np.ndarray) -> _Run:
+  verdicts = stats.compare_looks(make_scores(values), 1.0, BUDGET)
+  names = {stats.BETTER: _DIFFERENT, stats.WORSE: _DIFFERENT, stats.EQUIVALENT: _EQUAL}
+  seeds = seeds_by_arm(verdicts).values()
+  return _Run([names.get(v.verdict, v.verdict) for v in verdicts], max(seeds), sum(seeds))
 
 
-TABLES = {"errors": error_rows, "seeds": seed_rows, "adastop": adastop_rows}
+def _summary(runs: Sequence[_Run], offsets: Sequence[float]) -> list[str]:
+  differ = [a != b for a, b in itertools.combinations(offsets, 2)]
+  outcomes = np.array([run.outcomes for run in runs])  # [R, P]
+  wrong = (outcomes[:, ~np.array(differ)] == _DIFFERENT).any(axis=1).mean()
+  shown = f"{100 * (outcomes[:, differ] == _DIFFERENT).mean():.0f}%" if any(differ) else "-"
+  row = [f"{np.mean([run.num_seeds for run in runs]):.1f}"]
+  row += [f"{np.mean([run.num_members for run in runs]):.1f}", f"{100 * wrong:.1f}%"]
+  return [*row, shown, f"{100 * (outcomes == _EQUAL).mean():.0f}%"]
+
+
+TABLES = {
+  "errors": error_rows,
+  "seeds": seed_rows,
+  "splits": split_rows,
+  "adastop": adastop_rows,
+}
 
 
 def main(argv: Sequence[str]) -> int:

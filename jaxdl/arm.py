@@ -133,6 +133,9 @@ class Arm:
     class_weight: what the training losses of each class are multiplied by, C numbers; "balanced":
       in inverse proportion to its examples; None: 1.
     metrics: further metrics, as `jaxdl.optim.metrics.read` reads them.
+    same_weights: whether all seeds start with the same initial weights; with `same_order`, it shows
+      which source of chance the spread over seeds comes from.
+    same_order: whether all seeds see the training examples in the same order.
 
   Examples:
     >>> import jaxdl
@@ -181,6 +184,8 @@ class Arm:
     None, _check_class_weight, _class_weight, used=lambda arm: arm.class_weight is not None
   )
   metrics: tuple[metrics_lib.Metric, ...] = static((), checked_together)
+  same_weights: bool = static(False, flag)
+  same_order: bool = static(False, flag)
 
   def __post_init__(self):
     self._make_canonical()

@@ -17,12 +17,27 @@ from jaxdl.recipe import Recipe
 # The streams of random numbers of a member.
 INITIALIZATION, _DATA_ORDER, _DROPOUT, _AUGMENTATION = range(4)
 
+# Whatever JAX's default is: other generators give different numbers under `vmap`.
+_GENERATOR = "threefry2x32"
+
 
 class Examples(NamedTuple):
   """The examples of one split, on a device."""
 
   inputs: jax.Array  # [N, ...]; [N, H, W, D] uint8 for images
   targets: jax.Array  # [N] int32 for classes
+  chosen: jax.Array | None = None  # [n] int32, indices of those that count; None: all do
+
+  @property
+  def size(self) -> int:
+    """How many examples count."""
+    return len(self.targets if self.chosen is None else self.chosen)
+
+  def taken(self) -> "Examples":
+    """Returns the examples that count, in arrays of their own."""
+    if self.chosen is None:
+      return self
+    return Examples(self.inputs[self.chosen], self.targets[self.chosen])
 
 
 class Slice(NamedTuple):
@@ -38,18 +53,23 @@ class Slice(NamedTuple):
 def seed_key(root_seed: int, seed: int) -> jax.Array:
   """Returns the key of one seed (one replication) of an experiment.
 
-  It is a threefry key whatever JAX's default is, because other generators give different numbers
-  under `vmap`.
+  The arms of a seed share it.
   """
-  return jax.random.fold_in(jax.random.key(root_seed, impl="threefry2x32"), seed)
+  return jax.random.fold_in(jax.random.key(root_seed, impl=_GENERATOR), seed)
+
+
+def shared_key() -> jax.Array:
+  """Returns the key of what is the same for all seeds."""
+  return jax.random.key(0, impl=_GENERATOR)
 
 
 def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples: int) -> Slice:
   """Shuffles all N examples and cuts them into T batches of K slices each.
 
-  The order depends only on the key and the epoch. The dropout and augmentation keys of an example
-  depend only on the key, the epoch, the step and the example's place in the batch. So results do
-  not depend on how a batch is cut into slices, except for rounding.
+  The order depends only on the key and the epoch; with `Arm.same_order`, on the epoch alone. The
+  dropout and augmentation keys of an example depend only on the key, the epoch, the step and the
+  example's place in the batch. So results do not depend on how a batch is cut into slices, except
+  for rounding.
 
   Args:
     recipe: the static settings.
@@ -66,7 +86,8 @@ def epoch_slices(recipe: Recipe, key: jax.Array, epoch: jax.Array, num_examples:
   num_slices, slice_len = slice_shape(recipe)
   shape = (num_steps, num_slices, slice_len)
 
-  order = jax.random.permutation(_fold(key, _DATA_ORDER, epoch), num_examples)  # [N]
+  order_key = _fold(shared_key() if recipe.arm.same_order else key, _DATA_ORDER, epoch)
+  order = jax.random.permutation(order_key, num_examples)  # [N]
   step, place = jnp.arange(num_steps), jnp.arange(num_slices * slice_len)  # [T], [K * b]
   position = batch_size * step[:, None] + place[None]  # [T, K * b]
   valid = (place < batch_size)[None] & (position < num_examples)

@@ -50,6 +50,10 @@ class Experiment:
       unless the dataset has one.
     validation_split: which examples these are, as `jaxdl.data.split_validation` takes them: "end",
       "shuffled" or "stratified".
+    resample: how every seed draws its own split of the training examples (without the validation
+      set) into those it is trained on and those it is tested on: "folds(5)", "holdout(0.2)" or
+      "bootstrap"; see `jaxdl.data.resampling`. The test set is then not used. None: all seeds have
+      the same training and test set.
     num_seeds: S, the number of replications of each arm; with `until_decided`, the most there may
       be.
     seed: root seed of all randomness.
@@ -62,9 +66,9 @@ class Experiment:
       of them.
     reference: the arm that all others are compared with; None compares every pair.
     target_loss: a training loss. If set, "epochs_to_target" is a metric; see `epochs_to`.
-    until_decided: train seeds only until the first metric in `margins` is decided for all pairs of
-      arms. They are looked at every few seeds, at levels that take that into account; see
-      `jaxdl.stats.compare_looks`.
+    until_decided: train the seeds of an arm only until the first metric in `margins` is decided for
+      all of its pairs. They are looked at every few seeds, at levels that take that into account;
+      see `jaxdl.stats.compare_looks`.
     continued_from: number of seeds of an earlier run that was planned with so many, and that this
       one continues. Since no looks were planned, `jaxdl.stats.compare_anytime` compares.
 
@@ -84,6 +88,7 @@ class Experiment:
   num_train: int | None = None
   validation_fraction: float = 0.2
   validation_split: str = "end"
+  resample: str | None = None
   num_seeds: int = 16
   seed: int = 0
   chunk_size: int | None = None
@@ -127,6 +132,11 @@ class Experiment:
       raise InputError(f"until_decided must be True or False, not {show(self.until_decided)}")
     if self.continued_from is not None:
       check_integer("continued_from", self.continued_from, 1, self.num_seeds)
+    if self.resample is not None and (self.until_decided or self.continued_from is not None):
+      raise InputError(
+        "until_decided needs seeds that are independent, and with resample they are splits of the "
+        "same examples: leave one of the two out"
+      )
     if self.until_decided:
       _ = self.looks  # raises InputError if there are too few seeds
       # Looks draw sign patterns at random for any number of seeds.
@@ -165,6 +175,8 @@ class Experiment:
     data.check_fraction(self.validation_fraction)
     if self.validation_split not in data.VALIDATION_SPLITS:
       raise unknown_name("validation_split", self.validation_split, data.VALIDATION_SPLITS)
+    if self.resample is not None:
+      data.check_scheme(self.resample)
 
   def to_json(self) -> dict[str, Any]:
     """Returns the effective config, with every setting of every arm, for `json.dumps`."""
@@ -216,11 +228,11 @@ def load_dataset(
     dataset = data.select_classes(dataset, experiment.classes)
   if experiment.num_train is not None:
     dataset = data.take_train(dataset, experiment.num_train)
-  if len(dataset.validation):  # its own
-    return dataset
-  return data.split_validation(
-    dataset, experiment.validation_fraction, how=experiment.validation_split
-  )
+  if not len(dataset.validation):
+    dataset = data.split_validation(
+      dataset, experiment.validation_fraction, how=experiment.validation_split
+    )
+  return dataset if experiment.resample is None else data.resample(dataset, experiment.resample)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,12 +316,12 @@ def _looks(experiment: Experiment) -> Looks | None:
     return None
   metric = next(iter(experiment.margins))
 
-  def is_decided(population):
-    return not stats.undecided_arms(
+  def undecided(population):
+    return stats.undecided_arms(
       compare_metric(experiment, with_epochs_to_target(experiment, population), metric)
     )
 
-  return Looks(experiment.looks, is_decided)
+  return Looks(experiment.looks, undecided)
 
 
 def with_epochs_to_target(experiment: Experiment, population: Population) -> Population:
@@ -356,7 +368,7 @@ def epochs_to(population: Population, target_loss: float) -> np.ndarray:
     epochs = np.where(first > 0, first + (before - target_loss) / drop, 1.0)
   never = np.array([arm.num_epochs + 1.0 for arm in population.arms.values()])
   epochs = np.where(reached.any(axis=-1), epochs, never)
-  return np.where(population.status == "diverged", np.nan, epochs)
+  return np.where(population.has_result, epochs, np.nan)
 
 
 def compare(experiment: Experiment, population: Population) -> list[stats.Verdict]:
@@ -385,7 +397,8 @@ def compare_metric(
   experiment: Experiment, population: Population, metric: str
 ) -> list[stats.Verdict]:
   """Returns the verdicts on one metric, by the test that the experiment's design needs."""
-  scores, margin = population.scores(metric), experiment.margins[metric]
+  scores = population.scores(metric, in_order=experiment.looks is not None)
+  margin = experiment.margins[metric]
   alpha, reference = experiment.alpha, experiment.reference
   if experiment.continued_from is not None:
     return stats.compare_anytime(scores, margin, alpha, reference)
@@ -432,7 +445,9 @@ def _chance_text(population: Population) -> str:
   if not population.has_classes:
     return _constant_text(population)
   num_images = population.test_targets.size
-  share = np.bincount(population.test_targets.ravel()).max() / num_images
+  if population.resampling is not None:  # else counted once per seed
+    num_images //= len(population.seeds)
+  share = np.bincount(population.test_targets.ravel()).max() / population.test_targets.size
   limit = share + 2 * math.sqrt(share * (1 - share) / num_images)
   means = [summary.mean for summary in stats.summarize(population.scores("test_accuracy"))]
   arms = [arm for arm, mean in zip(population.arms, means, strict=True) if mean <= limit]
@@ -556,11 +571,11 @@ def _pairs_text(about: Sequence[stats.Verdict]) -> str:
 
 def _divergence(about: list[stats.Verdict]) -> str:
   """Says how often each arm diverged, and what changes without these runs; empty if none did."""
-  counts: dict[str, int] = {}
-  for v in about:
-    counts |= {v.arm_a: v.num_diverged_a, v.arm_b: v.num_diverged_b}
-  seeds = about[0].num_seeds
-  who = ", ".join(f"{arm} diverged in {n} of {seeds} seeds" for arm, n in counts.items() if n)
+  counts: dict[str, tuple[int, int]] = {}
+  for v in about:  # of a design with looks, their numbers of seeds differ
+    for arm, count in ((v.arm_a, v.num_diverged_a), (v.arm_b, v.num_diverged_b)):
+      counts[arm] = max(counts.get(arm, (0, 0)), (v.num_seeds, count))
+  who = ", ".join(f"{arm} diverged in {n} of {of} seeds" for arm, (of, n) in counts.items() if n)
   if not who:
     return ""
   counted = next((v.diverged_as for v in about if v.diverged_as is not None), None)

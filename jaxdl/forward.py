@@ -128,12 +128,26 @@ def mean_metrics(recipe: Recipe, outputs: jax.Array, targets: jax.Array) -> dict
   return {metric.name: metric.values(outputs, targets).mean() for metric in recipe.arm.metrics}
 
 
-def predict(recipe: Recipe, variables: Variables, inputs: jax.Array) -> jax.Array:
-  """Returns outputs `[N, ...]` for inputs `[N, ...]`, slice by slice, without dropout."""
-  num_inputs = len(inputs)
+def predict(
+  recipe: Recipe, variables: Variables, inputs: jax.Array, chosen: jax.Array | None = None
+) -> jax.Array:
+  """Returns outputs for inputs `[N, ...]`, slice by slice, without dropout.
+
+  Args:
+    recipe: the static settings.
+    variables: of the member.
+    inputs: `[N, ...]`.
+    chosen: `[n]`, indices of the inputs to predict; None: all.
+
+  Returns:
+    `[n, ...]`.
+  """
+  num_inputs = len(inputs if chosen is None else chosen)
   num_slices = -(-num_inputs // recipe.predict_size)
   slice_len = -(-num_inputs // num_slices)
   indices = jnp.minimum(jnp.arange(num_slices * slice_len), num_inputs - 1)
+  if chosen is not None:
+    indices = chosen[indices]
   model = create_model(recipe, native_conv=recipe.native_conv)
 
   def predict_slice(piece):  # [b] -> [b, ...]

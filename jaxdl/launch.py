@@ -271,6 +271,7 @@ def run(
     there = None if overwrite else report.continued_from(workdir, experiment)
     experiment = dataclasses.replace(experiment, until_decided=True, continued_from=there)
   _check_looks(experiment, executor, choose is not None)
+  _check_resample(experiment, executor, keep_logits)
   with (
     report.Workdir(
       workdir,
@@ -364,6 +365,18 @@ def _check_looks(experiment: Experiment, executor: str, chooses: bool):
     raise InputError(
       "until_decided compares all arms; this experiment chooses some of them after all seeds are "
       "trained"
+    )
+
+
+def _check_resample(experiment: Experiment, executor: str, keep_logits: bool):
+  if experiment.resample is None:
+    return
+  if executor == "multihost":
+    raise InputError("resample is for the executors local, dask and array, not for multihost")
+  if keep_logits:
+    raise InputError(
+      "this experiment compares outputs of several seeds on the same test examples, which they do "
+      "not have with resample"
     )
 
 

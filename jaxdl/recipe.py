@@ -27,9 +27,11 @@ class Form(NamedTuple):
   input_shape: tuple[int, ...]  # of one example
   input_dtype: str
   target_shape: tuple[int, ...]  # of one example; () for one class or one number
-  class_counts: tuple[int, ...]  # [C], training examples of each class; () if targets are numbers
+  # [C], training examples of each class, before any are held out; () if targets are numbers.
+  class_counts: tuple[int, ...]
   num_train: int  # N
   preprocess: Any = None  # traced, applied to inputs; None: uint8 images are scaled to [0, 1]
+  resample: str | None = None  # how every seed draws its own split; None: all have the same
 
   @property
   def num_classes(self) -> int:
@@ -50,8 +52,9 @@ def form_of(dataset: Dataset) -> Form:
     input_dtype=train.inputs.dtype.name,
     target_shape=train.targets.shape[1:],
     class_counts=tuple(map(int, counts)),
-    num_train=len(train),
+    num_train=dataset.num_train,
     preprocess=calls.canonical(dataset.preprocess),
+    resample=None if dataset.resampling is None else dataset.resampling.scheme,
   )
 
 

@@ -20,6 +20,7 @@ from jaxdl.batches import (
   Examples,
   Slice,
   epoch_slices,
+  shared_key,
   split_ragged,
   sum_over_slices,
 )
@@ -97,6 +98,8 @@ def train_member(
 def create_member(recipe: Recipe, key: jax.Array, hyper: Hyperparams) -> MemberState:
   """Returns a member before its first epoch, with initial weights drawn from `key`.
 
+  With `Arm.same_weights`, they are drawn from a key that all seeds share.
+
   Args:
     recipe: the static settings.
     key: of the member's seed.
@@ -109,7 +112,7 @@ def create_member(recipe: Recipe, key: jax.Array, hyper: Hyperparams) -> MemberS
   )
   variables = forward.init(
     recipe,
-    jax.random.fold_in(key, INITIALIZATION),
+    jax.random.fold_in(shared_key() if recipe.arm.same_weights else key, INITIALIZATION),
     kernel_init=initializers.select(kernels, kernel.index, kernel.values),
     bias_init=initializers.select(biases, bias.index, bias.values),
   )
@@ -152,8 +155,10 @@ def train_epoch(
   Returns:
     The member after the epoch, and its metrics.
   """
-  num_examples = len(train.targets)
+  num_examples = train.size
   batches = epoch_slices(recipe, key, epoch, num_examples)  # [T, K, b]
+  if train.chosen is not None:
+    batches = batches._replace(indices=train.chosen[batches.indices])
   batches, last = split_ragged(recipe, batches, num_examples)
   scheduled = state.plateau.scale * hyper.learning_rate[epoch]  # [T]
   learning_rates = jnp.maximum(scheduled, hyper.min_learning_rate)  # [T]

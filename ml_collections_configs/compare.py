@@ -31,6 +31,9 @@ def get_config(variant: str = "wine") -> ConfigDict:
   config.dataset = "jaxdl.data.sklearn_tables:wine()"
   config.validation_fraction = 0.2
   config.validation_split = "stratified"  # or "end", "shuffled"
+  # "": all seeds have the same training and test set. Otherwise every seed is trained and tested on
+  # its own split of the training examples: "folds(5)", "holdout(0.2)" or "bootstrap".
+  config.resample = ""
 
   # What all arms have in common: any settings of `jaxdl.Arm`. The others have their defaults.
   config.base = ConfigDict(

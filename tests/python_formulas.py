@@ -17,10 +17,12 @@ def functions(xp, special):
   """
 
   def windows(picture, size, stride):
-    rows, columns = ((n - k) // stride + 1 for n, k in zip(picture.shape, size, strict=True))
+    """Pictures are `[H, W]` or `[C, H, W]`."""
+    sizes = zip(picture.shape[-2:], size, strict=True)
+    rows, columns = ((n - k) // stride + 1 for n, k in sizes)
     return [
       [
-        picture[i * stride : i * stride + size[0], j * stride : j * stride + size[1]]
+        picture[..., i * stride : i * stride + size[0], j * stride : j * stride + size[1]]
         for j in range(columns)
       ]
       for i in range(rows)
@@ -28,10 +30,32 @@ def functions(xp, special):
 
   def over_windows(function, picture, size, stride):
     grid = windows(picture, size, stride)
-    return xp.stack([xp.stack([function(part) for part in row]) for row in grid])
+    return xp.stack([xp.stack([function(part) for part in row], axis=-1) for row in grid], axis=-2)
+
+  def conv(x, kernel, stride=1):
+    if kernel.ndim > x.ndim:
+      return xp.stack([conv(x, one, stride) for one in kernel])
+    return over_windows(lambda part: xp.sum(part * kernel), x, kernel.shape[-2:], stride)
+
+  def pad(x, width=1, columns=None):
+    columns = width if columns is None else columns
+    around = [(0, 0)] * (x.ndim - 2) + [(width, width), (columns, columns)]
+    return xp.pad(x, around[-x.ndim :])
+
+  def dilate(x, stride=2):
+    result = np.zeros((*x.shape[:-2], *((n - 1) * stride + 1 for n in x.shape[-2:])))
+    if xp is np:
+      result[..., ::stride, ::stride] = x
+      return result
+    return xp.asarray(result).at[..., ::stride, ::stride].set(x)
 
   def pool(reduce):
-    return lambda x, size=2, stride=None: over_windows(reduce, x, (size, size), stride or size)
+    def over_last_two(part):
+      return reduce(part, axis=(-2, -1))
+
+    return lambda x, size=2, stride=None: over_windows(
+      over_last_two, x, (size, size), stride or size
+    )
 
   def extreme(reduce, pairwise):
     def function(*args, axis=None, keepdims=False):
@@ -48,7 +72,7 @@ def functions(xp, special):
     powers = xp.exp(x - x.max(axis=axis, keepdims=True))
     return powers / powers.sum(axis=axis, keepdims=True)
 
-  names = ("tanh", "exp", "log", "sin", "cos", "sqrt", "abs", "sum", "mean", "outer", "flip")
+  names = ("tanh", "exp", "log", "sin", "cos", "sqrt", "abs", "sum", "mean", "outer")
   return {
     **{name: getattr(xp, name) for name in names},
     "array": xp.array,
@@ -65,8 +89,11 @@ def functions(xp, special):
     "min": extreme(xp.min, xp.minimum),
     "concat": lambda *args, axis=0: xp.concatenate(args, axis),
     "flatten": xp.ravel,
-    "pad": lambda x, width=1: xp.pad(x, width),
-    "conv": lambda x, k, stride=1: over_windows(lambda w: xp.sum(w * k), x, k.shape, stride),
+    "pad": pad,
+    "flip": lambda x: x[..., ::-1, ::-1] if x.ndim > 1 else x[::-1],
+    "dilate": dilate,
+    "conv": conv,
+    "erf": special.erf,
     "max_pool": pool(xp.max),
     "mean_pool": pool(xp.mean),
   }

@@ -601,11 +601,12 @@ def _wanted(name):
 
 def _members(experiment):
   rows = [
-    [seed, name, "finished", min(2, arm.num_epochs), 0.3 + 0.01 * place + 0.001 * seed, 2.0]
+    [seed, name, "finished", min(2, arm.num_epochs), *[0.3 + 0.01 * place + 0.001 * seed] * 2, 2.0]
     for seed in range(experiment.num_seeds)
     for place, (name, arm) in enumerate(experiment.arms.items())
   ]
-  header = ["seed", "arm", "status", "epochs", "test_accuracy", "epochs_to_target"]
+  rates = ("test_accuracy", "test_accuracy_at_half")
+  header = ["seed", "arm", "status", "epochs", *rates, "epochs_to_target"]
   return [header, *rows]
 
 
@@ -688,7 +689,7 @@ def collect(name, folder, run, cut=None):
 
   def judge():
     found = claims._read(WANTED[name], folder)
-    outcomes = [(found, judged) for judged in claims._judge_run(found, config)]
+    outcomes = claims._judge([found], {}, config.alpha)
     json.dumps([claims.to_json(*pair) for pair in outcomes], allow_nan=False)
     return claims.markdown([found], outcomes)
 

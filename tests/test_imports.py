@@ -93,7 +93,9 @@ def test_only_the_report_draws():
 def test_experiments_do_not_import_each_other():
   """And they import what is beside them by relative names, since the package has two names."""
   files = (ROOT / "experiments").glob("*.py")
-  scripts = {file.stem for file in files if '"__main__"' in file.read_text(encoding="utf-8")}
+  scripts = {
+    file.stem for file in files if '__name__ == "__main__"' in file.read_text(encoding="utf-8")
+  }
   assert "compare_initializers" in scripts
   assert "command_line" not in scripts
   for path in (ROOT / "experiments").rglob("*.py"):

@@ -69,7 +69,7 @@ def _descend_by_hand(arm, dataset, rates, slice_size=4096):
     rates, np.asarray(slices.indices), np.asarray(slices.weights), strict=True
   ):
     batch = indices[weights == 1]
-    grads = _gradient(recipe, params, *(jnp.array(x[batch]) for x in train_set))
+    grads = _gradient(recipe, params, *(jnp.array(x[batch]) for x in train_set[:2]))
     params = jax.tree.map(lambda p, g, rate=rate: p - rate * g, params, grads)
   return params
 
@@ -372,7 +372,7 @@ def _one_step(blobs, **settings):
   recipe, *_, train_set, _ = member(arm, blobs)
   before = _initial_params(arm, blobs)
   state, _ = _train(arm, blobs)
-  return before, state.params, _gradient(recipe, before, *train_set, arm.label_smoothing)
+  return before, state.params, _gradient(recipe, before, *train_set[:2], arm.label_smoothing)
 
 
 def _assert_close(actual, expected, rtol=1e-4):
@@ -488,3 +488,18 @@ def test_augmentation_is_of_training_images_only(blobs, mlp_arm):
 def test_bad_schedules_and_regularization_are_refused(settings, message):
   with pytest.raises(InputError, match=message):
     Arm(**settings)
+
+
+@pytest.mark.parametrize("same", ["", "same_weights", "same_order"])
+def test_what_is_the_same_for_all_seeds(same, blobs, mlp_arm):
+  arm = replace(mlp_arm, **({same: True} if same else {}))
+  first, second = (member(arm, blobs, seed=seed) for seed in (0, 1))
+  weights = [
+    train.create_member(m.recipe, m.key, m.hyper).variables.params for m in (first, second)
+  ]
+  orders = [
+    batches.epoch_slices(m.recipe, m.key, jnp.int32(1), 50).indices for m in (first, second)
+  ]
+  equal = jax.tree.map(np.array_equal, *weights)
+  assert all(jax.tree.leaves(equal)) == (same == "same_weights")
+  assert np.array_equal(*orders) == (same == "same_order")

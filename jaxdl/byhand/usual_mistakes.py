@@ -64,6 +64,30 @@ def _divide(signals: np.ndarray, back: np.ndarray) -> np.ndarray:
   return np.divide(signals, back, out=np.zeros(back.shape), where=back != 0)
 
 
+def _wrong_slopes(a: np.ndarray, slopes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+  """Yields usual wrong derivatives of a sigmoid or tanh: what to say, and their values.
+
+  Args:
+    a: outputs of the activation.
+    slopes: its derivatives, 0 where they are not known.
+  """
+  known = slopes != 0
+  with np.errstate(all="ignore"):
+    if np.allclose(slopes[known], (a * (1 - a))[known], rtol=1e-4):
+      z, right = np.log(a / (1 - a)), "a (1 - a), with a = sigmoid(z)"
+      again = 1 / (1 + np.exp(-a))
+      wrong = {"a (1 + a)": a * (1 + a), "z (1 - z)": z * (1 - z), "1 - a**2": 1 - a**2}
+      wrong["sigmoid(a) (1 - sigmoid(a))"] = again * (1 - again)
+    elif np.allclose(slopes[known], (1 - a**2)[known], rtol=1e-4):
+      z, right = np.arctanh(a), "1 - a**2, with a = tanh(z)"
+      wrong = {"1 + a**2": 1 + a**2, "1 - z**2": 1 - z**2, "a (1 - a)": a * (1 - a)}
+      wrong |= {"1 - tanh(a)**2": 1 - np.tanh(a) ** 2, "1 - a": 1 - a}
+    else:
+      return
+    for said, values in wrong.items():
+      yield f"{said} instead of {right}", values
+
+
 class _Mistakes:
   """The usual mistakes, each yielded if it explains the gradient."""
 
@@ -191,6 +215,14 @@ class _Mistakes:
       (link.signals @ link.weights * slopes).sum(axis=0)
     ):
       yield f"the gradient goes back through {link.name} transposed wrongly"
+    if set(np.unique(np.round(slopes, 6))) == {0.0, 1.0} and self._is_returned(
+      (back * (1 - slopes)).sum(axis=0)
+    ):
+      yield "the mask of ReLU is the wrong way round"
+    outputs = self._outputs(link)
+    for said, wrong in () if outputs is None else _wrong_slopes(outputs, slopes):
+      if np.isfinite(wrong).all() and self._is_returned((back * wrong).sum(axis=0)):
+        yield f"the derivative of the activation is {said}"
     for other in self._reference.params:
       theirs = None if other == self._name else self._signals(other)
       if theirs is None or theirs.shape != back.shape:
@@ -200,6 +232,27 @@ class _Mistakes:
         slopes = _divide(theirs, their_link.signals @ their_link.weights.T)
         if self._is_returned((back * slopes).sum(axis=0)):
           yield f"the derivative of the activation is taken in the layer of {other}"
+
+  def _outputs(self, link: _Link) -> np.ndarray | None:
+    """Returns the layer's output `[M, N]`, with examples in rows; None if it cannot be found.
+
+    The gradient of one example with respect to the next layer's weights is the outer product of its
+    output and of the next layer's signal.
+    """
+    num, shape = len(link.signals), link.weights.shape
+    if num * link.weights.size > _MAX_SIGNAL or self._reference.params[link.name].shape != shape:
+      return None
+    gradients = self._reference.by_example(link.name, num, 0)
+    squares = (link.signals**2).sum(axis=1, keepdims=True)  # [M, 1]
+    if gradients is None or not squares.all():
+      return None
+    values = self._reference.values(link.name)
+    for scale in (1 / num, 1):
+      right = self._reference.entries(link.name, scale * gradients.sum(axis=0).reshape(shape))
+      if np.allclose(right, values, rtol=1e-5, atol=self._slack):
+        products = scale * gradients.reshape(num, *shape) * link.signals[:, None]
+        return products.sum(axis=2) / squares
+    return None
 
   def _next(self, name: str, signals: np.ndarray) -> _Link | None:
     """Returns the link from the layer with a bias to the next; None if there is none."""

@@ -13,9 +13,11 @@ from jaxdl.data.arrays import from_arrays
 from jaxdl.data.cache import cache_root
 from jaxdl.data.catalog import load
 from jaxdl.data.dataset import Dataset, Split
+from jaxdl.data.resampling import Indices, Resampling, check_scheme
 from jaxdl.data.splits import (
   VALIDATION_SPLITS,
   check_fraction,
+  resample,
   select_classes,
   split_validation,
   take_train,
@@ -24,12 +26,16 @@ from jaxdl.data.splits import (
 __all__ = (
   "VALIDATION_SPLITS",
   "Dataset",
+  "Indices",
+  "Resampling",
   "Split",
   "cache_root",
   "check_fraction",
+  "check_scheme",
   "from_arrays",
   "load",
   "read",
+  "resample",
   "save",
   "select_classes",
   "split_validation",

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from jaxdl import calls
+from jaxdl.data.resampling import Resampling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Dataset:
   # Applied inside the step. None: uint8 images are scaled by 1/255, all else is taken as it is.
   preprocess: Preprocess | None = None
   notes: tuple[str, ...] = ()  # how it came about, for the description
+  # If set, every seed draws its own split of `train`, which `test` then is as well.
+  resampling: Resampling | None = None
 
   @property
   def splits(self) -> tuple[Split, Split, Split]:
@@ -67,8 +70,23 @@ class Dataset:
     return self.train, self.validation, self.test
 
   @property
+  def stored(self) -> tuple[Split, ...]:
+    """The splits without the test examples if they are training examples too."""
+    return self.splits if self.resampling is None else self.splits[:2]
+
+  @property
   def num_classes(self) -> int:
     return len(self.class_names)
+
+  @property
+  def num_train(self) -> int:
+    """Examples that a member is trained on."""
+    return len(self.train) if self.resampling is None else self.resampling.num_train
+
+  @property
+  def num_test(self) -> int:
+    """Examples that a member is tested on."""
+    return len(self.test) if self.resampling is None else self.resampling.num_test
 
   @property
   def is_classification(self) -> bool:
@@ -78,16 +96,18 @@ class Dataset:
   @property
   def description(self) -> str:
     """What is in it, in one line, e.g. "iris: 150 examples with 4 numbers, 3 classes (50 each)"."""
-    count = sum(map(len, self.splits))
-    sizes = [f"training {len(self.train):,}", f"test {len(self.test):,}"]
+    count = sum(map(len, self.stored))
+    sizes = [f"training {self.num_train:,}", f"test {self.num_test:,}"]
     if len(self.validation):
       sizes.insert(1, f"validation {len(self.validation):,}")
     found = f"{count:,} {_describe_inputs(self.train.inputs)}, {self._describe_targets()}"
     parts = [found, ", ".join(sizes), *self.notes]
+    if self.resampling is not None:
+      parts.append(f"every seed has its own split: {self.resampling.scheme}")
     return f"{self.name}: {'; '.join(parts)}"
 
   def _describe_targets(self) -> str:
-    targets = [split.targets for split in self.splits if len(split)]
+    targets = [split.targets for split in self.stored if len(split)]
     shape = self.train.targets.shape[1:]
     if not self.is_classification:
       least, most = min(t.min() for t in targets), max(t.max() for t in targets)

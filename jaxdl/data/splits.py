@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxdl import errors
 from jaxdl.data.dataset import Dataset, Split
+from jaxdl.data.resampling import Resampling
 
 _LOGGER = logging.getLogger("jaxdl")
 
@@ -71,6 +72,23 @@ def select_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
     test=keep(dataset.test),
     class_names=tuple(dataset.class_names[index] for index in indices),
   )
+
+
+def resample(dataset: Dataset, scheme: str) -> Dataset:
+  """Lets every seed draw its own split of the training examples, in the place of the test set.
+
+  The validation set, for early stopping, stays what it is, the same for all seeds. The test set is
+  not used any more: all results on "test" examples are about held-out training examples.
+
+  Args:
+    dataset: any dataset.
+    scheme: "folds(5)", "holdout(0.2)" or "bootstrap"; see `jaxdl.data.resampling`.
+
+  Raises:
+    InputError: the scheme is unknown, or there are too few examples for it.
+  """
+  resampling = Resampling(scheme, len(dataset.train))
+  return dataclasses.replace(dataset, test=dataset.train, resampling=resampling)
 
 
 def has_one_class_each(dataset: Dataset) -> bool:

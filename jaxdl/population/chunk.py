@@ -37,6 +37,15 @@ class BoundPrograms:
   splits: Splits
   put: Callable[[np.ndarray], jax.Array]  # puts a number where the members are
 
+  def of_seeds(self, places: np.ndarray, programs: Programs) -> "BoundPrograms":
+    """Returns the programs for some of the seeds, given those that are compiled for so many."""
+    train, validation, test = self.splits
+    if train.chosen is not None and test.chosen is not None:
+      train = train._replace(chosen=train.chosen[places])
+      test = test._replace(chosen=test.chosen[places])
+    splits = train, validation, test
+    return dataclasses.replace(self, programs=programs, keys=self.keys[places], splits=splits)
+
   def create(self) -> MemberState:
     """Returns the state of the members before their first epoch, `[s, a, ...]`."""
     return self.programs.create(self.keys, self.hyper)
@@ -277,9 +286,11 @@ def compile_chunk(
     num_arms: arms per chunk; None: as planned.
   """
   size = num_seeds or group.layout.chunk_size, num_arms or group.layout.chunk_arms
-  arguments = jax.device_put(group.arguments(Chunk(group.number, 0, 0, *size)), device)
-  shapes = map(programs.abstract, (*arguments, *splits))
-  return programs.compile_programs(group.recipe, group.layout.kernels, observe, *shapes)
+  first = Chunk(group.number, 0, 0, *size)
+  arguments = jax.device_put(group.arguments(first), device)
+  shapes = map(programs.abstract, (*arguments, *_own_splits(group, first, splits, device)))
+  precision = jax.config.jax_default_matmul_precision
+  return programs.compile_programs(group.recipe, group.layout.kernels, observe, precision, *shapes)
 
 
 def bind(
@@ -292,7 +303,18 @@ def bind(
   """Binds the programs of `compile_chunk` to the keys and settings of a chunk, on its device."""
   keys, hyper = jax.device_put(group.arguments(chunk), device)
   put = functools.partial(jax.device_put, device=device)
+  splits = _own_splits(group, chunk, splits, device)
   return BoundPrograms(group.recipe, compiled, keys, hyper, splits, put)
+
+
+def _own_splits(group: Group, chunk: Chunk, splits: Splits, device: jax.Device) -> Splits:
+  """Returns the splits, with the examples that each seed of the chunk has if they differ."""
+  own = group.split_of(chunk)
+  if own is None:
+    return splits
+  train, validation, test = splits
+  chosen = jax.device_put(own, device)
+  return train._replace(chosen=chosen.train), validation, test._replace(chosen=chosen.test)
 
 
 def _put_leaves(arrays, name: str, shapes: Any, device: jax.Device) -> Any:

@@ -36,6 +36,7 @@ class ChunkResult(NamedTuple):
   calibration: np.ndarray  # [S, A, 3, M], see `metrics.calibration_counts`
   auc: np.ndarray  # [S, A]
   # [A, N, C], summed over the seeds that did not diverge; of numbers, the sum of the outputs.
+  # N is 0 if seeds are tested on different examples.
   sum_probabilities: np.ndarray
   observations: dict[str, np.ndarray]  # [S, A, E + 1, ...]
   logits: np.ndarray | None  # [S, A, N, C]; of numbers, the outputs
@@ -94,6 +95,39 @@ def join(results: Sequence[ChunkResult], axis: int) -> ChunkResult:
   return joined._replace(sum_probabilities=sum(sums) if axis == 0 else np.concatenate(sums))
 
 
+def assemble(
+  results: Mapping[Chunk, ChunkResult], places: Sequence[int], ends: Sequence[int]
+) -> ChunkResult:
+  """Puts the results of a group's chunks side by side.
+
+  Members without a result have the status RUNNING, NaN as floats and 0 as integers.
+
+  Args:
+    results: of one chunk or more, which do not overlap.
+    places: `[S]`, the indices of the seeds of these chunks, increasing.
+    ends: `[A]`, the number of seeds of each arm. What is trained beyond is left out, except from
+      `sum_probabilities`, the sums over all seeds of the chunks.
+  """
+  like = next(iter(results.values()))
+
+  def blank(leaf):
+    is_float = np.issubdtype(leaf.dtype, np.floating)
+    shape = (len(places), len(ends), *leaf.shape[2:])
+    return np.full(shape, np.nan if is_float else 0, leaf.dtype)
+
+  whole = jax.tree.map(blank, like._replace(sum_probabilities=None))
+  sums = np.zeros((len(ends), *like.sum_probabilities.shape[1:]), like.sum_probabilities.dtype)
+  for chunk, result in results.items():
+    sums[chunk.arm : chunk.arm + chunk.num_arms] += result.sum_probabilities
+    first, num_seeds = places.index(chunk.seed), len(result.status)
+    by_member = jax.tree.leaves(result._replace(sum_probabilities=None))
+    for arm, end in enumerate(ends[chunk.arm : chunk.arm + chunk.num_arms]):
+      count = min(num_seeds, end - chunk.seed)
+      for leaf, part in zip(jax.tree.leaves(whole), by_member, strict=True):
+        leaf[first : first + count, chunk.arm + arm] = part[:count, arm]
+  return whole._replace(sum_probabilities=sums)
+
+
 def read_chunk(store: Store, group: Group, chunk: Chunk) -> ChunkResult | None:
   """Returns the stored results of a chunk, or None if they are missing or damaged."""
   arrays = store.read_chunk(chunk.name)
@@ -150,18 +184,63 @@ def sum_up(
   status = np.where(finite, state.status, train.DIVERGED)
   valid = status != train.DIVERGED  # [S, A]
   outputs = np.where(np.expand_dims(valid, axes), tested.outputs, 0)  # [S, A, N, C]
-  own_metrics = dict(tested.metrics)
-  num_classes = dataset.num_classes
+  predicted = tested.predicted, tested.predicted_at_half
+  own = group.split_of(chunk)
+  if own is None:
+    scores = _score(dataset.num_classes, dataset.test.targets, valid, outputs, *predicted)
+  else:  # each seed is tested on other examples
+    parts = [
+      _score(
+        dataset.num_classes,
+        dataset.test.targets[own.test[s]],
+        valid[s : s + 1],
+        outputs[s : s + 1],
+        *(None if of is None else of[s : s + 1] for of in predicted),
+      )._replace(sum_probabilities=np.zeros((chunk.num_arms, 0, outputs.shape[-1])))
+      for s in range(num_real)
+    ]
+    scores = jax.tree.map(lambda *of: np.concatenate(of), *parts)
+    scores = scores._replace(sum_probabilities=parts[0].sum_probabilities)
+  return ChunkResult(
+    status=status,
+    num_epochs=state.num_epochs,
+    best_epoch=state.best_epoch,
+    curves=_along_epochs(rows, num_real, num_epochs),
+    test_loss=tested.loss,
+    **(scores._asdict() | {"metrics": scores.metrics | tested.metrics}),
+    observations=_along_epochs(observed, num_real, num_epochs + 1),
+    logits=tested.outputs,
+    variables=None if variables is None else _flat(variables, num_real),
+    train_seconds=np.full(finite.shape, seconds / finite.size),
+  )
+
+
+class _Scores(NamedTuple):
+  """The fields of a `ChunkResult` that compare predictions with targets."""
+
+  metrics: dict[str, np.ndarray]
+  confusion: np.ndarray
+  confusion_at_half: np.ndarray
+  correct: np.ndarray
+  correct_at_half: np.ndarray
+  calibration: np.ndarray
+  auc: np.ndarray
+  sum_probabilities: np.ndarray
+
+
+def _score(num_classes, targets, valid, outputs, predicted, predicted_at_half) -> _Scores:
+  """Compares the predictions `[S, A, N, ...]` of members with the targets `[N, ...]`."""
   # Of sequences, every position counts as an example.
-  targets, flat = dataset.test.targets, (*valid.shape, dataset.test.targets.size)
+  flat = (*valid.shape, targets.size)
+  own_metrics = {}
   if num_classes:
-    means = metrics.probabilities(outputs) * np.expand_dims(valid, axes)
+    means = metrics.probabilities(outputs) * np.expand_dims(valid, tuple(range(2, outputs.ndim)))
     probabilities = means.reshape(*flat, means.shape[-1])
     calibration = metrics.calibration_counts(probabilities, targets.ravel())
     calibration = calibration * valid[..., None, None]
     auc = metrics.auc(probabilities, targets.ravel())
   else:
-    means, own_metrics = outputs, metrics.of_numbers(outputs, targets) | own_metrics
+    means, own_metrics = outputs, metrics.of_numbers(outputs, targets)
     calibration = np.zeros((*valid.shape, 3, metrics.NUM_BINS))
     auc = np.full(valid.shape, np.nan)
 
@@ -177,24 +256,15 @@ def sum_up(
     counts = metrics.confusion_matrix(targets.ravel(), predicted.reshape(flat), num_classes)
     return np.where(valid[..., None, None], counts, 0)
 
-  return ChunkResult(
-    status=status,
-    num_epochs=state.num_epochs,
-    best_epoch=state.best_epoch,
-    curves=_along_epochs(rows, num_real, num_epochs),
-    test_loss=tested.loss,
+  return _Scores(
     metrics=own_metrics,
-    confusion=count(tested.predicted),
-    confusion_at_half=count(tested.predicted_at_half),
-    correct=bits(tested.predicted),
-    correct_at_half=bits(tested.predicted_at_half),
+    confusion=count(predicted),
+    confusion_at_half=count(predicted_at_half),
+    correct=bits(predicted),
+    correct_at_half=bits(predicted_at_half),
     calibration=calibration,
     auc=auc,
     sum_probabilities=means.sum(axis=0),
-    observations=_along_epochs(observed, num_real, num_epochs + 1),
-    logits=tested.outputs,
-    variables=None if variables is None else _flat(variables, num_real),
-    train_seconds=np.full(finite.shape, seconds / finite.size),
   )
 
 

@@ -44,9 +44,9 @@ def check_data_fit(dataset: Dataset, device: jax.Device):
   checked.
   """
   memory = _memory_bytes(device)
-  num_bytes = sum(split.inputs.nbytes + split.targets.nbytes for split in dataset.splits)
+  num_bytes = sum(split.inputs.nbytes + split.targets.nbytes for split in dataset.stored)
   if memory is not None and num_bytes > memory:
-    count = sum(map(len, dataset.splits))
+    count = sum(map(len, dataset.stored))
     raise InputError(
       f"{dataset.name} does not fit the memory of a device: {count:,} examples of "
       f"{num_bytes // count:,} bytes are {num_bytes:,} bytes, and {device.device_kind} has "

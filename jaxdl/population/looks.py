@@ -1,6 +1,9 @@
-"""Training in stages: more seeds, until the question is decided or all seeds are trained."""
+"""Training in stages: more seeds, until the question is decided or all seeds are trained.
 
-from collections.abc import Callable, Sequence
+An arm all of whose pairs are decided stops: its members of later stages are not trained.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from jaxdl import stats
@@ -15,11 +18,11 @@ class Looks(NamedTuple):
 
   Attributes:
     sizes: numbers of seeds, increasing; the last is that of all planned seeds.
-    is_decided: whether a population of that many seeds is enough.
+    undecided: the arms that need more seeds, given a population of so many.
   """
 
   sizes: Sequence[int]
-  is_decided: Callable[[Population], bool]
+  undecided: Callable[[Population], Collection[str]]
 
 
 def until_decided(
@@ -29,7 +32,7 @@ def until_decided(
   alpha: float = 0.05,
   reference: str | None = None,
 ) -> Looks:
-  """Returns the looks of a run that ends once all pairs of arms are decided.
+  """Returns the looks of a run in which an arm ends once all of its pairs are decided.
 
   Args:
     metric: the metric to compare.
@@ -42,13 +45,13 @@ def until_decided(
     InputError: the budget is too small.
   """
 
-  def is_decided(population: Population) -> bool:
-    scores = population.scores(metric)
-    return not stats.undecided_arms(
+  def undecided(population: Population) -> Collection[str]:
+    scores = population.scores(metric, in_order=True)
+    return stats.undecided_arms(
       stats.compare_looks(scores, margin, budget, alpha, reference=reference)
     )
 
-  return Looks(stats.looks(budget), is_decided)
+  return Looks(stats.looks(budget), undecided)
 
 
 def train_looks(
@@ -57,7 +60,7 @@ def train_looks(
   groups: Sequence[Group],
   chunks: Sequence[Chunk],
   progress: Progress,
-  assemble: Callable[[int, Outcome], Population],
+  assemble: Callable[[int, Outcome, Mapping[str, int]], Population],
 ) -> Population:
   """Trains chunks stage by stage; returns the population of the look at which it ended.
 
@@ -67,17 +70,28 @@ def train_looks(
     groups: the groups of the population.
     chunks: all of its chunks, those of the first seeds first.
     progress: told about every epoch.
-    assemble: `(number of seeds, outcome) -> population` of the first seeds.
+    assemble: `(number of seeds, outcome, ends) -> population` of the first seeds; `ends` has, per
+      arm, how many seeds it was to be trained with.
   """
-  outcome = Outcome({})
+  outcome, begun = Outcome({}), 0
+  still = [arm for group in groups for arm in group.layout.arms]
+  ends: dict[str, int] = {}
   for size in looks.sizes:
-    seen = {*outcome.results, *outcome.failures}
-    stage = [chunk for chunk in chunks if chunk.seed < size and chunk not in seen]
+    ends |= dict.fromkeys(still, size)
+    stage = [
+      part
+      for chunk in chunks
+      if begun <= chunk.seed < size
+      for part in groups[chunk.group].parts(chunk, ends)
+    ]
     outcome = _joined(outcome, execute(groups, stage, progress))
-    population = assemble(size, outcome)
-    if looks.is_decided(population):
-      progress.end_early()
+    population = assemble(size, outcome, ends)
+    undecided = looks.undecided(population)
+    # What has stopped stays so: its pairs would lack the seeds in between.
+    still, begun = [arm for arm in still if arm in undecided], size
+    if not still:
       break
+  progress.end_early()
   return population
 
 

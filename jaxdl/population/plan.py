@@ -17,6 +17,7 @@ from jaxdl import batches
 from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
+from jaxdl.data.resampling import Indices
 from jaxdl.errors import InputError, check_integer
 from jaxdl.population import environment, own_check, programs, tuning
 from jaxdl.population.devices import DeviceKind
@@ -75,6 +76,7 @@ class Group(NamedTuple):
   keys: jax.Array  # [s * number of chunks along the seeds], padded with the last key
   num_seeds: int
   num_params: int
+  split: Indices | None = None  # of every seed, padded as the keys are; None: all have the same
 
   def chunks(self) -> list[Chunk]:
     """Returns the chunks of the group; arms vary fastest."""
@@ -82,6 +84,23 @@ class Group(NamedTuple):
     arms = range(0, len(self.layout.arms), self.layout.chunk_arms)
     sizes = self.layout.chunk_size, self.layout.chunk_arms
     return [Chunk(self.number, *first, *sizes) for first in itertools.product(seeds, arms)]
+
+  def parts(self, chunk: Chunk, ends: Mapping[str, int] | None) -> list[Chunk]:
+    """Returns what of a chunk is to be trained if some arms end before its first seed.
+
+    Args:
+      chunk: the chunk.
+      ends: arm -> number of seeds to train; None: all of them.
+
+    Returns:
+      The chunk; or a part of it for every run of neighbouring arms that do not end before.
+    """
+    arms = range(chunk.arm, chunk.arm + chunk.num_arms)
+    if ends is None:
+      return [chunk]
+    runs = itertools.groupby(arms, lambda arm: ends[self.layout.arms[arm]] > chunk.seed)
+    kept = [list(run) for is_kept, run in runs if is_kept]
+    return [chunk._replace(arm=run[0], num_arms=len(run)) for run in kept]
 
   def num_real(self, chunk: Chunk) -> int:
     """Returns how many of the chunk's seeds are real and not padding; may be 0 for a half."""
@@ -91,6 +110,12 @@ class Group(NamedTuple):
     """Returns a chunk's keys `[s]` and settings `[a, ...]`."""
     hyper = jax.tree.map(lambda leaf: leaf[chunk.arm : chunk.arm + chunk.num_arms], self.hyper)
     return self.keys[chunk.seed : chunk.seed + chunk.num_seeds], hyper
+
+  def split_of(self, chunk: Chunk) -> Indices | None:
+    """Returns the split of each of a chunk's seeds, `[s, ...]`; None: all have the same."""
+    if self.split is None:
+      return None
+    return Indices(*(part[chunk.seed : chunk.seed + chunk.num_seeds] for part in self.split))
 
 
 def plan_groups(
@@ -125,9 +150,10 @@ def plan_groups(
   sizes = tuning.slice_sizes(slice_size, device.platform)
   recipes = recipe_lib.group_by_recipe(arms, recipe_lib.form_of(dataset), sizes)
   keys = functools.partial(_keys, root_seed, seeds)
+  split = None if dataset.resampling is None else dataset.resampling.splits(root_seed, seeds)
   counts = len(seeds), min(block or len(seeds), len(seeds)), chunk_size
   return [
-    _plan_group(index, recipe, {n: arms[n] for n in names}, counts, keys, device)
+    _plan_group(index, recipe, {n: arms[n] for n in names}, counts, keys, split, device)
     for index, (recipe, names) in enumerate(recipes.items())
   ]
 
@@ -159,11 +185,16 @@ def all_chunks(groups: Sequence[Group]) -> list[Chunk]:
 
 def _keys(root_seed: int, seeds: Sequence[int], length: int) -> jax.Array:
   """Returns the keys of the seeds, padded to a length with the last one."""
-  padded = np.array([*seeds] + [seeds[-1]] * (length - len(seeds)), np.uint32)
+  padded = _padded(np.array(seeds, np.uint32), length)
   return jax.vmap(functools.partial(batches.seed_key, root_seed))(padded)
 
 
-def _plan_group(number, recipe, arms, counts, keys, device) -> Group:
+def _padded(rows: np.ndarray, length: int) -> np.ndarray:
+  """Returns rows `[S, ...]`, padded to a length with the last one."""
+  return rows[np.minimum(np.arange(length), len(rows) - 1)]
+
+
+def _plan_group(number, recipe, arms, counts, keys, split, device) -> Group:
   num_seeds, block, chunk_size = counts
   hyper = [recipe_lib.hyperparams(arm, recipe) for arm in arms.values()]
   hyper = jax.tree.map(lambda *leaves: np.stack(leaves), *hyper)  # [A, ...]
@@ -190,5 +221,6 @@ def _plan_group(number, recipe, arms, counts, keys, device) -> Group:
     hyper=hyper,
     keys=keys(size * num_blocks),
     num_seeds=num_seeds,
+    split=split and Indices(*(_padded(part, size * num_blocks) for part in split)),
     num_params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(member.params)),
   )

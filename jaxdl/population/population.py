@@ -63,8 +63,8 @@ def train_population(
       its seeds become the population's `missing_seeds`.
     checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
     execute: trains the chunks; None uses `workers`.
-    until_decided: after which numbers of seeds to look, and when to end; see
-      `jaxdl.population.until_decided`. None trains all seeds.
+    until_decided: after which numbers of seeds to look, and which arms to train on; see
+      `jaxdl.population.until_decided`. None trains all seeds of all arms.
 
   Returns:
     The population, of the seeds up to the look at which training ended. The same arguments give
@@ -116,7 +116,7 @@ def train_population(
         groups,
         every,
         progress,
-        lambda size, outcome: assemble(dataset, arms, seeds[:size], groups, outcome),
+        lambda size, outcome, ends: assemble(dataset, arms, seeds[:size], groups, outcome, ends),
       )
     outcome = execute(groups, every, progress)
   return assemble(dataset, arms, seeds, groups, outcome)

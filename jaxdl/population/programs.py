@@ -67,7 +67,8 @@ def put_splits(dataset: Dataset, device: jax.Device) -> Splits:
   """
   devices.check_data_fit(dataset, device)
   splits = (Examples(split.inputs, split.targets) for split in dataset.splits)
-  return tuple(jax.device_put(split, device) for split in splits)
+  train, validation, test = (jax.device_put(split, device) for split in splits)
+  return train, validation, train if dataset.resampling is not None else test
 
 
 def kernels(recipe: Recipe, num_members: int, device: DeviceKind, params: Any) -> str:
@@ -88,7 +89,7 @@ def kernels(recipe: Recipe, num_members: int, device: DeviceKind, params: Any) -
 
 @functools.lru_cache(maxsize=64)
 def compile_programs(
-  recipe, step_kernels, observer, keys, hyper, train_set, validation, test_set
+  recipe, step_kernels, observer, precision, keys, hyper, train_set, validation, test_set
 ) -> Programs:
   """Compiles the programs of one recipe for one set of shapes on one device; the result is cached.
 
@@ -96,6 +97,7 @@ def compile_programs(
     recipe: the static settings.
     step_kernels: the result of `kernels`.
     observer: an `Observer`, or None.
+    precision: the setting `jax_default_matmul_precision`, of this thread.
     keys: shape of a chunk's keys, `[s]`. This and all that follow are shapes with a sharding, as
       `abstract` returns them.
     hyper: shapes of a chunk's settings, `[a, ...]`.
@@ -117,27 +119,31 @@ def map_functions(
 ) -> Functions:
   """Maps the functions of one member over the seeds and arms of a chunk.
 
-  By `in_axes`, keys are mapped over seeds only, settings over arms only, and data over neither. So
-  whatever depends only on the key and the data is computed once for all arms of a seed.
+  By `in_axes`, keys are mapped over seeds only, settings over arms only, and data over neither,
+  except which examples a seed is trained and tested on. So whatever depends only on the key and the
+  data is computed once for all arms of a seed.
   """
+  own = None if recipe.form.resample is None else Examples(None, None, 0)  # over seeds
 
   def population(function, over_arms, over_seeds):
     return _map(_map(function, over_arms, num_arms), over_seeds, num_seeds)
 
   observe = None
   if observer is not None:
-    observe = population(
-      functools.partial(observer, recipe), (0, 0, None, None, None), (0, None, None, None, None)
-    )
+
+    def of_own(variables, hyper, *splits):
+      return observer(recipe, variables, hyper, *(split.taken() for split in splits))
+
+    observe = population(of_own, (0, 0, None, None, None), (0, None, own, None, own))
   step = cpu_step.train_step if step_kernels == devices.CPP else train.train_step
   return Functions(
     create=population(functools.partial(train.create_member, recipe), (None, 0), (0, None)),
     train_epoch=population(
       functools.partial(train.train_epoch, recipe, step=step),
       (0, None, 0, None, None, None),
-      (0, 0, None, None, None, None),
+      (0, 0, None, own, None, None),
     ),
-    test=population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, None)),
+    test=population(functools.partial(_test_member, recipe), (0, 0, None), (0, None, own)),
     observe=observe,
   )
 
@@ -168,22 +174,8 @@ def compile_functions(
     splits: shapes of the training, validation and test examples.
     index: shape of the epoch's number, `[]` int32.
   """
-  train_set, validation, test_set = splits
-
-  def lower(function, *shapes, donate=()):
-    return jax.jit(function, donate_argnums=donate).lower(*shapes)
-
-  state = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=keys.sharding),
-    jax.eval_shape(functions.create, keys, hyper),
-  )
-  lowered = [
-    lower(functions.create, keys, hyper),
-    lower(functions.train_epoch, state, keys, hyper, train_set, validation, index, donate=0),
-    lower(functions.test, state, hyper, test_set),
-  ]
-  if functions.observe is not None:
-    lowered.append(lower(functions.observe, state.variables, hyper, *splits))
+  state, jitted = jit_functions(functions, keys, hyper, splits, index)
+  lowered = [function.lower(*shapes) for function, shapes in jitted]
   platform = next(iter(keys.sharding.device_set)).platform
   options = [tuning.compile_options(platform)] * len(lowered)
   # Drawing weights takes milliseconds and happens once, but accounts for most of the compilation:
@@ -194,7 +186,32 @@ def compile_functions(
     return Programs(state, *pool.map(lambda p, o: p.compile(o), lowered, options))
 
 
-def _map(function: Callable, in_axes: Sequence[int | None], size: int) -> Callable:
+def jit_functions(
+  functions: Functions, keys: Any, hyper: Hyperparams, splits: Splits, index: Any
+) -> tuple[Any, list[tuple[Any, tuple[Any, ...]]]]:
+  """Returns what `compile_functions` compiles; its arguments are the same.
+
+  Returns:
+    The shapes of the members' state, and for each function its `jax.jit` and the shapes of its
+    arguments.
+  """
+  train_set, validation, test_set = splits
+  state = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=keys.sharding),
+    jax.eval_shape(functions.create, keys, hyper),
+  )
+  epoch = jax.jit(functions.train_epoch, donate_argnums=0)
+  jitted = [
+    (jax.jit(functions.create), (keys, hyper)),
+    (epoch, (state, keys, hyper, train_set, validation, index)),
+    (jax.jit(functions.test), (state, hyper, test_set)),
+  ]
+  if functions.observe is not None:
+    jitted.append((jax.jit(functions.observe), (state.variables, hyper, *splits)))
+  return state, jitted
+
+
+def _map(function: Callable, in_axes: Sequence[int | Examples | None], size: int) -> Callable:
   """Returns `jax.vmap(function, in_axes)`; an axis of length 1 is removed instead of mapped.
 
   XLA multiplies a batch of one matrix differently from a single matrix: on CPU that took twice as
@@ -204,23 +221,31 @@ def _map(function: Callable, in_axes: Sequence[int | None], size: int) -> Callab
     return jax.vmap(function, in_axes)
 
   def alone(*arguments):
-    pairs = zip(arguments, in_axes, strict=True)
-    first = [x if axis is None else jax.tree.map(lambda leaf: leaf[0], x) for x, axis in pairs]
+    first = map(_first, arguments, in_axes)
     return jax.tree.map(lambda leaf: leaf[None], function(*first))
 
   return alone
+
+
+def _first(argument: Any, axis: int | Examples | None) -> Any:
+  """Removes an axis of length 1 from the arrays that have it."""
+  if isinstance(axis, Examples):
+    return Examples(*map(_first, argument, axis))
+  return argument if axis is None else jax.tree.map(lambda leaf: leaf[0], argument)
 
 
 def _test_member(
   recipe: Recipe, state: train.MemberState, hyper: Hyperparams, test_set: Examples
 ) -> TestResult:
   """Returns the results of one member on all test examples."""
-  outputs = forward.predict(recipe, train.reported_variables(recipe, state), test_set.inputs)
+  variables = train.reported_variables(recipe, state)
+  outputs = forward.predict(recipe, variables, test_set.inputs, test_set.chosen)
+  targets = test_set.targets if test_set.chosen is None else test_set.targets[test_set.chosen]
   has_classes = recipe.form.num_classes > 0
   return TestResult(
-    loss=forward.mean_loss(recipe, hyper, outputs, test_set.targets),
+    loss=forward.mean_loss(recipe, hyper, outputs, targets),
     outputs=outputs,
-    metrics=forward.mean_metrics(recipe, outputs, test_set.targets),
+    metrics=forward.mean_metrics(recipe, outputs, targets),
     predicted=metrics.predict_class(outputs, hyper.threshold) if has_classes else None,
     predicted_at_half=metrics.predict_class(outputs, 0.5) if has_classes else None,
   )

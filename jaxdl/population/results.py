@@ -12,6 +12,7 @@ import numpy as np
 from jaxdl import stats, train
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
+from jaxdl.data.resampling import Resampling
 from jaxdl.errors import InputError, one_line, unknown_name
 from jaxdl.optim import losses, metrics
 from jaxdl.population import chunk_result
@@ -30,6 +31,8 @@ RATES = (
 )
 # The metric of `jaxdl.experiment.epochs_to`.
 EPOCHS_TO_TARGET = "epochs_to_target"
+# The status of members that are not trained because all pairs of their arm were decided before.
+NOT_TRAINED = "not_trained"
 # Metrics for which lower is better.
 _LOWER_IS_BETTER = (
   *("train_loss", "val_loss", "test_loss", "ece", "epochs", EPOCHS_TO_TARGET),
@@ -43,15 +46,17 @@ _TEST_ERRORS = ("mean_squared_error", "mean_absolute_error", "r2")
 class Population:
   """The results of all members of an experiment; axes as in `jaxdl.data.dataset`, N test examples.
 
-  A member that diverged has NaN for every metric and no counts in `confusion`.
+  A member that diverged, or was not trained because all pairs of its arm were decided, has NaN for
+  every metric and no counts in `confusion`.
 
   Attributes:
     seeds: `[S]`, the replications.
     arms: name -> arm, A of them, in the order in which they were given.
     class_names: `[C]`; empty if targets are numbers.
     test_targets: `[N]` int, the true classes of the test examples; `[N, L]` of sequences; `[N]` or
-      `[N, K]` float, if targets are numbers.
-    status: `[S, A]` str: finished, early_stopped or diverged.
+      `[N, K]` float, if targets are numbers; with a leading axis `[S]` if each seed has its own.
+    status: `[S, A]` str: finished, early_stopped, diverged or not_trained. The members of an arm
+      that are not trained are those of its last seeds.
     epochs: `[S, A]` int, epochs trained; includes the epoch in which a member diverged.
     best_epoch: `[S, A]` int, the epoch with the lowest validation loss, counted from 1; 0 without
       validation.
@@ -63,9 +68,10 @@ class Population:
       classes, columns predicted ones.
     confusion_at_half: like `confusion`, at threshold 0.5; None if no model has a threshold.
     mean_probabilities: `[A, N, C]`, predicted probabilities, averaged over the seeds that did not
-      diverge; of numbers, the predictions `[A, N, K]`.
+      diverge; of numbers, the predictions `[A, N, K]`. N is 0 if each seed has its own examples.
     train_seconds: `[S, A]`, the time of a chunk divided by its number of members, without
-      compilation. Workers train concurrently, so the sum exceeds the time that passed.
+      compilation; NaN if not trained. Workers train concurrently, so the sum exceeds the time that
+      passed.
     compile_seconds: time that compiling all programs took.
     chunks: one layout per program.
     num_workers: workers that trained concurrently.
@@ -76,13 +82,15 @@ class Population:
     observations: name -> arm -> `[S, E + 1, ...]`, the observer's arrays at initialisation and
       after every epoch, for the weights at that time. They become NaN some time after a member has
       stopped, at the latest when all members of its chunk have.
-    logits: arm -> `[S, N, C]` on the test set; None unless `keep_logits` was set.
-    variables: arm -> path of a variable, joined by "/" -> `[S, ...]`, those that results are about;
-      None unless `keep_params` was set.
+    logits: arm -> `[S, N, C]` on the test set, NaN if not trained; None unless `keep_logits` was
+      set.
+    variables: arm -> path of a variable, joined by "/" -> `[S, ...]`, those that results are about,
+      of the seeds that the arm was trained with; None unless `keep_params` was set.
     correct: `[S, A, ceil(N / 8)]` uint8, a bit per test example (`numpy.packbits`): whether the
       prediction at the arm's threshold is right.
     correct_at_half: the same at threshold 0.5; None if no model has a threshold.
     calibration: `[S, A, 3, M]`, see `jaxdl.optim.metrics.calibration_counts`.
+    resampling: how each seed draws its own split of the training examples; None: all have the same.
   """
 
   seeds: tuple[int, ...]
@@ -111,6 +119,17 @@ class Population:
   correct: np.ndarray | None = None
   correct_at_half: np.ndarray | None = None
   calibration: np.ndarray | None = None
+  resampling: Resampling | None = None
+
+  @property
+  def is_trained(self) -> np.ndarray:
+    """Which members were trained, `[S, A]` bool."""
+    return self.status != NOT_TRAINED
+
+  @property
+  def has_result(self) -> np.ndarray:
+    """Which members were trained and did not diverge, `[S, A]` bool."""
+    return self.is_trained & (self.status != "diverged")
 
   def __repr__(self) -> str:
     names = ", ".join(map(one_line, self.arms))
@@ -134,17 +153,22 @@ class Population:
     bits = {"test_accuracy": self.correct, "test_accuracy_at_half": self.correct_at_half}.get(
       metric
     )
-    if bits is None or self.test_targets.ndim > 1:
+    if bits is None or self.test_targets.ndim > 1:  # also if seeds have different examples
       return None
     labels = self.test_targets
     constant = labels == np.bincount(labels).argmax()
     correct = np.unpackbits(bits, axis=-1, count=len(labels)).astype(bool)
     return np.where((self.status == "diverged")[..., None], constant, correct)
 
-  def scores(self, metric: str) -> stats.Scores:
-    """Returns one metric of all members for `jaxdl.stats`, NaN where a member diverged.
+  def scores(self, metric: str, in_order: bool = False) -> stats.Scores:
+    """Returns one metric of all members for `jaxdl.stats`, NaN where a member has no result.
 
-    In comparisons such a member counts as `jaxdl.stats.Scores.diverged_as` says.
+    In comparisons a member that diverged counts as `jaxdl.stats.Scores.diverged_as` says.
+
+    Args:
+      metric: its name.
+      in_order: whether seeds are looked at while they are added, so that what a member counts as
+        must not depend on later ones.
 
     Raises:
       InputError: there is no such metric.
@@ -156,12 +180,14 @@ class Population:
     return stats.Scores(
       metric=metric,
       # Rates are float64 already, as quotients of counts; losses are float32.
-      values=np.where(diverged, np.nan, values).astype(float),
+      values=np.where(self.has_result, values, np.nan).astype(float),
       seeds=self.seeds,
       arms=tuple(self.arms),
       axes=stats.AXES,
       higher_is_better=self.higher_is_better(metric),
-      diverged_as=self._diverged_as(metric) if diverged.any() else None,
+      diverged_as=self._diverged_as(metric, in_order) if diverged.any() else None,
+      overlap=None if self.resampling is None else self.resampling.overlap,
+      num_trained=None if self.is_trained.all() else tuple(self.is_trained.sum(axis=0).tolist()),
     )
 
   def higher_is_better(self, metric: str) -> bool:
@@ -173,11 +199,11 @@ class Population:
     """Whether targets are classes and not numbers."""
     return len(self.class_names) > 0
 
-  def _diverged_as(self, metric: str) -> float | None:
+  def _diverged_as(self, metric: str, in_order: bool) -> float | np.ndarray | None:
     """Returns what a member that diverged counts as.
 
     Rates on the test set: those of always answering the most frequent class. Epochs to a target: as
-    if it was never reached. All else: the worst that any member has.
+    if it was never reached. All else: the worst that any member has, so far if `in_order`.
     """
     if metric == "auc":
       return 0.5
@@ -191,8 +217,9 @@ class Population:
         _confusion_metrics(metrics.confusion_matrix(labels, constant, num_classes))[rate]
       )
     values = self.epochs.astype(float) if metric == "epochs" else self.metrics[metric]
-    trained = np.where(self.status == "diverged", np.nan, values)
-    return stats.worst(trained, self.higher_is_better(metric))
+    trained = np.where(self.has_result, values, np.nan)
+    worst = stats.worst_so_far if in_order else stats.worst
+    return worst(trained.astype(float), self.higher_is_better(metric))
 
   def select(self, arms: Sequence[str]) -> "Population":
     """Returns a population with only the named arms, in the order in which they are named.
@@ -272,25 +299,36 @@ class _GroupResult(NamedTuple):
   mean_probabilities: np.ndarray  # [A, N, C]
 
 
-def _gather(group: Group, results: Mapping[Chunk, ChunkResult]) -> _GroupResult | None:
+def _gather(
+  group: Group,
+  results: Mapping[Chunk, ChunkResult],
+  num_seeds: int,
+  ends: Mapping[str, int] | None,
+) -> _GroupResult | None:
   """Joins a program's chunks along arms and seeds; None if no seed has all of its arms."""
   rows: dict[int, list[Chunk]] = {}
   for chunk in group.chunks():
-    rows.setdefault(chunk.seed, []).append(chunk)
-  whole = [row for row in rows.values() if all(chunk in results for chunk in row)]
-  if not whole:
+    if chunk.seed < num_seeds:
+      rows.setdefault(chunk.seed, []).extend(group.parts(chunk, ends))
+  whole = {s: parts for s, parts in rows.items() if all(part in results for part in parts)}
+  found = {part: results[part] for parts in whole.values() for part in parts}
+  if not found:
     return None
-  joined = chunk_result.join(
-    [chunk_result.join([results[chunk] for chunk in row], axis=1) for row in whole], axis=0
-  )
-  num_valid = np.maximum((joined.status != train.DIVERGED).sum(axis=0), 1)  # [A]
+  size = group.layout.chunk_size
+  places = [i for s in whole for i in range(s, min(s + size, group.num_seeds))]
+  of_arms = [num_seeds if ends is None else ends[arm] for arm in group.layout.arms]
+  joined = chunk_result.assemble(found, places, of_arms)
+  num_valid = np.zeros(len(of_arms))
+  for chunk, result in found.items():
+    of_chunk = (result.status != train.DIVERGED).sum(axis=0)
+    num_valid[chunk.arm : chunk.arm + chunk.num_arms] += of_chunk
   longest = int(joined.num_epochs.max())
   observations = {name: of[:, :, : longest + 1] for name, of in joined.observations.items()}
   return _GroupResult(
     group=group,
-    places=[row[0].seed + i for row in whole for i in range(group.num_real(row[0]))],
+    places=places,
     result=joined._replace(observations=observations),
-    mean_probabilities=(joined.sum_probabilities.T / num_valid).T,
+    mean_probabilities=(joined.sum_probabilities.T / np.maximum(num_valid, 1)).T,
   )
 
 
@@ -300,6 +338,7 @@ def assemble(
   seeds: Sequence[int],
   groups: Sequence[Group],
   outcome: Outcome,
+  ends: Mapping[str, int] | None = None,
 ) -> Population:
   """Assembles the population from trained chunks; it has the seeds for which all arms are trained.
 
@@ -309,11 +348,13 @@ def assemble(
     seeds: the planned seeds.
     groups: the result of `jaxdl.population.plan.plan_groups`.
     outcome: the results and failures of the groups' chunks.
+    ends: arm -> how many of the seeds it was to be trained with, if its question was decided then;
+      None: all.
 
   Raises:
     InputError: no seed has all of its arms.
   """
-  gathered = [_gather(group, outcome.results) for group in groups]
+  gathered = [_gather(group, outcome.results, len(seeds), ends) for group in groups]
   failures = {chunk.name: reason for chunk, reason in outcome.failures.items()}
   places = set(range(len(seeds))).intersection(*(g.places if g else () for g in gathered))
   if not places:
@@ -363,7 +404,7 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
   ]
   joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, places], *padded)
   curves = _rates(joined, dataset)
-  diverged = status == train.DIVERGED
+  has_result = ~np.isin(status, (train.DIVERGED, train.RUNNING))
   confusion = join("confusion")
   at_half = join("confusion_at_half") if _has_threshold(arms) else None
   restored = np.array([arm.restore_best for arm in arms.values()])
@@ -386,13 +427,14 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     seeds=tuple(seeds),
     arms=dict(arms),
     class_names=dataset.class_names,
-    test_targets=dataset.test.targets,
-    status=np.array(train.STATUS_NAMES)[status],
+    test_targets=_test_targets(dataset, groups[0]),
+    # A member that never began to run has the first status.
+    status=np.array((NOT_TRAINED, *train.STATUS_NAMES[1:]))[status],
     epochs=epochs,
     best_epoch=best_epoch,
     num_params=np.tile(num_params, (len(seeds), 1)),
     curves=curves,
-    metrics={name: np.where(diverged, np.nan, value) for name, value in values.items()},
+    metrics={name: np.where(has_result, value, np.nan) for name, value in values.items()},
     confusion=confusion,
     confusion_at_half=at_half,
     mean_probabilities=np.concatenate([g.mean_probabilities for g in groups])[places],
@@ -408,7 +450,15 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     correct=join("correct"),
     correct_at_half=None if at_half is None else join("correct_at_half"),
     calibration=join("calibration"),
+    resampling=dataset.resampling,
   )
+
+
+def _test_targets(dataset: Dataset, group: _GroupResult) -> np.ndarray:
+  split = group.group.split
+  if split is None:
+    return dataset.test.targets
+  return dataset.test.targets[split.test[group.places]]  # [S, N, ...]
 
 
 def _filled(
@@ -427,8 +477,9 @@ def _variables(
     kept = group.result.variables
     if kept is None:
       return None
+    is_trained = group.result.status != train.RUNNING  # [S, A]
     for index, arm in enumerate(group.group.layout.arms):
-      found[arm] = {path: leaf[:, index] for path, leaf in kept.items()}
+      found[arm] = {path: leaf[is_trained[:, index], index] for path, leaf in kept.items()}
   return {arm: found[arm] for arm in arms}
 
 
@@ -460,7 +511,7 @@ def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray
   values = (
     curves.learning_rate,
     curves.train_loss,
-    curves.train_correct.astype(np.float64) / len(dataset.train),
+    curves.train_correct.astype(np.float64) / dataset.num_train,
     curves.val_loss,
     curves.val_correct.astype(np.float64) / num_validation,
   )

@@ -1,7 +1,6 @@
 """Trains chunks in this process: from a checkpoint if there is one, with results into a store."""
 
 import concurrent.futures
-import dataclasses
 import functools
 import logging
 import threading
@@ -69,6 +68,8 @@ class Trainer:
     self._store, self._every = store, checkpoint_every
     self._progress = progress or Progress(quiet=True)
     self._split: set[str] = set()
+    # JAX keeps it by thread, and other threads compile.
+    self._precision = jax.config.jax_default_matmul_precision
     self._order = {chunk: place for place, chunk in enumerate(plan.all_chunks(groups), 1)}
     self._splits = {device: programs.put_splits(dataset, device) for device in set(workers)}
     # One program at a time per device, in the order in which they are needed.
@@ -149,7 +150,8 @@ class Trainer:
   def _compile(self, group, device, num_seeds=None, num_arms=None) -> tuple[Programs, float]:
     start = time.perf_counter()
     splits = self._splits[device]
-    compiled = chunk_lib.compile_chunk(group, splits, device, self._observe, num_seeds, num_arms)
+    with jax.default_matmul_precision(self._precision):
+      compiled = chunk_lib.compile_chunk(group, splits, device, self._observe, num_seeds, num_arms)
     return compiled, time.perf_counter() - start
 
   def _train_whole(self, chunk: Chunk, device: jax.Device, stop: threading.Event) -> ChunkResult:
@@ -204,8 +206,7 @@ class Trainer:
     def bound(places):
       if len(places) == chunk.num_seeds:
         return whole
-      keys = whole.keys[np.array(places)]
-      return dataclasses.replace(whole, programs=compiled_for(len(places)), keys=keys)
+      return whole.of_seeds(np.array(places), compiled_for(len(places)))
 
     return lambda places: bound(tuple(places.tolist()))
 
@@ -215,7 +216,7 @@ class Trainer:
     """Drops seeds that have stopped from training, if that saves more than it costs."""
     kept = np.flatnonzero(state.records[0].running.any(axis=1))
     member_epochs = (group.recipe.arm.num_epochs - state.epoch) * chunk.num_arms
-    seed_work = 6 * group.num_params * len(self._dataset.train) * member_epochs
+    seed_work = 6 * group.num_params * self._dataset.num_train * member_epochs
     size = len(state.places)
     smaller = tuning.compacted_size(len(kept), size, seed_work, device.platform)
     # Padded with copies of running seeds.

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxdl.errors import InputError, brief
 from jaxdl.experiment import Experiment
-from jaxdl.population.results import PROBABILISTIC, RATES
+from jaxdl.population.results import NOT_TRAINED, PROBABILISTIC, RATES
 from jaxdl.report.markdown import TABLES
 from jaxdl.report.tables import read_members
 from jaxdl.report.workdir import CONFIG_FILE, MEMBERS_FILE, PROVENANCE_FILE
@@ -76,8 +76,9 @@ def _check_members(experiment: Experiment, members: "pd.DataFrame"):
       f"{MEMBERS_FILE} has {len(set(found) & set(wanted))} of {len(wanted)} members in "
       f"{len(found)} rows"
     )
-  for status in set(members["status"]) - set(STATUS_NAMES[1:]):
+  for status in set(members["status"]) - {*STATUS_NAMES[1:], NOT_TRAINED}:
     raise InputError(f"{MEMBERS_FILE} has a member with the status {status!r}")
+  members = members[members["status"] != NOT_TRAINED]
   diverged = (members["status"] == "diverged").to_numpy()
   most = members["arm"].map({name: arm.num_epochs for name, arm in experiment.arms.items()})
   ranges = {"epochs": (1, most.to_numpy())} | dict.fromkeys(RATES, (0, 1))

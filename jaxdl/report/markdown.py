@@ -69,7 +69,7 @@ def render(
     f"**{escape(experiment_lib.answer(verdicts, primary, population))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in shown if v.metric == primary),
     f"{escape(origin['dataset']['description'])}. {_classes_text(population)}"
-    f"{len(population.seeds)} seeds of each of {len(population.arms)} arms. "
+    f"{seeds_text(population)} of each of {len(population.arms)} arms. "
     f"{stopping_text(population)}",
     "## Verdicts",
     _verdict_table(shown),
@@ -151,10 +151,19 @@ def design_note(experiment: Experiment) -> str:
     return verdict_note(stats.ANYTIME, how)
   if experiment.until_decided:
     how = (
-      f"Seeds were trained until {primary} was decided for all pairs of arms, with looks after "
-      f"every {stats.LOOK_EVERY} seeds and at most {experiment.num_seeds}."
+      f"Seeds of an arm were trained until {primary} was decided for all of its pairs, with looks "
+      f"after every {stats.LOOK_EVERY} seeds and at most {experiment.num_seeds}."
     )
     return verdict_note(stats.GROUP_SEQUENTIAL, how)
+  if experiment.resample is not None:
+    how = (
+      f"Every seed has its own split of the training examples, the same for all arms: "
+      f"{escape(experiment.resample)}. *test* metrics are about the held-out part; the validation "
+      "set is the same for all seeds, and the test set of the data was not used. Test examples "
+      "differ between seeds, so there is no interval for new examples beside a verdict. Intervals "
+      "of learning curves are not corrected."
+    )
+    return verdict_note(stats.RESAMPLED, how)
   how = (
     "Adding seeds to this run because it is undecided, and testing again in the same way, makes "
     "wrong verdicts up to twice as likely. `--until_decided` with a larger `num_seeds` continues "
@@ -197,6 +206,18 @@ _NOTES = {
     "is at most alpha: exactly if arms have the same distribution, else if there are enough runs "
     "for the means to be normal."
   ),
+  stats.RESAMPLED: (
+    "Differences are a minus b, paired by split. **The splits of the seeds overlap**, so seeds are "
+    "not independent: the variance of a mean over n splits is taken to be (1/n + n_test / n_train) "
+    "times that of one (Nadeau & Bengio, 2003), in all tests and intervals, which are Student's t. "
+    "The second term stays however many seeds there are. *better* and *worse*: the t test, "
+    "Holm-corrected over the pairs of a metric, shows a difference; *beyond margin* says whether "
+    "it also shows that it is larger than the margin. *equivalent*: two one-sided t tests, "
+    "corrected for the number of pairs that can differ by exactly the margin, put the difference "
+    f"within it, {_EQUIVALENT}. The chance that any pair is wrongly called one of these is at most "
+    "alpha as far as that variance is right: it is an approximation, and too large if the training "
+    "sets hardly matter. Sign-flip tests are not valid here."
+  ),
   stats.GROUP_SEQUENTIAL: (
     "Differences are a minus b, paired by seed. A pair has the verdict, and the numbers, of the "
     "look that decided it. *better* and *worse*: the sign-flip permutation test, made "
@@ -207,7 +228,8 @@ _NOTES = {
     "together with probability 1 - alpha; *beyond margin* says whether they exclude the margin. "
     "They are Student's and the permutation test is not, so for skewed differences a difference "
     "can be shown whose interval still has zero at its edge. **The mean of a pair that was "
-    "decided early is biased**, away from zero where one arm is better: read its interval. The "
+    "decided early is biased**, away from zero where one arm is better: read its interval and the "
+    "median-unbiased estimate, which is as often too large as too small. The "
     "budget belongs to the test: another budget is another run."
   ),
   stats.ANYTIME: (
@@ -306,7 +328,9 @@ def _verdict_row(v: stats.Verdict) -> list[str]:
   scale, unit, form = (100, " pt", "+.3f") if is_rate else (1, "", "+.3g")
   limit = 1 if is_rate else math.inf  # rates cannot differ by more
   low, high = max(v.ci_low, -limit), min(v.ci_high, limit)
-  capped = v.seeds_needed == stats.MAX_SEEDS_NEEDED
+  needed = "" if v.seeds_needed is None else f"{v.seeds_needed:,}"
+  if v.seeds_needed == stats.MAX_SEEDS_NEEDED:
+    needed = "none would do" if v.design == stats.RESAMPLED else f">= {needed}"
   decided = v.verdict in (stats.BETTER, stats.WORSE)
   return [
     v.metric,
@@ -320,7 +344,7 @@ def _verdict_row(v: stats.Verdict) -> list[str]:
     f"{scale * v.margin:g}{unit}",
     v.verdict,
     ("yes" if v.beyond_margin else "open") if decided else "",
-    "" if v.seeds_needed is None else f"{'>= ' if capped else ''}{v.seeds_needed:,}",
+    needed,
   ]
 
 
@@ -427,7 +451,7 @@ def per_class_rows(population: Population) -> list[list[str]]:
   scores = 100 * np.stack(metrics.per_class(population.confusion))  # [3, S, A, C]
   for index, label in enumerate(population.class_names):
     for place, arm in enumerate(population.arms):
-      kept = scores[:, population.status[:, place] != "diverged", place, index]  # [3, S]
+      kept = scores[:, population.has_result[:, place], place, index]  # [3, S]
       rows.append([label, arm, *(_mean_and_std(values) for values in kept)])
   return rows
 
@@ -460,12 +484,23 @@ def metric_label(metric: str, population: Population) -> str:
   return f"{metric} (threshold {', '.join(thresholds)})"
 
 
+def seeds_text(population: Population) -> str:
+  """Says how many seeds each arm was trained with, e.g. `16 to 24 seeds`."""
+  trained = population.is_trained.sum(axis=0)  # [A]
+  fewest, most = trained.min(), trained.max()
+  return f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+
+
 def stopping_text(population: Population) -> str:
-  total = population.status.size
+  total = int(population.is_trained.sum())
   stopped, diverged = (int((population.status == s).sum()) for s in ("early_stopped", "diverged"))
   params = ", ".join(f"{n:,}" for n in sorted(set(population.num_params.ravel().tolist())))
   text = f"{params} parameters. {stopped} of {total} members stopped early"
-  return text + (f"; **{diverged} diverged**." if diverged else "; none diverged.")
+  text += f"; **{diverged} diverged**." if diverged else "; none diverged."
+  spared = population.status.size - total
+  if not spared:
+    return text
+  return f"{text} {spared} members were not trained, since all pairs of their arms were decided."
 
 
 def provenance_lines(origin: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from jaxdl.population.results import Population
 from jaxdl.report import figures
+from jaxdl.report.markdown import seeds_text
 
 # More points hide each other.
 _MAX_POINTS = 2000
@@ -55,5 +56,5 @@ def predictions(population: Population) -> Figure:
   for unused in range(len(population.arms), num_rows * num_columns):
     for ax in axes[-2:, unused % num_columns]:
       ax.set_visible(False)
-  figure.suptitle(f"Means of {len(population.seeds)} seeds on {len(chosen):,} test examples")
+  figure.suptitle(f"Means of {seeds_text(population)} on {len(chosen):,} test examples")
   return figures.finish(figure)

@@ -1,7 +1,7 @@
 """The variables of all members as files, one per arm: safetensors, which run no code when read.
 
 A file has every variable of the arm under its path, e.g. `params/Dense_0/kernel`, with a leading
-axis over the seeds `[S, ...]`, and the seeds in its metadata.
+axis over the seeds that the arm was trained with, `[S, ...]`, and these seeds in its metadata.
 """
 
 import hashlib
@@ -37,9 +37,10 @@ def write(folder: pathlib.Path, population: Population):
   from safetensors.numpy import save_file
 
   folder.mkdir()
-  for arm, variables in (population.variables or {}).items():
+  seeds = np.array(population.seeds)
+  for place, (arm, variables) in enumerate((population.variables or {}).items()):
     arrays = {path: np.ascontiguousarray(leaf) for path, leaf in variables.items()}
-    metadata = {"arm": arm, "seeds": json.dumps(list(population.seeds))}
+    metadata = {"arm": arm, "seeds": json.dumps(seeds[population.is_trained[:, place]].tolist())}
     save_file(arrays, folder / file_name(arm), metadata)
 
 

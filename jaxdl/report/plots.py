@@ -21,6 +21,7 @@ from jaxdl.errors import InputError, unknown_name
 from jaxdl.optim import losses
 from jaxdl.population.results import RATES, Population
 from jaxdl.report import figures
+from jaxdl.report.markdown import seeds_text
 
 # --- Learning curves ---
 
@@ -73,7 +74,7 @@ def learning_curves(population: Population) -> Figure:
   if len(population.seeds) > 1:
     diverged = (population.status == "diverged").any()
     figure.suptitle(
-      f"{len(population.seeds)} seeds: means{' of those that did not diverge' if diverged else ''} "
+      f"{seeds_text(population)}: means{' of those that did not diverge' if diverged else ''} "
       "with 95% intervals, and single seeds as thin lines"
     )
   figures.add_legend(figure, _curve_legend(population))
@@ -121,7 +122,7 @@ def _draw_curves(
   for index, arm in enumerate(population.arms):
     style = figures.arm_style(index)
     epochs, status = population.epochs[:, index], population.status[:, index]  # [S]
-    kept = status != "diverged"
+    kept = population.has_result[:, index]
     if kept.any():
       # With many arms, darker bands would hide everything else.
       alpha = float(np.clip(0.5 / len(population.arms), 0.08, 0.18))
@@ -175,7 +176,7 @@ def curve_limits(
 ) -> tuple[tuple[float, float], bool]:
   """Returns limits for the curves `[S, A, E]` of a metric, and whether the axis is logarithmic."""
   every = np.stack(curves)
-  kept = every[:, population.status != "diverged"]
+  kept = every[:, population.has_result]
   values = kept[np.isfinite(kept)] if np.isfinite(kept).any() else every[np.isfinite(every)]
   low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
   least = values[values > 0].min(initial=np.inf)
@@ -390,7 +391,7 @@ def score_distribution(scores: stats.Scores, *, is_rate: bool = False) -> Figure
   ax.set_xlabel(f"{figures.plain(scores.metric.replace('_', ' '))}{unit} ({direction} is better)")
   labels = [
     _arm_label(arm, diverged, width=2.3)
-    for arm, diverged in zip(scores.arms, np.isnan(scores.values).T, strict=True)
+    for arm, diverged in zip(scores.arms, scores.diverged.T, strict=True)
   ]
   ax.set_yticks(range(num_arms), labels, fontsize=figures.TEXT_SIZE)
   ax.set_ylim(num_arms - 0.45, -0.55)

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
 
 def members_table(population: Population) -> "pd.DataFrame":
-  """Returns a row per member, ordered by seed; missing values mark members that diverged."""
+  """Returns a row per member, ordered by seed.
+
+  Values are missing where a member diverged, or was not trained because its arm was decided.
+  """
   import pandas as pd
 
   num_seeds, num_arms = population.status.shape
-  diverged = (population.status == "diverged").ravel()
+  has_result = population.has_result.ravel()
   columns: dict[str, Any] = {
     "seed": np.repeat(population.seeds, num_arms),
     "arm": list(population.arms) * num_seeds,
@@ -33,7 +36,7 @@ def members_table(population: Population) -> "pd.DataFrame":
   if len(population.class_names) == 2:
     for name, (row, column) in {"tn": (0, 0), "fp": (0, 1), "fn": (1, 0), "tp": (1, 1)}.items():
       columns[name] = pd.array(population.confusion[:, :, row, column].ravel(), dtype="Int64")
-      columns[name][diverged] = pd.NA
+      columns[name][~has_result] = pd.NA
   columns["train_seconds"] = population.train_seconds.ravel()
   return pd.DataFrame(columns)
 
@@ -63,7 +66,7 @@ def curves_table(population: Population) -> "pd.DataFrame":
 
 
 def per_class_table(population: Population) -> "pd.DataFrame":
-  """Returns a row per member and class: number of examples, precision, recall and F1."""
+  """Returns a row per trained member and class: number of examples, precision, recall and F1."""
   import pandas as pd
 
   num_seeds, num_arms, num_classes = population.confusion.shape[:3]
@@ -80,7 +83,7 @@ def per_class_table(population: Population) -> "pd.DataFrame":
   columns |= {
     name: score.ravel() for name, score in zip(("precision", "recall", "f1"), scores, strict=True)
   }
-  return pd.DataFrame(columns)
+  return pd.DataFrame(columns)[np.repeat(population.is_trained.ravel(), num_classes)]
 
 
 def confusion_arrays(population: Population) -> dict[str, np.ndarray]:
@@ -109,13 +112,15 @@ def correct_arrays(population: Population) -> dict[str, np.ndarray]:
   """Returns name -> array: which test examples each member predicts right, as packed bits.
 
   `numpy.unpackbits(correct, axis=-1, count=num_examples)` is `[S, A, N]`, zeros for a member that
-  diverged.
+  diverged or was not trained. Where each seed has its own examples, `labels` is `[S, N]`.
   """
+  targets = population.test_targets
+  labels = targets.ravel() if population.resampling is None else targets.reshape(len(targets), -1)
   arrays = {
     "correct": population.correct,
     "correct_at_half": population.correct_at_half,
-    "num_examples": np.array(population.test_targets.size),
-    "labels": population.test_targets.ravel(),
+    "num_examples": np.array(labels.shape[-1]),
+    "labels": labels,
     "seeds": np.array(population.seeds),
     "arms": np.array(list(population.arms)),
   }

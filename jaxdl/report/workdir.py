@@ -403,12 +403,12 @@ def provenance(dataset: Dataset, trained: Population) -> dict[str, Any]:
       "class_names": list(dataset.class_names),
       "form": _plain_form(form_of(dataset)),
       "checksum": dataset.checksum,
-      "num_train": len(dataset.train),
+      "num_train": dataset.num_train,
       "num_validation": len(dataset.validation),
-      "num_test": len(dataset.test),
+      "num_test": dataset.num_test,
     },
     "compile_seconds": round(trained.compile_seconds, 3),
-    "train_seconds": round(float(trained.train_seconds.sum()), 3),
+    "train_seconds": round(float(np.nansum(trained.train_seconds)), 3),
     "num_workers": trained.num_workers,
     "programs": [layout._asdict() for layout in trained.chunks],
     "halved_chunks": list(trained.split_chunks),
@@ -475,10 +475,11 @@ def _pictures(
       "share of predictions."
     )
     pictures.append(("reliability", caption, plots.reliability(trained)))
-  else:
+  elif trained.resampling is None:
     caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
     pictures.append(("predictions", caption, number_plots.predictions(trained)))
-  if trained.has_classes and _are_images(dataset.test.inputs) and dataset.test.targets.ndim == 1:
+  has_one_class_each = trained.has_classes and trained.test_targets.ndim == 1
+  if has_one_class_each and _are_images(dataset.test.inputs):
     caption = "The test images that all arms and seeds together are most wrong about."
     pictures.append(("worst_mistakes", caption, plots.worst_mistakes(trained, dataset.test.inputs)))
   if any(_changes_rate(arm) for arm in trained.arms.values()):

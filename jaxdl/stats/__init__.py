@@ -8,6 +8,7 @@ Imports: errors, optim.
 
 from jaxdl.stats.anytime import compare_anytime, log_e_values
 from jaxdl.stats.crossed import Crossed, crossed_interval
+from jaxdl.stats.resampled import corrected_test, corrected_tost
 from jaxdl.stats.scores import (
   AXES,
   ArmSummary,
@@ -16,12 +17,14 @@ from jaxdl.stats.scores import (
   std,
   summarize,
   worst,
+  worst_so_far,
 )
 from jaxdl.stats.sequential import (
   LOOK_EVERY,
   MIN_BUDGET,
   compare_looks,
   looks,
+  median_unbiased,
   nominal_levels,
   undecided_arms,
 )
@@ -52,6 +55,7 @@ from jaxdl.stats.verdicts import (
   EQUIVALENT,
   FIXED,
   GROUP_SEQUENTIAL,
+  RESAMPLED,
   TOO_FEW_SEEDS,
   UNDECIDED,
   UNPAIRED,
@@ -76,6 +80,7 @@ __all__ = (
   "MIN_BUDGET",
   "MIN_PAIRS_EQUIVALENT",
   "NUM_RESAMPLES",
+  "RESAMPLED",
   "TOO_FEW_SEEDS",
   "UNDECIDED",
   "UNPAIRED",
@@ -90,6 +95,8 @@ __all__ = (
   "compare_anytime",
   "compare_looks",
   "confidence_bounds",
+  "corrected_test",
+  "corrected_tost",
   "crossed_interval",
   "format_seeds_needed",
   "holm",
@@ -97,6 +104,7 @@ __all__ = (
   "log_e_values",
   "looks",
   "mean_over_tasks",
+  "median_unbiased",
   "min_pairs",
   "min_pairs_equivalent",
   "nominal_levels",
@@ -114,4 +122,5 @@ __all__ = (
   "welch_interval",
   "welch_tost",
   "worst",
+  "worst_so_far",
 )

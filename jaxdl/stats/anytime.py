@@ -5,7 +5,6 @@ It needs no plan, and pays for that with 10 to 35% more seeds than looks that we
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from jaxdl.stats.verdicts import (
   Verdict,
   arm_pairs,
   beside_diverged,
+  check_no_overlap,
 )
 
 # The strengths of the bets; each gets the same share of the stake.
@@ -72,7 +72,8 @@ def compare_anytime(
   together with probability 1 - alpha: it has the means that such a test does not reject.
 
   Args:
-    scores: values [n, A], seeds in the order in which they came.
+    scores: values [n, A], seeds in the order in which they came. An arm all of whose pairs are
+      decided needs no further ones; see `Scores.num_trained`.
     margin: the largest difference that counts as none, in the metric's own unit; positive.
     alpha: probability of any wrong verdict, in (0, 0.5).
     reference: the one arm that each of the others is compared with; None: every pair is compared.
@@ -82,8 +83,9 @@ def compare_anytime(
     `p_holm` corrected by Bonferroni; they too hold at every number of seeds.
 
   Raises:
-    InputError: an argument is out of its range.
+    InputError: an argument is out of its range, or seeds are overlapping splits.
   """
+  check_no_overlap(scores)
   check_margin(margin)
   check_alpha(alpha)
   pairs = arm_pairs(scores, reference)
@@ -98,7 +100,7 @@ def _verdict(
 ) -> Verdict:
   every = differences_by_seed(scores, arm_a, arm_b)
   d = every[~np.isnan(every)]  # [n]
-  num_diverged = [count_diverged(scores, arm) for arm in (arm_a, arm_b)]
+  num_diverged = [count_diverged(scores, arm, len(every)) for arm in (arm_a, arm_b)]
   sides = _largest_log(d), _largest_log(-d)
   p_value = min(1.0, 2 * math.exp(-max(sides)))
   p_equivalence = 1.0
@@ -130,7 +132,7 @@ def _verdict(
     seeds_needed=None,
     num_diverged_a=num_diverged[0],
     num_diverged_b=num_diverged[1],
-    num_seeds=len(scores.seeds),
+    num_seeds=len(every),
     confidence=1 - alpha,
     design=ANYTIME,
   )
@@ -146,21 +148,20 @@ def _interval(differences: np.ndarray, limit: float) -> tuple[float, float]:
   if len(differences) < 2 or is_constant(differences):
     return math.nan, math.nan
 
+  from scipy.optimize import brentq
+
   def distance(x: np.ndarray) -> float:
     """Returns how far below the mean of x the first rejected value is."""
     centre, far = mean(x), 100 * float(np.ptp(x))
-    if _largest_log(x - centre + far) < limit:
+
+    def excess(shift: float) -> float:
+      return _largest_log(x - centre + shift) - limit
+
+    if excess(far) < 0:
       return math.inf  # no number of so few pairs is rejected
-    return _bisect(lambda shift: _largest_log(x - centre + shift) < limit, 0.0, far)
+    return brentq(excess, 0.0, far, xtol=1e-12 * far) if excess(0.0) < 0 else 0.0
 
   below, above = distance(differences), distance(-differences)
   if math.isinf(below) or math.isinf(above):
     return math.nan, math.nan
   return mean(differences) - below, mean(differences) + above
-
-
-def _bisect(is_kept: Callable[[float], bool], kept: float, rejected: float) -> float:
-  for _ in range(60):
-    middle = (kept + rejected) / 2
-    kept, rejected = (middle, rejected) if is_kept(middle) else (kept, middle)
-  return rejected

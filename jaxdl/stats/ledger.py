@@ -6,13 +6,15 @@ close in on the estimate as seeds are added, so more evidence with the same esti
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxdl.errors import InputError
-from jaxdl.stats.scores import ROUNDING, Scores, mean, paired_differences
+from jaxdl.stats.scores import ROUNDING, Scores, mean, paired_differences, std
+from jaxdl.stats.sequential import looks, nominal_levels
 from jaxdl.stats.tests import MIN_PAIRS_EQUIVALENT, check_alpha, check_margin, confidence_bounds
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -65,6 +67,8 @@ class Finding(NamedTuple):
     high_alpha: that with which the upper bound is below it.
     meaning: HOLDS, FAILS, TOO_SMALL or UNDECIDED.
     note: what is to be added, e.g. whether an improvement exceeds the margin; may be empty.
+    repeats: the probability that the same number of fresh seeds means the same, see `_repeats`; NaN
+      where nothing is decided.
   """
 
   part: Part
@@ -76,6 +80,7 @@ class Finding(NamedTuple):
   high_alpha: float
   meaning: str
   note: str
+  repeats: float
 
 
 class Outcome(NamedTuple):
@@ -85,8 +90,21 @@ class Outcome(NamedTuple):
   verdict: str  # HOLDS, FAILS, TOO_SMALL or UNDECIDED
   findings: tuple[Finding, ...]
 
+  @property
+  def repeats(self) -> float:
+    """The probability that as many fresh seeds give the same verdict; NaN if it is undecided.
 
-def judge(claim: Claim, alpha: float = 0.05) -> Outcome:
+    Where every part counts, that of all of them, as if they were independent; where one is enough,
+    that of the surest.
+    """
+    decisive = [f.repeats for f in self.findings if f.meaning == self.verdict]
+    if self.verdict == UNDECIDED:
+      return math.nan
+    every = self.claim.needs_all == (self.verdict == HOLDS)
+    return math.prod(decisive) if every else max(decisive)
+
+
+def judge(claim: Claim, alpha: float = 0.05, budget: int | None = None) -> Outcome:
   """Judges a claim by all of its parts.
 
   With L and U the bounds of the difference, the better direction being up, and m the margin:
@@ -106,10 +124,13 @@ def judge(claim: Claim, alpha: float = 0.05) -> Outcome:
   Args:
     claim: what to judge.
     alpha: level of the verdict on the claim, in (0, 0.5).
+    budget: of runs that were looked at as `jaxdl.stats.looks(budget)` says, and ended at one of
+      these looks. Bounds then have the level of that look (`jaxdl.stats.nominal_levels`), so that
+      all looks together keep alpha. None: the number of seeds was fixed.
 
   Raises:
-    InputError: the claim has no parts, a part not two arms or no positive margin, or alpha is out
-      of its range.
+    InputError: the claim has no parts, a part not two arms or no positive margin, alpha is out of
+      its range, or a part's number of seeds is not one of the looks.
   """
   check_alpha(alpha)
   if not claim.parts:
@@ -120,13 +141,25 @@ def judge(claim: Claim, alpha: float = 0.05) -> Outcome:
     check_margin(part.margin)
   shared = alpha / len(claim.parts)
   levels = (alpha, shared) if claim.needs_all else (shared, alpha)
-  findings = tuple(_judge_part(part, *levels) for part in claim.parts)
+  findings = tuple(
+    _judge_part(part, *(_at_look(level, part, budget) for level in levels)) for part in claim.parts
+  )
   decide = min if claim.needs_all else max
   return Outcome(claim, decide((f.meaning for f in findings), key=_ORDER.index), findings)
 
 
 # From what decides a claim that needs all its parts, down to what all of them have to mean.
 _ORDER = (FAILS, TOO_SMALL, UNDECIDED, HOLDS)
+
+
+def _at_look(alpha: float, part: Part, budget: int | None) -> float:
+  """Returns the one-sided level at the look at which a part's run ended."""
+  if budget is None:
+    return alpha
+  every, n = looks(budget), len(part.scores.seeds)
+  if n not in every:
+    raise InputError(f"a run with a budget of {budget} seeds is not looked at after {n}")
+  return float(nominal_levels(alpha, tuple(of / budget for of in every))[every.index(n)])
 
 
 def _judge_part(part: Part, hold_alpha: float, fail_alpha: float) -> Finding:
@@ -140,9 +173,34 @@ def _judge_part(part: Part, hold_alpha: float, fail_alpha: float) -> Finding:
   else:
     bounds, alpha, meaning, note = _judge_both_sides(part, gains, hold_alpha, fail_alpha)
     alphas = alpha, alpha
+  repeats = math.nan if meaning == UNDECIDED else _repeats(part, gains, bounds, meaning)
   if sign < 0:
     bounds, alphas = (-bounds[1], -bounds[0]), alphas[::-1]
-  return Finding(part, len(gains), sign * mean(gains), *bounds, *alphas, meaning, note)
+  return Finding(part, len(gains), sign * mean(gains), *bounds, *alphas, meaning, note, repeats)
+
+
+def _repeats(part: Part, gains: np.ndarray, bounds: tuple[float, float], meaning: str) -> float:
+  """Returns the probability that n fresh seeds mean the same.
+
+  If before the run all true differences were as likely, that of fresh seeds is normal around the
+  one that was seen, with twice the variance of a mean (Goodman, 1992, Statistics in Medicine
+  11:875). So a bound that clears what decides by s standard errors does so again with probability
+  Phi(s / sqrt(2)). If n differences are equal, n more are with probability (n + 1) / (2 n + 1), by
+  Laplace's rule of succession.
+  """
+  n, margin = len(gains), part.margin
+  error = std(gains) / math.sqrt(n)
+  if error == 0:
+    return (n + 1) / (2 * n + 1)
+  low, high = bounds
+  least = 0.0 if part.asserts == BETTER else -margin
+  if part.asserts in (BETTER, NOT_WORSE):
+    slack = {HOLDS: low - least, FAILS: least - high, TOO_SMALL: margin - high}[meaning]
+  elif (part.asserts == EQUIVALENT) == (meaning == HOLDS):
+    slack = min(margin + low, margin - high)
+  else:
+    slack = max(low - margin, -margin - high)
+  return 0.5 * math.erfc(-slack / error / 2)
 
 
 def _judge_one_side(part: Part, low: float, high: float) -> tuple[str, str]:

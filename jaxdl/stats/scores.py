@@ -37,9 +37,14 @@ class Scores:
     higher_is_better: True for an accuracy, False for a loss.
     diverged_as: the score that a run which diverged counts as in comparisons, e.g. that of always
       answering the most frequent class: then arms are compared by intention to treat, on all seeds.
-      None leaves such runs out.
+      [S], if it depends on the seed, see `worst_so_far`. None leaves such runs out.
     paired: whether the runs of a row share their seed. If not, a row has the s-th run of each arm,
       and arms are compared as independent samples.
+    num_trained: [A] with how many seeds, the first ones, each arm was trained, if an arm stops once
+      it is decided (see `compare_looks`): its later values are NaN, but did not diverge. None: all.
+    overlap: where each seed is trained and tested on its own split of the same examples, the number
+      of tested over that of training examples; see `jaxdl.stats.resampled`. None: seeds are
+      independent.
 
   Raises:
     ValueError: the axes are named or ordered differently (so a transposed array is refused also
@@ -54,8 +59,10 @@ class Scores:
   arms: tuple[str, ...]  # [A]
   axes: tuple[str, str]
   higher_is_better: bool
-  diverged_as: float | None = None
+  diverged_as: float | np.ndarray | None = None
   paired: bool = True
+  num_trained: tuple[int, ...] | None = None  # [A]
+  overlap: float | None = None
 
   def __post_init__(self):
     if not isinstance(self.higher_is_better, bool):
@@ -79,7 +86,11 @@ class Scores:
     for name, value in fields.items():
       object.__setattr__(self, name, value)
     self._check_axes()
-    if self.diverged_as is not None and not math.isfinite(self.diverged_as):
+    if self.num_trained is not None and len(self.num_trained) != len(self.arms):
+      raise ValueError(f"num_trained has {len(self.num_trained)} numbers for {len(self.arms)} arms")
+    if self.overlap is not None and not 0 < self.overlap < math.inf:
+      raise ValueError(f"overlap must be positive and finite, got {self.overlap}")
+    if self.diverged_as is not None and not np.isfinite(self.diverged_as).all():
       raise ValueError(f"diverged_as must be finite, got {self.diverged_as}")
     if np.isinf(values).any():
       raise ValueError(
@@ -92,7 +103,15 @@ class Scores:
     """The values `[S, A]` that arms are compared by: with `diverged_as` where a run diverged."""
     if self.diverged_as is None:
       return self.values
-    return np.where(np.isnan(self.values), self.diverged_as, self.values)
+    return np.where(self.diverged, np.reshape(self.diverged_as, (-1, 1)), self.values)
+
+  @property
+  def diverged(self) -> np.ndarray:
+    """Which runs diverged, `[S, A]` bool."""
+    missing = np.isnan(self.values)
+    if self.num_trained is None:
+      return missing
+    return missing & (np.arange(len(self.seeds))[:, None] < np.array(self.num_trained))
 
   @overload
   @classmethod
@@ -227,7 +246,8 @@ def summarize(
   """Summarizes each arm over its seeds.
 
   The interval is for the mean over seeds: mean ± t std / sqrt(n), t the (1 + confidence) / 2
-  quantile of Student's t with n - 1 degrees of freedom, cut to the limits of the metric. One seed
+  quantile of Student's t with n - 1 degrees of freedom, cut to the limits of the metric; for splits
+  that overlap, with sqrt(1 / n + overlap) in the place of 1 / sqrt(n). One seed
   supports no claim about others, so std (with n - 1 in the denominator) and interval are NaN where
   n = 1; all is NaN where n = 0. Equal values have std 0 and no interval (NaN): they do not say how
   far the next one may be.
@@ -246,18 +266,23 @@ def summarize(
   """
   if not 0 < confidence < 1:
     raise InputError(f"confidence must be between 0 and 1, got {confidence}")
+  num_trained = scores.num_trained or [len(scores.seeds)] * len(scores.arms)
   return [
-    _summarize_arm(arm, column, confidence, limits)
-    for arm, column in zip(scores.arms, scores.values.T, strict=True)
+    _summarize_arm(arm, column[:end], confidence, limits, scores.overlap or 0.0)
+    for arm, column, end in zip(scores.arms, scores.values.T, num_trained, strict=True)
   ]
 
 
 def _summarize_arm(
-  arm: str, column: np.ndarray, confidence: float, limits: tuple[float, float]
+  arm: str,
+  column: np.ndarray,
+  confidence: float,
+  limits: tuple[float, float],
+  overlap: float,
 ) -> ArmSummary:
   finite = column[np.isfinite(column)]  # [n]
   n = len(finite)
-  ci_low, ci_high = np.clip(student_interval(finite, confidence), *limits).tolist()
+  ci_low, ci_high = np.clip(student_interval(finite, confidence, overlap), *limits).tolist()
   return ArmSummary(
     arm=arm,
     n=n,
@@ -287,12 +312,18 @@ def std(x: np.ndarray) -> float:
   return 0.0 if is_constant(x) else float(np.std(x, ddof=1))
 
 
-def student_interval(x: np.ndarray, confidence: float) -> tuple[float, float]:
-  """Returns Student's interval for the mean of `[n]`; NaN where n < 2 or all values are equal."""
+def student_interval(x: np.ndarray, confidence: float, overlap: float = 0.0) -> tuple[float, float]:
+  """Returns Student's interval for the mean of `[n]`; NaN where n < 2 or all values are equal.
+
+  Args:
+    x: the values.
+    confidence: of the interval.
+    overlap: of the splits that they are from, see `jaxdl.stats.resampled`.
+  """
   n = len(x)
   if n < 2 or is_constant(x):
     return math.nan, math.nan
-  half = t_quantile((1 + confidence) / 2, n - 1) * std(x) / math.sqrt(n)
+  half = t_quantile((1 + confidence) / 2, n - 1) * std(x) * math.sqrt(1 / n + overlap)
   return mean(x) - half, mean(x) + half
 
 
@@ -315,7 +346,9 @@ def paired_differences(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
 
 
 def differences_by_seed(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
-  """Returns the scores of `arm_a` minus those of `arm_b`, [S], NaN where either is left out.
+  """Returns the scores of `arm_a` minus those of `arm_b`, [n], NaN where either is left out.
+
+  n is the number of seeds that both arms were trained with.
 
   Raises:
     InputError: an arm is not among `scores.arms`.
@@ -323,7 +356,10 @@ def differences_by_seed(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
   for arm in (arm_a, arm_b):
     if arm not in scores.arms:
       raise unknown_name("arm", arm, scores.arms)
-  a, b = (scores.counted[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
+  places = [scores.arms.index(arm) for arm in (arm_a, arm_b)]
+  num_trained = scores.num_trained
+  end = None if num_trained is None else min(num_trained[place] for place in places)
+  a, b = scores.counted[:end, places].T
   return a - b
 
 
@@ -335,6 +371,29 @@ def worst(values: np.ndarray, higher_is_better: bool) -> float | None:
   return float(finite.min() if higher_is_better else finite.max())
 
 
+def worst_so_far(values: np.ndarray, higher_is_better: bool) -> np.ndarray | None:
+  """Returns, for each seed, the worst of the values up to it; None if all are NaN.
+
+  Where arms are looked at while seeds are added, a run that diverged must not count as a score that
+  only comes later: verdicts that were reached would change.
+
+  Args:
+    values: [S, A].
+    higher_is_better: True for an accuracy, False for a loss.
+
+  Returns:
+    [S]; before the first value, that value.
+  """
+  finite = ~np.isnan(values).all(axis=1)  # [S]
+  if not finite.any():
+    return None
+  of_rows = np.full(len(values), np.nan)
+  worst_of = np.nanmin if higher_is_better else np.nanmax
+  of_rows[finite] = worst_of(values[finite], axis=1)
+  of_rows[: finite.argmax()] = of_rows[finite][0]
+  return (np.fmin if higher_is_better else np.fmax).accumulate(of_rows)
+
+
 def count_diverged(scores: Scores, arm: str, num_seeds: int | None = None) -> int:
-  """Returns in how many of the first seeds, or of all, an arm has no score."""
-  return int(np.isnan(scores.values[:num_seeds, scores.arms.index(arm)]).sum())
+  """Returns in how many of the first seeds, or of all, an arm diverged."""
+  return int(scores.diverged[:num_seeds, scores.arms.index(arm)].sum())

@@ -48,10 +48,15 @@ from jaxdl.stats.verdicts import (
   Verdict,
   arm_pairs,
   beside_diverged,
+  check_no_overlap,
 )
 
 # Seeds from one look to the next. Looking after every four saves one or two seeds.
 LOOK_EVERY = 8
+# Patterns by which most pairs of many arms are seen not to differ.
+_FEW_PATTERNS = 4096
+# Patterns by which the estimate of a pair that was decided early is found.
+_NUM_ESTIMATING = 1000
 # A design needs a budget of two looks, and seeds enough to show that arms are alike.
 MIN_BUDGET = max(2 * LOOK_EVERY, MIN_PAIRS_EQUIVALENT)
 
@@ -151,23 +156,45 @@ def sign_flip_looks(
   Returns:
     The index of the first look that rejects, or None.
   """
+  looks = [end for end in looks if end <= len(differences)]
+  # Just enough not to lose a pattern to the rounding of the level.
+  quotas = np.floor(np.array(levels[: len(looks)]) * (1 + len(signs)) * (1 + ROUNDING)).astype(int)
   magnitudes = np.abs(differences)
   sums = np.zeros(1 + len(signs))  # the observed one first
   alive = np.ones(len(sums), dtype=bool)
   start, used = 0, 0
-  for look, (end, level) in enumerate(zip(looks, levels, strict=True)):
-    if end > len(differences):
-      return None
+  for look in range(_num_possible(differences, looks, quotas, signs[:_FEW_PATTERNS])):
+    end = looks[look]
     sums[0] += differences[start:end].sum()
     sums[1:] += signs[:, start:end] @ magnitudes[start:end]
-    # Just enough not to lose a pattern to the rounding of the level.
-    quota = math.floor(level * len(sums) * (1 + ROUNDING)) - used
-    taken = alive & _largest(np.abs(sums), alive, quota, ROUNDING * magnitudes[:end].sum())
+    quota, rounding = quotas[look] - used, ROUNDING * magnitudes[:end].sum()
+    taken = alive & _largest(np.abs(sums), alive, quota, rounding)
     if taken[0]:
       return look
     alive &= ~taken
     used, start = used + int(taken.sum()), end
   return None
+
+
+def _num_possible(
+  differences: np.ndarray, looks: Sequence[int], quotas: np.ndarray, signs: np.ndarray
+) -> int:
+  """Returns how many looks there are up to the last that may reject, judged by few patterns.
+
+  A look rejects only if no more patterns have sums as large as the observed one than may be used
+  up until then. Most pairs of many arms have more of them among a few thousand patterns.
+
+  Args:
+    differences: [n].
+    looks: [K], numbers of pairs up to n.
+    quotas: [K], how many patterns may be used up until each look.
+    signs: [b, N], some of the patterns.
+  """
+  seen = np.arange(len(differences))[:, None] < np.array(looks, dtype=int)  # [n, K]
+  observed = np.abs(differences @ seen)  # [K]
+  sums = signs[:, : len(differences)] @ (np.abs(differences)[:, None] * seen)  # [b, K]
+  possible = 1 + (np.abs(sums) >= observed).sum(axis=0) <= quotas  # [K]
+  return int(np.flatnonzero(possible).max(initial=-1)) + 1
 
 
 def _largest(values: np.ndarray, alive: np.ndarray, quota: int, rounding: float) -> np.ndarray:
@@ -185,6 +212,52 @@ def sign_patterns(num_patterns: int, budget: int, seed: int) -> np.ndarray:
   rng = np.random.default_rng(seed)
   bits = rng.integers(0, 256, size=(num_patterns, -(-budget // 8)), dtype=np.uint8)
   return 2 * np.unpackbits(bits, axis=1, count=budget).astype(np.int8) - 1
+
+
+def median_unbiased(
+  differences: np.ndarray, looks: Sequence[int], levels: np.ndarray, signs: np.ndarray
+) -> float:
+  """Returns an estimate of the mean difference of a pair that was found to differ at its last look.
+
+  The estimate is as often too large as too small, where the plain mean is too far from zero: runs
+  stop when it is. In the stagewise order an outcome is the more extreme the earlier the look that
+  stopped, and at one look the larger its mean (Emerson & Fleming, 1990, Biometrika 77:875). Were
+  the true difference x, and differences symmetric around it, the signs of d - x would be fair
+  coins: the share of the sign patterns with an outcome at least as extreme as the observed one is
+  p(x), and p(estimate) = 1/2. A pattern is taken to stop where Student's t reaches the level of the
+  look, which is close to the sign-flip test of the run.
+
+  Args:
+    differences: [n], zero where a pair is left out.
+    looks: [K], numbers of pairs up to n, which is the last.
+    levels: [K], nominal one-sided levels of the looks.
+    signs: [B, N] of +1 and -1, N >= n.
+  """
+  direction = 1.0 if differences.mean() >= 0 else -1.0
+  d = direction * differences
+  ends = np.array(looks)  # [K]
+  bounds = np.array([t_quantile(1 - p, n - 1) for p, n in zip(levels, looks, strict=True)])
+  seen = np.arange(len(d))[:, None] < ends  # [n, K]
+  patterns = signs[:_NUM_ESTIMATING, : len(d)].astype(float)
+
+  def excess(x: float) -> float:
+    far = np.abs(d - x)[:, None] * seen  # [n, K]
+    sums = patterns @ far  # [b, K], of s |d - x|; a path has the values x + s |d - x|
+    means = x + sums / ends
+    squares = x**2 + ((far**2).sum(axis=0) + 2 * x * sums) / ends
+    errors = np.sqrt(np.maximum(squares - means**2, 0) / (ends - 1))
+    stops = np.abs(means) >= bounds * errors  # [b, K]
+    stops[:, -1] = means[:, -1] >= d.mean()
+    at = stops.argmax(axis=1)[:, None]
+    upwards = np.take_along_axis(means, at, axis=1)[:, 0] > 0
+    return (stops.any(axis=1) & upwards).mean() - 0.5
+
+  reach = 4 * std(d) / math.sqrt(looks[0])
+  low, high = d.mean() - reach, d.mean() + reach
+  for _ in range(20):
+    middle = (low + high) / 2
+    low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+  return direction * float(high)
 
 
 def compare_looks(
@@ -215,11 +288,12 @@ def compare_looks(
   1 - alpha, whatever the reason to stop (Jennison & Turnbull, 1989, Journal of the Royal
   Statistical Society B 51:305). A difference is beyond the margin if its interval is. The mean
   difference of a pair that was decided early is biased: away from zero if one arm is better.
+  Beside it stands the estimate of `median_unbiased`.
 
   Args:
     scores: values [n, A]: the seeds so far, in the order in which they were planned. Rows after
-      the last full look wait for the next one. Rows of an arm all of whose pairs are decided may
-      be NaN from then on.
+      the last full look wait for the next one. An arm all of whose pairs are decided needs no
+      further seeds; see `Scores.num_trained`.
     margin: the largest difference that counts as none, in the metric's own unit; positive.
     budget: N, the number of seeds at the last look; fixed before the run.
     alpha: probability of any wrong verdict, in (0, 0.5).
@@ -231,8 +305,10 @@ def compare_looks(
     One verdict per pair of arms, as in `compare`. The p-values are NaN: levels differ by look.
 
   Raises:
-    InputError: there are more seeds than the budget, or an argument is out of its range.
+    InputError: there are more seeds than the budget, an argument is out of its range, or seeds are
+      overlapping splits.
   """
+  check_no_overlap(scores)
   check_margin(margin)
   check_alpha(alpha)
   check_num_resamples(num_resamples)
@@ -288,9 +364,11 @@ class _Design(NamedTuple):
 def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.ndarray) -> Verdict:
   """Returns the verdict of the first look that decides, or of the last one so far."""
   every = differences_by_seed(scores, arm_a, arm_b)  # [n], NaN where either diverged
-  different = sign_flip_looks(np.nan_to_num(every), design.looks, design.spent, signs)
-  pair = scores.values[:, [scores.arms.index(arm) for arm in (arm_a, arm_b)]]  # [n, 2]
+  pair = scores.diverged[:, [scores.arms.index(arm) for arm in (arm_a, arm_b)]]  # [S, 2]
   alike = _first_alike(every[: _first_diverged(pair)], design)
+  # Where both are shown at one look, arms are alike.
+  before = design.looks if alike is None else design.looks[:alike]
+  different = sign_flip_looks(np.nan_to_num(every), before, design.spent[: len(before)], signs)
   last = sum(end <= len(every) for end in design.looks) - 1
   look = min(k for k in (different, alike, last) if k is not None)
   seen = every if look < 0 else every[: design.looks[look]]
@@ -305,6 +383,11 @@ def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.
   if look >= 0:
     low, high = _repeated_interval(kept, design.difference_levels[look])
   num_diverged = [count_diverged(scores, arm, len(seen)) for arm in (arm_a, arm_b)]
+  estimate = None
+  if verdict in (BETTER, WORSE) and len(kept) == len(seen):
+    until = slice(look + 1)
+    levels = design.difference_levels[until]
+    estimate = median_unbiased(kept, design.looks[until], levels, signs)
   rounding = ROUNDING * design.margin
   is_beyond = low > design.margin + rounding or high < -design.margin - rounding
   return Verdict(
@@ -329,13 +412,14 @@ def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.
     confidence=1 - design.alpha,
     design=GROUP_SEQUENTIAL,
     budget=design.looks[-1],
+    median_unbiased=estimate,
   )
 
 
-def _first_diverged(values: np.ndarray) -> int:
-  """Returns the first row of `[n, 2]` with NaN, or n."""
-  diverged = np.isnan(values).any(axis=1)
-  return int(diverged.argmax()) if diverged.any() else len(values)
+def _first_diverged(diverged: np.ndarray) -> int:
+  """Returns the first row of `[S, 2]` in which either arm diverged, or S."""
+  either = diverged.any(axis=1)
+  return int(either.argmax()) if either.any() else len(either)
 
 
 def _first_alike(differences: np.ndarray, design: _Design) -> int | None:

@@ -145,9 +145,9 @@ def tost_sides(differences: np.ndarray, margin: float) -> tuple[float, float]:
   if is_constant(differences):
     low, high = np.where(distances > margin * ROUNDING, 0.5**n, 1.0)
   else:
-    from scipy.stats import t
+    from scipy.special import stdtr  # as `scipy.stats.t.cdf`, in a fiftieth of the time
 
-    p = t.sf(distances / (std(differences) / math.sqrt(n)), n - 1)
+    p = stdtr(n - 1, -distances / (std(differences) / math.sqrt(n)))
     low, high = np.maximum(p, 0.5**n)
   return float(low), float(high)
 
@@ -294,6 +294,7 @@ def seeds_for_power(
   levels: tuple[float, float],
   least: tuple[int, int],
   num_samples: int = 1,
+  overlap: float = 0.0,
 ) -> int:
   """Searches the number of seeds of `seeds_needed`.
 
@@ -303,14 +304,16 @@ def seeds_for_power(
     levels: one-sided level of the test for a difference, and of either test for equivalence.
     least: the smallest number of seeds that shows a difference, and that shows equivalence.
     num_samples: 1 for paired differences, 2 for two samples: degrees of freedom per seed.
+    overlap: of the seeds' splits, see `jaxdl.stats.resampled`; 0 if seeds are independent.
   """
   distance, spread = effect
   least_different, least_equivalent = least
 
   def is_enough(n: np.ndarray) -> np.ndarray:  # [K] -> [K] bool
-    different = _power(distance, spread, n, levels[0], num_samples)
+    different = _power(distance, spread, n, levels[0], num_samples, overlap)
     tests = (
-      _power(x, spread, n, levels[1], num_samples) for x in (margin - distance, margin + distance)
+      _power(x, spread, n, levels[1], num_samples, overlap)
+      for x in (margin - distance, margin + distance)
     )
     equivalent = np.where(n >= least_equivalent, np.maximum(sum(tests) - 1, 0), 0)
     return different + equivalent >= POWER
@@ -319,14 +322,14 @@ def seeds_for_power(
 
 
 def _power(
-  distance: float, spread: float, n: np.ndarray, alpha: float, num_samples: int
+  distance: float, spread: float, n: np.ndarray, alpha: float, num_samples: int, overlap: float
 ) -> np.ndarray:
   """Returns the power `[K]` of a one-sided t-test with n `[K]` seeds."""
   from scipy.stats import nct, t
 
   # Beyond effects of 10, and noncentralities of 37, power is 0 or 1 and nct loses its accuracy.
   effect = np.clip(distance / spread, -10, 10) if spread > 0 else 10 * np.sign(distance)
-  noncentrality = np.clip(effect * np.sqrt(n), -37, 37)
+  noncentrality = np.clip(effect / np.sqrt(1 / n + overlap), -37, 37)
   degrees = num_samples * (n - 1)
   return nct.sf(t.isf(alpha, degrees), degrees, noncentrality)
 

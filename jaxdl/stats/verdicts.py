@@ -18,25 +18,19 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from jaxdl.errors import unknown_name
-from jaxdl.stats import unpaired
+from jaxdl.errors import InputError, unknown_name
 from jaxdl.stats.crossed import Crossed
+from jaxdl.stats.samples import Sample, sample_of
 from jaxdl.stats.scores import (
-  ROUNDING,
   ArmSummary,
   Scores,
   count_diverged,
-  mean,
-  paired_differences,
-  std,
-  student_interval,
 )
 from jaxdl.stats.tests import (
-  MAX_EXACT,
   MAX_SEEDS_NEEDED,
   NUM_RESAMPLES,
   check_alpha,
@@ -44,11 +38,8 @@ from jaxdl.stats.tests import (
   check_num_resamples,
   check_resolution,
   holm,
-  min_pairs,
   min_pairs_equivalent,
   seeds_for_power,
-  sign_flip_test,
-  tost,
 )
 
 BETTER = "better"
@@ -60,6 +51,7 @@ TOO_FEW_SEEDS = "too few seeds"
 # How the number of seeds was decided, and with it the test.
 FIXED = "fixed number of seeds"  # `compare`
 UNPAIRED = "fixed number of runs, unpaired"  # `compare`, where arms share no seed
+RESAMPLED = "fixed number of splits"  # `compare`, where each seed has its own split of the examples
 GROUP_SEQUENTIAL = "group-sequential"  # `jaxdl.stats.sequential`
 ANYTIME = "betting"  # `jaxdl.stats.anytime`
 
@@ -79,31 +71,36 @@ class Verdict:
       arm that has fewer.
     mean_difference: a minus b, in the metric's own unit; NaN where n = 0.
     ci_low: lower end of its interval (Student t on the differences; with another design, see
-      `compare_looks` and `compare_anytime`); NaN where n < 2 or all differences are equal.
+      `compare_looks`, `compare_anytime` and `jaxdl.stats.resampled`); NaN where n < 2 or all
+      differences are equal.
     ci_high: upper end of it.
-    p_value: of the sign-flip test, for this pair of arms alone.
+    p_value: of the sign-flip test, or that of the design, for this pair of arms alone.
     p_holm: the same, corrected for all pairs of arms of this metric.
-    p_beyond_margin: of the sign-flip test that |difference| is beyond the margin, corrected
+    p_beyond_margin: of the same test that |difference| is beyond the margin, corrected
       likewise.
     p_equivalence: of the equivalence test, corrected for all pairs of arms of this metric.
     margin: the largest difference that counts as none, in the metric's own unit.
     verdict: BETTER, WORSE, EQUIVALENT, UNDECIDED or TOO_FEW_SEEDS.
     beyond_margin: whether it is BETTER or WORSE, and by more than the margin.
     seeds_needed: where it is open, about how many pairs would decide it, at most MAX_SEEDS_NEEDED
-      (which then means that many or more); None where it is decided, or where no number would do
-      because an arm diverged.
+      (which then means that many or more, or with the design RESAMPLED none); None where it is
+      decided, or where no number would do because an arm diverged.
     num_diverged_a: seeds on which arm a has no score.
     num_diverged_b: seeds on which arm b has no score.
     num_seeds: S, diverged ones included; of a design with looks, those of the look that decided.
     confidence: of the interval; of a design with looks, that of all pairs and looks together.
-    design: FIXED, UNPAIRED, GROUP_SEQUENTIAL or ANYTIME.
+    design: FIXED, UNPAIRED, RESAMPLED, GROUP_SEQUENTIAL or ANYTIME.
     budget: of a GROUP_SEQUENTIAL design, the largest number of seeds; else None.
-    diverged_as: the score that runs which diverged count as; None if they are left out, or none
-      did.
+    diverged_as: the score that runs which diverged count as, or the last of them if it depends on
+      the seed; None if they are left out, or none did.
     without_diverged: the verdict without the seeds on which either arm diverged, where they count;
       else None.
     new_examples: of an accuracy, the difference for new test examples as well as new seeds, if it
       is known which examples each member got right; else None. It is for this pair alone.
+    floor: of the design RESAMPLED, the half-width that the interval would keep with infinitely many
+      seeds, since all are splits of the same examples; else None.
+    median_unbiased: of a GROUP_SEQUENTIAL design, where one arm is better and none diverged, the
+      estimate of the difference by `jaxdl.stats.median_unbiased`; else None.
   """
 
   metric: str
@@ -130,6 +127,8 @@ class Verdict:
   diverged_as: float | None = None
   without_diverged: "Verdict | None" = None
   new_examples: Crossed | None = None
+  floor: float | None = None
+  median_unbiased: float | None = None
 
 
 def compare(
@@ -160,6 +159,8 @@ def compare(
 
   Scores that are not paired are compared as independent samples: `permutation_test` takes the place
   of `sign_flip_test`, Welch's t that of the paired t, and n is the size of the smaller sample.
+  Scores of overlapping splits (`Scores.overlap`) have the corrected t test of
+  `jaxdl.stats.resampled` in the place of both.
 
   Decide on the number of seeds before looking: adding seeds until a verdict appears makes false
   ones likelier than alpha.
@@ -202,7 +203,7 @@ def compare(
   if not pairs:
     return []
   num_at_margin = len(scores.arms) ** 2 // 4 if reference is None else len(pairs)
-  samples = [_sample(scores, *pair) for pair in pairs]
+  samples = [sample_of(scores, *pair) for pair in pairs]
   if any(sample.is_resampled(num_resamples) for sample in samples):
     check_resolution(num_resamples, len(pairs), alpha)
   family = _Family(float(margin), alpha, len(pairs), num_at_margin, num_resamples, seed)
@@ -232,15 +233,25 @@ def beside_diverged(
     verdicts: on them.
     compare: gives the verdicts on other scores.
   """
-  if scores.diverged_as is None or not np.isnan(scores.values).any():
+  if scores.diverged_as is None or not scores.diverged.any():
     return verdicts
   trained = compare(dataclasses.replace(scores, diverged_as=None))
+  counted = np.broadcast_to(scores.diverged_as, len(scores.seeds))  # [S]
   return [
-    dataclasses.replace(v, diverged_as=scores.diverged_as, without_diverged=other)
+    dataclasses.replace(v, diverged_as=float(counted[v.num_seeds - 1]), without_diverged=other)
     if v.num_diverged_a or v.num_diverged_b
     else v
     for v, other in zip(verdicts, trained, strict=True)
   ]
+
+
+def check_no_overlap(scores: Scores) -> None:
+  """Raises InputError if seeds are overlapping splits, which no test with looks allows for."""
+  if scores.overlap is not None:
+    raise InputError(
+      "seeds that are splits of the same examples are not independent, as looks and bets need "
+      "them to be; compare a fixed number of them"
+    )
 
 
 def arm_pairs(scores: Scores, reference: str | None) -> list[tuple[str, str]]:
@@ -254,97 +265,6 @@ def arm_pairs(scores: Scores, reference: str | None) -> list[tuple[str, str]]:
   if reference not in scores.arms:
     raise unknown_name("reference arm", reference, scores.arms)
   return [(arm, reference) for arm in scores.arms if arm != reference]
-
-
-class _Paired(NamedTuple):
-  """Differences of two arms, seed by seed."""
-
-  differences: np.ndarray  # [n]
-
-  @property
-  def num_pairs(self) -> int:
-    return len(self.differences)
-
-  @property
-  def mean_difference(self) -> float:
-    return mean(self.differences)
-
-  @property
-  def num_samples(self) -> int:
-    return 1
-
-  @property
-  def spread(self) -> float:
-    return std(self.differences)
-
-  def is_resampled(self, num_resamples: int) -> bool:
-    return self.num_pairs > MAX_EXACT
-
-  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
-    return min_pairs(num_comparisons, alpha)
-
-  def test(self, num_resamples: int, seed: int) -> float:
-    return sign_flip_test(self.differences, num_resamples, seed)
-
-  def less(self, amount: float) -> "_Paired":
-    excess = self.differences - amount
-    # On paper equal to the amount, and not after rounding.
-    excess[np.abs(excess) <= ROUNDING * (np.abs(self.differences) + abs(amount))] = 0
-    return _Paired(excess)
-
-  def tost(self, margin: float) -> float:
-    return tost(self.differences, margin)
-
-  def interval(self, confidence: float) -> tuple[float, float]:
-    return student_interval(self.differences, confidence)
-
-
-class _Unpaired(NamedTuple):
-  """Scores of two arms that share no seed."""
-
-  a: np.ndarray  # [n_a]
-  b: np.ndarray  # [n_b]
-
-  @property
-  def num_pairs(self) -> int:
-    return min(len(self.a), len(self.b))
-
-  @property
-  def mean_difference(self) -> float:
-    return mean(self.a) - mean(self.b)
-
-  @property
-  def num_samples(self) -> int:
-    return 2
-
-  @property
-  def spread(self) -> float:
-    return math.hypot(std(self.a), std(self.b))
-
-  def is_resampled(self, num_resamples: int) -> bool:
-    return math.comb(len(self.a) + len(self.b), len(self.a)) > num_resamples
-
-  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
-    return unpaired.min_runs(num_comparisons, alpha)
-
-  def test(self, num_resamples: int, seed: int) -> float:
-    return unpaired.permutation_test(self.a, self.b, num_resamples, seed)
-
-  def less(self, amount: float) -> "_Unpaired":
-    return _Unpaired(self.a - amount, self.b)
-
-  def tost(self, margin: float) -> float:
-    return unpaired.welch_tost(self.a, self.b, margin)
-
-  def interval(self, confidence: float) -> tuple[float, float]:
-    return unpaired.welch_interval(self.a, self.b, confidence)
-
-
-def _sample(scores: Scores, arm_a: str, arm_b: str) -> _Paired | _Unpaired:
-  if scores.paired:
-    return _Paired(paired_differences(scores, arm_a, arm_b))
-  a, b = (scores.counted[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
-  return _Unpaired(a[~np.isnan(a)], b[~np.isnan(b)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,21 +282,21 @@ class _Family:
   def min_pairs_equivalent(self) -> int:
     return min_pairs_equivalent(self.num_at_margin, self.alpha)
 
-  def is_too_few(self, sample: _Paired | _Unpaired) -> bool:
+  def is_too_few(self, sample: Sample) -> bool:
     return sample.num_pairs < sample.min_pairs(self.num_comparisons, self.alpha)
 
-  def test(self, sample: _Paired | _Unpaired) -> float:
+  def test(self, sample: Sample) -> float:
     """Returns the p-value of a difference; 1 where there are too few seeds for any test."""
     return 1.0 if self.is_too_few(sample) else sample.test(self.num_resamples, self.seed)
 
-  def test_beyond_margin(self, sample: _Paired | _Unpaired) -> float:
+  def test_beyond_margin(self, sample: Sample) -> float:
     """Returns the p-value of |difference| <= margin; 1 where the mean lies within the margin."""
     centre = sample.mean_difference
     if self.is_too_few(sample) or abs(centre) <= self.margin:
       return 1.0
     return self.test(sample.less(math.copysign(self.margin, centre)))
 
-  def seeds_needed(self, sample: _Paired | _Unpaired) -> int:
+  def seeds_needed(self, sample: Sample) -> int:
     """Returns how many seeds would decide what these do not."""
     least = sample.min_pairs(self.num_comparisons, self.alpha)
     if sample.num_pairs < least:
@@ -387,6 +307,7 @@ class _Family:
       (self.alpha / self.num_comparisons / 2, self.alpha / self.num_at_margin),
       (least, self.min_pairs_equivalent),
       sample.num_samples,
+      sample.overlap,
     )
 
 
@@ -394,7 +315,7 @@ def _verdict(
   scores: Scores,
   arm_a: str,
   arm_b: str,
-  sample: _Paired | _Unpaired,
+  sample: Sample,
   family: _Family,
   p: tuple[float, float, float],
 ) -> Verdict:
@@ -436,8 +357,15 @@ def _verdict(
     num_diverged_a=num_diverged[0],
     num_diverged_b=num_diverged[1],
     num_seeds=len(scores.seeds),
-    design=FIXED if scores.paired else UNPAIRED,
+    design=_design(scores),
+    floor=sample.floor,
   )
+
+
+def _design(scores: Scores) -> str:
+  if not scores.paired:
+    return UNPAIRED
+  return FIXED if scores.overlap is None else RESAMPLED
 
 
 def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
@@ -460,7 +388,7 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
     text = f"undecided between {a} and {b} in {metric}: {format_seeds_needed(verdict)}"
   else:
     text = f"{a} is {verdict.verdict} than {b} in {metric}, {_format_size(verdict, within)}"
-  details = [_format_difference(verdict, scale, suffix), _format_test(verdict)]
+  details = [_format_difference(verdict, scale, suffix), _format_test(verdict, scale, suffix)]
   if verdict.verdict == UNDECIDED:
     details.append(f"margin {within}")
   new = verdict.new_examples
@@ -471,16 +399,22 @@ def sentence(verdict: Verdict, unit: str = "", scale: float = 1.0) -> str:
   return f"{text} (difference {'; '.join(details)}){_format_divergence(verdict, scale, suffix)}"
 
 
-def _format_test(verdict: Verdict) -> str:
+def _format_test(verdict: Verdict, scale: float, suffix: str) -> str:
   """Says which test the verdict is from and, where there is one, its p-value."""
   if verdict.design == GROUP_SEQUENTIAL:
     at = f"group-sequential test, {verdict.num_seeds} of at most {verdict.budget} seeds"
-    stopped = verdict.verdict != UNDECIDED and verdict.num_seeds != verdict.budget
-    return f"{at}; decided early, so the mean is biased" if stopped else at
+    if verdict.verdict == UNDECIDED or verdict.num_seeds == verdict.budget:
+      return at
+    at += "; decided early, so the mean is biased"
+    if verdict.median_unbiased is None:
+      return at
+    return f"{at} (median-unbiased estimate {scale * verdict.median_unbiased:.3g}{suffix})"
   p = verdict.p_equivalence if verdict.verdict == EQUIVALENT else verdict.p_holm
   which = "equivalence" if verdict.verdict == EQUIVALENT else "Holm-corrected"
   if verdict.design == ANYTIME:
     which = "betting test, corrected"
+  if verdict.design == RESAMPLED and verdict.verdict != EQUIVALENT:
+    which = "t test corrected for overlap, Holm-corrected"
   return f"{which} {_format_p(p)}"
 
 
@@ -507,6 +441,8 @@ def format_seeds_needed(verdict: Verdict) -> str:
     return f"after {verdict.num_seeds} seeds, to which more may be added"
   if needed is None:
     return "alike, but arms of which one diverged are not called equivalent"
+  if needed >= MAX_SEEDS_NEEDED and verdict.design == RESAMPLED:
+    return "splits of these examples would not decide it, however many"
   if needed >= MAX_SEEDS_NEEDED:
     return f"a new run of {MAX_SEEDS_NEEDED:,} seeds or more would be needed"
   if needed <= num_pairs:
@@ -538,14 +474,19 @@ def _format_difference(verdict: Verdict, scale: float, suffix: str) -> str:
   n, design = verdict.num_pairs, verdict.design
   low, high = scale * verdict.ci_low, scale * verdict.ci_high
   over = f"over {n} pairs"
+  if design == RESAMPLED:
+    over = f"over {n} splits that overlap"
   if design == UNPAIRED:
     over = f"Welch, over {n} or more runs of each arm, which share no seed"
   if math.isfinite(low):
     looks = " for all pairs of arms and looks" if design in (GROUP_SEQUENTIAL, ANYTIME) else ""
     interval = f"{100 * verdict.confidence:g}% interval{looks}"
-    return f"{_format_interval(low, high)}{suffix}, {interval} {over}"
+    text = f"{_format_interval(low, high)}{suffix}, {interval} {over}"
+    if verdict.floor is None:
+      return text
+    return f"{text}, and ± {scale * verdict.floor:.3g}{suffix} with any number of them"
   centre = f"{scale * verdict.mean_difference:.6g}{suffix}"
-  if design in (ANYTIME, UNPAIRED):
+  if design in (ANYTIME, UNPAIRED, RESAMPLED):
     return f"{centre} {over}, which give no interval"
   equal = f"{centre} in all {n} pairs"
   # Were it so in a smaller share of all seeds, n of n would agree in less than 5% of runs.

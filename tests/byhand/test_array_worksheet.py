@@ -398,7 +398,7 @@ def test_the_formulas_of_a_worked_solution_give_its_values(name):
     (sheet([("L", "1")], {"L": "np.sum(X)"}), "functions are written without a point"),
     (sheet([("L", "1")], {"L": "sum(dot(X, W1))"}), "dot is written @, as in W @ x"),
     (sheet([("W2", "[[1, 2], [3]]")]), "rows of different lengths"),
-    (sheet([("b2", "[[[[1]]]]")]), "is not an array"),
+    (sheet([("b2", "[[[[[1]]]]]")]), "is not an array"),
     (sheet([("b2[2]", "1")]), "entries are counted from 0"),
     (sheet([("b2[0,0]", "1")]), r"2 indices are too many for the shape \(2,\)"),
     (sheet([("Z1[0:2]", "1")]), r"a whole array, a row or an entry"),
@@ -426,7 +426,7 @@ def test_the_formulas_of_a_worked_solution_give_its_values(name):
     ),
     (sheet([("Z1", "1")], given={**GIVEN, "X": [["1"]]}), r"given.X\[0,0\] must be a number"),
     (sheet([("Z1", "1")], given={**GIVEN, "X": [0] * 500}), "given.X is too large"),
-    (sheet([("Z1", "1")], given={**GIVEN, "X": [[[[1]]]]}), "given.X is too large"),
+    (sheet([("Z1", "1")], given={**GIVEN, "X": [[[[[1]]]]]}), "given.X is too large"),
     (
       sheet([("L", "1")]).replace('"1"', "[1, 2]"),
       r'put it in quotation marks, as in value = "\[0.50',

@@ -58,7 +58,9 @@ def backward(inputs, params, cache, mistake=""):
   back1, slope1 = d2 @ params["W2"].T, 1 - a1**2
   if mistake == "W2 transposed":
     back1 = d2 @ params["W2"]
-  d1 = {"other slope": back1 * slope2, "mask": np.maximum(back1, 0)}.get(mistake, back1 * slope1)
+  wrong = {"other slope": slope2, "slope of a": 1 - np.tanh(a1) ** 2, "plus": 1 + a1**2}
+  d1 = back1 * wrong.get(mistake, slope1)
+  d1 = np.maximum(back1, 0) if mistake == "mask" else d1
   gradients = {
     "W1": x.T @ d1,
     "W2": a1.T @ d2,
@@ -101,6 +103,14 @@ _FOUND = {
   "slope twice": ("b2", "the derivative of the activation is there twice"),
   "W2 transposed": ("b1", "the gradient goes back through W2 transposed wrongly"),
   "other slope": ("b1", "the derivative of the activation is taken in the layer of b2"),
+  "slope of a": (
+    "b1",
+    "the derivative of the activation is 1 - tanh(a)**2 instead of 1 - a**2, with a = tanh(z)",
+  ),
+  "plus": (
+    "b1",
+    "the derivative of the activation is 1 + a**2 instead of 1 - a**2, with a = tanh(z)",
+  ),
   "mask": ("b1", "the mask of ReLU is taken from the gradient, not from the layer"),
   "dW2 transposed": ("W2", "it is transposed"),
   "dW1 transposed": ("W1", "it is transposed"),

@@ -82,6 +82,14 @@ def test_every_number_is_right(name):
   assert checked.marks == checked.points
 
 
+@pytest.mark.parametrize("name", RIGHT)
+def test_the_worked_solution_has_a_formula_for_every_derivative(name):
+  lines = worksheet.answers(SHEETS / f"{name}.toml")
+  slopes = [line for line in lines if re.match(r"  d\w+'*(\[.*\])?/d", line)]
+  assert slopes
+  assert [line for line in slopes if line.count(" = ") < 2] == []
+
+
 @pytest.mark.parametrize("name", ONE_PASS)
 def test_the_derivatives_are_those_of_jax_grad(name):
   """Each derivative of the loss: a shift of 0 is added to the node, and everything follows."""
@@ -128,7 +136,8 @@ def test_a_slip_in_any_claim_is_found_and_what_follows_from_it_is_carried(name):
     wrong = [claim for claim in checked.claims if claim.status in worksheet.WRONG]
     index = ",".join(map(str, place))
     of = claims[planted][0]
-    assert [claim.of for claim in wrong] == [f"{of}[{index}]" if place else of]
+    entry = f"{of}[{index}]".replace("][", ",") if place else of
+    assert [claim.of for claim in wrong] == [entry]
     assert wrong[0].status == S
     assert checked.first_wrong.number == planted + 1
 

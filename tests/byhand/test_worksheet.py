@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from conftest import ROOT, Forks
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from worksheet_examples import (
   MAZUR,
@@ -469,8 +469,7 @@ def test_the_worked_solution_of_a_neuron():
     "-(1 * log(0.46257) + (1 - 1) * log(1 - 0.46257)) = 0.770957",
     "",
     "Derivatives of L",
-    "  dL/da = -(y * (1 / a) - (1 - y) * (1 / (1 - a))) = "
-    "-(1 * (1 / 0.46257) - (1 - 1) * (1 / (1 - 0.46257))) = -2.16183",
+    "  dL/da = -(y / a - (1 - y) / (1 - a)) = -(1 / 0.46257 - (1 - 1) / (1 - 0.46257)) = -2.16183",
     "  dL/dz = dL/da * (a * (1 - a)) = -2.16183 * (0.46257 * (1 - 0.46257)) = -0.53743",
     "  dL/dw2 = dL/dz * x2 = -0.53743 * 2 = -1.07486",
     "  dL/dL = 1",
@@ -486,6 +485,13 @@ def test_the_worked_solution_of_a_neuron():
   ]
 
 
+def test_the_worked_solution_shares_a_tie():
+  lines = worksheet.answers(
+    make_sheet({"m": "max(a, b)", "L": "3*m"}, [("dL/da", "1.5")], {"a": 2, "b": 2})
+  )
+  assert "  dL/da = 0.5 * dL/dm = 0.5 * 3 = 1.5" in lines
+
+
 @pytest.mark.parametrize("sheet", ["mazur", "softmax", "functions"])
 def test_the_formulas_of_a_worked_solution_have_the_values_beside_them(sheet):
   """The numbers in every line, computed by Python, give the value at its end."""
@@ -499,7 +505,8 @@ def test_the_formulas_of_a_worked_solution_have_the_values_beside_them(sheet):
     "softmax": make_sheet(SOFTMAX, [(f"dH/d{n}", "1") for n in SOFTMAX_GIVEN], SOFTMAX_GIVEN),
     "functions": make_sheet(functions, [("dr/dx", "1")], {"x": 1.7}),
   }[sheet]
-  names = {name: getattr(math, name) for name in ("sin", "cos", "log", "sqrt", "tanh", "exp", "e")}
+  names = ("sin", "cos", "log", "sqrt", "tanh", "exp", "erf", "e", "pi")
+  names = {name: getattr(math, name) for name in names}
   names |= {"sigmoid": lambda x: 1 / (1 + math.exp(-x)), "relu": lambda x: max(x, 0), "max": max}
   names |= {"softplus": lambda x: math.log1p(math.exp(x)), "step": lambda x: x > 0, "abs": abs}
   names |= {"ln": math.log, "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2}
@@ -511,7 +518,7 @@ def test_the_formulas_of_a_worked_solution_have_the_values_beside_them(sheet):
       with contextlib.suppress(NameError):  # a formula without a number of its own
         assert eval(numbers, {}, names) == pytest.approx(value, rel=1e-4, abs=1e-5 * scale)
         num += 1
-  assert num > 5
+  assert num >= 5
 
 
 def test_what_should_be_written_is_told_from_what_was():
@@ -666,10 +673,13 @@ def test_a_derivative_as_a_formula_is_the_derivative(expression):
   _, code, _ = expression
   slope = expressions.differentiate(code, "x")
   if slope is None:
-    assert {item.function for item in code if isinstance(item, Apply)} & {"max", "min"}
+    assert any(isinstance(item, Apply) and item.num_args == 3 for item in code)
     return
   at = {"x": 0.7, "y": -0.4}
   steps = expressions.steps(code, lambda q: at[q.name])
+  for item, args in zip(code, expressions.arguments(code), strict=True):
+    if isinstance(item, Apply) and item.function in ("max", "min"):
+      assume(len({float(steps[i]) for i in args}) == len(args))  # a formula cannot say a tie
   expected = expressions.pull_back(code, steps, 1.0, {Name("x")}).get(Name("x"), 0.0)
   found = expressions.evaluate(slope, lambda q: at[q.name])
   assert float(found) == pytest.approx(float(expected), rel=1e-9, abs=1e-12)
@@ -814,6 +824,14 @@ def _bad(equation="2*x", of="z", value="2", working=None, given=None, head=""):
     (_bad(given={"x": ".5"}), "write 0.5 for .5"),
     (_bad(given={"x": "1,5"}), "write a point, not a comma"),
     (_bad(given={"x": "2*3"}), "a formula is put in quotation marks"),
+    (_bad(given={"x": "1/3"}), "write a fraction as a decimal number"),
+    (_bad().replace("x = 1", "x ≈ 1"), "write = and the value, without ≈"),
+    (_bad().replace("[given]\nx = 1", "x = 1"), r"\[given\] is missing: write \[given\] above 'x'"),
+    (_bad("x²"), r"a power is written \*\*"),
+    (_bad("|x|"), r"an absolute value is written abs\(x\)"),
+    (_bad("x if x > 0 else 0"), "expected an operator, not 'if'|a condition is written"),
+    (_bad("sin x"), r"expected an operator \(or parentheses, as in sin\(x\)\)"),
+    (_bad(value="1 000"), "write 1000, without spaces"),
     (_bad(value="50%"), "write 0.5 for 50%"),
     (_bad(value="≈ 0.5"), "leave out ≈"),
     (_bad("50%"), "write 0.5 for 50%"),

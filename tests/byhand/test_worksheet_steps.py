@@ -128,6 +128,14 @@ def test_rules_of_ones_own():
   assert statuses(text + rules) == [E] * 4
 
 
+def test_a_target_may_be_called_t():
+  text = make_sheet({"L": "(w - t)**2"}, [("w'", "1.2", "w - 0.1*dL/dw")], {"w": 1, "t": 2})
+  (claim,) = worksheet.check(
+    text.replace("[[claims]]", '[step]\nw = "w - 0.1*dL/dw"\n[[claims]]')
+  ).claims
+  assert claim.status == E
+
+
 def test_a_rule_may_have_a_part_that_exists_after_a_step_only():
   rules = '[step]\ng = "dL/dw / abs(dL/dw)"\nw = "w - g\' / t"\n'
   text = make_sheet(SQUARE, [("g'", "1"), ("w'", "1"), ("w''", "0.5")], {"w": 2}) + rules

@@ -42,6 +42,7 @@ def _run(name, accuracy=None, epochs=None, to_target=None, tables=None, default=
           "arm": arm,
           "status": "finished",
           "test_accuracy": (accuracy or {}).get(arm, default) + _noise(),
+          "test_accuracy_at_half": (accuracy or {}).get(arm, default) + _noise(),
           "epochs": (epochs or {}).get(arm, settings.num_epochs),
           "epochs_to_target": (to_target or {}).get(arm, 3) + _noise(),
         }
@@ -113,14 +114,20 @@ _DEEP = "depth 10"
 
 # Claim -> a run in which it holds, and one in which it does not.
 _CASES = {
-  "random normal is best": (
-    lambda: _run("compare_initializers", {"random_normal": 0.9}),
-    lambda: _run("compare_initializers", {"glorot_uniform": 0.9}),
-  ),
-  "initializers are equal": (
-    lambda: _run("compare_initializers"),
-    lambda: _run("compare_initializers", {"glorot_uniform": 0.9}),
-  ),
+  **{
+    f"random normal is best, at {threshold}": (
+      lambda: _run("compare_initializers", {"random_normal": 0.9}),
+      lambda: _run("compare_initializers", {"glorot_uniform": 0.9}),
+    )
+    for threshold in (0.9, 0.5)
+  },
+  **{
+    f"initializers are equal, at {threshold}": (
+      lambda: _run("compare_initializers"),
+      lambda: _run("compare_initializers", {"glorot_uniform": 0.9}),
+    )
+    for threshold in (0.9, 0.5)
+  },
   "early stopping halves the epochs (CNN)": (
     lambda: _run(
       "compare_initializers",
@@ -179,6 +186,10 @@ _CASES = {
   "an ensemble": (
     lambda: _run("compare_strategies", tables=_ensembles(0.05)),
     lambda: _run("compare_strategies", tables=_ensembles(-0.05)),
+  ),
+  "an ensemble against one network": (
+    lambda: _run("compare_strategies", tables=_ensembles(0.05)),
+    lambda: _run("compare_strategies", {"wide": 0.9}, tables=_ensembles(0.05)),
   ),
   "ReLU against vanishing gradients": (
     lambda: _run("gradient_flow", tables=_vanishing(0.0, -5.0)),
@@ -263,6 +274,7 @@ def test_a_run_without_what_a_claim_needs_is_refused():
 def test_smoke_run_then_collected(tmp_path, run_module):
   """One experiment is run; the second time nothing is, wherever its workdir was moved to."""
   one = [f"--config.runs.{name}=" for name in CLAIMS if name != "compare_losses"]
+  one.append("--config.textbook=")
   arguments = (f"--config={ROOT}/ml_collections_configs/claims.py:smoke", *one)
   workdir = tmp_path / "ledger"
   result = run_module("experiments.claims", *arguments, f"--workdir={workdir}")
@@ -318,7 +330,7 @@ def test_figures_that_are_not_of_a_ledger_are_refused_before_anything_runs(tmp_p
   [
     ({"alpha": 2.0}, "alpha must be between 0 and 0.5"),
     ({"num_seeds": -1}, "num_seeds must be an integer >= 0"),
-    ({"runs": dict.fromkeys(CLAIMS, "")}, "the config names no run"),
+    ({"runs": dict.fromkeys(CLAIMS, ""), "textbook": ""}, "the config names no run"),
   ],
 )
 def test_mistakes_in_the_config(settings, message):

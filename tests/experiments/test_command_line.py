@@ -96,7 +96,7 @@ def test_every_setting_that_a_config_does_not_list_has_room(read, tmp_path):
   (file := tmp_path / "few.py").write_text(
     "from ml_collections import ConfigDict\n"
     "def get_config():\n"
-    "  return ConfigDict({'base': {}, 'arms': {'a': {}, 'b c': {}}, 'margins': {'f1': 1.0}})\n"
+    "  return ConfigDict({'base': {}, 'arms': {'a': {}, 'b/c': {}}, 'margins': {'f1': 1.0}})\n"
   )
   fields = [field for field in dataclasses.fields(Arm) if field.default is not None]
   for field in fields:
@@ -105,8 +105,8 @@ def test_every_setting_that_a_config_does_not_list_has_room(read, tmp_path):
     base = read(compare.SCRIPT, file, f"--config.base.{field.name}", "1").base
     one = read(compare.SCRIPT, file, f"--config.arms.a.{field.name}=1").arms.a
     assert base.to_dict() == one.to_dict() == {field.name: field.default}
-  arms = read(compare.SCRIPT, file, '--config.arms["b c"].l2=1').arms
-  assert arms.to_dict() == {"a": {}, "b c": {"l2": 0.0}}
+  arms = read(compare.SCRIPT, file, '--config.arms["b/c"].l2=1').arms
+  assert arms.to_dict() == {"a": {}, "b/c": {"l2": 0.0}}
   config = read(
     compare_initializers.SCRIPT, file, "--noconfig.restore_best", "--config.num_train=3"
   )

@@ -8,7 +8,7 @@ from absl.testing import flagsaver
 from conftest import DEFAULT_FLAGS
 from ml_collections import ConfigDict
 
-from experiments import command_line, compare
+from experiments import command_line, compare, own_question
 from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
@@ -17,7 +17,7 @@ from ml_collections_configs import compare as configs
 
 @pytest.mark.parametrize("variant", configs.VARIANTS)
 def test_variants_fit_their_data(variant):
-  experiment = compare.create_experiment(configs.get_config(variant))
+  experiment = own_question.create_experiment(configs.get_config(variant))
   dataset = experiment_lib.load_dataset(experiment)
   assert len(dataset.validation) > 0
   kind = experiment_lib.DeviceKind("cpu", "a CPU", None)
@@ -26,7 +26,7 @@ def test_variants_fit_their_data(variant):
 
 
 def test_arms_are_the_base_with_changes():
-  experiment = compare.create_experiment(configs.get_config())
+  experiment = own_question.create_experiment(configs.get_config())
   adam = Arm(model="mlp(16)", loss="categorical_cross_entropy", learning_rate=0.01, batch_size=16,
              num_epochs=20, patience=None, dropout_rate=0.0)  # fmt: skip
   lion = adam.replace(optimizer="optax:lion(b1=0.95)", learning_rate=0.003)
@@ -35,7 +35,7 @@ def test_arms_are_the_base_with_changes():
 
 
 def test_smoke_run(tmp_path):
-  experiment = compare.create_experiment(configs.get_config("smoke"))
+  experiment = own_question.create_experiment(configs.get_config("smoke"))
   with flagsaver.as_parsed(workdir=str(tmp_path), **DEFAULT_FLAGS):
     command_line.run_experiment(compare.SCRIPT, experiment)
   members = pd.read_csv(tmp_path / "members.csv")
@@ -63,4 +63,4 @@ def test_mistakes_are_one_line(changes, message):
   values = {**configs.get_config("smoke").to_dict(), **changes}
   config = ConfigDict({key: value for key, value in values.items() if value is not None})
   with pytest.raises(InputError, match=message):
-    compare.create_experiment(config)
+    own_question.create_experiment(config)

@@ -45,6 +45,8 @@ def say(monkeypatch, capsys):
     (["run", "mnist_cnn", "--config", "my.py"], ["mnist_cnn", "--config", "my.py"]),
     (["compare", "my.py:b", "--overwrite"], ["compare", "--config=my.py:b", "--overwrite"]),
     (["compare", "--config=my.py"], ["compare", "--config=my.py"]),
+    (["tune", "my.py"], ["tune", "--config=my.py"]),
+    (["tune", "textbook:a", "--workdir=x"], ["tune", f"{_CONFIG}/textbook.py:a", "--workdir=x"]),
     (["check", "a.toml", "--answers"], ["check_worksheet", "a.toml", "--answers"]),
     (["predict", "--workdir=x"], ["predict", "--workdir=x"]),
     (["scores"], ["compare_scores"]),

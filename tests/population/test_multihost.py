@@ -69,7 +69,7 @@ except hosts.LostError as error:
 # Chunks of one member each on three devices of one process: devices have different arms, the last
 # round is not full, members stop at different epochs, and one chunk is there already.
 _DEVICES = """
-import pathlib, re, tempfile
+import itertools, pathlib, re, tempfile
 from conftest import *
 from jaxdl.population import local
 from jaxdl.population import hosts
@@ -107,14 +107,18 @@ for program in compiled[1:]:
 
 with local.here(blobs, jax.devices()[:1], None, settings) as train_here:
   one = train_here(groups, chunks, Progress()).results
+each = one
+if not KERNELS:
+  with local.here(blobs, jax.devices()[:2], None, settings) as train_here:  # a worker for each
+    each = train_here(groups, chunks, Progress()).results
 store = Store(pathlib.Path(tempfile.mkdtemp(dir="FOLDER")))
 store.commit_chunk(chunks[1].name, one[chunks[1]].to_arrays())
 outcome = execute(hosts.train_across_hosts, store)
 assert outcome.num_workers == 3
 assert list(outcome.results) == chunks
 assert len({int(result.num_epochs[0, 0]) for result in one.values()}) > 1
-for chunk in chunks:
-  expected, found = (results[chunk].to_arrays() for results in (one, outcome.results))
+for chunk, others in itertools.product(chunks, (each, outcome.results)):
+  expected, found = (results[chunk].to_arrays() for results in (one, others))
   assert expected.keys() == found.keys() > {"logits", "observations/first"}
   for name in expected.keys() - {"train_seconds"}:
     np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
@@ -127,7 +131,7 @@ def _environment(**extra):
 
 @pytest.mark.parametrize("in_cpp", [False, True])
 def test_devices_train_chunks_as_workers_do_and_never_talk(in_cpp, tmp_path):
-  """The same bits as one worker gives, and no collective in any program.
+  """The same bits as one worker gives, in lockstep and each by itself, and no collective.
 
   One would change no result, only have devices wait for each other; so the program has to be read.
   """

@@ -285,6 +285,22 @@ def test_changing_values_compiles_nothing(blobs, mlp_arm):
   assert compiled == []
 
 
+def test_programs_have_the_precision_of_the_caller(blobs, mlp_arm):
+  """Whichever thread compiles them, and whatever was compiled before."""
+  seen = []
+
+  def loss(outputs, targets):
+    seen.append(jax.config.jax_default_matmul_precision)
+    return losses.categorical_cross_entropy(outputs, targets)
+
+  arm = replace(mlp_arm, loss=loss, num_epochs=1, model="mlp(2)")
+  for precision in ("float32", "tensorfloat32"):
+    seen.clear()
+    with jax.default_matmul_precision(precision):
+      train_population(blobs, {"a": arm}, seeds=1)
+    assert set(seen) == {precision}
+
+
 def test_nothing_is_copied_between_host_and_device_inside_an_epoch(blobs, three_arms, monkeypatch):
   guarded = []
   compile_programs = programs.compile_programs
@@ -386,10 +402,10 @@ def test_default_chunks_are_bounded_by_memory(digits, mlp_arm):
     device = DeviceKind("gpu", "a GPU", gibibytes * 2**30)
     return tuning.default_chunk(recipe, 10_000, num_arms, state, hyper, device)
 
-  (small, _), (large, _) = (default(1, gibibytes) for gibibytes in (6, 60))
-  assert 1 <= small < large
-  assert large == pytest.approx(10 * small, rel=0.2)
-  assert default(3, 60) == (pytest.approx(large / 3, rel=0.1), 3)
+  (small, _), (large, _) = (default(1, gibibytes) for gibibytes in (4, 24))
+  assert 1 <= small < large < 128
+  assert large == pytest.approx(6 * small, rel=0.2)
+  assert default(3, 24) == (pytest.approx(large / 3, rel=0.1), 3)
   assert default(1, 8000) == (127, 1)  # 79 chunks of at most 128
 
 

@@ -198,3 +198,70 @@ def test_against_a_number():
 def test_claims_that_rest_on_nothing_are_refused():
   with pytest.raises(InputError, match="rests on nothing"):
     ledger.judge(ledger.Claim("n", "s", "e", []))
+
+
+def test_a_level_holds_over_all_looks():
+  """Without a difference, a run that ends at the first look that decides is as rarely wrong."""
+  rng = np.random.default_rng(1)
+  num_trials, budget, wrong = 400, 32, 0
+  for run in rng.normal(0, _MARGIN, size=(num_trials, budget)):
+    for n in stats.looks(budget):
+      part = ledger.Part(_paired(run[:n]), ledger.BETTER, _MARGIN)
+      outcome = ledger.judge(ledger.Claim("n", "s", "e", [part]), 0.05, budget)
+      if outcome.verdict == ledger.HOLDS:
+        wrong += 1
+        break
+  assert wrong <= scipy.stats.binom.isf(scipy.stats.norm.sf(4), num_trials, 0.05)
+
+
+def _paired(differences):
+  values = np.column_stack([differences, np.zeros(len(differences))])
+  return stats.Scores(metric="m", values=values, seeds=tuple(range(len(values))),
+                      arms=("a", "b"), axes=stats.AXES, higher_is_better=True)  # fmt: skip
+
+
+def test_bounds_have_the_level_of_their_look():
+  (finding,) = ledger.judge(_claim_of(16), 0.05, budget=64).findings
+  every = stats.looks(64)
+  levels = stats.nominal_levels(0.05, tuple(n / 64 for n in every))
+  assert finding.low_alpha == levels[every.index(16)] < 0.05
+  with pytest.raises(InputError, match="a run with a budget of 20 seeds is not looked at after 12"):
+    ledger.judge(_claim_of(12), 0.05, budget=20)
+
+
+def _claim_of(n):
+  return ledger.Claim("n", "s", "e", [ledger.Part(_scores(0.02, n=n), ledger.BETTER, _MARGIN)])
+
+
+@pytest.mark.parametrize("asserts", _ASSERTIONS)
+@pytest.mark.parametrize("mean", [-0.013, -0.003, 0.003, 0.0075, 0.013])
+def test_how_often_a_verdict_comes_again(asserts, mean):
+  """Against drawing the true difference, then fresh seeds; n is large, so that t is normal."""
+  n, spread = 200, 0.02
+  outcome = _outcome(asserts, _scores(mean, spread, n))
+  rng = np.random.default_rng(2)
+  true = rng.normal(mean, spread / math.sqrt(n), 300)
+  again = [_judge(asserts, _paired(_exactly(rng, t, spread, n))) for t in true]
+  share = np.mean([verdict == outcome.verdict for verdict in again])
+  if outcome.verdict == ledger.UNDECIDED:
+    assert math.isnan(outcome.repeats)
+  else:
+    assert abs(share - outcome.repeats) < 0.1
+
+
+def _exactly(rng, true, spread, n):
+  """Differences with this spread, and a mean drawn around the true one."""
+  return _scores(rng.normal(true, spread / math.sqrt(n)), spread, n).values[:, 0] - 0.9
+
+
+def test_a_claim_comes_again_if_what_decides_it_does():
+  near = _scores(0.0012, spread=0.002)
+  (finding,) = _outcome(ledger.BETTER, near).findings
+  assert 0.5 < finding.repeats < 1
+  both = _outcome(ledger.BETTER, near, near)
+  assert both.verdict == ledger.HOLDS
+  assert both.repeats == pytest.approx(finding.repeats**2)
+  either = _outcome(ledger.BETTER, _BETTER, near, needs_all=False)
+  assert either.repeats == max(f.repeats for f in either.findings)
+  equal = _outcome(ledger.BETTER, _scores(0.1, spread=0.0, n=8))
+  assert equal.repeats == pytest.approx(9 / 17)

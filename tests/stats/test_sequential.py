@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,6 +98,23 @@ def test_law_no_look_spends_more_than_its_share_of_all_patterns(magnitudes, leve
     assert rejected <= level * 2**6 + 1e-9
 
 
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1.5), st.booleans())
+def test_law_looks_that_cannot_reject_are_skipped_without_a_trace(seed, effect, has_ties):
+  """A few patterns show it, or none are asked."""
+  rng = np.random.default_rng(seed)
+  differences = rng.normal(effect, 1, 32)
+  if has_ties:
+    differences = differences.round()
+  signs = sequential.sign_patterns(999, 32, 0)
+  looks, levels = (8, 16, 24, 32), (0.01, 0.02, 0.04, 0.1)
+  found = []
+  for few in (0, 50, 999):
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(sequential, "_FEW_PATTERNS", few)
+      found.append(sequential.sign_flip_looks(differences, looks, levels, signs))
+  assert found[0] == found[1] == found[2]
+
+
 def test_sign_flip_looks_by_hand():
   """Four equal magnitudes, looks at 2 and 4. Of 16 patterns 8 have |sum| 2 at the first look.
 
@@ -169,16 +187,82 @@ def test_law_a_decided_pair_stays_as_it_was(seed, effect):
   for pair, verdict in enumerate(early):
     if verdict.verdict != "undecided":
       columns[pair, 16:] = NAN
-  late = stats.compare_looks(from_differences(*columns), 1.0, 32, num_resamples=999, reference="c")
+  is_open = [verdict.verdict == "undecided" for verdict in early]
+  late = stats.compare_looks(
+    # What is not trained did not diverge, whatever that counts as.
+    replace(
+      from_differences(*columns),
+      num_trained=tuple(32 if going_on else 16 for going_on in (*is_open, True)),
+      diverged_as=5.0,
+    ),
+    1.0,
+    32,
+    num_resamples=999,
+    reference="c",
+  )
   for before, after in zip(early, late, strict=True):
     if before.verdict != "undecided":
       assert stats.to_json(after) == stats.to_json(before)
+
+
+def test_what_diverged_runs_count_as_does_not_depend_on_later_seeds():
+  """So a pair that was decided stays so, whatever worse scores come."""
+  columns = np.random.default_rng(0).normal([[0.0], [2.0]], size=(2, 32))
+  columns[0, 5] = NAN
+  columns[1, 30] = -100.0
+
+  def compare(size):
+    scores = make_scores(*columns[:, :size])
+    so_far = stats.worst_so_far(scores.values, higher_is_better=True)
+    (verdict,) = stats.compare_looks(replace(scores, diverged_as=so_far), 0.1, 32)
+    return verdict
+
+  assert compare(16).verdict == "worse"
+  assert stats.to_json(compare(32)) == stats.to_json(compare(16))
+
+
+def test_the_worst_so_far_by_hand():
+  values = np.array([[NAN, NAN], [3, 5], [NAN, 4], [1, 9.0]])
+  assert stats.worst_so_far(values, higher_is_better=True).tolist() == [3, 3, 3, 1]
+  assert stats.worst_so_far(values, higher_is_better=False).tolist() == [5, 5, 5, 9]
+  assert stats.worst_so_far(values[:1], higher_is_better=True) is None
 
 
 def test_the_direction_of_the_metric_swaps_better_and_worse():
   differences = alternating(16, 3)
   (verdict,) = stats.compare_looks(from_differences(differences, higher_is_better=False), 0.1, 64)
   assert (verdict.verdict, verdict.beyond_margin) == ("worse", True)
+
+
+def test_the_estimate_of_a_first_look_is_nearly_its_mean_and_of_a_later_one_smaller():
+  rng = np.random.default_rng(0)
+  signs = sequential.sign_patterns(999, 64, 0)
+  levels = stats.nominal_levels(0.025, tuple(k / 8 for k in range(1, 9)))
+  differences = rng.normal(1, 1, 8)
+  first = stats.median_unbiased(differences, (8,), levels[:1], signs)
+  assert first == pytest.approx(differences.mean(), abs=0.05)
+  later = alternating(32, mean=0.5)
+  estimate = stats.median_unbiased(later, (8, 16, 24, 32), levels[:4], signs)
+  assert 0 < estimate < later.mean() - 0.01
+  mirrored = stats.median_unbiased(-later, (8, 16, 24, 32), levels[:4], signs)
+  assert mirrored == pytest.approx(-estimate)
+
+
+def test_the_estimate_is_as_often_too_large_as_too_small():
+  """Where the mean of 64% of runs is above the true difference, of half a standard deviation."""
+  rng = np.random.default_rng(0)
+  above = {"mean": 0, "estimate": 0}
+  decided = 0
+  for _ in range(120):
+    scores = from_differences(rng.normal(0.5, 1, 64))
+    (verdict,) = stats.compare_looks(scores, 1e-3, 64, num_resamples=999)
+    if verdict.median_unbiased is not None:
+      decided += 1
+      above["mean"] += verdict.mean_difference > 0.5
+      above["estimate"] += verdict.median_unbiased > 0.5
+  assert decided > 100
+  assert above["estimate"] < above["mean"]
+  assert abs(above["estimate"] / decided - 0.5) < 0.15  # three standard errors
 
 
 def test_undecided_arms():

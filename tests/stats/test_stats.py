@@ -516,7 +516,8 @@ def test_verdict_has_its_fields_in_order():
   assert " ".join(names) == (
     "metric arm_a arm_b num_pairs mean_difference ci_low ci_high p_value p_holm p_beyond_margin "
     "p_equivalence margin verdict beyond_margin seeds_needed num_diverged_a num_diverged_b "
-    "num_seeds confidence design budget diverged_as without_diverged new_examples"
+    "num_seeds confidence design budget diverged_as without_diverged new_examples floor "
+    "median_unbiased"
   )
 
 
@@ -642,8 +643,8 @@ def test_compare_of_many_arms_with_too_few_seeds_computes_no_test(monkeypatch):
   def refuse(*args):
     raise AssertionError("a test was computed")
 
-  for name in ("sign_flip_test", "tost", "seeds_for_power"):
-    monkeypatch.setattr(f"jaxdl.stats.verdicts.{name}", refuse)
+  for name in ("samples.sign_flip_test", "samples.tost", "verdicts.seeds_for_power"):
+    monkeypatch.setattr(f"jaxdl.stats.{name}", refuse)
   arms = tuple(f"arm {i}" for i in range(40))
   verdicts = stats.compare(make_scores(np.random.default_rng(0).normal(size=(8, 40)), arms), 1)
   assert {v.verdict for v in verdicts} == {"too few seeds"}
@@ -833,7 +834,7 @@ def test_to_json_is_valid_json():
   assert (record["mean_difference"], record["num_pairs"]) == (1.0, 1)
   assert [name for name, x in record.items() if x is None] == [
     "ci_low", "ci_high", "p_value", "p_holm", "p_beyond_margin", "p_equivalence", "budget",
-    "diverged_as", "without_diverged", "new_examples",
+    "diverged_as", "without_diverged", "new_examples", "floor", "median_unbiased",
   ]  # fmt: skip
   summaries = stats.summarize(make_scores([[1.0, NAN]]))
   one, none = json.loads(json.dumps([stats.to_json(s) for s in summaries], allow_nan=False))

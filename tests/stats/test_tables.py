@@ -332,6 +332,7 @@ def test_the_script_leaves_what_a_run_does(tmp_path, capsys):
     (table(num_seeds=16, seed=range(32)), (), "No two arms share a seed"),
     (table(num_seeds=16), ("--budget=32",), "after every 8, in the order of the table, and at"),
     (table(num_seeds=16), ("--anytime",), "a test by betting"),
+    (table(num_seeds=16), ("--overlap=0.25",), "The splits of the seeds overlap"),
     (
       pd.concat([table(8).assign(data=data) for data in ("x", "y")]),
       ("--task=data",),
@@ -355,6 +356,8 @@ def test_the_script_says_its_design(tmp_path, frame, flags, expected):
     (("--scores=nothing.csv",), "there is no file 'nothing.csv'"),
     (("--scores=runs.xlsx",), "--scores must be a file .csv, .tsv, .parquet"),
     (("--budget=32", "--anytime"), "two designs"),
+    (("--overlap=0",), "--overlap must be positive and finite, not 0.0"),
+    (("--overlap=0.25", "--anytime"), "seeds that are splits of the same examples"),
     (("--workdir=",), "--workdir is empty"),
     (("more",), "unknown argument 'more'"),
     (("--reference=lion",), "unknown reference arm 'lion'"),

@@ -3,13 +3,13 @@
 Read `parsing.py` first: the grammar. An expression is kept in postfix order.
 """
 
-from jaxdl.byhand.expressions.arrays import indexed_shape
-from jaxdl.byhand.expressions.derivatives import differentiate, pull_back_formula
+from jaxdl.byhand.expressions.arrays import as_slices, indexed_shape
+from jaxdl.byhand.expressions.backward import as_list, pull_back_formula
+from jaxdl.byhand.expressions.derivatives import differentiate
 from jaxdl.byhand.expressions.evaluation import (
   Lookup,
   evaluate,
   moves_elementwise,
-  part,
   pull_back,
   shapes,
   steps,
@@ -28,6 +28,7 @@ from jaxdl.byhand.expressions.syntax import (
   Shape,
   arguments,
   numbers,
+  part,
   quantities,
   spell,
   spell_index,
@@ -49,6 +50,8 @@ __all__ = (
   "Quantity",
   "Shape",
   "arguments",
+  "as_list",
+  "as_slices",
   "differentiate",
   "evaluate",
   "excerpt",

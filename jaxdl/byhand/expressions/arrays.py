@@ -23,16 +23,30 @@ from jaxdl.errors import InputError
 # --- Sums, means, extremes over axes ---
 
 
+def axis_of(options: Options, rank: int, default: int = 0) -> int:
+  """Returns an axis, counted from the start, of an array with so many axes.
+
+  Raises:
+    InputError: if there is no such axis.
+  """
+  axis = options.get("axis", default)
+  if not -rank <= axis < rank:
+    raise InputError(f"there is no axis {axis} among {rank}")
+  return axis % rank
+
+
 def _axes(shape: Shape, options: Options) -> tuple[int, ...]:
-  return (options["axis"],) if "axis" in options else tuple(range(len(shape)))
+  return (axis_of(options, len(shape)),) if "axis" in options else tuple(range(len(shape)))
 
 
 def _reduced_shape(shapes: Sequence[Shape], options: Options) -> Shape:
   (shape,) = shapes
-  axis = options.get("axis", 0)
-  if "axis" in options and axis >= len(shape):
-    raise InputError(f"there is no axis {axis} in the shape {write_shape(shape)}")
-  axes = _axes(shape, options)
+  try:
+    axes = _axes(shape, options)
+  except InputError as error:
+    raise InputError(
+      f"there is no axis {options['axis']} in the shape {write_shape(shape)}"
+    ) from error
   if options.get("keepdims"):
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
   return tuple(n for i, n in enumerate(shape) if i not in axes)
@@ -102,12 +116,12 @@ def _maximum(reduce: Callable, pairwise: Callable) -> Operation:
 
 
 def _softmax_axis(value: Any, num_points: int, options: Options) -> int:
-  return options.get("axis", len(shape_of(value, num_points)) - 1)
+  return axis_of(options, len(shape_of(value, num_points)), -1)
 
 
 def _softmax_shape(shapes: Sequence[Shape], options: Options) -> Shape:
   (shape,) = shapes
-  if options.get("axis", len(shape) - 1) not in range(len(shape)):
+  if not -len(shape) <= options.get("axis", -1) < len(shape):
     raise InputError(
       f"it takes an array that has the axis, not one of shape {write_shape(shape)}; "
       "the softmax of scalars is written softmax([z1, z2])[0]"
@@ -205,9 +219,9 @@ def _transpose(x: Any, num_points: int) -> Any:
   return np.swapaxes(x, 0, 1) if np.ndim(x) - num_points == 2 else x
 
 
-def as_slices(index: Index) -> tuple[int | slice, ...]:
+def as_slices(index: Index) -> tuple[int | slice | None, ...]:
   """Returns an index as NumPy takes it."""
-  return tuple(item if isinstance(item, int) else slice(*item) for item in index)
+  return tuple(slice(*item) if isinstance(item, tuple) else item for item in index)
 
 
 def indexed_shape(shape: Shape, index: Index) -> Shape:
@@ -216,8 +230,9 @@ def indexed_shape(shape: Shape, index: Index) -> Shape:
   Raises:
     InputError: if there is no such part.
   """
-  if len(index) > len(shape):
-    raise InputError(f"{len(index)} indices are too many for the shape {write_shape(shape)}")
+  num_indices = sum(item is not None for item in index)
+  if num_indices > len(shape):
+    raise InputError(f"{num_indices} indices are too many for the shape {write_shape(shape)}")
   try:
     found = np.empty(shape)[as_slices(index)].shape
   except IndexError as error:
@@ -246,8 +261,10 @@ def _list_shape(shapes: Sequence[Shape], options: Options) -> Shape:
 
 
 def _concat_shape(shapes: Sequence[Shape], options: Options) -> Shape:
-  axis = options.get("axis", 0)
-  if len({(len(s), s[:axis], s[axis + 1 :]) for s in shapes}) > 1 or axis >= len(shapes[0]):
+  axis, rank = options.get("axis", 0), len(shapes[0])
+  fits = -rank <= axis < rank
+  axis = axis % rank if fits else axis
+  if not fits or len({(len(s), s[:axis], s[axis + 1 :]) for s in shapes}) > 1:
     text = " and ".join(map(write_shape, shapes[:4]))
     raise InputError(f"concat cannot join the shapes {text} along axis {axis}")
   return (*shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :])
@@ -260,29 +277,9 @@ def _same_points(args: Sequence[Any], num_points: int) -> list[Any]:
 
 def _concat_pull(cotangent, args, out, num_points, options, place):
   del out
-  axis = options.get("axis", 0)
+  axis = axis_of(options, len(shape_of(args[0], num_points)))
   ends = np.cumsum([0, *(shape_of(arg, num_points)[axis] for arg in args)])
   return np.take(cotangent, range(ends[place], ends[place + 1]), axis=axis)
-
-
-def _pad_shape(shapes: Sequence[Shape], options: Options) -> Shape:
-  return tuple(n + 2 * options.get("width", 1) for n in shapes[0])
-
-
-def _pad(args, num_points, options):
-  width = options.get("width", 1)
-  num_axes = np.ndim(args[0]) - num_points
-  return np.pad(args[0], [(width, width)] * num_axes + [(0, 0)] * num_points)
-
-
-def _pad_pull(cotangent, args, out, num_points, options, place):
-  del out, place
-  width, shape = options.get("width", 1), shape_of(args[0], num_points)
-  return cotangent[tuple(slice(width, width + n) for n in shape)]
-
-
-def _flip(x: Any, num_points: int) -> Any:
-  return np.flip(x, tuple(range(np.ndim(x) - num_points)))
 
 
 def _flat_pull(cotangent, args, out, num_points, options, place):
@@ -291,12 +288,8 @@ def _flat_pull(cotangent, args, out, num_points, options, place):
   return np.reshape(cotangent, (*shape_of(args[0], num_points), *points))
 
 
-def _same_shape(shapes: Sequence[Shape], options: Options) -> Shape:
-  del options
-  return shapes[0]
-
-
-def _moved(shape: Callable, value: Callable, pull: Callable, *options: str) -> Operation:
+def moved(shape: Callable, value: Callable, pull: Callable, *options: str) -> Operation:
+  """Returns an operation that moves the entries of one array."""
   return Operation(1, 1, shape, value, pull, options)
 
 
@@ -314,30 +307,26 @@ FUNCTIONS: dict[str, Operation] = {
     2,
     20,
     _concat_shape,
-    lambda args, num, options: np.concatenate(_same_points(args, num), options.get("axis", 0)),
+    lambda args, num, options: np.concatenate(
+      _same_points(args, num), axis_of(options, len(shape_of(args[0], num)))
+    ),
     _concat_pull,
     ("axis",),
   ),
-  "flatten": _moved(
+  "flatten": moved(
     lambda shapes, options: (math.prod(shapes[0]),),
     lambda args, num, options: np.reshape(args[0], (-1, *points_of(args[0], num_points=num))),
     _flat_pull,
   ),
-  "flip": _moved(
-    _same_shape,
-    lambda args, num, options: _flip(args[0], num),
-    lambda ct, args, out, num, options, place: _flip(ct, num),
-  ),
-  "pad": _moved(_pad_shape, _pad, _pad_pull, "width"),
 }
 OPERATORS: dict[str, Operation] = {
   "@": Operation(2, 2, _matmul_shape, _matmul, _matmul_pull),
-  "T": _moved(
+  "T": moved(
     _transposed_shape,
     lambda args, num, options: _transpose(args[0], num),
     lambda ct, args, out, num, options, place: _transpose(ct, num),
   ),
-  "[]": _moved(
+  "[]": moved(
     lambda shapes, options: indexed_shape(shapes[0], options["index"]),
     lambda args, num, options: args[0][as_slices(options["index"])],
     _index_pull,

@@ -81,6 +81,7 @@ FUNCTIONS: dict[str, Operation] = {
     num_args=(1, 2),
   ),
   "gelu": elementwise(lambda x: x * scipy.special.ndtr(x), _gelu_slope),
+  "erf": elementwise(scipy.special.erf, lambda y, x: 2 / math.sqrt(math.pi) * np.exp(-x * x)),
   "softplus": elementwise(lambda x: np.logaddexp(x, 0.0), lambda y, x: _sigmoid(x)),
   "step": elementwise(lambda x: (x > 0) * 1.0, lambda y, x: 0.0 * x),
   "exp": elementwise(np.exp, lambda y, x: y, by_output=lambda y: y),

@@ -19,6 +19,7 @@ from jaxdl.byhand.expressions.syntax import (
   Quantity,
   Shape,
   arguments,
+  part,
   spell,
   write,
 )
@@ -27,7 +28,8 @@ from jaxdl.errors import InputError
 Lookup = Callable[[Quantity], Any]
 
 
-def _options(item: Apply) -> Mapping[str, Any]:
+def options(item: Apply) -> Mapping[str, Any]:
+  """Returns the options of a function as its operation takes them."""
   return {"index": item.index} if item.function == "[]" else dict(item.options)
 
 
@@ -44,7 +46,7 @@ def shapes(expression: Expression, shape_of: Callable[[Quantity], Shape]) -> lis
     elif isinstance(item, Apply):
       operation = operations.ALL[item.function]
       try:
-        shape = operation.shape([found[i] for i in args], _options(item))
+        shape = operation.shape([found[i] for i in args], options(item))
         _check_size(shape)
       except InputError as error:
         inside = place < len(expression) - 1
@@ -65,17 +67,6 @@ def _check_size(shape: Shape):
 
 def _shorten(text: str) -> str:
   return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def part(expression: Expression, place: int) -> Expression:
-  """Returns the part of an expression whose value is that after an item."""
-  needed, start = 1, place
-  while True:
-    item = expression[start]
-    needed += (item.num_args if isinstance(item, Apply) else 0) - 1
-    if needed == 0:
-      return expression[start : place + 1]
-    start -= 1
 
 
 def steps(
@@ -100,7 +91,7 @@ def steps(
     elif isinstance(item, Apply):
       args = stack[len(stack) - item.num_args :]
       del stack[len(stack) - item.num_args :]
-      value = operations.ALL[item.function].value(args, num_points, _options(item))
+      value = operations.ALL[item.function].value(args, num_points, options(item))
     else:
       value = lookup(item)
     stack.append(change(index, value))
@@ -156,13 +147,19 @@ def pull_back(
       if by_result is not None:
         below = above * by_result(values[place])
       else:
-        below = operation.pull(above, inputs, values[place], num_points, _options(item), number)
-      cotangents[inner] = _unbroadcast(below, np.shape(inputs[number]), num_points)
+        below = operation.pull(above, inputs, values[place], num_points, options(item), number)
+      cotangents[inner] = unbroadcast(below, np.shape(inputs[number]), num_points)
   return found
 
 
-def _unbroadcast(cotangent: Any, shape: tuple[int, ...], num_points: int) -> Any:
-  """Returns a cotangent summed over the axes along which its value was broadcast."""
+def unbroadcast(cotangent: Any, shape: tuple[int, ...], num_points: int) -> Any:
+  """Returns a cotangent summed over the axes along which its value was broadcast.
+
+  Args:
+    cotangent: `[*broadcast shape, *points]`.
+    shape: of the value, with its points.
+    num_points: how many axes of points both have.
+  """
   num_axes = len(shape) - num_points
   extra = np.ndim(cotangent) - len(shape)
   if extra > 0:

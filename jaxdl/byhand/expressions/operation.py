@@ -13,7 +13,7 @@ import numpy as np
 from jaxdl.byhand.expressions.syntax import Shape
 from jaxdl.errors import InputError
 
-MAX_AXES = 3
+MAX_AXES = 4
 MAX_SIZE = 400  # numbers in an array
 
 Options = Mapping[str, Any]

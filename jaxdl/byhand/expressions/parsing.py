@@ -7,7 +7,7 @@
     part    = atom { ".T" | "[" index { "," index } "]" }
     atom    = number | name | function "(" sum { "," sum } { "," option } ")"
             | "(" sum ")" | "[" sum { "," sum } "]"
-    index   = integer | [ integer ] ":" [ integer ]
+    index   = integer | [ integer ] ":" [ integer ] | "None"
     option  = [ name "=" ] integer
 
 so that -x**2 is -(x**2) and 2**3**2 is 2**(3**2), as in mathematics. The names e and pi are
@@ -37,7 +37,7 @@ MAX_DEPTH = 60
 
 # What people type, or word processors substitute, for the characters of a formula.
 _SPELLINGS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "′": "'", "’": "'", "∂": "d"})  # noqa: RUF001
-_OPTIONS = ("axis", "keepdims", "size", "stride", "width")
+_OPTIONS = ("axis", "columns", "keepdims", "size", "stride", "width")
 _TOKEN = re.compile(
   r"(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
   rf"|(?P<option>(?:{'|'.join(_OPTIONS)})\s*=)"
@@ -54,6 +54,10 @@ _HINTS = {
   "=": "; write the right-hand side only",
   "≈": "; write the right-hand side only",
   "√": "; a root is written sqrt(x)",
+  "|": "; an absolute value is written abs(x)",
+  ">": "; a condition is written step(x), which is 1 for x > 0, or max(x, 0)",
+  "<": "; a condition is written step(-x), which is 1 for x < 0, or min(x, 0)",
+  **dict.fromkeys("⁰¹²³⁴⁵⁶⁷⁸⁹", "; a power is written **"),
   "⊙": "; the elementwise product is written *",
   "ᵀ": "; the transpose of W is written W.T",
 }
@@ -138,8 +142,9 @@ def _tokens(text: str) -> Iterable[_Token]:
       yield _Token("end", "", place + 1)
       return
     match = _TOKEN.match(text, place)
-    if match is None or "ᵀ" in match[0]:
-      place = text.index("ᵀ", place) if match is not None else place
+    raised = None if match is None else re.search("[ᵀ⁰¹²³⁴⁵⁶⁷⁸⁹]", match[0])
+    if match is None or raised is not None:
+      place += raised.start() if raised is not None else 0
       hint = _HINTS.get(text[place : place + 2], _HINTS.get(text[place], ""))
       raise InputError(f"unexpected character {text[place]!r} at position {place + 1}{hint}")
     yield _Token(str(match.lastgroup), match[0], place + 1)
@@ -160,7 +165,10 @@ class _Parser:
   def parse(self) -> Expression:
     self._sum()
     if self._peek().kind != "end":
-      raise self._unexpected("an operator")
+      before = self._tokens[self._index - 1].text
+      is_function = before in operations.FUNCTIONS
+      call = f" (or parentheses, as in {before}(x))" if is_function else ""
+      raise self._unexpected(f"an operator{call}")
     return tuple(self._output)
 
   def _peek(self, ahead: int = 0) -> _Token:
@@ -263,11 +271,15 @@ class _Parser:
     """Reads an index after its opening bracket."""
     index: list = []
     while True:
-      start = self._integer()
-      if self._accept(":"):
+      is_new_axis = self._peek().text == "None"
+      self._index += int(is_new_axis)
+      start = None if is_new_axis else self._integer()
+      if is_new_axis:
+        index.append(None)
+      elif self._accept(":"):
         index.append((start, self._integer()))
       elif start is None:
-        raise self._unexpected("an index, as in W[0, 1] or X[0:2],")
+        raise self._unexpected("an index as in W[0, 1] or X[0:2]")
       else:
         index.append(start)
       if not self._accept(","):
@@ -327,8 +339,8 @@ class _Parser:
       self._index += 1
       return
     value = self._integer()
-    if value is None or value < 0:
-      raise InputError(f"{name} of {function} must be an integer from 0 on, as in {name}=1")
+    if value is None or (value < 0 and name != "axis"):
+      raise InputError(f"{name} of {function} must be an integer from 0 to 9999, as in {name}=1")
     options[name] = value
 
   def _quantity(self, token: _Token) -> Number | Name | Derivative:

@@ -4,8 +4,8 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-# An integer, or a slice as (start, stop), where None is an open end.
-Index = tuple[int | tuple[int | None, int | None], ...]
+# An integer, a slice as (start, stop), where None is an open end, or None for a new axis.
+Index = tuple[int | tuple[int | None, int | None] | None, ...]
 Shape = tuple[int, ...]
 
 CONSTANTS = {"e": math.e, "pi": math.pi, "π": math.pi}
@@ -92,6 +92,17 @@ def arguments(expression: Expression) -> list[tuple[int, ...]]:
   return result
 
 
+def part(expression: Expression, place: int) -> Expression:
+  """Returns the part of an expression whose value is that after an item."""
+  needed, start = 1, place
+  while True:
+    item = expression[start]
+    needed += (item.num_args if isinstance(item, Apply) else 0) - 1
+    if needed == 0:
+      return expression[start : place + 1]
+    start -= 1
+
+
 # --- Writing ---
 
 _PRIORITY = {"+": 1, "-": 1, "*": 2, "/": 2, "@": 2, "negative": 3, "**": 4}
@@ -109,7 +120,7 @@ def spell(quantity: Quantity) -> str:
 def spell_index(index: Index) -> str:
   """Returns an index as it is written, [0,1:3]; nothing for an empty one."""
   parts = [
-    str(item) if isinstance(item, int) else ":".join("" if i is None else str(i) for i in item)
+    ":".join("" if i is None else str(i) for i in item) if isinstance(item, tuple) else str(item)
     for item in index
   ]
   return f"[{','.join(parts)}]" if parts else ""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from jaxdl.byhand.worksheet.sheet import Worksheet, derivatives, shift
 
 # A longer formula is no longer a step.
 _MAX_ITEMS = 60
+_MAX_FORMULA = 500
 _MAX_NUMBERS = 300
 _OPERATORS = ("+", "-", "*", "/", "negative")
 
@@ -126,6 +127,8 @@ class _Solution:
     way = {n for name in names for n in self._graph.between(of, name)} - {of}
     steps = [n for n in reversed(self._sheet.names) if n in way]
     slopes = self._graph.gradient(of, steps, self._values(), entry)
+    largest = max((np.abs(slope).max() for slope in slopes.values()), default=0.0)
+    slopes = {n: np.where(np.abs(s) < 1e-15 * largest, 0.0, s) for n, s in slopes.items()}
     slopes[of] = self._graph.seed(of, entry)
     for name in steps:
       derivative = Derivative(of, name, entry, self._step)
@@ -148,42 +151,51 @@ class _Solution:
       outer = dataclasses.replace(derivative, by=child)
       shapes = {self._sheet.shapes[n] for n in (child, *self._graph.inputs_of[child])}
       is_scalar = shapes == {()} and not derivative.entry
-      parts = (
-        self._scalar_term(outer, name, slopes, bool(numbers))
-        if is_scalar
-        else self._array_term(outer, name, slopes)
-      )
+      parts = self._scalar_term(outer, name, slopes, bool(numbers)) if is_scalar else None
+      parts = parts or self._array_term(outer, name, slopes)
       if parts is None:
         return "", ""
       formulas.append(parts[0])
       numbers.append(parts[1])
-    return " + ".join(formulas), " + ".join(numbers)
+    return _sum(formulas), _sum(numbers)
 
   def _array_term(
     self, outer: Derivative, name: str, slopes: Mapping[str, np.ndarray]
   ) -> tuple[str, str] | None:
     """Returns what one equation of arrays adds to a derivative; None if no formula says it."""
-    is_last = outer.by == outer.of
-    if is_last and outer.entry:
-      return None
-    cotangent: Expression = (Number(1.0),) if is_last else (outer,)
-    equation = self._sheet.equations[outer.by]
-    formula = expressions.pull_back_formula(equation, name, cotangent, self._sheet.shape)
-    if formula is None or len(formula) > _MAX_ITEMS:
-      return None
-    formula = self._by_node(formula, outer.by)
-    known: dict[Quantity, np.ndarray] = {Name(n): v for n, v in self._values().items()}
+    equation, values = self._sheet.equations[outer.by], self._values()
+    cotangent: Expression = (outer,)
+    if outer.by == outer.of:
+      seed = self._graph.seed(outer.of, outer.entry)
+      cotangent = expressions.as_list(seed) if outer.entry else (Number(1.0),)
+    known: dict[Quantity, np.ndarray] = {Name(n): v for n, v in values.items()}
     known[outer] = slopes[outer.by]
-    return (
-      write(formula, lambda q: self._sheet.spell(q if q == outer else shift(q, self._step))),
-      write(formula, lambda q: show_value(known[q])),
+    formula = expressions.pull_back_formula(
+      equation, name, cotangent, self._sheet.shape, known.__getitem__
     )
+    if formula is None:
+      return None
+    formula = self._graph.in_terms_of_nodes(formula, outer.by)
+    pulled = self._graph.pull_back(outer.by, values, slopes[outer.by], [name])
+    text = write(formula, lambda q: self._sheet.spell(q if q == outer else shift(q, self._step)))
+    if len(text) > _MAX_FORMULA or not self._is_value(formula, known, pulled[name]):
+      return None
+    return text, _in_numbers(formula, known)
+
+  def _is_value(
+    self, formula: Expression, known: Mapping[Quantity, np.ndarray], value: np.ndarray
+  ) -> bool:
+    """Returns whether a formula has a value: at a tie, that of a maximum has another."""
+    found = expressions.evaluate(formula, known.__getitem__)
+    return bool(np.allclose(found, value, rtol=1e-9, atol=1e-12))
 
   def _scalar_term(
     self, outer: Derivative, name: str, slopes: Mapping[str, np.ndarray], follows: bool
-  ) -> tuple[str, str]:
+  ) -> tuple[str, str] | None:
     """Returns what one equation of scalars adds to a derivative; `follows` another such term."""
     slope = self._partial(outer.by, name)
+    if slope is None:
+      return None
     formula, values = self._formula(slope)
     if outer.by == outer.of:
       return formula, values
@@ -194,37 +206,54 @@ class _Solution:
     values = f"({values})" if is_sum or values.startswith("-") else values
     return _times(spell(outer), formula), _times(factor, values)
 
-  def _partial(self, node: str, name: str) -> Expression:
-    """Returns the derivative of a node's equation with respect to a name, in terms of the node."""
-    equation = self._sheet.equations[node]
-    slope = expressions.differentiate(equation, name)
+  def _partial(self, node: str, name: str) -> Expression | None:
+    """Returns the derivative of a node's equation with respect to a name, in terms of nodes."""
+    slope = expressions.differentiate(self._sheet.equations[node], name)
     if slope is None or len(slope) > _MAX_ITEMS:
-      pulled = self._graph.pull_back(node, self._values(), np.ones(()), [name])
-      return (Number(float(pulled[name])),)
-    return self._by_node(slope, node)
-
-  def _by_node(self, formula: Expression, node: str) -> Expression:
-    """Returns a formula with the node's name where it contains the node's equation."""
-    equation = self._sheet.equations[node]
-    size, index, result = len(equation), 0, []
-    while index < len(formula):
-      is_node = size > 1 and formula[index : index + size] == equation
-      result.append(Name(node) if is_node else formula[index])
-      index += size if is_node else 1
-    return tuple(result)
+      return None
+    values = self._values()
+    pulled = self._graph.pull_back(node, values, np.ones(()), [name])
+    known: dict[Quantity, np.ndarray] = {Name(n): value for n, value in values.items()}
+    return (
+      self._graph.in_terms_of_nodes(slope, node)
+      if self._is_value(slope, known, pulled[name])
+      else None
+    )
 
   # --- Lines ---
 
   def _formula(self, expression: Expression) -> tuple[str, str]:
     """Returns an expression with names, and with numbers for them."""
     formula = write(expression, lambda q: self._sheet.spell(shift(q, self._step)))
-    return formula, write(expression, lambda q: show_value(self._known[shift(q, self._step)]))
+    known = {q: self._known[shift(q, self._step)] for q in quantities(expression)}
+    return formula, _in_numbers(expression, known)
 
   def _line(self, name: str, formula: str, numbers: str, value: np.ndarray) -> str:
     if len(numbers) > _MAX_NUMBERS:
       numbers = ""  # an array of them: the formula is easier to read without
     parts = dict.fromkeys([name, formula, numbers, show_value(value)])  # no part twice
     return f"  {' = '.join(filter(None, parts))}"
+
+
+def _in_numbers(formula: Expression, known: Mapping[Quantity, np.ndarray]) -> str:
+  """Returns a formula with numbers for quantities, and for parts of them."""
+  result: list = []
+  for item in formula:
+    if (
+      isinstance(item, Apply)
+      and item.function == "[]"
+      and isinstance(result[-1], Name | Derivative)
+    ):
+      part = np.asarray(known[result.pop()])[expressions.as_slices(item.index)]
+      rounded = np.array([float(show_value(value)) for value in part.flat])
+      result += expressions.as_list(rounded.reshape(part.shape))
+    else:
+      result.append(item)
+  return write(tuple(result), lambda q: show_value(known[q]))
+
+
+def _sum(terms: Sequence[str]) -> str:
+  return " + ".join(terms).replace(" + -", " - ")
 
 
 def _times(left: str, right: str) -> str:

@@ -44,11 +44,13 @@ from jaxdl.byhand.expressions import (
   spell,
   spell_index,
 )
-from jaxdl.byhand.worksheet import repairs, working
+from jaxdl.byhand.worksheet import working
+from jaxdl.byhand.worksheet.causes import Causes
 from jaxdl.byhand.worksheet.digits import follows, has_a_digit, is_exact, is_truncated, slack
 from jaxdl.byhand.worksheet.following import Following
 from jaxdl.byhand.worksheet.graph import Graph
 from jaxdl.byhand.worksheet.numerals import Numeral
+from jaxdl.byhand.worksheet.optimizers import EPS
 from jaxdl.byhand.worksheet.reader import parse
 from jaxdl.byhand.worksheet.right_values import RightValues, show_value
 from jaxdl.byhand.worksheet.sheet import Claim, Worksheet, derivatives, shift
@@ -60,7 +62,7 @@ STATUSES = (EXACT, TRUNCATED, CARRIED, SLIP, WRONG_FORMULA, INCONSISTENT)
 WRONG = (SLIP, WRONG_FORMULA, INCONSISTENT)
 
 # Wrong formulas are no longer explained once they have had this many items in all.
-_MAX_EXPLAINED = 1500
+_MAX_EXPLAINED = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +176,7 @@ class _Checker:
     self._sheet = sheet
     self._graph = Graph(sheet.equations, sheet.names, sheet.shapes)
     self._known = RightValues(sheet, self._graph)
+    self._causes = Causes(sheet, self._graph, self._known)
     self._num_explained = 0
 
   def check(self) -> CheckedWorksheet:
@@ -257,7 +260,13 @@ class _Checker:
     if not claim.working or claim.misfit:
       return working.Verdict(False) if claim.misfit else None
     target = self._known.points(claim)
-    return working.judge(claim.working, target, self._known.values, following.claimed)
+    known, start = self._known.values, {Name(name) for name in self._sheet.steps.initial}
+    if EPS in self._sheet.steps.settings:
+      start |= {
+        quantity for quantity in known if isinstance(quantity, Name) and quantity.name == EPS
+      }
+    circular = {quantity for quantity in known if self._causes.follows(quantity, claim.of)}
+    return working.judge(claim.working, target, known, following.claimed, start, circular)
 
   def _with_remarks(
     self, claim: Claim, verdict: working.Verdict | None, checked: list[CheckedClaim]
@@ -278,75 +287,34 @@ class _Checker:
 
   def _remark_on_formula(self, claim: Claim, verdict: working.Verdict, also: bool) -> str:
     """Says that a line of working is wrong as mathematics, and, if it can be found, why."""
-    target, cause = self._known.points(claim), ""
+    cause = ""
     self._num_explained += len(claim.working)
     if self._num_explained <= _MAX_EXPLAINED:
-      cause = repairs.explain(
-        claim.working,
-        verdict.numbers,
-        target,
-        self._known.values,
-        self._candidates(claim.of),
-        self._factors(claim.of),
-      )
+      cause = self._causes.find(claim, verdict.numbers)
     cause = "; ".join(filter(None, (claim.misfit, cause)))
     text = " ".join(claim.working_text.split())
     word = "also wrong" if also else "wrong"
     return f"The formula for {claim}, {text}, is {word}{cause and f': {cause}'}."
 
-  def _candidates(self, of: Quantity) -> list[Quantity]:
-    """Returns the quantities that a formula may lack: those in the right one first."""
-    own: list[Quantity] = []
-    if isinstance(of, Name):
-      equation = self._sheet.equations.get(of.name)
-      before = of.step if equation is not None else of.step - 1
-      formula = equation or self._sheet.steps.rules.get(of.name, ())
-      own = [shift(quantity, before) for quantity in quantities(formula)]
-    settings = set(self._sheet.steps.settings)
-    if isinstance(of, Name) and of.name in self._sheet.steps.rules:
-      settings.discard("learning_rate")
-    all_of_them = dict.fromkeys([*own, *self._known.values])
-    return [q for q in all_of_them if isinstance(q, Derivative) or q.name not in settings]
-
-  def _slope_of(self, of: Quantity) -> Derivative | None:
-    """Returns the derivative that a claim is of, or that an updated value is computed from."""
-    if isinstance(of, Derivative):
-      return of
-    rule = self._sheet.steps.rules.get(of.name, ()) if of.step else ()
-    slopes = derivatives(rule)
-    return shift(slopes[0], of.step - 1) if slopes else None
-
-  def _factors(self, of: Quantity) -> dict[str, np.ndarray]:
-    """Returns the factors of the chain rule on the way to a derivative, or to an update."""
-    slope = self._slope_of(of)
-    if slope is None:
-      return {}
-    between = self._graph.between(slope.of, slope.by)
-    values = self._known.at(slope.step)
-    factors = {}
-    for node in between[-20:]:
-      inputs = [name for name in self._graph.inputs_of.get(node, ()) if name in between]
-      inputs = [
-        name
-        for name in inputs
-        if self._sheet.shapes[node] == () or self._graph.is_elementwise(node, name)
-      ]
-      for name, value in self._graph.gradient(node, inputs, values, num_points=1).items():
-        factors[spell(Derivative(node, name, (), slope.step))] = value
-    return factors
-
   def _remark_on_data(self, claim: Claim) -> str:
     """Says which data make a formula right: those in the equations that it sums up, not in it."""
-    slope = self._slope_of(claim.of)
+    slope = self._sheet.slope_of(claim.of)
     if slope is None:
       nodes = [str(getattr(claim.of, "name", ""))]
     else:
       nodes = self._graph.between(slope.of, slope.by)[1:]
     used = {name for node in nodes for name in self._graph.inputs_of.get(node, ())}
+    if isinstance(claim.of, Name):
+      rule = self._sheet.steps.rules.get(claim.of.name, ())
+      if Name(EPS) in rule and EPS in self._sheet.steps.settings:
+        eps = self._sheet.steps.settings[EPS][0]
+        return f"The formula for {claim} is right but for eps = {eps:g}, which it leaves out."
+      used |= {quantity.name for quantity in quantities(rule) if isinstance(quantity, Name)}
     data = [name for name in self._known.fixed if name in used]
     written = [q.name for q in quantities(claim.working) if isinstance(q, Name)]
     data = [name for name in data if name not in written] or data
-    texts = [f"{name} = {show_value(self._known.here(Name(name, claim.of.step)))}" for name in data]
+    step = claim.of.step if slope is None else slope.step
+    texts = [f"{name} = {show_value(self._known.here(Name(name, step)))}" for name in data]
     return f"The formula for {claim} is right only because {' and '.join(texts[:4])}."
 
 

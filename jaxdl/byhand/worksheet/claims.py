@@ -22,7 +22,7 @@ from jaxdl.byhand.expressions import (
 from jaxdl.byhand.worksheet.fields import finite_number, named, refuse_unknown, type_name
 from jaxdl.byhand.worksheet.graph import Graph
 from jaxdl.byhand.worksheet.numerals import Numeral, parse_numbers
-from jaxdl.byhand.worksheet.sheet import Claim, Worksheet, shift
+from jaxdl.byhand.worksheet.sheet import Claim, Worksheet, shift, shift_all
 from jaxdl.byhand.worksheet.training import HINTS, MAX_STEPS, RATE, check_derivative
 from jaxdl.errors import InputError, unknown_name
 
@@ -81,18 +81,16 @@ def _parse_claim(table: Mapping[str, Any], sheet: Worksheet, graph: Graph) -> Cl
   index, shape = _normal_index(index, sheet.shape(quantity))
   entries = _parse_value(table["value"], shape, index)
   if "from" not in table:
-    return Claim(quantity, index, entries, points)
+    return Claim(quantity, index, entries, points, before - 1)
   text = table["from"]
   with named(f"from = {excerpt(text)}"):
     working = expressions.parse(text, set(_names(sheet)), working=True)
     for inner in expressions.quantities(working):
       _check_quantity(shift(inner, before - 1), sheet, graph, in_working=True)
   misfit = _misfit(working, sheet, f"{spell(quantity)}{spell_index(index)}", shape)
-  working = tuple(
-    shift(item, before - 1) if isinstance(item, Name | Derivative) else item for item in working
-  )
+  working = shift_all(working, before - 1)
   text = text if before == 1 else f"{text} (in step {before})"
-  return Claim(quantity, index, entries, points, misfit, working, text)
+  return Claim(quantity, index, entries, points, before - 1, misfit, working, text)
 
 
 def _names(sheet: Worksheet) -> list[str]:

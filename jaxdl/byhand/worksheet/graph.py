@@ -64,6 +64,24 @@ class Graph:
         self._ancestors[name] |= self._ancestors[inner]
         self.children[inner].append(name)
 
+  def in_terms_of_nodes(self, formula: Expression, first: str) -> Expression:
+    """Returns a formula with the names of nodes where it contains their equations.
+
+    Args:
+      formula: any.
+      first: the node that is looked for first.
+    """
+    for node in dict.fromkeys([first, *self._equations]):
+      equation = self._equations[node]
+      size, index, result = len(equation), 0, []
+      while index < len(formula):
+        is_node = size > 1 and formula[index : index + size] == equation
+        is_node = is_node and bool(expressions.quantities(equation))
+        result.append(Name(node) if is_node else formula[index])
+        index += size if is_node else 1
+      formula = tuple(result)
+    return formula
+
   def depends(self, name: str, on: str) -> bool:
     """Returns whether a name depends on another, or is the same."""
     return bool(self._ancestors[name] & self._bit[on])

@@ -69,6 +69,8 @@ def _hint(plain: str) -> str:
     return "a fraction has no last digit: write it as it was rounded, as in 0.333"
   if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", plain):
     return "write a point, not a comma"
+  if re.fullmatch(r"[+-]?[0-9]{1,3}( [0-9]{3})+(\.[0-9]*)?", plain):
+    return f"write {plain.replace(' ', '')}, without spaces"
   if plain.endswith("%"):
     return "write 0.5 for 50%"
   if re.fullmatch(r"[+-]?[0-9.]+[\s;|]+[-+0-9.;|\s]+", plain):

@@ -12,6 +12,8 @@ in Loshchilov and Hutter (2019).
 from collections.abc import Mapping
 from typing import NamedTuple
 
+EPS = "eps"  # keeps a divisor from being 0; so small that a calculation by hand leaves it out
+
 
 class Optimizer(NamedTuple):
   """An optimizer.

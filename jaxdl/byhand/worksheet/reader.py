@@ -40,6 +40,7 @@ _LINE_HINTS = {
   r"[+-]?[0-9.]+\s*%": "; write 0.5 for 50%",
   r"[+-]?[0-9]+,[0-9]": "; write a point, not a comma",
   r"[+-]?\.[0-9]": "; write 0.5 for .5",
+  r"[+-]?[0-9.]+\s*/\s*[0-9]": "; write a fraction as a decimal number, as in 0.3333333333",
   r"[+-]?[0-9]+\.\s*(#|$)": "; write 2.0 for 2.",
   r"≈": "; write = and the value, without ≈",
   r"[−–]": "; write the minus sign as -",  # noqa: RUF001
@@ -51,9 +52,11 @@ _LINE_HINTS = {
 def parse(path_or_text: str | os.PathLike) -> Worksheet:
   """Reads and validates a worksheet; see `check`."""
   table = _load(_read(path_or_text))
-  refuse_unknown(
-    "key", table, ("title", *training.KEYS, "given", "equations", "claims"), "worksheet"
-  )
+  known = ("title", *training.KEYS, "given", "equations", "claims")
+  for key, value in table.items():
+    if key not in known and "given" not in table and not isinstance(value, dict):
+      raise InputError(f"the section [given] is missing: write [given] above {excerpt(key)}")
+  refuse_unknown("key", table, known, "worksheet")
   title = table.get("title", "worksheet")
   if not isinstance(title, str):
     raise InputError('title must be a string, as in title = "A neuron"')
@@ -138,6 +141,8 @@ def _toml_hint(text: str, message: str) -> str:
   where = re.search(r"at line ([0-9]+)", message)
   line = text.split("\n")[int(where[1]) - 1] if where else ""
   name, _, value = (part.strip() for part in line.partition("="))
+  if "≈" in line:
+    return _LINE_HINTS["≈"]
   if name and not name.isascii() and name[0] not in "\"'":
     return f'; put a name with such letters in quotation marks: "{name[:20]}" = ...'
   for pattern, hint in _LINE_HINTS.items():

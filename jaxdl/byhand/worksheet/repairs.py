@@ -3,14 +3,15 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxdl.byhand import expressions
 from jaxdl.byhand.expressions import Apply, Expression, Number, Quantity
-from jaxdl.byhand.worksheet.points import SAME_SUMS
+from jaxdl.byhand.worksheet.points import GIVEN, SAME_START, SAME_SUMS
+from jaxdl.byhand.worksheet.rewrites import Rewrites
 from jaxdl.byhand.worksheet.working import AtPoints, Meaning, are_equal
 from jaxdl.errors import InputError
 
@@ -19,11 +20,33 @@ _MAX_ITEMS = 60
 _MAX_SIZE = 100
 # Entries of an array that a formula mentions are tried one by one if there are no more.
 _MAX_ENTRIES = 40
-# At most so many other names are tried.
-_MAX_TRIES = 500
-_OPERATORS = ("+", "-", "*", "/", "@")
+# At most so many terms of a sum are tried in every combination.
+_MAX_TERMS = 6
+# What makes a formula right does so at the given point, too, where data are 0. A formula that was
+# simplified for them may besides be wrong.
+_POINTS = (np.r_[GIVEN, SAME_SUMS], np.r_[GIVEN, SAME_START])
 # At most so many numbers are computed to try one kind of change at one place.
 _MAX_WORK = 300_000
+
+
+class Hints(NamedTuple):
+  """What is known of a wrong formula.
+
+  Attributes:
+    candidates: the quantities that may be missing, the likeliest first.
+    factors: text -> `[*shape, P]`: derivatives along the way, which are easily forgotten.
+    terms: a right formula, as the sum of these.
+    mistakes: what to say -> `[*shape, P]`: what one gets by a usual mistake.
+    spell: how a quantity is written.
+    has_fixed_data: whether a formula may have been simplified for data that are 0, 1 or -1.
+  """
+
+  candidates: Collection[Quantity]
+  factors: Mapping[str, np.ndarray]
+  terms: Sequence[Expression]
+  mistakes: Mapping[str, np.ndarray]
+  spell: Callable[[Quantity], str]
+  has_fixed_data: bool = False
 
 
 def explain(
@@ -31,8 +54,7 @@ def explain(
   numbers: Mapping[int, Meaning],
   target: np.ndarray,
   known: AtPoints,
-  candidates: Collection[Quantity],
-  factors: Mapping[str, np.ndarray],
+  hints: Hints,
 ) -> str:
   """Returns what is wrong with a formula if one change makes it right, else nothing.
 
@@ -41,28 +63,33 @@ def explain(
     numbers: what its numbers stand for.
     target: `[*shape, P]`, the right values; the formula's own shape may be another.
     known: as for `judge`.
-    candidates: the quantities that may be missing, the likeliest first.
-    factors: text -> `[*shape, P]`: derivatives along the way, which are easily forgotten.
+    hints: what else is known.
   """
-  if len(formula) > _MAX_ITEMS or not np.isfinite(target[..., SAME_SUMS]).all():
+  if len(formula) > _MAX_ITEMS or math.prod(target.shape[:-1]) > _MAX_SIZE:
     return ""
-  if math.prod(target.shape[:-1]) > _MAX_SIZE:
-    return ""
-  at = {quantity: values[..., SAME_SUMS] for quantity, values in known.items()}
-  right = target[..., SAME_SUMS]
   written: list = []
   for index, item in enumerate(formula):
     written += (item,) if index not in numbers else numbers[index].items
-  near = {text: values[..., SAME_SUMS] for text, values in factors.items()}
-  sentences = itertools.chain(
-    _products(formula, right, at),
-    _Repair(tuple(written), right, at, candidates, near).sentences()
-    if _has_value(formula, at)
-    else (),
-    _operators(formula, right, at),
-    _other_names(formula, right, at, candidates),
-  )
-  return next(iter(sentences), "")
+  for points in _POINTS if hints.has_fixed_data else _POINTS[:1]:
+    right = target[..., points]
+    if not np.isfinite(right).all():
+      continue
+    at = {quantity: values[..., points] for quantity, values in known.items()}
+    near = {text: values[..., points] for text, values in hints.factors.items()}
+    usual = {said: values[..., points] for said, values in hints.mistakes.items()}
+    rewrites = Rewrites(tuple(written), right, at, hints.candidates, hints.terms, hints.spell)
+    sentences = itertools.chain(
+      rewrites.products(),
+      _Repair(tuple(written), right, at, near, rewrites, usual).sentences()
+      if _has_value(formula, at)
+      else (),
+      rewrites.operators(),
+      rewrites.signs(),
+      rewrites.other_names(),
+    )
+    for sentence in sentences:
+      return sentence
+  return ""
 
 
 def _has_value(formula: Expression, at: AtPoints) -> bool:
@@ -72,75 +99,6 @@ def _has_value(formula: Expression, at: AtPoints) -> bool:
   except InputError:
     return False
   return True
-
-
-def _operators(formula: Expression, target: np.ndarray, at: AtPoints) -> Iterator[str]:
-  """Yields which operator should be another."""
-  for place, item in enumerate(formula):
-    if not isinstance(item, Apply) or item.function not in _OPERATORS:
-      continue
-    part = expressions.part(formula, place)
-    for operator in _OPERATORS:
-      other = Apply(operator, 2)
-      if other != item and _fits((*formula[:place], other, *formula[place + 1 :]), target, at):
-        yield f"{expressions.write(part)} should be {expressions.write((*part[:-1], other))}"
-
-
-def _other_names(
-  formula: Expression, target: np.ndarray, at: AtPoints, candidates: Collection[Quantity]
-) -> Iterator[str]:
-  """Yields which quantity should be another, of another shape."""
-  places = [i for i, item in enumerate(formula) if not isinstance(item, Apply | Number)]
-  tries = ((place, other) for place in places for other in candidates)
-  for place, other in itertools.islice(tries, _MAX_TRIES):
-    item = formula[place]
-    if isinstance(item, Apply | Number) or at[item].shape == at[other].shape:
-      continue
-    if _fits((*formula[:place], other, *formula[place + 1 :]), target, at):
-      yield f"{expressions.spell(item)} should be {expressions.spell(other)}"
-
-
-def _products(formula: Expression, target: np.ndarray, at: AtPoints) -> Iterator[str]:
-  """Yields which product of arrays should have its factors transposed or swapped."""
-  for place, item in enumerate(formula):
-    if item != Apply("@", 2) and item != Apply("*", 2):
-      continue
-    right = expressions.part(formula, place - 1)
-    left = expressions.part(formula, place - 1 - len(right))
-    start = place - len(right) - len(left)
-    for variant in _variants(left, right):
-      changed = (*formula[:start], *variant, *formula[place + 1 :])
-      if _fits(changed, target, at):
-        written = expressions.write(expressions.part(formula, place))
-        yield f"{written} should be {expressions.write(variant)}"
-
-
-def _variants(left: Expression, right: Expression) -> Iterator[Expression]:
-  """Yields other products of two factors."""
-  for first, second in ((left, right), (right, left)):
-    for one in (first, _transposed(first)):
-      for two in (second, _transposed(second)):
-        yield (*one, *two, Apply("@", 2))
-    columns = [part[:-1] if part[-1] == Apply("T", 1) else part for part in (first, second)]
-    yield (*columns[0], *columns[1], Apply("outer", 2))
-  yield (*left, *right, Apply("*", 2))
-
-
-def _transposed(part: Expression) -> Expression:
-  return part[:-1] if part[-1] == Apply("T", 1) else (*part, Apply("T", 1))
-
-
-def _fits(formula: Expression, target: np.ndarray, known: AtPoints) -> bool:
-  """Returns whether a formula has the shape and the values of the target, `[*shape, P]`."""
-  try:
-    found = expressions.shapes(formula, lambda q: known[q].shape[:-1])
-  except InputError:
-    return False
-  if found[-1] != target.shape[:-1]:
-    return False
-  values = expressions.steps(formula, lambda q: known[q][..., None, :], num_points=2)
-  shape = (*target.shape[:-1], 1, target.shape[-1])
-  return bool(are_equal([*values, np.broadcast_to(values[-1], shape)], target).all())
 
 
 # Text -> values, `[*shape, P]`, by shape.
@@ -162,14 +120,28 @@ class _Repair:
     formula: Expression,
     target: np.ndarray,
     known: AtPoints,
-    candidates: Collection[Quantity],
     factors: Mapping[str, np.ndarray],
+    rewrites: Rewrites,
+    mistakes: Mapping[str, np.ndarray],
   ):
     self._formula, self._target, self._known = formula, target, known
-    self._candidates, self._factors = candidates, factors
+    self._factors, self._rewrites, self._mistakes = factors, rewrites, mistakes
     self._values = self._steps(lambda _, value: value)
     self._shapes = [np.shape(value)[:-2] for value in self._values]
     self._fits = self._shapes[-1] == target.shape[:-1] or not self._shapes[-1]
+    # A right formula: text -> `[*shape, P]` of its terms, and of everything in it.
+    self._terms: dict[str, np.ndarray] = {}
+    self._parts: dict[str, np.ndarray] = {}
+    num_points = target.shape[-1]
+    for term in rewrites.terms:
+      for place, value in enumerate(expressions.steps(term, lambda q: known[q], num_points=1)):
+        text, item = rewrites.write(expressions.part(term, place)), term[place]
+        full = np.broadcast_to(value, (*value.shape[:-1], num_points))
+        is_all = place == len(term) - 1 and len(rewrites.terms) == 1
+        if isinstance(item, Apply) and item.function not in ("list", "negative") and not is_all:
+          self._parts[text] = full
+        if place == len(term) - 1:
+          self._terms[text] = np.broadcast_to(full, target.shape)
 
   def _steps(self, change: Callable) -> list[Any]:
     return expressions.steps(
@@ -178,35 +150,52 @@ class _Repair:
 
   def sentences(self) -> Iterator[str]:
     """Yields what is wrong with the formula, every way in which one change makes it right."""
+    rewrites = self._rewrites
     yield from self._reshaped()
     if not self._fits:
-      yield from self._reduced_otherwise()
+      yield from rewrites.axes()
+      yield from rewrites.functions()
       return
+    for said, values in self._mistakes.items():
+      if np.allclose(self._values[-1][..., 0, :], values, rtol=1e-9, atol=1e-13):
+        yield said
     last = len(self._formula) - 1
     names = self._names()
     points = self._target.shape[-1]
     sign = {"-1": np.full(points, -1.0)}
     constants = {str(n): np.full(points, float(n)) for n in range(2, 11)}
     yield from self._scaled(last, sign)
-    yield from self._reduced_otherwise()
-    for factors in (self._factors, names, self._number()):
+    yield from rewrites.axes()
+    for factors in (self._factors, names, self._number(), self._parts):
       yield from self._scaled(last, factors)
     for index in range(last - 1, -1, -1):
       yield from self._scaled(index, sign)
+    yield from self._terms_that_are(1, "missing")
     yield from self._replaced(names)
+    yield from rewrites.swapped()
     yield from self._transposed()
+    yield from rewrites.functions()
+    yield from rewrites.pairs()
+    yield from rewrites.renumbered()
     for index in range(last - 1, -1, -1):
-      yield from self._scaled(index, {**self._factors, **names, **constants})
+      if isinstance(self._formula[index], Number):
+        continue
+      yield from self._scaled(index, {**self._factors, **names})
+      if np.ptp(self._values[index], axis=-1).any():  # an eps may have any size
+        yield from self._scaled(index, constants)
+    yield from self._other_part()
+    yield from self._terms_that_are(-1, "one too many")
     yield from self._term(names)
 
   def _names(self) -> dict[str, np.ndarray]:
     """Returns all quantities, and the entries of those in the formula."""
-    names = {expressions.spell(q): self._known[q] for q in self._candidates}
+    write = self._rewrites.write
+    names = {write((q,)): self._known[q] for q in self._rewrites.candidates}
     for quantity in expressions.quantities(self._formula):
       values = self._known[quantity]
       if 0 < math.prod(values.shape[:-1]) <= _MAX_ENTRIES and values.ndim > 1:
         for place in np.ndindex(values.shape[:-1]):
-          names[expressions.spell(quantity) + expressions.spell_index(place)] = values[place]
+          names[write((quantity,)) + expressions.spell_index(place)] = values[place]
     return names
 
   def _right(self, values: list) -> np.ndarray:
@@ -262,17 +251,25 @@ class _Repair:
 
   def _say_factor(self, index: int, name: str, values: np.ndarray, missing: bool) -> str:
     is_whole = index == len(self._formula) - 1
-    part = expressions.write(expressions.part(self._formula, index))
+    part = self._written(index)
     if name == "-1":
       return "its sign is wrong" if is_whole else f"the sign of {part} is wrong"
     is_number = re.fullmatch("-?[0-9]+(/[0-9]+)?", name)
+    has_value = not is_number and "sqrt" not in name
     is_constant = values.ndim == 1 and np.ptp(values) <= 1e-12
-    value = f" = {values[0]:g}" if is_constant and not is_number else ""
+    value = f" = {values[0]:g}" if is_constant and has_value else ""
     if is_number:
       name, missing = self._say_number(name, missing)
+    elif not missing and "/d" not in name and name not in self._rewrites.write(self._formula):
+      name, missing = f"1/({name})" if re.search(r"[-+*/@ ]", name) else f"1/{name}", True
+      value = ""
     fault = "is missing" if missing else "is one too many"
     where = "" if is_whole else f" in {part}"
     return f"the factor {name}{value}{where} {fault}"
+
+  def _written(self, index: int) -> str:
+    """Returns the part of the formula that ends at a place."""
+    return self._rewrites.write(expressions.part(self._formula, index))
 
   def _say_number(self, name: str, missing: bool) -> tuple[str, bool]:
     """Returns a factor as it would be written, and whether it is missing or one too many.
@@ -296,19 +293,49 @@ class _Repair:
       is_entry = isinstance(item, Apply) and item.function == "[]"
       if is_entry:
         is_entry = not isinstance(self._formula[index - 1], Apply | Number)
-      if isinstance(item, Apply | Number) and not is_entry:
+      is_decimal = isinstance(item, Number) and item.value % 1 != 0
+      if isinstance(item, Apply | Number) and not (is_entry or is_decimal):
         continue
       group = tables.get(self._shapes[index], {})
       if not group or len(group) * self._target.size > _MAX_WORK:
         continue
-      table = np.stack(list(group.values()), axis=-2)
+      same = {i for i, other in enumerate(self._formula) if other == item and not is_entry}
+      for places in ({index}, same) if len(same) > 1 else ({index},):
+        yield from self._put(index, group, places)
 
-      def replace(i, value, table=table, index=index):
-        return table if i == index else value
+  def _put(
+    self, index: int, group: Mapping[str, np.ndarray], places: Collection[int]
+  ) -> Iterator[str]:
+    """Yields what should be at some places of the formula, instead of what is."""
+    table = np.stack(list(group.values()), axis=-2)
+    steps = self._steps(lambda i, value: table if i in places else value)
+    for row in np.nonzero(self._right(steps))[0]:
+      yield f"{self._written(index)} should be {list(group)[row]}"
 
-      written = expressions.write(expressions.part(self._formula, index))
-      for row in np.nonzero(self._right(self._steps(replace)))[0]:
-        yield f"{written} should be {list(group)[row]}"
+  def _terms_that_are(self, sign: int, fault: str) -> Iterator[str]:
+    """Yields which terms of a right formula are missing (sign 1), or there twice (-1)."""
+    if not 1 < len(self._terms) <= _MAX_TERMS:
+      return
+    rest = sign * (self._target - self._values[-1][..., 0, :])
+    for size in range(1, len(self._terms)):
+      for names in itertools.combinations(self._terms, size):
+        if np.allclose(rest, sum(self._terms[n] for n in names), rtol=1e-9, atol=1e-13):
+          noun, verb = ("term", "is") if size == 1 else ("terms", "are")
+          yield f"the {noun} {' and '.join(names)} {verb} {fault}"
+
+  def _other_part(self) -> Iterator[str]:
+    """Yields which part should be one of a right formula, or which number another."""
+    tables = _by_shape(self._parts)
+    numbers = {str(n): np.full(self._target.shape[-1], float(n)) for n in range(11)}
+    for text, value in self._parts.items():
+      if value.ndim == 1 and not np.ptp(value):
+        numbers[text] = value
+    for index, item in enumerate(self._formula[:-1]):
+      is_constant = not np.ptp(self._values[index], axis=-1).any() and not self._shapes[index]
+      group = tables.get(self._shapes[index], {})
+      group = numbers if isinstance(item, Number) or is_constant else group
+      if group and len(group) * self._target.size <= _MAX_WORK:
+        yield from self._put(index, group, {index})
 
   def _transposed(self) -> Iterator[str]:
     """Yields which square matrix in the formula should be transposed."""
@@ -320,26 +347,9 @@ class _Repair:
         return np.swapaxes(value, 0, 1) if i == index else value
 
       if self._right(self._steps(transpose)).all():
-        part = expressions.write(expressions.part(self._formula, index))
+        part = self._written(index)
         is_quantity = not isinstance(self._formula[index], Apply)
         yield f"{part} should be {part}.T" if is_quantity else f"{part} should be transposed"
-
-  def _reduced_otherwise(self) -> Iterator[str]:
-    """Yields which sum should be a mean, or the other way round, or over another axis."""
-    for index, item in enumerate(self._formula):
-      if not isinstance(item, Apply) or item.function not in ("sum", "mean"):
-        continue
-      part = expressions.part(self._formula, index)
-      num_axes = len(self._shapes[index - 1])
-      options = dict(item.options)
-      for function in ("sum", "mean"):
-        for axis in range(num_axes) if "axis" in options else (None,):
-          changed = {**options, "axis": axis} if axis is not None else options
-          other = Apply(function, 1, tuple(sorted(changed.items())))
-          formula = (*self._formula[:index], other, *self._formula[index + 1 :])
-          if other != item and _fits(formula, self._target, self._known):
-            replaced = (*part[:-1], other)
-            yield f"{expressions.write(part)} should be {expressions.write(replaced)}"
 
   def _term(self, names: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Yields the term that is missing, or one too many."""
@@ -361,9 +371,13 @@ class _Repair:
       return {}
     with np.errstate(all="ignore"):
       size = max(abs(ratio[0]), 1 / abs(ratio[0]))
-    if not np.isfinite(size) or abs(size - round(size)) > 1e-9 * size:
-      return {}
-    if not 2 <= round(size) <= 1000:
-      return {}
-    number = math.copysign(round(size), ratio[0])
-    return {f"{number:g}": np.full(self._target.shape[-1], number)}
+    points = self._target.shape[-1]
+    for root, power in (("{:g}", 1), ("sqrt({:g})", 2)):
+      number = size**power
+      if not np.isfinite(number) or abs(number - round(number)) > 1e-9 * number:
+        continue
+      if 2 <= round(number) <= 1000:
+        number = math.copysign(round(number), ratio[0])
+        text = root.format(number) if power == 1 or number > 0 else f"-sqrt({-number:g})"
+        return {text: np.full(points, math.copysign(size, ratio[0]))}
+    return {}

@@ -8,6 +8,7 @@ from jaxdl.byhand import expressions
 from jaxdl.byhand.expressions import Derivative, Expression, Name, Quantity, excerpt, spell
 from jaxdl.byhand.worksheet import points
 from jaxdl.byhand.worksheet.graph import Graph, by_numerator, inputs_of
+from jaxdl.byhand.worksheet.optimizers import EPS
 from jaxdl.byhand.worksheet.sheet import Claim, Worksheet, derivatives, shift
 from jaxdl.errors import InputError
 
@@ -21,16 +22,16 @@ class RightValues:
   def __init__(self, sheet: Worksheet, graph: Graph):
     self._sheet, self._graph = sheet, graph
     slopes = self._mentioned_slopes()
-    changed = {name for name in sheet.steps.rules if name in sheet.given}
-    parameters = {slope.by for slope in slopes} | changed
+    parameters = {slope.by for slope in slopes}
     examples = {
       f"{name}'{number}": value
       for number, example in enumerate(sheet.steps.examples[1:], 1)
       for name, value in example.items()
     }
-    around = points.around({**sheet.given, **examples}, parameters)
+    initial = sheet.steps.initial
+    around = points.around({**sheet.given, **examples}, parameters, initial)
     self._around = around
-    self.fixed = tuple(name for name in around.fixed if name in sheet.given)
+    self.fixed = tuple(name for name in around.fixed if name in {*sheet.given, *initial})
     # `[*shape, P]` by quantity.
     self.values: dict[Quantity, np.ndarray] = {}
     for step in range(sheet.num_steps + 1):
@@ -100,7 +101,11 @@ class RightValues:
     if key in self._around.given:
       return self._around.given[key]
     value = self._sheet.state(name, 0 if name in self._sheet.steps.initial else step)
-    return np.broadcast_to(np.asarray(value)[..., None], (*np.shape(value), points.NUM_POINTS))
+    values = np.broadcast_to(np.asarray(value)[..., None], (*np.shape(value), points.NUM_POINTS))
+    if name == EPS and name in self._sheet.steps.settings:
+      values = values.copy()
+      values[..., points.SAME_START] = 0  # nobody calculates with it by hand
+    return values
 
   def _refuse_what_is_not_finite(self, step: int) -> None:
     sheet = self._sheet

@@ -28,6 +28,7 @@ class Claim:
     index: which part of it; empty for the whole.
     entries: the numbers as written, with their places in the whole.
     points: what it is worth.
+    before: the gradient steps before the step that it is written for.
     misfit: why the shapes in the line of working do not fit; empty if they do.
     working: the line of working; empty without one.
     working_text: the line of working as written.
@@ -37,6 +38,7 @@ class Claim:
   index: Index
   entries: tuple[Numeral, ...]
   points: float = 1
+  before: int = 0
   misfit: str = ""
   working: Expression = ()
   working_text: str = ""
@@ -111,6 +113,13 @@ class Worksheet:
         return quantity.name
     return spell(quantity)
 
+  def slope_of(self, of: Quantity) -> Derivative | None:
+    """Returns the derivative that a value is, or that an updated value is computed from."""
+    if isinstance(of, Derivative):
+      return of
+    slopes = derivatives(self.steps.rules.get(of.name, ()) if of.step else ())
+    return shift(slopes[0], of.step - 1) if slopes else None
+
   def state(self, name: str, step: int) -> np.ndarray | None:
     """Returns a given, a setting or initial state in a step; None if a rule changes it."""
     steps = self.steps
@@ -130,6 +139,11 @@ _Q = TypeVar("_Q", bound=Name | Derivative)
 def shift(quantity: _Q, steps: int) -> _Q:
   """Returns the same quantity some gradient steps later."""
   return dataclasses.replace(quantity, step=quantity.step + steps) if steps else quantity
+
+
+def shift_all(expression: Expression, steps: int) -> Expression:
+  """Returns a formula some gradient steps later."""
+  return tuple(shift(x, steps) if isinstance(x, Name | Derivative) else x for x in expression)
 
 
 def derivatives(expression: Expression) -> list[Derivative]:

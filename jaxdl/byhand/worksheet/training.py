@@ -76,7 +76,8 @@ def add_steps(
   if "step" in table:
     if "optimizer" in table or "parameters" in table:
       raise InputError("the section [step] has all rules: leave out optimizer and parameters")
-    settings["t"] = list(range(1, MAX_STEPS + 2))
+    if "t" not in sheet.names:  # a target, for example
+      settings["t"] = list(range(1, MAX_STEPS + 2))
     return _add_rules(section(table, "step", dict), sheet, settings, {}, examples)
   return _add_optimizer(table, sheet, settings, examples)
 

@@ -17,7 +17,7 @@ of an array.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from jaxdl.byhand import expressions
 from jaxdl.byhand.expressions import Apply, Expression, Number, Quantity
-from jaxdl.byhand.worksheet.points import GIVEN, NEAR, SAME_DATA, SAME_SUMS
+from jaxdl.byhand.worksheet.points import GIVEN, NEAR, SAME_DATA, SAME_START, SAME_SUMS
 
 # At most so many numbers are computed, over all choices of what the numbers of a formula stand for.
 _MAX_WORK = 60_000
@@ -62,15 +62,22 @@ class Verdict:
   Attributes:
     right: whether it is.
     simplified: whether it is only because some data are 0, 1 or -1.
-    numbers: index of a number in the formula -> what it stands for, if not for itself.
+    numbers: of a wrong formula: index of a number in it -> what it may stand for.
   """
 
   right: bool
   simplified: bool = False
-  numbers: Mapping[int, Meaning] = dataclasses.field(default_factory=dict)
+  numbers: Mapping[int, Sequence[Meaning]] = dataclasses.field(default_factory=dict)
 
 
-def judge(formula: Expression, target: np.ndarray, known: AtPoints, claimed: Claimed) -> Verdict:
+def judge(
+  formula: Expression,
+  target: np.ndarray,
+  known: AtPoints,
+  claimed: Claimed,
+  start: Collection[Quantity],
+  circular: Collection[Quantity],
+) -> Verdict:
   """Returns whether a formula is right.
 
   Args:
@@ -80,10 +87,13 @@ def judge(formula: Expression, target: np.ndarray, known: AtPoints, claimed: Cla
     known: what is right for each quantity that the formula mentions, or that a number in it may
       stand for.
     claimed: what was written before.
+    start: what an optimizer starts with. A formula may leave it out as it is 0, but not change it.
+    circular: what no number can stand for: what the formula is for, and what follows from it.
   """
   written = expressions.numbers(formula)
   size = len(formula) * math.prod(target.shape[:-1])
-  meanings = _meanings(formula, known, claimed, _MAX_WORK // size)
+  others = {quantity: values for quantity, values in known.items() if quantity not in circular}
+  meanings = _meanings(formula, others, claimed, _MAX_WORK // size)
   sizes = tuple(map(len, meanings.values()))
   choices = np.indices(sizes).reshape(len(sizes), math.prod(sizes))  # every combination of meanings
   numbers = {}  # index -> [choices, P]
@@ -101,19 +111,18 @@ def judge(formula: Expression, target: np.ndarray, known: AtPoints, claimed: Cla
   equal = are_equal(values, target)  # [choices, P]
   axes = tuple(range(target.ndim))
   finite = np.isfinite(target).all(axis=axes[:-1]) & np.isfinite(values[-1]).all(axis=axes)  # [P]
-  for points in (NEAR, SAME_SUMS, SAME_DATA):
-    if finite[points].any():
-      (found,) = np.nonzero((equal | ~finite)[:, points].all(axis=1))
-      if len(found):
-        first = choices[:, found[0]]
-        chosen = {i: meanings[i][c] for i, c in zip(meanings, first, strict=True)}
-        return Verdict(True, points is SAME_DATA, {i: m for i, m in chosen.items() if m})
-  if (meanings or not finite[NEAR].any()) and _holds_here(formula, target, known):
+  has_start = any(quantity in start for quantity in expressions.quantities(formula))
+  for points in (NEAR, SAME_SUMS, SAME_DATA) + (() if has_start else (SAME_START,)):
+    if finite[points].any() and (equal | ~finite)[:, points].all(axis=1).any():
+      return Verdict(True, points in (SAME_DATA, SAME_START))
+  has_doubt = bool(meanings) or not finite[NEAR].any()
+  # Here any factor of a start of 0 would be right.
+  if has_doubt and not has_start and _holds_here(formula, target, known):
     return Verdict(True)
   # In 2*a the 2 is a 2, but in 0.3 - 0.1*2 it stands for something.
   has_names = any(not isinstance(item, Number | Apply) for item in formula)
   likely = [i for i in meanings if not has_names or _decimals(written[i])]
-  return Verdict(False, numbers={i: m for i in likely if (m := meanings[i][-1])})
+  return Verdict(False, numbers={i: [m for m in meanings[i] if m is not None] for i in likely})
 
 
 def _meanings(
@@ -148,11 +157,16 @@ def _meanings(
 
 
 def _is_written_as(values: np.ndarray, number: Number) -> np.ndarray:
-  """Returns which values are a number, but for their signs, when rounded or cut off."""
+  """Returns which values are a number, but for their signs, when rounded or cut off.
+
+  As in a claim, a number has at least one significant digit of what it stands for.
+  """
   decimals = _decimals(number)
   unit = 10.0**-decimals if decimals else 0.0
   missing = np.abs(values) - number.value
-  return (missing >= -unit / 2 - 1e-9 * unit - 1e-12) & (missing <= unit + 1e-12)
+  below = unit - 1e-9 * unit if decimals else 1e-12
+  near = (missing >= -unit / 2 - 1e-9 * unit - 1e-12) & (missing < below)
+  return near & (np.abs(values) >= 0.95 * unit)
 
 
 def _decimals(number: Number) -> int:

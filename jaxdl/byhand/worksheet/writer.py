@@ -218,7 +218,8 @@ def _guess(claim: CheckedClaim) -> str:
   for right in (claim.expected_from_claims, claim.computed):
     if right is None or not value:
       continue
-    if abs(value + Fraction(right)) <= unit <= abs(value) / 2:
+    opposite = abs(value + Fraction(right))
+    if opposite <= unit <= abs(value) / 2 or opposite <= unit / 2:
       return " Its sign is wrong."
     for places in (1, 2, 3, -1, -2, -3):
       scaled = Fraction(right) * Fraction(10) ** places

@@ -10,7 +10,7 @@ from jaxdl.errors import InputError, check_integer, show, unknown_name
 from jaxdl.nn.networks.normalization import check_norm, normalization
 
 MAX_DEPTH = 110
-SHORTCUTS = ("A", "B")
+SHORTCUTS = ("A", "B", "none")
 
 
 class ResNet(nn.Module):
@@ -26,7 +26,8 @@ class ResNet(nn.Module):
     width: channels of the first stage.
     norm: as `jaxdl.nn.networks.normalization` has it; without one, convolutions have a bias.
     shortcut: of a block that changes the shape. "A": every other pixel, with zeros for the new
-      channels, which has no parameters; "B": a 1 x 1 convolution, normalised.
+      channels, which has no parameters; "B": a 1 x 1 convolution, normalised. "none": the plain
+      network of He et al., in which no block has a shortcut.
     activation: of all layers but the last.
     num_outputs: of the last layer.
   """
@@ -63,10 +64,15 @@ class ResNet(nn.Module):
     return nn.Dense(self.num_outputs, **init)(x)
 
   def _block(self, x: jax.Array, features: int, stride: int, train: bool) -> jax.Array:
-    """Maps `[B, H, W, D]` to `[B, H / stride, W / stride, features]`: x plus two convolutions."""
+    """Maps `[B, H, W, D]` to `[B, H / stride, W / stride, features]`: x plus two convolutions.
+
+    Without a shortcut, the two convolutions alone.
+    """
     y = self._conv(x, features, stride)
     y = self.activation(normalization(self.norm, train)(y))
     y = normalization(self.norm, train)(self._conv(y, features))
+    if self.shortcut == "none":
+      return self.activation(y)
     if x.shape == y.shape:
       return self.activation(x + y)
     if self.shortcut == "B":

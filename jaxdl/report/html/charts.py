@@ -205,7 +205,7 @@ def _bands(population: Population, arm: int, curves: np.ndarray, metric: str) ->
   """Returns mean, low and high, `[3, E]`, of an arm's curves `[S, E]`; NaN after its last epoch."""
   from jaxdl.report import plots
 
-  kept = population.status[:, arm] != "diverged"
+  kept = population.has_result[:, arm]
   bands = np.full((3, curves.shape[-1]), np.nan)
   if kept.any():
     possible = {"loss": (0, np.inf), "accuracy": (0, 100)}.get(metric, (-np.inf, np.inf))
@@ -310,7 +310,7 @@ def distribution(population: Population, metric: str) -> Distribution:
     if has_interval:
       text += f" [{ends[0]:.4g}, {ends[1]:.4g}]"
     if summary.num_diverged:
-      text += f", diverged: {summary.num_diverged} of {len(population.seeds)}"
+      text += f", diverged: {summary.num_diverged} of {summary.n + summary.num_diverged}"
     mean = round(100 * float(axis.share(scale * summary.mean)), 2) if summary.n else None
     low, high = np.clip(100 * axis.share(ends), 0, 100).round(2).tolist()
     rows.append(Row(index, text, dots, mean, (low, high) if has_interval else None))

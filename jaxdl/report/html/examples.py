@@ -104,7 +104,7 @@ def collect(population: Population, inputs: np.ndarray, arms: Sequence[int]) -> 
 
 
 def _all_diverged(population: Population) -> np.ndarray:
-  return (population.status == "diverged").all(axis=0)
+  return ~population.has_result.any(axis=0)
 
 
 def _behind_cells(

@@ -87,7 +87,9 @@ def render(
     examples=_examples(population, dataset, drawn),
     per_class=markdown.per_class_rows(population),
     per_class_note=markdown.PER_CLASS_NOTE,
-    predictions=[] if population.has_classes else charts.predictions(population, drawn),
+    predictions=[]
+    if population.has_classes or population.resampling is not None
+    else charts.predictions(population, drawn),
     models=setup_tables.models(population.arms, dataset),
     settings=setup_tables.settings(population.arms),
     times=_times(population),
@@ -151,9 +153,9 @@ def _how_sure(
   """Says what the answer rests on, then the verdicts on its metric."""
   scale, unit = (100, " pt") if metric in RATES else (1, "")
   base = (
-    f"{len(population.seeds)} seeds of each of {len(population.arms)} arms, compared in pairs that "
-    "share a seed. On one metric, the probability that any pair is wrongly called different is at "
-    f"most {experiment.alpha:g}, and so is that of wrongly calling any pair equivalent. The "
+    f"{markdown.seeds_text(population)} of each of {len(population.arms)} arms, compared in pairs "
+    "that share a seed. On one metric, the probability that any pair is wrongly called different "
+    f"is at most {experiment.alpha:g}, and so is that of wrongly calling any pair equivalent. The "
     f"margin, the largest difference in {metric} that counts as none, is "
     f"{scale * experiment.margins[metric]:g}{unit}."
   )
@@ -195,6 +197,7 @@ def verdict_table(verdicts: Sequence[stats.Verdict]) -> VerdictTable:
 def _arms_table(experiment: Experiment, population: Population) -> list[list[str]]:
   """Returns a row per arm: mean and interval of each metric that has a margin, size and time."""
   columns = {}
+  trained = population.is_trained.sum(axis=0)  # [A]
   for metric in experiment.margins:
     scale, unit = (100, "%") if metric in RATES else (1, "")
     limits = (0, 1) if metric in RATES else (-math.inf, math.inf)
@@ -205,7 +208,8 @@ def _arms_table(experiment: Experiment, population: Population) -> list[list[str
         text += f" [{scale * arm.ci_low:.4g}, {scale * arm.ci_high:.4g}]"
       cells.append(text)
     columns[markdown.metric_label(metric, population)] = cells
-  columns.setdefault("epochs", [f"{mean:.1f}" for mean in population.epochs.mean(axis=0)])
+  epochs = population.epochs.sum(axis=0) / trained
+  columns.setdefault("epochs", [f"{mean:.1f}" for mean in epochs])
   rows = [["arm", *columns, "diverged", "parameters", "training, s per seed"]]
   for index, name in enumerate(population.arms):
     diverged = (population.status[:, index] == "diverged").sum()
@@ -213,9 +217,9 @@ def _arms_table(experiment: Experiment, population: Population) -> list[list[str
       [
         name,
         *(cells[index] for cells in columns.values()),
-        f"{diverged} of {len(population.seeds)}",
+        f"{diverged} of {trained[index]}",
         f"{population.num_params[0, index]:,}",
-        f"{population.train_seconds[:, index].mean():.3g}",
+        f"{np.nanmean(population.train_seconds[:, index]):.3g}",
       ]
     )
   return rows
@@ -285,7 +289,7 @@ class Time(NamedTuple):
 
 
 def _times(population: Population) -> list[Time]:
-  seconds = population.train_seconds.mean(axis=0)  # [A]
+  seconds = np.nanmean(population.train_seconds, axis=0)  # [A]
   longest = max(float(seconds.max()), 1e-9)
   return [
     Time(index, f"{value:.3g} s per seed", round(100 * float(value) / longest, 1))

@@ -1,0 +1,14 @@
+"""What textbooks claim about training small networks: a setting of the list, until it is decided.
+
+  jaxdl run textbook:NAME --until_decided --workdir=DIR
+
+`ml_collections_configs/textbook.py` has the settings, and the claims that each decides; the ledger
+judges all of them: `jaxdl run claims`.
+"""
+
+from . import command_line, own_question
+
+SCRIPT = command_line.Script(own_question.create_experiment, arm_keys_below=("base", "arms"))
+
+if __name__ == "__main__":
+  command_line.run(SCRIPT)

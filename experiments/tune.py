@@ -1,0 +1,160 @@
+"""Which values of its settings suit each arm? Every arm gets the same number of trials.
+
+  jaxdl tune FILE[:VARIANT] --workdir=DIR
+
+takes a config of `compare` with a key `tune`: arm -> setting -> values to try. Each combination of
+an arm's values trains with a few seeds, other ones than those of the comparison, and the best by
+the metric `tune_on` is chosen, among those at which the fewest seeds diverged. It prints the flags
+that give `compare` the chosen values. Arms that `tune` does not name are left out.
+"""
+
+import itertools
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxdl import report, stats
+from jaxdl.data.dataset import Dataset
+from jaxdl.errors import InputError, one_line, show, unknown_name
+from jaxdl.experiment import Experiment
+from jaxdl.population.results import Population
+from jaxdl.stats import sweeps
+
+from . import command_line, own_question
+
+# Seeds of each trial; their random numbers differ from those of the comparison.
+_SEEDS = 4
+
+
+def create_experiment(config: ConfigDict) -> Experiment:
+  """Returns an experiment with an arm for every trial of every arm.
+
+  Raises:
+    InputError: a key is missing or unknown, a value is out of range, or arms have different numbers
+      of trials.
+  """
+  own_question.check_parts(config)
+  arms = {
+    trial: own_question.create_arm(config, name, **values)
+    for name, of in trials(config).items()
+    for trial, values in of.items()
+  }
+  metric = chosen_on(config)
+  ours = ConfigDict(config).unlock()
+  ours.num_seeds = config.get("tune_seeds", _SEEDS)
+  ours.seed = config.get("seed", 0) + 1
+  ours.reference = ""
+  ours.margins = ConfigDict({metric: config.margins.get(metric, 0.01)})
+  question = f"Which settings suit each arm? ({config.question})"
+  return command_line.create_experiment(ours, question, arms, own_question.OWN_KEYS)
+
+
+def chosen_on(config: ConfigDict) -> str:
+  """Returns the metric that decides, one of the validation set or of training."""
+  metric = config.get("tune_on", "val_accuracy")
+  if str(metric).startswith("test_"):
+    raise InputError(f"tune_on must not be a metric of the test set, as {metric!r} is")
+  return metric
+
+
+def trials(config: ConfigDict) -> dict[str, dict[str, dict[str, Any]]]:
+  """Returns arm -> name of the trial -> setting -> value."""
+  if not isinstance(config.get("tune"), ConfigDict) or not config.tune:
+    raise InputError("the config has no key 'tune': arm -> setting -> values to try")
+  for name in config.tune:
+    if name not in config.arms:
+      raise unknown_name("arm in tune", name, config.arms)
+  found = {}
+  for name in config.tune:
+    own_question.check_keys(f"tune.{name}", config.tune[name])
+    grid = {key: _values(f"tune.{name}.{key}", of) for key, of in config.tune[name].items()}
+    found[name] = {
+      " ".join(
+        [name, *(f"{key}={_text(value)}" for key, value in zip(grid, chosen, strict=True))]
+      ): dict(zip(grid, chosen, strict=True))
+      for chosen in itertools.product(*grid.values())
+    }
+  counts = {name: len(of) for name, of in found.items()}
+  if len(set(counts.values())) > 1:
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    raise InputError(f"arms have different numbers of trials, which favours some: {listed}")
+  return found
+
+
+def _values(name: str, values: Any) -> tuple[Any, ...]:
+  values = values if isinstance(values, tuple | list) else (values,)
+  if len(set(values)) < len(values) or not values:
+    raise InputError(f"{name} must be different values, not {show(values)}")
+  return tuple(values)
+
+
+def _text(value: Any) -> str:
+  return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def choose(config: ConfigDict, population: Population) -> dict[str, sweeps.BestArm]:
+  """Returns arm -> its best trial.
+
+  Raises:
+    InputError: an arm diverged at all of its trials.
+  """
+  scores = population.scores(chosen_on(config))
+  best = {}
+  for name, changes in trials(config).items():
+    found = sweeps.best_arm(scores, list(changes), seed=config.get("seed", 0))
+    if found is None:
+      raise InputError(f"arm {name!r} diverged at all of its trials")
+    best[name] = found
+  return best
+
+
+def tune(config: ConfigDict):
+  """Trains all trials, reports them and prints the values that are chosen."""
+
+  def analyze(_: Experiment, __: Dataset, population: Population) -> report.Extra:
+    return report.Extra([section(config, population)])
+
+  script = command_line.Script(create_experiment, analyze)
+  result = command_line.train(script, create_experiment(config))
+  print(report.text_table(rows(config, result.population)))
+  print(f"\n{flags(config, choose(config, result.population))}")
+  print(f"\nReport: {one_line(result.workdir / 'report.html')}")
+
+
+def section(config: ConfigDict, population: Population) -> str:
+  """Returns the chosen values as a section of the report."""
+  return (
+    f"## Chosen values\n\n{report.markdown_table(rows(config, population))}\n\n"
+    f"Chosen is the best mean {chosen_on(config)} over {len(population.seeds)} seeds, among the "
+    "trials at which the fewest seeds diverged. The share is from a bootstrap of this choice over "
+    "seeds. If the best value is at an end of those that were tried, a better one may lie beyond."
+  )
+
+
+def rows(config: ConfigDict, population: Population) -> list[list[str]]:
+  """Returns a table of the chosen values, a row per arm."""
+  metric = chosen_on(config)
+  means = {s.arm: s.mean for s in stats.summarize(population.scores(metric))}
+  table = [["arm", "best of its trials", f"mean {metric}", "chosen in"]]
+  for name, found in choose(config, population).items():
+    is_line = len(config.tune[name]) == 1 and len(found.shares) > 2
+    end = " (at an end)" if is_line and found.at_end else ""
+    share = f"{100 * found.shares[found.arm]:.0f}% of resamples"
+    table.append([name, found.arm.removeprefix(name + " ") + end, f"{means[found.arm]:.4g}", share])
+  return table
+
+
+def flags(config: ConfigDict, best: dict[str, sweeps.BestArm]) -> str:
+  """Returns the flags that give `compare` the chosen values."""
+  chosen = [
+    f"--config.arms.{name}.{key}={_text(value)}"
+    for name, changes in trials(config).items()
+    for key, value in changes[best[name].arm].items()
+  ]
+  return " ".join(chosen)
+
+
+_SCRIPT = command_line.Script(create_experiment, arm_keys_below=("base", "arms"))
+
+if __name__ == "__main__":
+  command_line.main(tune, script=_SCRIPT)

@@ -1,0 +1,174 @@
+"""What the comparison of two arms rests on: pairs of runs, runs that share no seed, or splits.
+
+Each kind has its own test, interval and test of equivalence; `jaxdl.stats.compare` treats them
+alike.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdl.stats import resampled, unpaired
+from jaxdl.stats.scores import ROUNDING, Scores, mean, paired_differences, std, student_interval
+from jaxdl.stats.tests import MAX_EXACT, min_pairs, sign_flip_test, tost
+
+
+class Paired(NamedTuple):
+  """Differences of two arms, seed by seed."""
+
+  differences: np.ndarray  # [n]
+
+  @property
+  def num_pairs(self) -> int:
+    return len(self.differences)
+
+  @property
+  def mean_difference(self) -> float:
+    return mean(self.differences)
+
+  @property
+  def num_samples(self) -> int:
+    return 1
+
+  @property
+  def spread(self) -> float:
+    return std(self.differences)
+
+  @property
+  def overlap(self) -> float:
+    return 0.0
+
+  @property
+  def floor(self) -> None:
+    return None
+
+  def is_resampled(self, num_resamples: int) -> bool:
+    return self.num_pairs > MAX_EXACT
+
+  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
+    return min_pairs(num_comparisons, alpha)
+
+  def test(self, num_resamples: int, seed: int) -> float:
+    return sign_flip_test(self.differences, num_resamples, seed)
+
+  def less(self, amount: float) -> "Paired":
+    excess = self.differences - amount
+    # On paper equal to the amount, and not after rounding.
+    excess[np.abs(excess) <= ROUNDING * (np.abs(self.differences) + abs(amount))] = 0
+    return Paired(excess)
+
+  def tost(self, margin: float) -> float:
+    return tost(self.differences, margin)
+
+  def interval(self, confidence: float) -> tuple[float, float]:
+    return student_interval(self.differences, confidence)
+
+
+class Unpaired(NamedTuple):
+  """Scores of two arms that share no seed."""
+
+  a: np.ndarray  # [n_a]
+  b: np.ndarray  # [n_b]
+
+  @property
+  def num_pairs(self) -> int:
+    return min(len(self.a), len(self.b))
+
+  @property
+  def mean_difference(self) -> float:
+    return mean(self.a) - mean(self.b)
+
+  @property
+  def num_samples(self) -> int:
+    return 2
+
+  @property
+  def spread(self) -> float:
+    return math.hypot(std(self.a), std(self.b))
+
+  @property
+  def overlap(self) -> float:
+    return 0.0
+
+  @property
+  def floor(self) -> None:
+    return None
+
+  def is_resampled(self, num_resamples: int) -> bool:
+    return math.comb(len(self.a) + len(self.b), len(self.a)) > num_resamples
+
+  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
+    return unpaired.min_runs(num_comparisons, alpha)
+
+  def test(self, num_resamples: int, seed: int) -> float:
+    return unpaired.permutation_test(self.a, self.b, num_resamples, seed)
+
+  def less(self, amount: float) -> "Unpaired":
+    return Unpaired(self.a - amount, self.b)
+
+  def tost(self, margin: float) -> float:
+    return unpaired.welch_tost(self.a, self.b, margin)
+
+  def interval(self, confidence: float) -> tuple[float, float]:
+    return unpaired.welch_interval(self.a, self.b, confidence)
+
+
+class Resampled(NamedTuple):
+  """Differences of two arms, split by split, where splits are of the same examples."""
+
+  differences: np.ndarray  # [n]
+  overlap: float  # num_test / num_train
+
+  @property
+  def num_pairs(self) -> int:
+    return len(self.differences)
+
+  @property
+  def mean_difference(self) -> float:
+    return mean(self.differences)
+
+  @property
+  def num_samples(self) -> int:
+    return 1
+
+  @property
+  def spread(self) -> float:
+    return std(self.differences)
+
+  @property
+  def floor(self) -> float:
+    return resampled.floor(self.differences, self.overlap)
+
+  def is_resampled(self, num_resamples: int) -> bool:
+    return False
+
+  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
+    # A t test could do with two, and would then rest on the normal distribution alone.
+    return min_pairs(num_comparisons, alpha)
+
+  def test(self, num_resamples: int, seed: int) -> float:
+    return resampled.corrected_test(self.differences, self.overlap)
+
+  def less(self, amount: float) -> "Resampled":
+    return self._replace(differences=self.differences - amount)
+
+  def tost(self, margin: float) -> float:
+    return resampled.corrected_tost(self.differences, margin, self.overlap)
+
+  def interval(self, confidence: float) -> tuple[float, float]:
+    return student_interval(self.differences, confidence, self.overlap)
+
+
+Sample = Paired | Unpaired | Resampled
+
+
+def sample_of(scores: Scores, arm_a: str, arm_b: str) -> Sample:
+  """Returns what two arms are compared by."""
+  if not scores.paired:
+    a, b = (scores.counted[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
+    return Unpaired(a[~np.isnan(a)], b[~np.isnan(b)])
+  differences = paired_differences(scores, arm_a, arm_b)
+  if scores.overlap is not None:
+    return Resampled(differences, scores.overlap)
+  return Paired(differences)
