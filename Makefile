@@ -12,7 +12,7 @@ export PYTHON
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: help install install-prepare install-peers demo docs test test-long test-prepare test-all sanitize lint format lock
+.PHONY: help install install-prepare install-peers demo docs test test-long test-slurm test-prepare test-all sanitize fuzz lint format lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -50,6 +50,21 @@ test-prepare:
 # Runs killed at twenty random moments instead of two, and small scaling measurements.
 test-long: install
 	JAXDL_LONG_TESTS=1 $(RUN) -m pytest tests/test_survival.py tests/experiments/test_measure_scaling.py
+
+# Runs on a SLURM cluster of two nodes, set up on this machine; needs root, slurm-wlm and munge.
+test-slurm: install
+	JAXDL_SLURM_TESTS=1 $(RUN) -m pytest tests/population/test_slurm.py
+
+# Looks for files that break a reader, for FUZZ_SECONDS on each of TARGETS; needs Linux and atheris.
+TARGETS ?= worksheet dataset_file dataset_description dataset_info features array_record scores
+FUZZ_SECONDS ?= 120
+fuzz: install
+	$(RUN) -m pip install -q --require-hashes --no-build-isolation -r requirements-tools.lock
+	@for target in $(TARGETS); do \
+	  echo "== $$target"; mkdir -p runs/fuzz/$$target; \
+	  $(RUN) tools/fuzz.py $$target runs/fuzz/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=20 \
+	    -artifact_prefix=runs/fuzz/$$target- -print_final_stats=1 || exit 1; \
+	done
 
 # The C++ under GCC's sanitizers of addresses and of undefined behaviour.
 sanitize: install

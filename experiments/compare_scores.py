@@ -17,11 +17,15 @@ from typing import Any
 
 from absl import flags
 
-from jaxdl import report, stats
+from jaxdl import experiment, report, stats
 from jaxdl.errors import InputError, brief, one_line
 from jaxdl.report import score_report
 from jaxdl.store import files
 
+_FIXED = (
+  "This holds if the number of seeds was decided before the results were seen. For seeds that were "
+  "added until decided there are `--budget` and `--anytime`."
+)
 _NEEDED = ("scores", "metric", "arm", "seed", "margin", "workdir")
 
 
@@ -33,7 +37,7 @@ def _define() -> flags.FlagValues:
     "arm": "Column of the arms.",
     "seed": "Column of the seeds, integers.",
     "task": "Column of the tasks, e.g. data sets, if there are several.",
-    "reference": "Arm that the others are compared with (default: every pair).",
+    "reference": "Arm that the others are compared with (default: every pair; of many, the best).",
     "workdir": "Directory for the results.",
   }
   for name, text in texts.items():
@@ -81,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
     return 2
   print(f"{one_line(comparison.question)}\n{one_line(score_report.answer(comparison))}\n")
   if comparison.verdicts:
-    print(report.text_table(report.verdict_rows(comparison.verdicts)))
+    print(report.text_table(report.verdict_rows(score_report.shown_verdicts(comparison))))
   print(f"\nReport: {one_line(workdir / 'report.md')}")
   return 0
 
@@ -128,6 +132,8 @@ def compare(values: flags.FlagValues) -> score_report.Comparison:
 def _verdicts(scores: stats.Scores, values: flags.FlagValues) -> tuple[list[stats.Verdict], str]:
   """Returns the verdicts, and in Markdown how the number of seeds was decided."""
   design = {"alpha": values.alpha, "reference": values.reference}
+  if experiment.is_many(scores.arms):
+    design["only_with"] = scores.best
   matched = "" if scores.paired else " No two arms share a seed, so the order also makes the pairs."
   if scores.diverged_as is not None and (values.budget is not None or values.anytime):
     so_far = stats.worst_so_far(scores.values, scores.higher_is_better)
@@ -142,11 +148,9 @@ def _verdicts(scores: stats.Scores, values: flags.FlagValues) -> tuple[list[stat
   if values.anytime:
     verdicts = stats.compare_anytime(scores, values.margin, **design)
     return verdicts, f"Seeds are taken in the order of the table.{matched}"
-  how = (
-    "This holds if the number of seeds was decided before the results were seen. For seeds that "
-    "were added until decided there are `--budget` and `--anytime`."
-  )
-  return stats.compare(scores, values.margin, **design), how
+  if "only_with" in design and values.reference is None:
+    return stats.compare_with_best(scores, values.margin, values.alpha), _FIXED
+  return stats.compare(scores, values.margin, **design), _FIXED
 
 
 def _read(file: pathlib.Path) -> tuple[Any, str]:

@@ -6,8 +6,8 @@ And how many seeds the former take.
 
 prints tables in Markdown. Scores are made up, so the truth is known; effects and margins are in
 standard deviations of the paired difference. The table `adastop` needs the package of that name,
-which then decides the same scores. On one core, the errors of 2,000 repetitions take about two
-hours, nearly all of it for ten arms.
+which then decides the same scores. On one core, the errors of 2,000 repetitions take half an hour,
+nearly all of it for ten arms.
 """
 
 import importlib.util

@@ -1,11 +1,12 @@
 """An experiment: a question, the population that is trained to answer it, and the answer."""
 
+import collections
 import dataclasses
 import json
 import math
 import numbers
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,10 @@ from jaxdl.settings import plain
 
 # Every member has a row in several tables.
 _MAX_SEEDS = 10**6
-# With more arms, people are shown the best and not every pair.
+# With more arms, each is compared with the best only, and pictures and tables have so many: the
+# best and the worst.
 MANY_ARMS = 12
+_NUM_WORST = 4
 _FLOAT64_MAX = sys.float_info.max
 
 
@@ -64,7 +67,8 @@ class Experiment:
     alpha: level of the tests, after correction for multiple tests.
     num_resamples: random sign flips of a permutation test, if there are too many seeds to try all
       of them.
-    reference: the arm that all others are compared with; None compares every pair.
+    reference: the arm that all others are compared with; None compares every pair or, with more
+      than `MANY_ARMS` arms, each with the one that has the best mean.
     target_loss: a training loss. If set, "epochs_to_target" is a metric; see `epochs_to`.
     until_decided: train the seeds of an arm only until the first metric in `margins` is decided for
       all of its pairs. They are looked at every few seeds, at levels that take that into account;
@@ -122,8 +126,7 @@ class Experiment:
     for name in ("chunk_size", "slice_size", "num_train"):
       if getattr(self, name) is not None:
         check_integer(name, getattr(self, name), 1)
-    others = len(self.arms) - 1
-    num_comparisons = math.comb(len(self.arms), 2) if self.reference is None else others
+    num_comparisons = stats.count_pairs(len(self.arms), self.reference)
     stats.check_settings(self.num_seeds, num_comparisons, self.alpha, self.num_resamples)
     self._check_looks(num_comparisons)
 
@@ -373,24 +376,26 @@ def epochs_to(population: Population, target_loss: float) -> np.ndarray:
 
 def compare(experiment: Experiment, population: Population) -> list[stats.Verdict]:
   """Returns the verdicts on all metrics that have a margin, metric by metric."""
-  return [
-    dataclasses.replace(verdict, new_examples=_new_examples(population, verdict))
-    for metric in experiment.margins
-    for verdict in compare_metric(experiment, population, metric)
-  ]
+  verdicts = []
+  for metric in experiment.margins:
+    about = compare_metric(experiment, population, metric)
+    correct = population.is_correct(metric)
+    if correct is not None:
+      about = _with_new_examples(about, correct, list(population.arms))
+    verdicts += about
+  return verdicts
 
 
-def _new_examples(population: Population, verdict: stats.Verdict) -> stats.Crossed | None:
-  """Returns the difference of an accuracy for new test examples too; None for other metrics."""
-  correct = population.is_correct(verdict.metric)
-  if correct is None:
-    return None
-  arms = list(population.arms)
-  a, b = (
-    correct[: verdict.num_seeds, arms.index(arm)].astype(np.int8)
-    for arm in (verdict.arm_a, verdict.arm_b)
-  )
-  return stats.crossed_interval(a - b)
+def _with_new_examples(
+  verdicts: Sequence[stats.Verdict], correct: np.ndarray, arms: Sequence[str]
+) -> list[stats.Verdict]:
+  """Adds the differences of an accuracy for new test examples; `correct` is `[S, A, N]`."""
+  places = {arm: place for place, arm in enumerate(arms)}
+  found = []
+  for v in verdicts:
+    a, b = (correct[: v.num_seeds, places[arm]].astype(np.int8) for arm in (v.arm_a, v.arm_b))
+    found.append(dataclasses.replace(v, new_examples=stats.crossed_interval(a - b)))
+  return found
 
 
 def compare_metric(
@@ -400,11 +405,15 @@ def compare_metric(
   scores = population.scores(metric, in_order=experiment.looks is not None)
   margin = experiment.margins[metric]
   alpha, reference = experiment.alpha, experiment.reference
+  only_with = scores.best if is_many(scores.arms) else None
   if experiment.continued_from is not None:
-    return stats.compare_anytime(scores, margin, alpha, reference)
+    return stats.compare_anytime(scores, margin, alpha, reference, only_with)
   random = experiment.num_resamples, experiment.seed
   if experiment.until_decided:
-    return stats.compare_looks(scores, margin, experiment.num_seeds, alpha, *random, reference)
+    budget = experiment.num_seeds
+    return stats.compare_looks(scores, margin, budget, alpha, *random, reference, only_with)
+  if reference is None and only_with is not None:
+    return stats.compare_with_best(scores, margin, alpha, *random)
   return stats.compare(scores, margin, alpha, *random, reference)
 
 
@@ -415,7 +424,9 @@ def sentence(verdict: stats.Verdict) -> str:
   return stats.sentence(verdict)
 
 
-def answer(verdicts: Sequence[stats.Verdict], metric: str, population: Population) -> str:
+def answer(
+  verdicts: Sequence[stats.Verdict], metric: str, population: Population, alpha: float = 0.05
+) -> str:
   """Returns the answer to a question in a few sentences, from the verdicts on one metric.
 
   It begins with arms that learned nothing, and ends with arms that diverged.
@@ -424,11 +435,12 @@ def answer(verdicts: Sequence[stats.Verdict], metric: str, population: Populatio
     verdicts: the result of `compare`.
     metric: the metric of the answer.
     population: the population that was compared.
+    alpha: the level of the verdicts.
   """
   about = [verdict for verdict in verdicts if verdict.metric == metric]
   sentences = [_chance_text(population)]
   if about:
-    sentences += [outcome(about), _best_text(about, metric, population)]
+    sentences += [outcome(about), _best_text(about, population.scores(metric), alpha)]
   else:
     sentences.append("There is one arm only, so there is nothing to compare.")
   if about:
@@ -466,7 +478,10 @@ def _caution(metric: str, arms: Sequence[str], population: Population, baseline:
   if not arms:
     return ""
   verb = "is not" if len(arms) == 1 else "are not"
-  who = "no arm is" if len(arms) == len(population.arms) else f"{' and '.join(arms)} {verb}"
+  who = "no arm is"
+  if len(arms) < len(population.arms):
+    names = f"{len(arms):,} arms" if is_many(arms) else " and ".join(arms)
+    who = f"{names} {verb}"
   return f"Caution: in {metric}, {who} better than {baseline}."
 
 
@@ -481,11 +496,11 @@ def _outcome(about: Sequence[stats.Verdict]) -> str:
   open_pairs = [v for v in about if v.verdict in (stats.UNDECIDED, stats.TOO_FEW_SEEDS)]
   if all(v.verdict == stats.EQUIVALENT for v in about):
     return f"No: all arms are equivalent within {margin} of {metric}"
+  if decided and is_many([v.arm_a for v in about]):
+    return f"Yes: in {metric}, {_counts_text(about)}"
   if decided:
     rest = f"; {len(open_pairs)} of {len(about)} pairs of arms undecided" if open_pairs else ""
-    is_many = len({arm for v in about for arm in (v.arm_a, v.arm_b)}) > MANY_ARMS
-    text = _counts_text(about, decided) if is_many else _decided_text(decided, margin)
-    return f"Yes: in {metric}, {text}{rest}"
+    return f"Yes: in {metric}, {_decided_text(decided, margin)}{rest}"
   slowest = max(open_pairs, key=lambda v: math.inf if v.seeds_needed is None else v.seeds_needed)
   needed = stats.format_seeds_needed(slowest)
   if all(v.verdict == stats.TOO_FEW_SEEDS for v in about):
@@ -493,51 +508,72 @@ def _outcome(about: Sequence[stats.Verdict]) -> str:
   return f"Undecided in {metric} for {len(open_pairs)} of {len(about)} pairs of arms: {needed}"
 
 
-def _counts_text(about: Sequence[stats.Verdict], decided: Sequence[stats.Verdict]) -> str:
-  large = sum(v.beyond_margin for v in decided)
+def _counts_text(about: Sequence[stats.Verdict]) -> str:
+  """Counts the verdicts of many arms, all of which were compared with one."""
+  counts = collections.Counter(
+    "undecided" if v.verdict == stats.TOO_FEW_SEEDS else v.verdict for v in about
+  )
+  parts = [
+    f"{counts[kind]:,} {kind}"
+    for kind in (stats.BETTER, stats.WORSE, stats.EQUIVALENT, stats.UNDECIDED)
+    if counts[kind]
+  ]
+  large = sum(v.beyond_margin for v in about)
   return (
-    f"{len(decided):,} of {len(about):,} pairs of arms differ, {large:,} of them by more than the "
-    "margin"
+    f"of {len(about):,} other arms compared with {about[0].arm_b}, {', '.join(parts)}; "
+    f"{large:,} differ by more than the margin"
   )
 
 
-def by_score(population: Population, metric: str) -> list[int]:
-  """Returns the indices of the arms, the best first, and those without any score last."""
-  scores = population.scores(metric)
-  sign = -1 if scores.higher_is_better else 1
-  means = [sign * summary.mean for summary in stats.summarize(scores)]
-  return sorted(range(len(means)), key=lambda i: (math.isnan(means[i]), means[i]))
+def is_many(arms: Collection[str]) -> bool:
+  """Returns whether arms are so many that they are compared, and shown, in another way."""
+  return len(arms) > MANY_ARMS
 
 
-def best_arm(population: Population, metric: str) -> str:
-  """Returns the arm with the best mean of a metric; the first one if no arm has any."""
-  return list(population.arms)[by_score(population, metric)[0]]
+def shown_arms(scores: stats.Scores) -> list[str]:
+  """Returns the arms that pictures and tables show; of many the best and the worst, best first."""
+  if not is_many(scores.arms):
+    return list(scores.arms)
+  ranked = scores.best_first
+  return [*ranked[: MANY_ARMS - _NUM_WORST], *ranked[-_NUM_WORST:]]
 
 
 def shown_verdicts(
   verdicts: Sequence[stats.Verdict], population: Population
 ) -> list[stats.Verdict]:
-  """Returns the verdicts that people are shown.
-
-  All of them; with more than `MANY_ARMS` arms, those on the arm with the best mean of each metric.
-  """
-  if len(population.arms) <= MANY_ARMS:
+  """Returns the verdicts that tables show: of many arms, those on `shown_arms` of each metric."""
+  if not is_many(population.arms):
     return list(verdicts)
-  best = {metric: best_arm(population, metric) for metric in {v.metric for v in verdicts}}
-  return [v for v in verdicts if best[v.metric] in (v.arm_a, v.arm_b)]
+  found = []
+  for metric in dict.fromkeys(v.metric for v in verdicts):
+    about = {v.arm_a: v for v in verdicts if v.metric == metric}
+    found += [about[arm] for arm in shown_arms(population.scores(metric)) if arm in about]
+  return found
 
 
-def _best_text(about: Sequence[stats.Verdict], metric: str, population: Population) -> str:
-  """Says how the best of many arms compares with the others."""
-  if len(population.arms) <= MANY_ARMS:
+def _best_text(about: Sequence[stats.Verdict], scores: stats.Scores, alpha: float) -> str:
+  """Says which of many arms may be the best."""
+  if not is_many(scores.arms):
     return ""
-  best = best_arm(population, metric)
-  shown = shown_verdicts(about, population)
-  beaten = sum((v.verdict == stats.BETTER) == (v.arm_a == best) for v in shown if _is_decided(v))
-  return (
-    f"{best} has the best mean. It is better than {beaten} of {len(shown)} other arms; the other "
-    f"{len(shown) - beaten} are not shown to be worse."
-  )
+  best, *others = scores.best_first
+  text = f"{best} has the best mean."
+  may_be = {v.arm_a for v in about if v.may_be_best}
+  if about[0].may_be_best is None:
+    return text
+  names = [best, *(arm for arm in others if arm in may_be)]
+  sure = f"with {100 * (1 - alpha):g}% confidence"
+  if len(names) == 1:
+    return f"{text} It is the best, {sure}."
+  if len(names) == len(scores.arms):
+    return f"{text} Any of the {len(names):,} arms may be the best, {sure}."
+  return f"{text} The best arm is among these {len(names):,}, {sure}: {listed(names)}."
+
+
+def listed(names: Sequence[str]) -> str:
+  """Lists names; of many the first."""
+  rest = len(names) - MANY_ARMS
+  more = [f"{rest:,} more"] if rest > 0 else []
+  return ", ".join([*names[:MANY_ARMS], *more])
 
 
 def _is_decided(verdict: stats.Verdict) -> bool:
@@ -575,7 +611,7 @@ def _divergence(about: list[stats.Verdict]) -> str:
   for v in about:  # of a design with looks, their numbers of seeds differ
     for arm, count in ((v.arm_a, v.num_diverged_a), (v.arm_b, v.num_diverged_b)):
       counts[arm] = max(counts.get(arm, (0, 0)), (v.num_seeds, count))
-  who = ", ".join(f"{arm} diverged in {n} of {of} seeds" for arm, (of, n) in counts.items() if n)
+  who = listed([f"{arm} diverged in {n} of {of} seeds" for arm, (of, n) in counts.items() if n])
   if not who:
     return ""
   counted = next((v.diverged_as for v in about if v.diverged_as is not None), None)
@@ -587,5 +623,7 @@ def _divergence(about: list[stats.Verdict]) -> str:
     for v in about
     if (other := v.without_diverged) is not None and other.verdict != v.verdict
   ]
+  if is_many(changed):
+    changed = [f"{len(changed):,} verdicts are others"]
   without = f" Without these runs, {'; '.join(changed)}." if changed else ""
   return f"Runs that diverged count with a {about[0].metric} of {number}: {who}.{without}"

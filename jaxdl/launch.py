@@ -11,7 +11,7 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -77,7 +77,7 @@ class Result:
   def __str__(self) -> str:
     parts = [one_line(self.experiment.question) + "\n" + one_line(self.answer)]
     shown = experiment_lib.shown_verdicts(self.verdicts, self.population)
-    if len(shown) < len(self.verdicts):
+    if len(shown) < len(self.verdicts):  # of many arms
       metric = next(iter(self.experiment.margins))
       parts.append(report.text_table(report.ranking_rows(shown, self.population, metric)))
     elif shown:
@@ -176,7 +176,9 @@ def _num_seeds(seeds: Any) -> Any:
   return len(seeds)
 
 
-def _listed(names: Iterable[str]) -> str:
+def _listed(names: Collection[str]) -> str:
+  if experiment_lib.is_many(names):
+    return f"{len(names):,} arms"
   *others, last = names
   return f"{', '.join(others)} and {last}" if others else last
 
@@ -190,7 +192,7 @@ def _judge(
   """Returns the result that has the verdicts on the part of a population that is shown."""
   shown = population if shown is None else shown
   verdicts = experiment_lib.compare(experiment, shown)
-  answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)), shown)
+  answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)), shown, experiment.alpha)
   return Result(experiment, population, verdicts, answer, workdir)
 
 
@@ -309,6 +311,8 @@ def run(
           execute=execute,
           **options,
         )
+      if tensorboard:
+        tensorboard_lib.write_missing(directory.store, experiment, population)
     interrupts.check()
     shown = population if choose is None else choose(experiment, population)
     result = _judge(experiment, population, shown, directory.path)
@@ -359,8 +363,10 @@ def _source(
 def _check_looks(experiment: Experiment, executor: str, chooses: bool):
   if experiment.looks is None:
     return
-  if executor in ("array", "multihost"):
-    raise InputError(f"until_decided is for the executors local and dask, not for {executor}")
+  if executor == "multihost":
+    raise InputError(
+      "until_decided is not for the executor multihost: only process 0 knows what is decided"
+    )
   if chooses:
     raise InputError(
       "until_decided compares all arms; this experiment chooses some of them after all seeds are "

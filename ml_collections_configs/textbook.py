@@ -94,8 +94,8 @@ SETTINGS = {
     {
       "plain": {"learning_rate": 0.1},
       "normalised": {"model": _NORMALISED, "learning_rate": 0.1},
-      "plain, 10 x the rate": {"learning_rate": 1.0},
-      "normalised, 10 x the rate": {"model": _NORMALISED, "learning_rate": 1.0},
+      "plain_10x_rate": {"learning_rate": 1.0},
+      "normalised_10x_rate": {"model": _NORMALISED, "learning_rate": 1.0},
     },
     {"test_accuracy": _POINT, "epochs_to_target": 0.5},
     (
@@ -114,8 +114,8 @@ SETTINGS = {
         "Batch normalisation allows ten times the best learning rate, at which the network without "
         "it suffers.",
         (
-          ("test_accuracy", "normalised, 10 x the rate", "not worse", "normalised", _POINT),
-          ("test_accuracy", "plain", "better", "plain, 10 x the rate", _POINT),
+          ("test_accuracy", "normalised_10x_rate", "not worse", "normalised", _POINT),
+          ("test_accuracy", "plain", "better", "plain_10x_rate", _POINT),
         ),
       ),
     ),
@@ -126,18 +126,18 @@ SETTINGS = {
     "Which normalisation suits batches of two?",
     {**_MLP, "batch_size": 2, "num_epochs": 10},
     {
-      "batch norm": {"model": "mlp(64, 64, norm=batch)", "learning_rate": 0.01},
-      "layer norm": {"model": "mlp(64, 64, norm=layer)", "learning_rate": 0.01},
+      "batch_norm": {"model": "mlp(64, 64, norm=batch)", "learning_rate": 0.01},
+      "layer_norm": {"model": "mlp(64, 64, norm=layer)", "learning_rate": 0.01},
     },
     {"test_accuracy": _HALF},
     (
       Claimed(
         "tiny batches",
         "With two examples in a batch, layer normalisation is better than batch normalisation.",
-        (("test_accuracy", "layer norm", "better", "batch norm", _HALF),),
+        (("test_accuracy", "layer_norm", "better", "batch_norm", _HALF),),
       ),
     ),
-    tune=_rates("batch norm", "layer norm", values=(0.001, 0.003, 0.01, 0.03, 0.1)),
+    tune=_rates("batch_norm", "layer_norm", values=(0.001, 0.003, 0.01, 0.03, 0.1)),
   ),
   "residual_connections": Setting(
     "Do residual connections help a network of 32 layers?",
@@ -186,8 +186,8 @@ SETTINGS = {
     num_train=1_000,
     tune={
       "none": {"learning_rate": (0.0001, 0.0002, 0.0003, 0.0006, 0.001, 0.002, 0.003, 0.006, 0.01)},
-      "l2": {"learning_rate": (0.0003, 0.001, 0.003), "l2": (1e-5, 1e-4, 1e-3)},
-      "decoupled": {"learning_rate": (0.0003, 0.001, 0.003), "weight_decay": (0.01, 0.1, 1.0)},
+      "l2": {"learning_rate": (0.001, 0.003, 0.01), "l2": (1e-6, 1e-5, 1e-4)},
+      "decoupled": {"learning_rate": (0.0003, 0.001, 0.003), "weight_decay": (0.001, 0.01, 0.1)},
     },
   ),
   "momentum": Setting(
@@ -243,7 +243,7 @@ SETTINGS = {
       "constant": {},
       "step": {"schedule": "step(0.1, 7)"},
       "cosine": {"schedule": "cosine"},
-      "one cycle, half of the epochs": {"schedule": "one_cycle", "num_epochs": 10},
+      "one_cycle_half_epochs": {"schedule": "one_cycle", "num_epochs": 10},
     },
     {"test_accuracy": _HALF},
     (
@@ -260,11 +260,11 @@ SETTINGS = {
       Claimed(
         "one cycle",
         "With one cycle of the rate, half of the epochs are enough.",
-        (("test_accuracy", "one cycle, half of the epochs", "not worse", "constant", _HALF),),
+        (("test_accuracy", "one_cycle_half_epochs", "not worse", "constant", _HALF),),
       ),
     ),
     tune=_rates(
-      *("constant", "step", "cosine", "one cycle, half of the epochs"),
+      *("constant", "step", "cosine", "one_cycle_half_epochs"),
       values=(0.003, 0.01, 0.03, 0.1, 0.3),
     ),
   ),
@@ -272,26 +272,26 @@ SETTINGS = {
     "Which initialization suits which activation, in eight layers?",
     _DEEP,
     {
-      "relu, he": {},
-      "relu, glorot": {"kernel_initializer": "glorot_normal"},
-      "tanh, he": {"activation": "tanh"},
-      "tanh, glorot": {"activation": "tanh", "kernel_initializer": "glorot_normal"},
+      "relu_he": {},
+      "relu_glorot": {"kernel_initializer": "glorot_normal"},
+      "tanh_he": {"activation": "tanh"},
+      "tanh_glorot": {"activation": "tanh", "kernel_initializer": "glorot_normal"},
     },
     {"epochs_to_target": 0.5, "test_accuracy": _HALF},
     (
       Claimed(
         "He for ReLU",
         "With ReLU, He's initialization learns in fewer epochs than Glorot's.",
-        (("epochs_to_target", "relu, he", "better", "relu, glorot", 0.5),),
+        (("epochs_to_target", "relu_he", "better", "relu_glorot", 0.5),),
       ),
       Claimed(
         "Glorot for tanh",
         "With tanh, Glorot's initialization learns in fewer epochs than He's.",
-        (("epochs_to_target", "tanh, glorot", "better", "tanh, he", 0.5),),
+        (("epochs_to_target", "tanh_glorot", "better", "tanh_he", 0.5),),
       ),
     ),
     target_loss=0.2,
-    tune=_rates("relu, he", "relu, glorot", "tanh, he", "tanh, glorot"),
+    tune=_rates("relu_he", "relu_glorot", "tanh_he", "tanh_glorot"),
     tune_on="epochs_to_target",
   ),
   "zeros": Setting(
@@ -311,41 +311,41 @@ SETTINGS = {
     "Does a batch that is eight times as large need eight times the learning rate?",
     _MLP,
     {
-      "16": {"batch_size": 16, "learning_rate": 0.03},
-      "128, same rate": {"batch_size": 128, "learning_rate": 0.03},
-      "128, 8 x the rate": {"batch_size": 128, "learning_rate": 0.24},
+      "batch_16": {"batch_size": 16, "learning_rate": 0.03},
+      "batch_128_same_rate": {"batch_size": 128, "learning_rate": 0.03},
+      "batch_128_8x_rate": {"batch_size": 128, "learning_rate": 0.24},
     },
     {"test_accuracy": _HALF},
     (
       Claimed(
         "larger batches, larger rates",
         "A larger batch needs a larger learning rate.",
-        (("test_accuracy", "128, 8 x the rate", "better", "128, same rate", _HALF),),
+        (("test_accuracy", "batch_128_8x_rate", "better", "batch_128_same_rate", _HALF),),
       ),
       Claimed(
         "linear scaling",
         "If the rate grows with the batch, a batch eight times as large loses no accuracy.",
-        (("test_accuracy", "128, 8 x the rate", "not worse", "16", _HALF),),
+        (("test_accuracy", "batch_128_8x_rate", "not worse", "batch_16", _HALF),),
       ),
     ),
-    tune=_rates("16", values=(0.01, 0.02, 0.03, 0.06, 0.1)),
+    tune=_rates("batch_16", values=(0.01, 0.03, 0.1, 0.2, 0.3)),
   ),
   "small_batches": Setting(
     "Do small batches generalise better than large ones?",
     _MLP,
-    {"16": {"batch_size": 16}, "512": {"batch_size": 512, "num_epochs": 100}},
+    {"batch_16": {"batch_size": 16}, "batch_512": {"batch_size": 512, "num_epochs": 100}},
     {"test_accuracy": _HALF},
     (
       Claimed(
         "small batches generalise",
         "Small batches find networks that are more accurate on new data than large batches do, "
         "after five times as many epochs of the large ones, each at its best rate.",
-        (("test_accuracy", "16", "better", "512", _HALF),),
+        (("test_accuracy", "batch_16", "better", "batch_512", _HALF),),
       ),
     ),
     tune={
-      "16": {"learning_rate": (0.01, 0.03, 0.1, 0.2, 0.3)},
-      "512": {"learning_rate": (0.1, 0.3, 0.5, 1.0, 2.0)},
+      "batch_16": {"learning_rate": (0.01, 0.03, 0.1, 0.2, 0.3)},
+      "batch_512": {"learning_rate": (0.1, 0.3, 0.5, 1.0, 2.0)},
     },
   ),
   "label_smoothing": Setting(
@@ -371,26 +371,30 @@ SETTINGS = {
   "patience": Setting(
     "How patient should early stopping be?",
     {**_ADAM, "num_epochs": 60, "restore_best": True},
-    {"2": {"patience": 2}, "10": {"patience": 10}, "never": {"restore_best": False}},
+    {
+      "patience_2": {"patience": 2},
+      "patience_10": {"patience": 10},
+      "never": {"restore_best": False},
+    },
     {"test_accuracy": _HALF, "test_loss": 0.02},
     (
       Claimed(
         "more patience",
         "A patience of ten epochs gives more accurate networks than one of two.",
-        (("test_accuracy", "10", "better", "2", _HALF),),
+        (("test_accuracy", "patience_10", "better", "patience_2", _HALF),),
       ),
       Claimed(
         "early stopping: loss",
         "Early stopping lowers the loss on new data.",
-        (("test_loss", "10", "better", "never", 0.02),),
+        (("test_loss", "patience_10", "better", "never", 0.02),),
       ),
       Claimed(
         "early stopping: accuracy",
         "Early stopping makes the network more accurate on new data.",
-        (("test_accuracy", "10", "better", "never", _HALF),),
+        (("test_accuracy", "patience_10", "better", "never", _HALF),),
       ),
     ),
-    tune=_rates("2", "10", "never", values=_ADAM_RATES),
+    tune=_rates("patience_2", "patience_10", "never", values=_ADAM_RATES),
   ),
   "augmentation": Setting(
     "Does augmentation help where there are few images?",
@@ -477,7 +481,7 @@ SETTINGS = {
     {
       "momentum": {"optimizer": "momentum(0.9)", "learning_rate": 0.03},
       "adam": {"optimizer": "adam", "learning_rate": 0.001},
-      "adam, untuned": {"optimizer": "adam", "learning_rate": 0.001},
+      "adam_untuned": {"optimizer": "adam", "learning_rate": 0.001},
     },
     {"test_accuracy": _HALF},
     (
@@ -489,7 +493,7 @@ SETTINGS = {
       Claimed(
         "Adam needs no tuning",
         "Adam at its default rate is as accurate as momentum at its best of five.",
-        (("test_accuracy", "adam, untuned", "not worse", "momentum", _HALF),),
+        (("test_accuracy", "adam_untuned", "not worse", "momentum", _HALF),),
       ),
     ),
     tune={
@@ -579,14 +583,14 @@ SETTINGS = {
   "sources_of_chance": Setting(
     "Which matters more to the accuracy, the order of the data or the initial weights?",
     _MLP,
-    {"order varies": {"same_weights": True}, "weights vary": {"same_order": True}},
+    {"order_varies": {"same_weights": True}, "weights_vary": {"same_order": True}},
     {"test_accuracy": _HALF},
     (
       Claimed(
         "order against weights",
         "Of the two sources of chance, the order of the data spreads the accuracy more than the "
         "initial weights do.",
-        (("spread of test_accuracy", "order varies", "better", "weights vary", 0.001),),
+        (("spread of test_accuracy", "order_varies", "better", "weights_vary", 0.001),),
       ),
     ),
     until_decided=False,

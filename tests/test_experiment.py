@@ -13,7 +13,7 @@ from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import check_seeds
-from jaxdl.report import markdown
+from jaxdl.report import markdown, tables
 
 
 def test_a_config_comes_back(three_arms):
@@ -108,28 +108,52 @@ def test_all_are_compared_with_the_reference(blobs, three_arms):
     dataclasses.replace(experiment, reference="random")
 
 
-def test_of_many_arms_the_best_is_shown():
-  """Twenty arms, each better than those before it by what no seed doubts."""
-  population = drawing.make_population(num_seeds=14, num_arms=20)
-  noise = 0.001 * np.random.default_rng(0).random((14, 20))
-  ladder = 0.5 + 0.02 * np.arange(20) + noise
+def _ladder(num_seeds=16, num_arms=20):
+  """Arms, each better than those before it by what no seed doubts, and their experiment."""
+  population = drawing.make_population(num_seeds=num_seeds, num_arms=num_arms)
+  noise = 0.001 * np.random.default_rng(0).random((num_seeds, num_arms))
+  ladder = 0.5 + 0.02 * np.arange(num_arms) + noise
   object.__setattr__(population, "metrics", population.metrics | {"test_accuracy": ladder})
-  experiment = Experiment("Which?", population.arms, margins={"test_accuracy": 0.01}, num_seeds=14)
+  arms = population.arms
+  return population, Experiment(
+    "Which?", arms, margins={"test_accuracy": 0.01}, num_seeds=num_seeds
+  )
+
+
+def test_many_arms_are_compared_with_the_best():
+  population, experiment = _ladder()
   verdicts = experiment_lib.compare(experiment, population)
-  assert len(verdicts) == 190
-  assert experiment_lib.best_arm(population, "test_accuracy") == "arm 19"
-  shown = experiment_lib.shown_verdicts(verdicts, population)
-  assert [v.arm_a for v in shown] == [f"arm {i}" for i in range(19)]
-  assert {v.arm_b for v in shown} == {"arm 19"}
+  assert [v.arm_a for v in verdicts] == [f"arm {i}" for i in range(19)]
+  assert {v.arm_b for v in verdicts} == {"arm 19"}
   text = experiment_lib.answer(verdicts, "test_accuracy", population)
-  assert "190 of 190 pairs of arms differ, 190 of them by more than the margin" in text
-  assert "arm 19 has the best mean. It is better than 19 of 19 other arms" in text
+  assert "of 19 other arms compared with arm 19, 19 worse; 19 differ by more than the" in text
+  assert "arm 19 has the best mean. It is the best, with 95% confidence." in text
+  shown = experiment_lib.shown_verdicts(verdicts, population)
+  assert [v.arm_a for v in shown] == [f"arm {i}" for i in (*range(18, 11, -1), 3, 2, 1, 0)]
   rows = markdown.ranking_rows(shown, population, "test_accuracy")
-  assert [row[0] for row in rows[1:]] == [*(f"arm {i}" for i in range(19, 9, -1)), "and 10 more"]
-  assert [row[3] for row in rows[1:4]] == ["", "worse", "worse"]
-  few = population.select([f"arm {i}" for i in range(12)])
-  kept = experiment_lib.compare(dataclasses.replace(experiment, arms=few.arms), few)
-  assert experiment_lib.shown_verdicts(kept, few) == kept
+  assert [row[0] for row in rows[1:]] == [*map(str, range(1, 9)), "8 more", "17", "18", "19", "20"]
+  assert [row[1] for row in rows[1:4]] == ["arm 19", "arm 18", "arm 17"]
+  assert [row[4] for row in rows[1:4]] == ["", "worse", "worse"]
+  table = tables.arms_table(population, verdicts)
+  assert table["arm"].tolist() == [f"arm {i}" for i in range(19, -1, -1)]
+  assert table["verdict"].isna().tolist() == [True] + 19 * [False]
+
+
+def test_a_dozen_arms_are_compared_in_pairs():
+  population, experiment = _ladder(num_arms=12)
+  verdicts = experiment_lib.compare(experiment, population)
+  assert len(verdicts) == 66
+  assert experiment_lib.shown_verdicts(verdicts, population) == verdicts
+
+
+def test_many_arms_are_compared_with_a_reference_if_there_is_one():
+  population, experiment = _ladder(num_seeds=10)
+  experiment = dataclasses.replace(experiment, reference="arm 3")
+  verdicts = experiment_lib.compare(experiment, population)
+  assert {v.arm_b for v in verdicts} == {"arm 3"}
+  assert sum(v.verdict == "better" for v in verdicts) == 16
+  text = experiment_lib.answer(verdicts, "test_accuracy", population)
+  assert "of 19 other arms compared with arm 3, 16 better, 3 worse" in text
 
 
 def test_objects_show_what_they_are(trained):

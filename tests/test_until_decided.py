@@ -201,6 +201,17 @@ def test_a_run_ends_when_the_question_is_decided(experiment, tmp_path):
     launch.run(replace(experiment, num_seeds=32), tmp_path, until_decided=True)
 
 
+def test_the_tasks_of_an_array_decide_alike(experiment, tmp_path):
+  """Each looks at the seeds that all have trained; the second finds them, and the report."""
+  first, second = (
+    launch.run(experiment, tmp_path, until_decided=True, executor="array", place=(index, 2))
+    for index in (0, 1)
+  )
+  assert first.population.seeds == second.population.seeds == tuple(range(16))
+  assert list(map(stats.to_json, first.verdicts)) == list(map(stats.to_json, second.verdicts))
+  assert not list(tmp_path.glob("run/locks/task-*"))
+
+
 def test_a_run_that_was_planned_otherwise_is_continued_with_bets(experiment, tmp_path):
   """What it trained stays; looks follow until the bets decide, or no seed is left."""
   margins = {"test_accuracy": 0.02}
@@ -231,8 +242,7 @@ def test_what_cannot_have_looks_is_refused_in_one_line(experiment, tmp_path):
       launch.run(experiment, tmp_path / "run", until_decided=True, **options)
     assert not (tmp_path / "run").exists()
 
-  for executor in ("array", "multihost"):
-    refused(f"not for {executor}", executor=executor)
+  refused("not for the executor multihost", executor="multihost")
   refused("chooses some of them", choose=lambda experiment, population: population)
   refused("the budget of seeds must be an integer >= 16, not 15", replace(experiment, num_seeds=15))
   refused("num_resamples 10 is too small", replace(experiment, num_resamples=10))

@@ -6,6 +6,7 @@ workdir, which all machines must see. Only the names of chunks and a few counts 
 network.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -13,6 +14,7 @@ import json
 import logging
 import os
 import pathlib
+import pickle
 import pydoc
 import re
 import subprocess
@@ -35,6 +37,8 @@ from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import Trainer
 from jaxdl.store import files, interrupts
 from jaxdl.store.store import Store
+
+_LOGGER = logging.getLogger("jaxdl")
 
 # How long a scheduler may take to answer, or to have workers, and a worker to import what it needs.
 _CONNECT_SECONDS = 60
@@ -198,7 +202,8 @@ class Cluster:
     """The kind of device of one worker; all other workers must have the same."""
     if self._kind is None:
       try:
-        self._check_imports()
+        for address, reason in self._without_jaxdl().items():
+          raise ImportError(f"{reason} on the worker at {address}")
         future = self._client.submit(_describe, self.is_own, pure=False)
         _wait_for("a worker to say what its device is", future.done, _ANSWER_SECONDS)
         self._kind = future.result()
@@ -208,18 +213,30 @@ class Cluster:
         ) from error
     return DeviceKind(*self._kind)
 
-  def _check_imports(self):
-    """Raises ImportError if a worker cannot import this module; its tasks would never end."""
-    workers = self._client.scheduler_info(n_workers=-1)["workers"]
+  def _workers(self) -> dict[str, Any]:
+    """Returns the workers by address."""
+    return self._client.scheduler_info(n_workers=-1)["workers"]
+
+  def _without_jaxdl(self) -> dict[str, str]:
+    """Returns the workers that cannot import this module: address -> why."""
     name = f"{__name__}.Job"  # found by a function that every Python has
     submit = functools.partial(self._client.submit, pydoc.locate, name, pure=False)
-    futures = {address: submit(workers=[address]) for address in workers}
-    _wait_for(
-      "workers to import jaxdl", lambda: all(f.done() for f in futures.values()), _ANSWER_SECONDS
-    )
+    futures = {address: submit(workers=[address]) for address in self._workers()}
+
+    def is_over():
+      there = self._workers()
+      return all(future.done() or address not in there for address, future in futures.items())
+
+    _wait_for("workers to import jaxdl", is_over, _ANSWER_SECONDS)
+    found = {}
     for address, future in futures.items():
-      if future.result() is None:
-        raise ImportError(f"no module named {__name__} on the worker at {address}")
+      if not future.done():
+        continue  # it has left
+      if error := future.exception():
+        found[address] = brief(error)
+      elif future.result() is None:
+        found[address] = f"no module named {__name__}"
+    return found
 
   def train(
     self, job: Job, groups: Sequence[Group], chunks: Sequence[Chunk], progress: Progress
@@ -254,8 +271,7 @@ class Cluster:
       epochs = groups[chunk.group].recipe.arm.num_epochs
       progress.update(f"{done}/{len(waiting)}", f"{epochs}/{epochs}", *result)
     outcome = local.read_committed(store, groups, chunks, progress)
-    num_workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
-    return outcome._replace(failures=failures, num_workers=num_workers)
+    return outcome._replace(failures=failures, num_workers=len(self._workers()))
 
   def map(
     self, function: Callable[[Chunk], Any], chunks: Sequence[Chunk]
@@ -263,26 +279,72 @@ class Cluster:
     """Yields each chunk with the function's result, or with the exception of its last attempt.
 
     Chunks come in the order in which they finish. One that raises is tried again, up to
-    `local.ATTEMPTS` attempts in all.
+    `local.ATTEMPTS` attempts in all. A worker that has joined without jaxdl is sent away, and what
+    it was given is done by another.
 
     Raises:
       InputError: the connection to the scheduler is lost.
     """
     from distributed import as_completed
+    from distributed.protocol.pickle import dumps
 
-    futures = self._client.map(function, chunks, pure=False, retries=local.ATTEMPTS - 1)
-    places = {future.key: chunk for future, chunk in zip(futures, chunks, strict=True)}
-    waiting = as_completed(futures)
+    waiting = as_completed()
+    futures: dict[str, tuple[Any, Chunk]] = {}
+
+    def submit(some: Sequence[Chunk]):
+      tasks = [dumps(_Call(function, chunk)) for chunk in some]
+      made = self._client.map(pickle.loads, tasks, pure=False, retries=local.ATTEMPTS - 1)
+      futures.update({f.key: (f, chunk) for f, chunk in zip(made, some, strict=True)})
+      waiting.update(made)
+
+    num_sent_away, again = 0, collections.Counter[Chunk]()
     try:
+      submit(chunks)
       while not waiting.is_empty():
         interrupts.check()
         for future in waiting.next_batch(block=False):
           if future.status not in ("finished", "error"):
             raise InputError("lost the Dask cluster; run the same command again to continue")
-          yield places[future.key], future.exception() or future.result()
+          _, chunk = futures.pop(future.key)
+          error = future.exception()
+          if _is_without_jaxdl(error):
+            num_sent_away += self._send_away()
+            if again[chunk] < num_sent_away:
+              again[chunk] += 1
+              submit([chunk])
+              continue
+          yield chunk, error or future.result()
         time.sleep(_POLL_SECONDS)
     finally:
-      self._client.cancel(futures)
+      self._client.cancel([future for future, _ in futures.values()])
+
+  def _send_away(self) -> int:
+    """Ends the workers that have joined without jaxdl, and says so; returns how many."""
+    found = self._without_jaxdl()
+    for address, reason in found.items():
+      _LOGGER.warning("the worker at %s is not used, without jaxdl: %s", address, reason)
+    if found:
+      self._client.retire_workers(list(found), close_workers=True)
+    return len(found)
+
+
+class _Call:
+  """A call that is made where this is unpickled.
+
+  A worker that cannot import what it needs then fails in one task. If it could not even read its
+  tasks, Dask would end it without a word, and give up on tasks that have ended several workers.
+  """
+
+  def __init__(self, function: Callable[[Chunk], Any], chunk: Chunk):
+    self._function, self._chunk = function, chunk
+
+  def __reduce__(self):
+    return self._function, (self._chunk,)
+
+
+def _is_without_jaxdl(error: BaseException | None) -> bool:
+  name = getattr(error, "name", None) if isinstance(error, ImportError) else None
+  return str(name).partition(".")[0] == __name__.partition(".")[0]
 
 
 @contextlib.contextmanager

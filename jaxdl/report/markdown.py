@@ -18,6 +18,7 @@ from jaxdl.population.results import EPOCHS_TO_TARGET, PROBABILISTIC, RATES, Pop
 # The folder of what `jaxdl.store.store` keeps of the run.
 RUN = "run"
 FIGURES, TABLES = "figures", "tables"
+ARMS_FILE = "arms.csv"
 
 
 def beside_table(population: Population, evidence: Sequence[tuple[str, str, float]]) -> str:
@@ -62,24 +63,25 @@ def render(
   """Returns the report: question, answer, tables, pictures, then how it was made."""
   primary = next(iter(experiment.margins))
   shown = experiment_lib.shown_verdicts(verdicts, population)
+  few = population.select(experiment_lib.shown_arms(population.scores(primary)))
   parts = [
     f"# {escape(experiment.question)}",
     anyway_text(origin),
     partial_text(population),
-    f"**{escape(experiment_lib.answer(verdicts, primary, population))}**",
+    f"**{escape(experiment_lib.answer(verdicts, primary, population, experiment.alpha))}**",
     "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in shown if v.metric == primary),
     f"{escape(origin['dataset']['description'])}. {_classes_text(population)}"
     f"{seeds_text(population)} of each of {len(population.arms)} arms. "
     f"{stopping_text(population)}",
     "## Verdicts",
     _verdict_table(shown),
-    _MANY_NOTE if len(shown) < len(verdicts) else "",
+    many_note(verdicts, population.scores(primary), f"{TABLES}/{ARMS_FILE}"),
     design_note(experiment),
     new_examples_text(shown),
     "## Arms",
-    f"{markdown_table(arms_rows(population))}\n\n{ARMS_NOTE}",
-    censored_text(population),
-    _per_class_text(population),
+    f"{markdown_table(arms_rows(few))}\n\n{ARMS_NOTE}",
+    censored_text(few),
+    _per_class_text(few),
     "## Pictures",
     *(
       f"![{escape(caption)}]({FIGURES}/{name}.png)\n\n{escape(caption)}"
@@ -289,38 +291,76 @@ def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
     header.append("without diverged")
     for row, v in zip(rows, verdicts, strict=True):
       row.append("" if v.without_diverged is None else v.without_diverged.verdict)
+  if any(v.may_be_best is not None for v in verdicts):
+    header.append("may be best")
+    for row, v in zip(rows, verdicts, strict=True):
+      row.append(_may_be(v))
   return [header, *rows]
 
 
-_MANY_NOTE = (
-  "Of so many arms, the table has the pairs of the arm with the best mean of each metric. All "
-  "pairs were tested, and their verdicts are in `verdicts.json`."
-)
-_NUM_RANKED = 10
+def many_note(verdicts: Sequence[stats.Verdict], scores: stats.Scores, file: str) -> str:
+  """Says how many arms were compared, and which are shown; empty if they are few.
+
+  Args:
+    verdicts: on all arms.
+    scores: of the first metric.
+    file: the table that has all arms.
+  """
+  if not verdicts or not experiment_lib.is_many(scores.arms):
+    return ""
+  centre = "the reference"
+  why = ""
+  if verdicts[0].arm_b == scores.best:
+    centre = "the one that has the best mean"
+    why = (
+      " Since the results chose it, each pair of arms could have become one of these, and "
+      "corrections are for the number of all pairs."
+    )
+  text = (
+    f"Each of {len(scores.arms):,} arms was compared with {centre}.{why} Tables and pictures "
+    f"have {experiment_lib.MANY_ARMS} of them, the best and the worst; `{file}` has all, and "
+    "`verdicts.json` the verdict on each."
+  )
+  if verdicts[0].may_be_best is not None:
+    text += (
+      " *may be best*: the set of these arms, and of the one with the best mean, has the arm that "
+      "is the best, except with probability alpha (Bonferroni over the other arms). It does not "
+      "say which of them differ."
+    )
+  return text
 
 
 def ranking_rows(
   verdicts: Sequence[stats.Verdict], population: Population, metric: str
 ) -> list[list[str]]:
-  """Returns the arms with the best means of a metric, header first, best first.
+  """Returns the best and the worst of many arms, header first, best first.
 
   Args:
-    verdicts: `jaxdl.experiment.shown_verdicts`, those on the best arm.
+    verdicts: `jaxdl.experiment.shown_verdicts`.
     population: the population.
     metric: the metric.
   """
-  best = experiment_lib.best_arm(population, metric)
-  against = {
-    v.arm_b if v.arm_a == best else v.arm_a: v.verdict for v in verdicts if v.metric == metric
-  }
-  rows = _summary_rows(population.scores(metric))
-  ranked = experiment_lib.by_score(population, metric)
-  table = [["arm", metric, "95% interval", f"verdict with {best}"]]
-  for place in ranked[:_NUM_RANKED]:
-    name, _, _, mean, interval, *_ = rows[place]
-    table.append([name, mean, interval, against.get(name, "")])
-  left = len(rows) - _NUM_RANKED
-  return [*table, [f"and {left} more", "", "", ""]] if left > 0 else table
+  about = {v.arm_a: v for v in verdicts if v.metric == metric}
+  centre = next(iter(about.values())).arm_b
+  scores = population.scores(metric)
+  shown = experiment_lib.shown_arms(scores)
+  ranks = {arm: rank for rank, arm in enumerate(scores.best_first, 1)}
+  rows = _summary_rows(scores.select(shown))
+  table = [["rank", "arm", metric, "95% interval", f"verdict with {centre}", "may be best"]]
+  before = 0
+  for name, _, _, mean, interval, *_ in rows:
+    if ranks[name] > before + 1:
+      table.append([f"{ranks[name] - before - 1:,} more", "", "", "", "", ""])
+    before = ranks[name]
+    v = about.get(name)
+    table.append([str(before), name, mean, interval, v.verdict if v else "", _may_be(v)])
+  return table
+
+
+def _may_be(verdict: stats.Verdict | None) -> str:
+  if verdict is None or verdict.may_be_best is None:
+    return ""
+  return "yes" if verdict.may_be_best else "no"
 
 
 def _verdict_row(v: stats.Verdict) -> list[str]:
@@ -494,7 +534,10 @@ def seeds_text(population: Population) -> str:
 def stopping_text(population: Population) -> str:
   total = int(population.is_trained.sum())
   stopped, diverged = (int((population.status == s).sum()) for s in ("early_stopped", "diverged"))
-  params = ", ".join(f"{n:,}" for n in sorted(set(population.num_params.ravel().tolist())))
+  sizes = sorted(set(population.num_params.ravel().tolist()))
+  params = ", ".join(f"{n:,}" for n in sizes)
+  if len(sizes) > experiment_lib.MANY_ARMS:
+    params = f"{sizes[0]:,} to {sizes[-1]:,}"
   text = f"{params} parameters. {stopped} of {total} members stopped early"
   text += f"; **{diverged} diverged**." if diverged else "; none diverged."
   spared = population.status.size - total

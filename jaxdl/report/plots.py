@@ -27,7 +27,7 @@ from jaxdl.report.markdown import seeds_text
 
 
 @figures.styled
-def learning_curves(population: Population) -> Figure:
+def learning_curves(population: Population, behind: Population | None = None) -> Figure:
   """Draws loss and accuracy over epochs, in training and, if there is any, in validation.
 
   If targets are numbers there is no accuracy.
@@ -44,6 +44,7 @@ def learning_curves(population: Population) -> Figure:
 
   Args:
     population: the trained members; losses in nats, accuracies in [0, 1] (shown in %).
+    behind: members of further arms, whose means are thin and grey.
 
   Returns:
     A figure with rows loss and accuracy and columns training and validation; without validation,
@@ -68,6 +69,8 @@ def learning_curves(population: Population) -> Figure:
       _set_curve_axes(ax, curves[split].shape[-1], limits, log)
       worst = limits[1] if metric == "loss" else limits[0]
       possible = (0, 100) if unit == "%" else (0, np.inf)
+      if behind is not None:
+        _draw_behind(ax, behind, f"{split}_{metric}")
       _draw_curves(ax, population, curves[split], limits, worst, possible)
   for ax in axes[-1]:
     ax.set_xlabel("epoch")
@@ -77,8 +80,37 @@ def learning_curves(population: Population) -> Figure:
       f"{seeds_text(population)}: means{' of those that did not diverge' if diverged else ''} "
       "with 95% intervals, and single seeds as thin lines"
     )
-  figures.add_legend(figure, _curve_legend(population))
+  entries = _curve_legend(population)
+  if behind is not None:
+    entries.append((f"means of all {len(behind.arms):,} arms", _behind_line()))
+  figures.add_legend(figure, entries)
   return figures.finish(figure)
+
+
+def _behind_line() -> Line2D:
+  return Line2D([], [], color="0.75", linewidth=0.8)
+
+
+def _draw_behind(ax: Axes, population: Population, name: str) -> None:
+  """Draws the mean of each arm as a thin grey line; in an SVG they are one picture."""
+  means = mean_curves(population, name)  # [A, E]
+  epochs = np.arange(1, means.shape[-1] + 1)
+  lines = [np.column_stack([epochs, mean])[np.isfinite(mean)] for mean in means]
+  alpha = float(np.clip(30 / len(lines), 0.15, 1))
+  style = {"colors": "0.6", "linewidths": 0.6, "alpha": alpha, "rasterized": True, "zorder": 0.9}
+  ax.add_collection(LineCollection(lines, **style), autolim=False)
+
+
+def mean_curves(population: Population, name: str) -> np.ndarray:
+  """Returns the mean curve of each arm in the unit shown, `[A, E]`, NaN after its last epoch."""
+  curves = valid_curves(population, name)
+  means = np.full(curves.shape[1:], np.nan)
+  for index, mean in enumerate(means):
+    kept = population.status[:, index] != "diverged"
+    if kept.any():
+      values = last_kept(curves[kept, index], population.epochs[kept, index])
+      mean[: values.shape[-1]] = values.mean(axis=0)
+  return means
 
 
 def _threshold_text(population: Population) -> str:
@@ -166,9 +198,13 @@ def curve_interval(
 
   A curve keeps the value of its last epoch, `num_epochs` `[n]`, until the longest curve ends.
   """
+  return figures.mean_interval(last_kept(curves, num_epochs), possible)
+
+
+def last_kept(curves: np.ndarray, num_epochs: np.ndarray) -> np.ndarray:
+  """Returns curves `[n, E]` that keep their last value until the longest curve ends."""
   index = np.minimum(np.arange(num_epochs.max()), num_epochs[:, None] - 1)  # [n, E]
-  values = np.take_along_axis(curves, index, axis=1)  # [n, E]
-  return figures.mean_interval(values, possible)
+  return np.take_along_axis(curves, index, axis=1)
 
 
 def curve_limits(
@@ -335,7 +371,9 @@ def _label_classes(ax: Axes, labels: list[str], lean: bool, panel: float, first:
 
 
 @figures.styled
-def metric_distribution(population: Population, metric: str = "test_accuracy") -> Figure:
+def metric_distribution(
+  population: Population, metric: str = "test_accuracy", everyone: Population | None = None
+) -> Figure:
   """Draws one metric of every member, and each arm's mean with its 95% interval.
 
   A small dot is one member; its vertical offset depends only on the seed, and a thin line joins the
@@ -348,6 +386,7 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
   Args:
     population: the trained members; accuracy, precision, recall and F1 are shown in %.
     metric: a key of `population.metrics`, or "epochs".
+    everyone: members of further arms, whose means are the dots of a last row.
 
   Returns:
     A figure with one row per arm.
@@ -355,20 +394,26 @@ def metric_distribution(population: Population, metric: str = "test_accuracy") -
   Raises:
     InputError: there is no such metric.
   """
-  return score_distribution(population.scores(metric), is_rate=metric in RATES)
+  further = None if everyone is None else everyone.scores(metric)
+  return score_distribution(population.scores(metric), is_rate=metric in RATES, everyone=further)
 
 
 @figures.styled
-def score_distribution(scores: stats.Scores, *, is_rate: bool = False) -> Figure:
+def score_distribution(
+  scores: stats.Scores, *, is_rate: bool = False, everyone: stats.Scores | None = None
+) -> Figure:
   """Draws scores as `metric_distribution` does; lines join the arms of a seed if they are paired.
 
   Args:
     scores: values [S, A].
     is_rate: whether they are in [0, 1], and shown in %.
+    everyone: the scores of further arms, whose means are the dots of a last row.
   """
-  scores = dataclasses.replace(scores, values=scores.values * (100 if is_rate else 1))
+  scale = 100 if is_rate else 1
+  scores = dataclasses.replace(scores, values=scores.values * scale)
   num_seeds, num_arms = scores.values.shape
-  figure = Figure(figsize=(8.5, 0.95 + 0.62 * num_arms), layout="constrained")
+  num_rows = num_arms + (everyone is not None)
+  figure = Figure(figsize=(8.5, 0.95 + 0.62 * num_rows), layout="constrained")
   ax = figure.subplots()
   # Multiples of the golden ratio, modulo 1, fill an interval evenly for any number of seeds.
   spread = np.arange(1, num_seeds + 1) * (math.sqrt(5) - 1) / 2 % 1 - 0.5  # [S]
@@ -385,6 +430,9 @@ def score_distribution(scores: stats.Scores, *, is_rate: bool = False) -> Figure
     dots = {"color": style.color, "alpha": 0.55, "markersize": 3.5, "markeredgewidth": 0}
     ax.plot(scores.values[:, index], heights[:, index], "o", **dots)
     _draw_summary(ax, summary, index, style, is_rate)
+  if everyone is not None:
+    means = scale * np.array([summary.mean for summary in stats.summarize(everyone)])
+    _draw_means(ax, means, num_arms)
   _set_metric_limits(ax, scores.values, summaries)
   unit = " in %" if is_rate else " in nats" if scores.metric.endswith("loss") else ""
   direction = "higher" if scores.higher_is_better else "lower"
@@ -393,14 +441,24 @@ def score_distribution(scores: stats.Scores, *, is_rate: bool = False) -> Figure
     _arm_label(arm, diverged, width=2.3)
     for arm, diverged in zip(scores.arms, scores.diverged.T, strict=True)
   ]
-  ax.set_yticks(range(num_arms), labels, fontsize=figures.TEXT_SIZE)
-  ax.set_ylim(num_arms - 0.45, -0.55)
+  if everyone is not None:
+    labels.append(f"means of\nall {len(everyone.arms):,} arms")
+  ax.set_yticks(range(num_rows), labels, fontsize=figures.TEXT_SIZE)
+  ax.set_ylim(num_rows - 0.45, -0.55)
   heading = "mean\n[95% interval]" if num_seeds > 1 else "one seed"
   figures.write_right(ax, -0.55, heading, va="bottom")
   ax.tick_params(axis="y", length=0)
   ax.spines["left"].set_visible(False)
   figures.add_grid_lines(ax, axis="x")
   return figures.finish(figure)
+
+
+def _draw_means(ax: Axes, means: np.ndarray, row: int) -> None:
+  """Draws means `[A]` as grey dots in a row; in an SVG they are one picture."""
+  heights = row + 0.6 * (np.arange(1, len(means) + 1) * (math.sqrt(5) - 1) / 2 % 1 - 0.5)
+  alpha = float(np.clip(100 / len(means), 0.15, 0.6))
+  dots = {"color": figures.GREY, "alpha": alpha, "markersize": 3.5, "markeredgewidth": 0}
+  ax.plot(means, heights, "o", rasterized=True, **dots)
 
 
 def _draw_summary(

@@ -50,6 +50,15 @@ def answer(comparison: Comparison) -> str:
   return experiment_lib.outcome(comparison.verdicts)
 
 
+def shown_verdicts(comparison: Comparison) -> list[stats.Verdict]:
+  """Returns the verdicts that tables and pictures show; of many arms, the best and the worst."""
+  shown = experiment_lib.shown_arms(comparison.scores)
+  if len(shown) == len(comparison.scores.arms):
+    return list(comparison.verdicts)
+  about = {v.arm_a: v for v in comparison.verdicts}
+  return [about[arm] for arm in shown if arm in about]
+
+
 def write(workdir: pathlib.Path, comparison: Comparison) -> None:
   """Writes verdicts, report, pictures and the scores into a folder, all or nothing.
 
@@ -80,13 +89,15 @@ def check(workdir: pathlib.Path) -> None:
 def _pictures(comparison: Comparison) -> list[tuple[str, str, "Figure"]]:
   from jaxdl.report import comparison_plots, plots
 
-  scores = comparison.scores
+  scores, everyone = comparison.scores, None
+  if experiment_lib.is_many(scores.arms):
+    everyone, scores = scores, scores.select(experiment_lib.shown_arms(scores))
   of = "the mean over tasks of every seed" if len(comparison.tasks) > 1 else "every run"
   joined = ", lines joining the arms of one seed" if scores.paired else ""
   caption = f"{scores.metric}, {of}{joined}; mean with its 95% interval."
-  pictures = [("metric_distribution", caption, plots.score_distribution(scores))]
+  pictures = [("metric_distribution", caption, plots.score_distribution(scores, everyone=everyone))]
   if comparison.verdicts:
-    rows = [_forest_row(verdict) for verdict in comparison.verdicts]
+    rows = [_forest_row(verdict) for verdict in shown_verdicts(comparison)]
     caption = "Differences with their intervals, in units of the margin."
     pictures.append(("differences", caption, comparison_plots.forest(rows)))
   return pictures
@@ -110,7 +121,7 @@ def _forest_row(verdict: stats.Verdict) -> Any:
 
 def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
   escape = markdown.escape
-  scores, verdicts = comparison.scores, comparison.verdicts
+  scores, verdicts = comparison.scores, shown_verdicts(comparison)
   design = verdicts[0].design if verdicts else stats.FIXED
   diverged = int(sum(np.isnan(of.values).sum() for of in comparison.tasks.values()))
   parts = [
@@ -121,9 +132,10 @@ def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
     f"{_tasks_text(comparison)}; {diverged or 'no'} runs diverged.",
     "## Verdicts",
     markdown.markdown_table(markdown.verdict_rows(verdicts)) if verdicts else "",
+    markdown.many_note(comparison.verdicts, scores, "scores.csv"),
     markdown.verdict_note(design, comparison.how),
     "## Arms",
-    markdown.summary_table(scores),
+    markdown.summary_table(scores.select(experiment_lib.shown_arms(scores))),
     *(_task_sections(comparison) if len(comparison.tasks) > 1 else []),
     "## Pictures",
     *(
@@ -148,15 +160,16 @@ def _tasks_text(comparison: Comparison) -> str:
 
 def _task_sections(comparison: Comparison) -> list[str]:
   """Returns the means by task, the interquartile means and probabilities of improvement."""
-  scores, tasks = comparison.scores, comparison.tasks
-  by_task = [["task", *scores.arms]]
+  shown = experiment_lib.shown_arms(comparison.scores)
+  tasks = {name: scores.select(shown) for name, scores in comparison.tasks.items()}
+  by_task = [["task", *shown]]
   for name, of in tasks.items():
     by_task.append([name, *(f"{summary.mean:.4g}" for summary in stats.summarize(of))])
   middle = [["arm", "interquartile mean", "95% interval"]]
   for arm, found in stats.interquartile_mean(tasks).items():
     middle.append([arm, f"{found.estimate:.4g}", f"{found.low:.4g} to {found.high:.4g}"])
   improvement = [["a", "b", "probability that a is better", "95% interval"]]
-  for verdict in comparison.verdicts:
+  for verdict in shown_verdicts(comparison):
     found = stats.probability_of_improvement(tasks, verdict.arm_a, verdict.arm_b)
     interval = f"{found.low:.3f} to {found.high:.3f}"
     improvement.append([verdict.arm_a, verdict.arm_b, f"{found.estimate:.3f}", interval])

@@ -1,10 +1,13 @@
 """Tables of a population, as pandas data frames."""
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxdl import stats
 from jaxdl.optim import metrics
 from jaxdl.population.results import Population
 
@@ -84,6 +87,31 @@ def per_class_table(population: Population) -> "pd.DataFrame":
     name: score.ravel() for name, score in zip(("precision", "recall", "f1"), scores, strict=True)
   }
   return pd.DataFrame(columns)[np.repeat(population.is_trained.ravel(), num_classes)]
+
+
+def arms_table(population: Population, verdicts: Sequence[stats.Verdict]) -> "pd.DataFrame":
+  """Returns a row per metric of the verdicts and arm, best first, with its verdict.
+
+  Args:
+    population: the trained members.
+    verdicts: in which one arm is compared with each other arm.
+  """
+  import pandas as pd
+
+  rows = []
+  for metric in dict.fromkeys(v.metric for v in verdicts):
+    about = {v.arm_a: v for v in verdicts if v.metric == metric}
+    scores = population.scores(metric)
+    summaries = {summary.arm: summary for summary in stats.summarize(scores)}
+    for rank, arm in enumerate(scores.best_first, 1):
+      row = {"metric": metric, "rank": rank, **dataclasses.asdict(summaries[arm])}
+      if arm in about:
+        v = about[arm]
+        row |= {"compared_with": v.arm_b, "mean_difference": v.mean_difference}
+        row |= {"verdict": v.verdict, "beyond_margin": v.beyond_margin}
+        row["may_be_best"] = v.may_be_best
+      rows.append(row)
+  return pd.DataFrame(rows)
 
 
 def confusion_arrays(population: Population) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ from jaxdl.population import plan
 from jaxdl.population.chunk_result import ChunkResult, read_chunk
 from jaxdl.population.local import Outcome
 from jaxdl.population.plan import Chunk, Group
-from jaxdl.population.results import assemble
+from jaxdl.population.results import NOT_TRAINED, Population, assemble
 from jaxdl.report import params
 from jaxdl.report.tables import curves_table, members_table
 from jaxdl.store import files
@@ -88,7 +88,8 @@ def live(
   """Writes members while they train in the block, by this process or by others.
 
   A seed is written once all of its arms are trained, within seconds. At the end of the block
-  everything is there. The files are part of the state of the run, and written once.
+  everything is there, except for what `write_missing` writes. The files are part of the state of
+  the run, and written once.
 
   Raises:
     InputError: a file cannot be written.
@@ -142,14 +143,7 @@ class _Live:
     except InputError:  # no seed has all of its arms
       return
     population = with_epochs_to_target(self._experiment, population)
-    tables = members_table(population), curves_table(population)
-    folder = self._store.folder / FOLDER
-    with files.naming(folder):
-      for name, content in _members(self._experiment, *tables, time.time()):
-        place = folder / name
-        if not any(place.parent.glob("events.*")):  # of an earlier process
-          place.parent.mkdir(parents=True, exist_ok=True)
-          files.write(place, content)
+    write_missing(self._store, self._experiment, population)
     self._written.update(population.seeds)
     for chunk in list(self._committed):
       last = chunk.seed + self._groups[chunk.group].num_real(chunk)
@@ -166,12 +160,30 @@ class _Live:
         self._committed[chunk] = result._replace(variables=None, logits=None)
 
 
+def write_missing(store: Store, experiment: Experiment, population: Population):
+  """Writes the members of a population that are not written yet, into the state of the run.
+
+  Those that `live` leaves out: of seeds that some arms do not train because they are decided.
+
+  Raises:
+    InputError: a file cannot be written.
+  """
+  tables = members_table(population), curves_table(population)
+  folder = store.folder / FOLDER
+  with files.naming(folder):
+    for name, content in _members(experiment, *tables, time.time()):
+      place = folder / name
+      if not any(place.parent.glob("events.*")):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        files.write(place, content)
+
+
 def _members(
   experiment: Experiment, members: "pd.DataFrame", curves: "pd.DataFrame", ended: float
 ) -> Iterator[tuple[str, bytes]]:
   """Yields the name of each member's file in the folder of all runs, and its content."""
   by_member = dict(iter(curves.groupby(["arm", "seed"], sort=False)))
-  for row in members.to_dict("records"):
+  for row in members[members.status != NOT_TRAINED].to_dict("records"):
     arm, seed = str(row["arm"]), int(row["seed"])
     settings = {"arm": arm, "seed": seed, "dataset": experiment.dataset}
     settings |= experiment.arms[arm].to_json()

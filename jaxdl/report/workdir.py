@@ -4,6 +4,7 @@ What draws and what makes tables is imported where it is used: it takes longer t
 and a run that trains first need not wait for it.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -21,6 +22,7 @@ import jax
 import numpy as np
 
 from jaxdl import batches, stats
+from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
@@ -40,9 +42,10 @@ if TYPE_CHECKING:
   from jaxdl.report.figures import Figure
 from jaxdl.recipe import Form, form_of
 from jaxdl.report import html, params, setup_tables
-from jaxdl.report.markdown import FIGURES, RUN, TABLES, render
+from jaxdl.report.markdown import ARMS_FILE, FIGURES, RUN, TABLES, render
 from jaxdl.report.params import PARAMS
 from jaxdl.report.tables import (
+  arms_table,
   confusion_arrays,
   correct_arrays,
   curves_table,
@@ -57,6 +60,8 @@ PROVENANCE_FILE = "provenance.json"
 _PARTIAL = "partial"
 # How long one of several processes waits while another one reports.
 _PATIENCE_SECONDS = 600.0
+# How long a task may hold the lock of the workdir before others can see that it is one.
+_START_SECONDS = 5.0
 # What may differ from the run that is there if somebody insists: what decides no member's settings.
 _OF_NO_MEMBER = re.compile(
   r"environment(\.(jax|jaxlib|jaxdl|source))?|device_kind|programs(\..*)?|"
@@ -172,19 +177,38 @@ class Workdir:
       if self.store.read_identity() is None:
         raise InputError(f"no run has begun in workdir {str(self.path)!r}: nothing to report")
       self.path /= _PARTIAL  # the report's own folder, and lock
-    self._shared = shared
-    self._lock: files.Lock | None = files.Lock(self.path, _PATIENCE_SECONDS if shared else 0.0)
+    self._shared, self._task = shared, contextlib.ExitStack()
+    self._lock: files.Lock | None = self._take_lock()
     try:
+      if shared:
+        self._task.enter_context(self.store.join_tasks())
+      elif not partial and (tasks := self.store.count_tasks()):
+        raise InputError(
+          f"workdir {str(path)!r} is in use by {tasks} task{'s' if tasks > 1 else ''} of an array; "
+          "wait for them, or choose another workdir"
+        )
       files.check_replaceable(self.path, _NAMES, PROVENANCE_FILE)
       if overwrite and not partial:
         self.store.clear()
       else:
         self._check_config()
     except BaseException:
+      self._task.close()
       self._release()
       raise
     if shared:
       self._release()
+
+  def _take_lock(self) -> files.Lock:
+    """Locks the directory; waits for tasks of this array that report, but for no other run."""
+    if not self._shared:
+      return files.Lock(self.path)
+    try:
+      return files.Lock(self.path, _START_SECONDS)
+    except InputError:
+      if not self.store.count_tasks():
+        raise
+    return files.Lock(self.path, _PATIENCE_SECONDS)
 
   def _release(self):
     if self._lock is not None:
@@ -286,6 +310,7 @@ class Workdir:
 
   def __exit__(self, *_):
     self.store.close()
+    self._task.close()
     self._release()
 
   def take_to_report(self) -> bool:
@@ -345,13 +370,17 @@ class Workdir:
       figures.save(figure, stage / FIGURES / name)
     if trained.variables is not None:
       params.write(stage / PARAMS, trained)
-    if extra.tables:
+    tables = {f"{name}.csv": table for name, table in extra.tables.items()}
+    if experiment_lib.is_many(shown.arms):
+      tables[ARMS_FILE] = arms_table(shown, verdicts)
+    if tables:
       (stage / TABLES).mkdir()
-    for name, table in extra.tables.items():
-      table.to_csv(stage / TABLES / f"{name}.csv", index=False, lineterminator="\n")
+    for name, table in tables.items():
+      table.to_csv(stage / TABLES / name, index=False, lineterminator="\n")
     origin = self._provenance(dataset, trained)
     captions = [(name, caption) for name, caption, _ in pictures]
-    sections = [*extra.sections, setup_tables.setup_text(shown.arms, dataset)]
+    few = experiment_lib.shown_arms(shown.scores(next(iter(experiment.margins))))
+    sections = [*extra.sections, setup_tables.setup_text(shown.arms, few, dataset)]
     text = render(experiment, shown, verdicts, origin, captions, sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
     _write_json(stage / PROVENANCE_FILE, origin)
@@ -367,7 +396,7 @@ class Workdir:
     else:
       np.savez(stage / "predictions.npz", **prediction_arrays(trained))
     _write_json(stage / CONFIG_FILE, self._config)
-    tables = sorted(path for path in stage.rglob("*") if path.suffix in (".csv", ".parquet"))
+    written = sorted(path for path in stage.rglob("*") if path.suffix in (".csv", ".parquet"))
     page = html.render(
       experiment,
       dataset,
@@ -380,7 +409,7 @@ class Workdir:
         if name not in _DRAWN_BY_PAGE
       ],
       extra.sections,
-      [stage / CONFIG_FILE, stage / "verdicts.json", *tables],
+      [stage / CONFIG_FILE, stage / "verdicts.json", *written],
     )
     (stage / "report.html").write_text(page, encoding="utf-8")
 
@@ -455,36 +484,46 @@ def _pictures(
   from jaxdl.report import comparison_plots, number_plots, plots
 
   metric = next(iter(experiment.margins))
+  everyone, which = None, ""
+  if experiment_lib.is_many(trained.arms):
+    everyone, which = trained, f" The best and the worst of {len(trained.arms):,} arms."
+    trained = trained.select(experiment_lib.shown_arms(trained.scores(metric)))
   pictures = [
     (
       "learning_curves",
-      "Learning curves: mean over seeds with its 95% interval, a thin line per seed.",
-      plots.learning_curves(trained),
+      f"Learning curves: mean over seeds with its 95% interval, a thin line per seed.{which}",
+      plots.learning_curves(trained, everyone),
     ),
     (
       "metric_distribution",
-      f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval.",
-      plots.metric_distribution(trained, metric),
+      f"{metric} of every seed, lines joining the arms of one seed; mean with its 95% interval."
+      f"{which}",
+      plots.metric_distribution(trained, metric, everyone),
     ),
   ]
   if trained.has_classes:
     caption = "Confusion matrices on the test set, counts summed over seeds."
-    pictures.append(("confusion_matrices", caption, plots.confusion_matrices(trained)))
+    caption += " The best and the worst arm." if which else ""
+    ends = list(trained.arms) if everyone is None else [*trained.arms][:: len(trained.arms) - 1]
+    figure = plots.confusion_matrices(trained.select(ends))
+    pictures.append(("confusion_matrices", caption, figure))
     caption = (
       "How often predictions are right, against how confident they are, over all seeds; below, the "
-      "share of predictions."
+      f"share of predictions.{which}"
     )
     pictures.append(("reliability", caption, plots.reliability(trained)))
   elif trained.resampling is None:
     caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
+    caption += which
     pictures.append(("predictions", caption, number_plots.predictions(trained)))
   has_one_class_each = trained.has_classes and trained.test_targets.ndim == 1
   if has_one_class_each and _are_images(dataset.test.inputs):
-    caption = "The test images that all arms and seeds together are most wrong about."
+    caption = f"The test images that arms and seeds together are most wrong about.{which}"
     pictures.append(("worst_mistakes", caption, plots.worst_mistakes(trained, dataset.test.inputs)))
   if any(_changes_rate(arm) for arm in trained.arms.values()):
     figure = comparison_plots.learning_rates(trained)
-    pictures.append(("learning_rates", "The learning rate of each epoch's first step.", figure))
+    caption = f"The learning rate of each epoch's first step.{which}"
+    pictures.append(("learning_rates", caption, figure))
   for arm in trained.arms.values():
     if not arm.augmentation.is_identity:
       caption = "Training images, the originals on the left, as augmentation shows them."

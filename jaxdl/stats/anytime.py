@@ -20,6 +20,7 @@ from jaxdl.stats.verdicts import (
   arm_pairs,
   beside_diverged,
   check_no_overlap,
+  count_pairs,
 )
 
 # The strengths of the bets; each gets the same share of the stake.
@@ -55,7 +56,11 @@ def log_e_values(differences: np.ndarray) -> np.ndarray:
 
 
 def compare_anytime(
-  scores: Scores, margin: float, alpha: float = 0.05, reference: str | None = None
+  scores: Scores,
+  margin: float,
+  alpha: float = 0.05,
+  reference: str | None = None,
+  only_with: str | None = None,
 ) -> list[Verdict]:
   """Compares arms with the seeds so far, at a level that holds at every number of seeds.
 
@@ -77,6 +82,7 @@ def compare_anytime(
     margin: the largest difference that counts as none, in the metric's own unit; positive.
     alpha: probability of any wrong verdict, in (0, 0.5).
     reference: the one arm that each of the others is compared with; None: every pair is compared.
+    only_with: see `compare`.
 
   Returns:
     One verdict per pair of arms, as in `compare`. The p-values are the reciprocals of the evidence,
@@ -88,10 +94,13 @@ def compare_anytime(
   check_no_overlap(scores)
   check_margin(margin)
   check_alpha(alpha)
-  pairs = arm_pairs(scores, reference)
-  verdicts = [_verdict(scores, *pair, float(margin), alpha, len(pairs)) for pair in pairs]
+  num_pairs = count_pairs(len(scores.arms), reference)
+  verdicts = [
+    _verdict(scores, *pair, float(margin), alpha, num_pairs)
+    for pair in arm_pairs(scores, reference or only_with)
+  ]
   return beside_diverged(
-    scores, verdicts, lambda trained: compare_anytime(trained, margin, alpha, reference)
+    scores, verdicts, lambda trained: compare_anytime(trained, margin, alpha, reference, only_with)
   )
 
 

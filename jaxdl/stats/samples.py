@@ -166,7 +166,7 @@ Sample = Paired | Unpaired | Resampled
 def sample_of(scores: Scores, arm_a: str, arm_b: str) -> Sample:
   """Returns what two arms are compared by."""
   if not scores.paired:
-    a, b = (scores.counted[:, scores.arms.index(arm)] for arm in (arm_a, arm_b))
+    a, b = (scores.counted[:, scores.place(arm)] for arm in (arm_a, arm_b))
     return Unpaired(a[~np.isnan(a)], b[~np.isnan(b)])
   differences = paired_differences(scores, arm_a, arm_b)
   if scores.overlap is not None:

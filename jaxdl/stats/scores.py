@@ -98,7 +98,7 @@ class Scores:
         f"{np.isinf(values).sum()} are infinite"
       )
 
-  @property
+  @functools.cached_property
   def counted(self) -> np.ndarray:
     """The values `[S, A]` that arms are compared by: with `diverged_as` where a run diverged."""
     if self.diverged_as is None:
@@ -112,6 +112,47 @@ class Scores:
     if self.num_trained is None:
       return missing
     return missing & (np.arange(len(self.seeds))[:, None] < np.array(self.num_trained))
+
+  @functools.cached_property
+  def best_first(self) -> tuple[str, ...]:
+    """The arms by the mean of what counts, the best first, and those without any score last."""
+    means = [mean(column[~np.isnan(column)]) for column in self.counted.T]
+    sign = -1 if self.higher_is_better else 1
+    order = sorted(range(len(means)), key=lambda i: (math.isnan(means[i]), sign * means[i]))
+    return tuple(self.arms[i] for i in order)
+
+  @property
+  def best(self) -> str:
+    """The arm with the best mean, of those that were trained with the most seeds."""
+    if self.num_trained is None:
+      return self.best_first[0]
+    most = max(self.num_trained)
+    return next(arm for arm in self.best_first if self.num_trained[self.place(arm)] == most)
+
+  def select(self, arms: Sequence[str]) -> "Scores":
+    """Returns the scores of some arms, in the order in which they are named.
+
+    Raises:
+      InputError: there is no such arm.
+    """
+    places = [self.place(arm) for arm in arms]
+    trained = self.num_trained and tuple(self.num_trained[place] for place in places)
+    values = self.values[:, places]
+    return dataclasses.replace(self, values=values, arms=tuple(arms), num_trained=trained)
+
+  @functools.cached_property
+  def _places(self) -> dict[str, int]:
+    return {arm: place for place, arm in enumerate(self.arms)}
+
+  def place(self, arm: str) -> int:
+    """Returns the index of an arm.
+
+    Raises:
+      InputError: there is no such arm.
+    """
+    if arm not in self._places:
+      raise unknown_name("arm", arm, self.arms)
+    return self._places[arm]
 
   @overload
   @classmethod
@@ -353,10 +394,7 @@ def differences_by_seed(scores: Scores, arm_a: str, arm_b: str) -> np.ndarray:
   Raises:
     InputError: an arm is not among `scores.arms`.
   """
-  for arm in (arm_a, arm_b):
-    if arm not in scores.arms:
-      raise unknown_name("arm", arm, scores.arms)
-  places = [scores.arms.index(arm) for arm in (arm_a, arm_b)]
+  places = [scores.place(arm) for arm in (arm_a, arm_b)]
   num_trained = scores.num_trained
   end = None if num_trained is None else min(num_trained[place] for place in places)
   a, b = scores.counted[:end, places].T
@@ -396,4 +434,4 @@ def worst_so_far(values: np.ndarray, higher_is_better: bool) -> np.ndarray | Non
 
 def count_diverged(scores: Scores, arm: str, num_seeds: int | None = None) -> int:
   """Returns in how many of the first seeds, or of all, an arm diverged."""
-  return int(scores.diverged[:num_seeds, scores.arms.index(arm)].sum())
+  return int(scores.diverged[:num_seeds, scores.place(arm)].sum())

@@ -49,6 +49,7 @@ from jaxdl.stats.verdicts import (
   arm_pairs,
   beside_diverged,
   check_no_overlap,
+  count_pairs,
 )
 
 # Seeds from one look to the next. Looking after every four saves one or two seeds.
@@ -268,6 +269,7 @@ def compare_looks(
   num_resamples: int = NUM_RESAMPLES,
   seed: int = 0,
   reference: str | None = None,
+  only_with: str | None = None,
 ) -> list[Verdict]:
   """Compares arms with the seeds so far, in a run that goes on until all pairs are decided.
 
@@ -300,6 +302,7 @@ def compare_looks(
     num_resamples: B, random sign patterns.
     seed: of their random number generator.
     reference: the one arm that each of the others is compared with; None: every pair is compared.
+    only_with: see `compare`.
 
   Returns:
     One verdict per pair of arms, as in `compare`. The p-values are NaN: levels differ by look.
@@ -312,20 +315,23 @@ def compare_looks(
   check_margin(margin)
   check_alpha(alpha)
   check_num_resamples(num_resamples)
-  pairs = arm_pairs(scores, reference)
+  pairs = arm_pairs(scores, reference or only_with)
   if not pairs:
     return []
-  check_resolution(num_resamples, len(pairs), alpha)
+  num_pairs = count_pairs(len(scores.arms), reference)
+  check_resolution(num_resamples, num_pairs, alpha)
   every = looks(budget)
   if len(scores.seeds) > budget:
     raise InputError(f"the budget is {budget} seeds, and there are {len(scores.seeds)}")
-  design = _Design.plan(every, float(margin), alpha, len(pairs))
+  design = _Design.plan(every, float(margin), alpha, num_pairs)
   signs = sign_patterns(num_resamples, budget, seed)
   verdicts = [_verdict(scores, *pair, design, signs) for pair in pairs]
   return beside_diverged(
     scores,
     verdicts,
-    lambda trained: compare_looks(trained, margin, budget, alpha, num_resamples, seed, reference),
+    lambda trained: compare_looks(
+      trained, margin, budget, alpha, num_resamples, seed, reference, only_with
+    ),
   )
 
 
@@ -364,7 +370,7 @@ class _Design(NamedTuple):
 def _verdict(scores: Scores, arm_a: str, arm_b: str, design: _Design, signs: np.ndarray) -> Verdict:
   """Returns the verdict of the first look that decides, or of the last one so far."""
   every = differences_by_seed(scores, arm_a, arm_b)  # [n], NaN where either diverged
-  pair = scores.diverged[:, [scores.arms.index(arm) for arm in (arm_a, arm_b)]]  # [S, 2]
+  pair = scores.diverged[:, [scores.place(arm) for arm in (arm_a, arm_b)]]  # [S, 2]
   alike = _first_alike(every[: _first_diverged(pair)], design)
   # Where both are shown at one look, arms are alike.
   before = design.looks if alike is None else design.looks[:alike]

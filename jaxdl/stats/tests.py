@@ -178,26 +178,31 @@ def confidence_bounds(differences: np.ndarray, alpha: float) -> tuple[float, flo
   return centre - half, centre + half
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
+def holm(p_values: Sequence[float], num_comparisons: int | None = None) -> np.ndarray:
   """Corrects p-values for their number, so that any false positive has probability below alpha.
 
   With the P values in ascending order, the i-th (from 0) becomes the largest of (P - j) p_j over
   j <= i, at most 1 (Holm, 1979, Scandinavian Journal of Statistics 6:65).
 
   Args:
-    p_values: [P], each in [0, 1].
+    p_values: [p], each in [0, 1].
+    num_comparisons: P, if these are a part of all comparisons, even one chosen by the results: the
+      others count as p-values of 1, which are never too small. None: P is p.
 
   Returns:
-    [P], in the order given; none is below the value it came from.
+    [p], in the order given; none is below the value it came from.
 
   Raises:
-    ValueError: `p_values` is not a vector of numbers in [0, 1].
+    ValueError: `p_values` is not a vector of numbers in [0, 1], or longer than `num_comparisons`.
   """
   p = np.asarray(p_values, dtype=np.float64)
   if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
     raise ValueError(f"p_values must be a vector of numbers in [0, 1], got {p}")
+  most = len(p) if num_comparisons is None else num_comparisons
+  if most < len(p):
+    raise ValueError(f"there are {len(p)} p-values of {most} comparisons")
   order = np.argsort(p, kind="stable")
-  factors = np.arange(len(p), 0, -1)
+  factors = most - np.arange(len(p))
   corrected = np.empty_like(p)
   corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
   return corrected

@@ -101,6 +101,7 @@ class Verdict:
       seeds, since all are splits of the same examples; else None.
     median_unbiased: of a GROUP_SEQUENTIAL design, where one arm is better and none diverged, the
       estimate of the difference by `jaxdl.stats.median_unbiased`; else None.
+    may_be_best: of `compare_with_best`, whether arm a is in the set of `may_be_best`; else None.
   """
 
   metric: str
@@ -129,6 +130,7 @@ class Verdict:
   new_examples: Crossed | None = None
   floor: float | None = None
   median_unbiased: float | None = None
+  may_be_best: bool | None = None
 
 
 def compare(
@@ -138,6 +140,7 @@ def compare(
   num_resamples: int = NUM_RESAMPLES,
   seed: int = 0,
   reference: str | None = None,
+  only_with: str | None = None,
 ) -> list[Verdict]:
   """Compares arms with each other, and corrects for the number of comparisons.
 
@@ -157,6 +160,9 @@ def compare(
   exactly the margin: those between two clusters of arms (Caffo, Lauzon & Roehmel, 2013, The
   American Statistician 67:115); with a reference by A - 1.
 
+  With `only_with`, time and verdicts grow like A and not like A^2. That arm may be chosen by these
+  scores, e.g. as the best: all pairs count in the corrections, since each could have been chosen.
+
   Scores that are not paired are compared as independent samples: `permutation_test` takes the place
   of `sign_flip_test`, Welch's t that of the paired t, and n is the size of the smaller sample.
   Scores of overlapping splits (`Scores.overlap`) have the corrected t test of
@@ -172,10 +178,11 @@ def compare(
     num_resamples: see `sign_flip_test`.
     seed: see `sign_flip_test`.
     reference: the one arm that each of the others is compared with; None: every pair is compared.
+    only_with: without a reference, compare each arm with this one only.
 
   Returns:
     One verdict per pair of arms, in the order of `scores.arms`: [A (A - 1) / 2], the earlier arm
-    first, or with a reference [A - 1], the reference second.
+    first, or with a reference or `only_with` [A - 1], that arm second.
 
   Raises:
     InputError: the reference is no arm, an argument is out of its range, or `num_resamples` is
@@ -199,17 +206,19 @@ def compare(
   check_margin(margin)
   check_alpha(alpha)
   check_num_resamples(num_resamples)
-  pairs = arm_pairs(scores, reference)
+  pairs = arm_pairs(scores, reference or only_with)
   if not pairs:
     return []
-  num_at_margin = len(scores.arms) ** 2 // 4 if reference is None else len(pairs)
+  num_arms = len(scores.arms)
+  num_comparisons = count_pairs(num_arms, reference)
+  num_at_margin = num_arms**2 // 4 if reference is None else num_comparisons
   samples = [sample_of(scores, *pair) for pair in pairs]
   if any(sample.is_resampled(num_resamples) for sample in samples):
-    check_resolution(num_resamples, len(pairs), alpha)
-  family = _Family(float(margin), alpha, len(pairs), num_at_margin, num_resamples, seed)
+    check_resolution(num_resamples, num_comparisons, alpha)
+  family = _Family(float(margin), alpha, num_comparisons, num_at_margin, num_resamples, seed)
   p_values = [family.test(sample) for sample in samples]
-  p_holm = holm(p_values)
-  p_beyond = holm([family.test_beyond_margin(sample) for sample in samples])
+  p_holm = holm(p_values, num_comparisons)
+  p_beyond = holm([family.test_beyond_margin(sample) for sample in samples], num_comparisons)
   verdicts = [
     _verdict(scores, *pair, sample, family, (p, float(after_holm), float(beyond)))
     for pair, sample, p, after_holm, beyond in zip(
@@ -219,8 +228,28 @@ def compare(
   return beside_diverged(
     scores,
     verdicts,
-    lambda trained: compare(trained, margin, alpha, num_resamples, seed, reference),
+    lambda trained: compare(trained, margin, alpha, num_resamples, seed, reference, only_with),
   )
+
+
+def compare_with_best(
+  scores: Scores,
+  margin: float,
+  alpha: float = 0.05,
+  num_resamples: int = NUM_RESAMPLES,
+  seed: int = 0,
+) -> list[Verdict]:
+  """Compares each arm with the one that has the best mean, in a time linear in their number.
+
+  Args and errors are those of `compare`.
+
+  Returns:
+    A verdict for each other arm, in the order of `scores.arms`: [A - 1], the best arm second.
+  """
+  best = scores.best
+  verdicts = compare(scores, margin, alpha, num_resamples, seed, only_with=best)
+  kept = set(may_be_best(scores, alpha, num_resamples, seed))
+  return [dataclasses.replace(v, may_be_best=v.arm_a in kept) for v in verdicts]
 
 
 def beside_diverged(
@@ -255,7 +284,7 @@ def check_no_overlap(scores: Scores) -> None:
 
 
 def arm_pairs(scores: Scores, reference: str | None) -> list[tuple[str, str]]:
-  """Returns the pairs of arms to compare, in the order of `scores.arms`; see `compare`.
+  """Returns all pairs of arms or those of a reference, in the order of `scores.arms`.
 
   Raises:
     InputError: the reference is no arm.
@@ -265,6 +294,49 @@ def arm_pairs(scores: Scores, reference: str | None) -> list[tuple[str, str]]:
   if reference not in scores.arms:
     raise unknown_name("reference arm", reference, scores.arms)
   return [(arm, reference) for arm in scores.arms if arm != reference]
+
+
+def count_pairs(num_arms: int, reference: str | None) -> int:
+  """Returns the number of pairs that any verdict could be about: what corrections are for."""
+  return math.comb(num_arms, 2) if reference is None else num_arms - 1
+
+
+def may_be_best(
+  scores: Scores, alpha: float = 0.05, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> tuple[str, ...]:
+  """Returns a set of arms that has the arm with the best true mean, with probability 1 - alpha.
+
+  An arm is left out if the test of `compare` says that the arm with the best mean is better, at
+  alpha / (A - 1). The best arm b is wrongly left out only if one of the A - 1 others is shown to be
+  better than b, whichever that is: so it does not matter that the scores themselves chose it, and
+  one correction serves all arms (the closed form of multiple comparisons with the best: Hsu, 1984,
+  Annals of Statistics 12:1136). That two arms outside of the set differ is not said, nor that those
+  in it are alike. If several arms are the best, each is in the set with this probability.
+
+  Args:
+    scores: values [S, A]; the number of seeds was decided before they were seen.
+    alpha: in (0, 0.5).
+    num_resamples: see `sign_flip_test`.
+    seed: see `sign_flip_test`.
+
+  Returns:
+    The arms, best mean first.
+
+  Raises:
+    InputError: an argument is out of its range, or `num_resamples` is needed and too small.
+  """
+  check_alpha(alpha)
+  check_num_resamples(num_resamples)
+  best, *others = scores.best_first
+  found = [best]
+  for arm in others:
+    sample = sample_of(scores, best, arm)
+    if sample.is_resampled(num_resamples):
+      check_resolution(num_resamples, len(others), alpha)
+    p = sample.test(num_resamples, seed) if sample.num_pairs else 1.0
+    if not len(others) * p < alpha:  # also if there is no p-value
+      found.append(arm)
+  return tuple(found)
 
 
 @dataclasses.dataclass(frozen=True)

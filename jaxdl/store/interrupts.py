@@ -6,9 +6,11 @@ signals and notes them, and what can stop asks for them with `check`.
 """
 
 import contextlib
+import fcntl
 import functools
 import logging
 import os
+import pathlib
 import shutil
 import signal
 import socket
@@ -116,14 +118,37 @@ def waiting(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_folder(prefix: str) -> Iterator[str]:
-  """Yields the name of a folder that is deleted after the block, or when a signal ends it."""
-  folder = tempfile.mkdtemp(prefix=prefix)
+  """Yields the name of a folder that is deleted after the block, or when a signal ends it.
+
+  A process that is killed leaves its folder; the next one with this prefix deletes it.
+  """
+  _delete_abandoned(prefix)
+  # Locked before it has its name, so that nobody takes it for abandoned.
+  hidden = pathlib.Path(tempfile.mkdtemp(prefix=f".{prefix}"))
+  lock = os.open(hidden, os.O_RDONLY)  # not inherited by programs that this process starts
+  with contextlib.suppress(OSError):  # no locks here: then nobody finds it unlocked
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  folder = str(hidden.rename(hidden.with_name(hidden.name.removeprefix("."))))
   delete = functools.partial(shutil.rmtree, folder, ignore_errors=True)
   try:
     with _cleaning(delete):
       yield folder
   finally:
     delete()
+    os.close(lock)
+
+
+def _delete_abandoned(prefix: str):
+  """Deletes the temporary folders of processes that were killed: nobody holds their lock."""
+  for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    with contextlib.suppress(OSError):  # somebody's, or somebody else deletes it
+      lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_uid == os.geteuid():
+          shutil.rmtree(folder)
+      finally:
+        os.close(lock)
 
 
 @contextlib.contextmanager

@@ -45,14 +45,12 @@ class Lease:
     threading.Thread(target=self._renew, name="lease", daemon=True).start()
 
   def _take_over(self):
-    temporary = self._file.with_name(f".{self._file.name}.{uuid.uuid4().hex}.tmp")
+    temporary = _beside(self._file)
     try:
       temporary.write_text(self._text, encoding="utf-8")
-      # Both times are those of the file system, which may be on another machine.
-      written, renewed = os.stat(temporary).st_mtime, os.stat(self._file).st_mtime
-      owner = read(self._file)
-      if owner is None or not (written - renewed > _STALE_SECONDS or _has_ended(owner)):
-        raise BlockingIOError(errno.EAGAIN, (owner or "another process").partition(",")[0])
+      if not _is_abandoned(self._file, temporary):
+        owner = read(self._file) or "another process"
+        raise BlockingIOError(errno.EAGAIN, owner.partition(",")[0])
       os.replace(temporary, self._file)
       time.sleep(_SETTLE_SECONDS)
       if not self.is_held():
@@ -85,6 +83,40 @@ class Lease:
 
   def __exit__(self, *_: Any):
     self.release()
+
+
+def is_live(file: pathlib.Path) -> bool:
+  """Whether a lease belongs to a process that has not ended, as far as this machine can tell.
+
+  Raises:
+    OSError: its folder cannot be written.
+  """
+  temporary = _beside(file)
+  try:
+    temporary.touch()
+    return not _is_abandoned(file, temporary)
+  except FileNotFoundError:  # it has just been released
+    return False
+  finally:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
+
+
+def _beside(file: pathlib.Path) -> pathlib.Path:
+  return file.with_name(f".{file.name}.{uuid.uuid4().hex}.tmp")
+
+
+def _is_abandoned(file: pathlib.Path, now: pathlib.Path) -> bool:
+  """Whether the owner of a lease has ended, or has not renewed it for long.
+
+  Args:
+    file: the lease.
+    now: a file beside it that was written just now: both times are those of the file system, which
+      may be on another machine.
+  """
+  written, renewed = os.stat(now).st_mtime, os.stat(file).st_mtime
+  owner = read(file)
+  return owner is not None and (written - renewed > _STALE_SECONDS or _has_ended(owner))
 
 
 def read(file: pathlib.Path) -> str | None:

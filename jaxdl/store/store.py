@@ -27,6 +27,7 @@ import re
 import shutil
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -47,7 +48,8 @@ _OVERWRITTEN = {"overwritten": True}
 _NAME = r"g\d+-s\d+x\d+-a\d+x\d+"
 _MADE = re.compile(
   rf"(run|continued)\.json|dataset\.npz|(chunks/{_NAME}\.npz)|(split/{_NAME})|"
-  rf"(locks/{_NAME}(\.lease)?)|(failures/{_NAME}\.txt)|(checkpoints/{_NAME}/\d+/.+)|"
+  rf"(locks/({_NAME}(\.lease)?|task-[0-9a-f]{{32}}\.lease))|(failures/{_NAME}\.txt)|"
+  rf"(checkpoints/{_NAME}/\d+/.+)|"
   r"(tensorboard/[^/]+/seed_\d+/events\.out\.tfevents\.\d+\.jaxdl)"
 )
 _LITTER = re.compile(
@@ -341,6 +343,31 @@ class Store:
   def lease_file(self, name: str) -> pathlib.Path:
     """Returns the file of `lease`, which is there while a process has it, and if it was killed."""
     return self.folder / "locks" / f"{name}.lease"
+
+  def join_tasks(self) -> leases.Lease:
+    """Takes a lease that says that a process shares out the chunks of this run with others.
+
+    Raises:
+      InputError: it cannot be written.
+    """
+    self.count_tasks()  # deletes leases of dead ones
+    with files.naming(self.folder):
+      return leases.Lease(self.folder / "locks" / f"task-{uuid.uuid4().hex}.lease")
+
+  def count_tasks(self) -> int:
+    """Returns how many processes have the lease of `join_tasks`; deletes those of dead ones.
+
+    Raises:
+      InputError: they cannot be read.
+    """
+    count = 0
+    with files.naming(self.folder):
+      for file in self.folder.glob("locks/task-*.lease"):
+        if leases.is_live(file):
+          count += 1
+        else:
+          file.unlink(missing_ok=True)
+    return count
 
   def log_resumption(self, names: Sequence[str]):
     """Logs in one line how many of the chunks are done or have begun, if any."""

@@ -105,6 +105,12 @@ def remark_on(sheet, of, formula, shape=(), step=""):
     ("adam", "w'", "w - 0.1*m_w'/(sqrt(v_w') + eps)", "m_w' should be mhat_w' and v_w' should be"),
     ("adam", "v_w'", "beta2*v_w + (1 - beta2)*dL/dw", "the factor dL/dw in (1 - beta2) * dL/dw"),
     ("decay", "L", "(p - y)**2/2 + lam - w**2/2", "the - before w**2 should be *"),
+    (
+      "adam",
+      "w'",
+      "w - learning_rate*mhat_w'/sqrt(vhat_w' + eps)",
+      "sqrt(vhat_w' + eps) should be sqrt(vhat_w') + eps",
+    ),
     ("adam", "m_w'", "0.5*m_w + 0.1*dL/dw", "0.5 * m_w should be beta1 * m_w"),
   ],
 )

@@ -96,7 +96,7 @@ def test_every_part_decides(name, claim, place):
 def test_the_spread_of_an_arm_is_about_its_median():
   runs = _runs()
   members = runs["sources_of_chance"].members.reset_index(drop=True)
-  wide = members.arm == "order varies"
+  wide = members.arm == "order_varies"
   members.loc[wide, "test_accuracy"] = 0.7 + 100 * (members.test_accuracy - 0.5)
   runs["sources_of_chance"] = runs["sources_of_chance"]._replace(members=members)
   (claim,) = textbook_claims.claims(

@@ -1,36 +1,40 @@
 """Tasks that know of each other by files alone, against the same run in one process."""
 
 import logging
+import threading
 import time
 
 import numpy as np
 import pytest
 from conftest import SHORT_RUN, hashes, start_run
 
+from jaxdl.errors import InputError
+from jaxdl.experiment import Experiment
 from jaxdl.population import array, devices, plan, trainer
 from jaxdl.population.progress import Progress
+from jaxdl.report import Workdir, workdir
 from jaxdl.store import interrupts, leases, store
 
 
 def test_tasks_share_out_the_chunks_and_one_of_them_reports(finished, tmp_path, run_module):
   """One of two is killed; a third finds that there is nothing left to do."""
-  workdir = tmp_path / "run"
-  tasks = [start_run(workdir, "--executor=array", f"--index={i}", "--count=3") for i in (0, 1)]
-  while not list(workdir.glob("run/checkpoints/*/[0-9]*")):
+  folder = tmp_path / "run"
+  tasks = [start_run(folder, "--executor=array", f"--index={i}", "--count=3") for i in (0, 1)]
+  while not list(folder.glob("run/checkpoints/*/[0-9]*")):
     assert tasks[0].poll() is None
     time.sleep(0.01)
   tasks[0].kill()
   tasks[0].communicate()
   _, error = tasks[1].communicate()
   assert tasks[1].returncode == 0, error
-  assert hashes(workdir) == hashes(finished)
-  assert not list(workdir.glob("run/locks/*"))
-  before = (workdir / "provenance.json").read_bytes()
+  assert hashes(folder) == hashes(finished)
+  before = (folder / "provenance.json").read_bytes()
   third = run_module(
-    *SHORT_RUN[2:], f"--workdir={workdir}", "--executor=array", "--index=2", "--count=3"
+    *SHORT_RUN[2:], f"--workdir={folder}", "--executor=array", "--index=2", "--count=3"
   )
   assert third.returncode == 0, third.stderr
-  assert (workdir / "provenance.json").read_bytes() == before  # it is reported already
+  assert (folder / "provenance.json").read_bytes() == before  # it is reported already
+  assert not list(folder.glob("run/locks/*"))
 
 
 @pytest.mark.parametrize(
@@ -129,3 +133,31 @@ def test_a_chunk_that_fails_in_one_task_is_not_tried_by_all(tasks, monkeypatch):
   }
   monkeypatch.undo()
   assert not tasks(2).failures
+
+
+def test_a_workdir_is_one_run_s_or_that_of_the_tasks_of_an_array(three_arms, tmp_path, monkeypatch):
+  """Whoever comes second is refused, and what has ended is in nobody's way."""
+  experiment = Experiment("?", three_arms, dataset="digits")
+  monkeypatch.setattr(workdir, "_START_SECONDS", 0.0)
+  with Workdir(tmp_path, experiment, shared=True), Workdir(tmp_path, experiment, shared=True):
+    with pytest.raises(InputError, match="is in use by 2 tasks of an array; wait for them, or"):
+      Workdir(tmp_path, experiment)
+    with pytest.raises(InputError, match="is in use by 2 tasks of an array"):
+      Workdir(tmp_path, experiment, overwrite=True)
+  assert not list(tmp_path.glob("run/locks/*"))
+  killed = tmp_path / "run" / "locks" / f"task-{'0' * 32}.lease"
+  killed.write_text(f"process {2**30} on {leases._host()}, {'0' * 32}\n")
+  with Workdir(tmp_path, experiment):
+    assert not killed.exists()
+    with pytest.raises(InputError, match=r"is in use by process \d+ on"):
+      Workdir(tmp_path, experiment, shared=True)
+
+
+def test_a_task_waits_for_one_that_reports(three_arms, tmp_path, monkeypatch):
+  experiment = Experiment("?", three_arms, dataset="digits")
+  monkeypatch.setattr(workdir, "_START_SECONDS", 0.0)
+  with Workdir(tmp_path, experiment, shared=True) as first:
+    assert first.take_to_report()
+    threading.Timer(0.3, first._release).start()
+    with Workdir(tmp_path, experiment, shared=True):
+      assert first._lock is None

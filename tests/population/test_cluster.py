@@ -160,6 +160,55 @@ def test_no_wait_for_a_cluster_is_silent_or_for_ever(num_workers, monkeypatch, c
   assert f"waiting for {'the Dask scheduler' if num_workers is None else 'workers'}" in caplog.text
 
 
+# A worker whose Python has no jaxdl.
+_WITHOUT = """
+import sys
+
+class NotHere:
+  def find_spec(self, name, path=None, target=None):
+    if name == "jaxdl":
+      raise ModuleNotFoundError("No module named 'jaxdl'", name=name)
+
+sys.meta_path.insert(0, NotHere())
+from distributed.cli.dask_worker import main
+main()
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_without_the_library_that_joins_late_is_said_and_not_used(
+  tmp_path, monkeypatch, caplog
+):
+  """It is the only one with time for the chunks, until it is sent away."""
+  monkeypatch.setattr(logging.getLogger("jaxdl"), "propagate", True)
+  with (
+    distributed.LocalCluster(
+      n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None
+    ) as here,
+    distributed.Client(here) as client,
+  ):
+    command = [sys.executable, "-c", _WITHOUT, here.scheduler_address]
+    options = ("--host=127.0.0.1", "--no-dashboard", "--no-nanny", "--nthreads=1")
+    late = subprocess.Popen(
+      [*command, *options, f"--local-directory={tmp_path}"], stderr=subprocess.DEVNULL
+    )
+
+    monkeypatch.setattr(dask_lib, "late", late, raising=False)
+
+    def work(chunk):
+      while dask_lib.late.poll() is None:  # found by name, since it cannot be sent
+        time.sleep(0.05)
+      return chunk.seed
+
+    try:
+      found = dict(dask_lib.Cluster(client, is_own=False).map(work, _chunks(8)))
+    finally:
+      late.kill()
+      late.communicate()
+  assert found == {chunk: chunk.seed for chunk in _chunks(8)}
+  assert "is not used, without jaxdl: no module named jaxdl.population.dask" in caplog.text
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_that_cannot_import_the_library_is_one_line(threads, monkeypatch):
   monkeypatch.setattr(pydoc, "locate", lambda name: None)

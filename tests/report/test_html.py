@@ -153,11 +153,11 @@ def test_the_command_can_be_pasted(text):
 
 
 def test_settings_that_differ_are_told_from_those_that_do_not():
-  settings = setup_tables.settings({"a": MLP, "b": MLP.replace(learning_rate=0.1)})
+  settings = setup_tables.settings({"a": MLP, "b": MLP.replace(learning_rate=0.1)}, "ab")
   assert settings.differing == [["arm", "learning_rate"], ["a", "0.001"], ["b", "0.1"]]
   names = [name for name, _ in settings.common]
   assert {"learning_rate", *names} == set(MLP.to_json())
-  assert setup_tables.settings({"a": MLP}).differing == []
+  assert setup_tables.settings({"a": MLP}, "a").differing == []
 
 
 def test_parameters_of_a_model_add_up(blobs):
@@ -222,9 +222,19 @@ def test_more_than_a_dozen_arms_are_collapsed(blobs):
   checked = [a for tag, a in Elements(source).found if "data-switch" in a and "checked" in a]
   assert len(checked) == 2
   scores = _population(arm_names=names).metrics["test_accuracy"].mean(axis=0)
-  drawn = [scores[int(a["data-switch"])] for a in checked]
+  shown = experiment_lib.shown_arms(_population(arm_names=names).scores("test_accuracy"))
+  drawn = [scores[names.index(shown[int(a["data-switch"])])] for a in checked]
   assert {min(drawn), max(drawn)} == {scores.min(), scores.max()}
   assert len(source) < 1_500_000
+  behind = [a["d"] for tag, a in Elements(source).found if a.get("class") == "behind"]
+  assert [path.count("M") for path in behind] == [14] * 4  # the mean of each, in each panel
+
+
+def test_a_page_of_a_thousand_arms_has_a_table_of_all(blobs):
+  names = [f"arm {i}" for i in range(1000)]
+  source = _render(_population(num_seeds=2, arm_names=names), blobs)
+  assert {f"arm {i}" for i in range(1000)} <= set(re.findall(r"arm \d+", source))
+  assert len(source) < 2_000_000
 
 
 # --- Examples ---

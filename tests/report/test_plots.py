@@ -1,6 +1,9 @@
 """Pictures of a population: what is drawn was measured, nothing is cut off, bytes are equal."""
 
 import math
+import re
+import shutil
+import subprocess
 import xml.etree.ElementTree
 
 import matplotlib
@@ -425,6 +428,23 @@ def test_nothing_is_clipped(case):
     assert_nothing_clipped(figure)
 
 
+def test_all_of_many_arms_stand_behind_those_that_are_drawn():
+  everyone = make_population(num_arms=40, diverged=[(s, 39, 2) for s in range(4)])
+  few = everyone.select(["arm 3", "arm 7"])
+  curves = plots.learning_curves(few, everyone)
+  loss = panel(curves, "training loss")
+  (behind,) = (c for c in loss.collections if c.get_rasterized())
+  expected = everyone.curves["train_loss"][:, 5].mean(axis=0)
+  np.testing.assert_allclose(behind.get_segments()[5][:, 1], expected)
+  assert len(behind.get_segments()[39]) == 0
+  distribution = plots.metric_distribution(few, everyone=everyone)
+  (dots,) = (line for line in distribution.axes[0].lines if line.get_rasterized())
+  expected = 100 * everyone.metrics["test_accuracy"].mean(axis=0)
+  np.testing.assert_allclose(dots.get_xdata(), expected)
+  for figure in (curves, distribution):
+    assert_nothing_clipped(figure)
+
+
 def test_no_name_gets_into_the_files(tmp_path):
   allowed = {"svg", "g", "defs", "style", "path", "use", "clipPath", "rect", "image", "metadata"}
   allowed |= {"RDF", "Work", "type", "format"}
@@ -496,3 +516,21 @@ def test_same_population_same_bytes_whatever_the_settings(tmp_path):
   assert len(first) == 12
   for suffix in ("png", "svg"):
     assert first[f"again.{suffix}"] == first[f"4.{suffix}"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+def test_a_browser_runs_and_loads_nothing_of_a_picture(tmp_path):
+  """Of one that is full of hostile names; a script in it would change its title."""
+  population = make_population(**CASES["hostile"])
+  _, svg = figures.save(plots.metric_distribution(population), tmp_path / "picture")
+  options = "--headless=new --no-sandbox --disable-gpu --virtual-time-budget=2000 --dump-dom"
+  logged = ("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}")
+  command = ["chromium", *options.split(), *logged, svg.as_uri()]
+  shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+  assert not [line for line in shown.stderr.splitlines() if ":CONSOLE" in line]
+  page = re.sub("<!--.*?-->", "", shown.stdout, flags=re.S)
+  elements = set(re.findall(r"<([a-zA-Z][\w:]*)", page))
+  assert "svg" in elements
+  assert not elements & {"script", "parsererror", "foreignObject", "a", "text", "iframe"}
+  sources = re.findall(r'href="(.{5})', page)
+  assert all(source.startswith("#") or source == "data:" for source in sources)

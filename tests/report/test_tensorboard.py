@@ -114,6 +114,33 @@ def test_what_is_written_during_the_run_is_what_is_exported(run, tmp_path):
       np.testing.assert_array_equal(values, theirs[0][tag])
 
 
+def test_of_an_arm_that_was_decided_only_trained_members_are_written(tmp_path, no_pictures):
+  arm = Arm(
+    model="mlp(8)",
+    loss="categorical_cross_entropy",
+    batch_size=32,
+    num_epochs=2,
+    learning_rate=0.01,
+  )
+  rates = {"a": 0.01, "slow": 1e-5, "b": 0.0101}
+  arms = {name: arm.replace(learning_rate=rate) for name, rate in rates.items()}
+  result = jaxdl.compare(
+    "digits",
+    arms,
+    seeds=24,
+    margins={"test_accuracy": 0.02},
+    workdir=tmp_path / "run",
+    tensorboard=True,
+    until_decided=True,
+  )
+  trained = result.population.is_trained
+  assert not trained.all()
+  live = tmp_path / "run" / "run" / tensorboard.FOLDER
+  assert len([*live.rglob("events.*")]) == trained.sum()
+  jaxdl.open_run(result.workdir).to_tensorboard(tmp_path / "out")
+  assert len([*(tmp_path / "out").rglob("events.*")]) == trained.sum()
+
+
 class _Committed:
   """The store of a finished run, to which its chunks come one at a time."""
 

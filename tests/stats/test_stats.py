@@ -517,7 +517,7 @@ def test_verdict_has_its_fields_in_order():
     "metric arm_a arm_b num_pairs mean_difference ci_low ci_high p_value p_holm p_beyond_margin "
     "p_equivalence margin verdict beyond_margin seeds_needed num_diverged_a num_diverged_b "
     "num_seeds confidence design budget diverged_as without_diverged new_examples floor "
-    "median_unbiased"
+    "median_unbiased may_be_best"
   )
 
 
@@ -835,6 +835,7 @@ def test_to_json_is_valid_json():
   assert [name for name, x in record.items() if x is None] == [
     "ci_low", "ci_high", "p_value", "p_holm", "p_beyond_margin", "p_equivalence", "budget",
     "diverged_as", "without_diverged", "new_examples", "floor", "median_unbiased",
+    "may_be_best",
   ]  # fmt: skip
   summaries = stats.summarize(make_scores([[1.0, NAN]]))
   one, none = json.loads(json.dumps([stats.to_json(s) for s in summaries], allow_nan=False))
@@ -1053,3 +1054,62 @@ def test_rate_of_false_equivalence_when_a_seed_in_ten_collapses():
   assert_rate(wrong, 500, 0.9**16)
   fifteen = [only(stats.compare(from_differences(x[:15]), 1.0)).verdict for x in collapses]
   assert "equivalent" not in fifteen
+
+
+# --- Many arms ---
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.integers(0, 6))
+def test_holm_of_a_part_is_that_of_all_with_the_others_at_one(p_values, others):
+  whole = stats.holm([*p_values, *[1.0] * others])
+  part = stats.holm(p_values, len(p_values) + others)
+  np.testing.assert_array_equal(part, whole[: len(p_values)])
+
+
+def test_the_best_of_many_is_compared_as_one_of_all_pairs():
+  """Verdicts with the best are those over all pairs, or weaker: fewer p-values are below one."""
+  values = np.random.default_rng(0).normal(np.linspace(0, 3, 6), 1, size=(16, 6))
+  scores = make_scores(values, tuple("abcdef"))
+  every = {(v.arm_a, v.arm_b): v for v in stats.compare(scores, 0.5)}
+  best = stats.compare_with_best(scores, 0.5)
+  assert [v.arm_a for v in best] == list("abcde")
+  for v in best:
+    of_all = every[v.arm_a, v.arm_b]
+    assert (v.arm_b, v.p_value) == ("f", of_all.p_value)
+    assert v.p_holm >= of_all.p_holm
+    assert v.p_equivalence == of_all.p_equivalence
+  assert [v.may_be_best for v in best] == [arm in stats.may_be_best(scores) for arm in "abcde"]
+
+
+def test_which_arms_may_be_the_best_by_hand():
+  """Of 8 seeds that agree, p = 2/256: below 0.05 / 2, and not below 0.05 / 7."""
+  gaps = np.zeros((8, 3)) - [0, 1, 2] - 0.1 * np.arange(8)[:, None] * [0, 1, 1]
+  assert stats.may_be_best(make_scores(gaps, tuple("abc"))) == ("a",)
+  assert stats.may_be_best(make_scores(np.tile(gaps, 3)[:, :8], tuple("abcdefgh"))) == tuple(
+    "adgbehcf"
+  )
+  lower = dataclasses.replace(make_scores(gaps, tuple("abc")), higher_is_better=False)
+  assert stats.may_be_best(lower) == ("c",)
+
+
+@pytest.mark.parametrize("means", [np.zeros(14), np.r_[0, np.full(13, -0.1)]], ids=["equal", "one"])
+def test_rate_of_errors_of_the_best_of_many(means, monkeypatch):
+  """The best is chosen by the data that compare it: any wrong verdict, or the best left out."""
+  monkeypatch.setattr("jaxdl.stats.verdicts.seeds_for_power", lambda *_: 0)  # which takes long
+  rng, num = np.random.default_rng(0), 150
+  wrong = missing = 0
+  for _ in range(num):
+    scores = make_scores(rng.normal(means, 1, size=(13, 14)), tuple(f"arm {i}" for i in range(14)))
+    truth = dict(zip(scores.arms, means, strict=True))
+    verdicts = stats.compare_with_best(scores, 0.05)
+    wrong += any(v.verdict == "worse" and truth[v.arm_a] >= truth[v.arm_b] for v in verdicts)
+    missing += verdicts[0].arm_b != "arm 0" and not verdicts[0].may_be_best
+  assert max(wrong, missing) <= 0.05 * num + 2.5 * (0.05 * 0.95 * num) ** 0.5
+
+
+def test_diverged_runs_count_when_the_best_is_chosen():
+  values = np.array([[0.5, 0.9]] + 7 * [[0.5, NAN]])
+  scores = dataclasses.replace(make_scores(values), diverged_as=0.1)
+  assert scores.best_first == ("a", "b")
+  (verdict,) = stats.compare_with_best(scores, 0.05)
+  assert (verdict.arm_a, verdict.without_diverged.arm_a) == ("b", "b")

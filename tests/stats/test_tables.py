@@ -326,6 +326,21 @@ def test_the_script_leaves_what_a_run_does(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("flags", [(), ("--anytime",), ("--budget=16",), ("--reference=o7",)])
+def test_the_script_compares_many_arms_with_one(tmp_path, capsys, flags):
+  arms = tuple(f"o{i}" for i in range(15))
+  frame = table(num_seeds=16, arms=arms)
+  assert run(tmp_path, frame, *flags) == 0
+  verdicts = json.loads((tmp_path / "out" / "verdicts.json").read_text())
+  assert len(verdicts) == 14
+  assert {v["arm_b"] for v in verdicts} == {"o7" if "--reference=o7" in flags else "o14"}
+  text = (tmp_path / "out" / "report.md").read_text()
+  assert "| o13 |" in text
+  assert "| o4 |" not in text  # the ninth to the eleventh are neither the best nor the worst
+  assert "o4 " not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
   ("frame", "flags", "expected"),
   [

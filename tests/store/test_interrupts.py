@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -167,3 +168,20 @@ def test_a_signal_while_importing_is_one_line(tmp_path, script):
   _, error = run.communicate(timeout=20)
   assert run.returncode == interrupts.EXIT_STATUS
   assert error == "interrupted by SIGINT; run the same command again to continue\n"
+
+
+def test_the_folder_of_a_process_that_was_killed_is_deleted_by_the_next(tmp_path, monkeypatch):
+  """And that of one that is alive is not."""
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+  abandoned, file = tmp_path / "jaxdl-test-abandoned", tmp_path / "jaxdl-test-file"
+  (abandoned / "inside").mkdir(parents=True)
+  file.touch()
+  with interrupts.temporary_folder("jaxdl-test-") as first:
+    assert not abandoned.exists()
+    with interrupts.temporary_folder("jaxdl-test-") as second:
+      assert os.path.isdir(first)
+      assert {path.name for path in tmp_path.iterdir()} == {
+        *(os.path.basename(folder) for folder in (first, second)),
+        file.name,
+      }
+  assert list(tmp_path.iterdir()) == [file]

@@ -1,6 +1,7 @@
 """Worksheets: backpropagation by hand, checked line by line (see docs/worksheets.md).
 
-Read `checker.py` first: what follows from the claims before a claim.
+Read `checker.py` first: what follows from the claims before a claim; then `working.py`: whether a
+line of working is right; then `causes.py` and `repairs.py`: why it is not.
 """
 
 from jaxdl.byhand.worksheet.answers import answers

@@ -128,7 +128,11 @@ class _Repair:
     self._factors, self._rewrites, self._mistakes = factors, rewrites, mistakes
     self._values = self._steps(lambda _, value: value)
     self._shapes = [np.shape(value)[:-2] for value in self._values]
-    self._fits = self._shapes[-1] == target.shape[:-1] or not self._shapes[-1]
+    try:
+      wanted = target.shape[:-1]
+      self._fits = np.broadcast_shapes(self._shapes[-1], wanted) == wanted
+    except ValueError:
+      self._fits = False
     # A right formula: text -> `[*shape, P]` of its terms, and of everything in it.
     self._terms: dict[str, np.ndarray] = {}
     self._parts: dict[str, np.ndarray] = {}
@@ -178,7 +182,7 @@ class _Repair:
     yield from rewrites.pairs()
     yield from rewrites.renumbered()
     for index in range(last - 1, -1, -1):
-      if isinstance(self._formula[index], Number):
+      if isinstance(self._formula[index], Number) or self._is_negligible(index):
         continue
       yield from self._scaled(index, {**self._factors, **names})
       if np.ptp(self._values[index], axis=-1).any():  # an eps may have any size
@@ -186,6 +190,11 @@ class _Repair:
     yield from self._other_part()
     yield from self._terms_that_are(-1, "one too many")
     yield from self._term(names)
+
+  def _is_negligible(self, index: int) -> bool:
+    """Returns whether a part is so small, like an eps, that many factors of it would be right."""
+    largest = max(float(np.abs(value).max()) for value in self._values)
+    return float(np.abs(self._values[index]).max()) < 1e-6 * largest
 
   def _names(self) -> dict[str, np.ndarray]:
     """Returns all quantities, and the entries of those in the formula."""

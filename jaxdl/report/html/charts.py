@@ -21,6 +21,7 @@ _MAX_EPOCHS = 200
 _MAX_MEMBER_POINTS = 60_000
 _MAX_DOTS = 3000
 _MAX_PREDICTIONS = 600
+_MAX_BEHIND_POINTS = 30_000
 
 
 class Shape(NamedTuple):
@@ -58,6 +59,7 @@ class Panel(NamedTuple):
   y_ticks: list[tuple[float, str]]  # percent from the top, text
   arms: list[ArmShapes]
   guide: str = ""  # path of a line that is no data
+  behind: str = ""  # path of the means of further arms
   x_title: str = ""
 
 
@@ -125,11 +127,15 @@ class Curves(NamedTuple):
   seeds: list[int]  # those that are drawn one by one
 
 
-def learning_curves(population: Population) -> Curves:
+def learning_curves(population: Population, behind: Population | None = None) -> Curves:
   """Returns the learning curves of all arms: means with 95% intervals, and members.
 
   The numbers are those of `jaxdl.report.plots.learning_curves`. With many members or epochs, the
   first seeds are drawn one by one, and epochs at equal distances.
+
+  Args:
+    population: the trained members.
+    behind: members of further arms, of which only the means are drawn, without numbers.
   """
   num_epochs = population.curves["train_loss"].shape[-1]
   chosen = np.unique(np.linspace(0, num_epochs - 1, min(num_epochs, _MAX_EPOCHS)).astype(int))
@@ -139,7 +145,7 @@ def learning_curves(population: Population) -> Curves:
   values: dict[str, Any] = {"epochs": (chosen + 1).tolist(), "seeds": seeds, "panels": {}}
   panels = []
   for name, (title, metric) in names.items():
-    panel, numbers = _curve_panel(population, name, title, metric, chosen, len(seeds))
+    panel, numbers = _curve_panel(population, name, title, metric, chosen, len(seeds), behind)
     panels.append(panel)
     values["panels"][name] = numbers
   return Curves(panels, values, seeds)
@@ -169,6 +175,7 @@ def _curve_panel(
   metric: str,
   chosen: np.ndarray,
   num_seeds: int,
+  behind: Population | None,
 ) -> tuple[Panel, dict[str, Any]]:
   """Returns the panel of one curve, and its numbers, at the chosen epochs `[E]`, from 0."""
   from jaxdl.report import plots
@@ -198,7 +205,19 @@ def _curve_panel(
     numbers["members"].append([_rounded(row) for row in members[:, chosen]])
   label = f"{title} by epoch. {_last_values(population, numbers['mean'])}"
   ticks = x_axis.ticks(integer=True), y_axis.ticks()
-  return Panel(name, title, label, *ticks, arms, x_title="epoch"), numbers
+  path = "" if behind is None else _behind(behind, name, x_axis, y_axis)
+  return Panel(name, title, label, *ticks, arms, behind=path, x_title="epoch"), numbers
+
+
+def _behind(population: Population, name: str, x_axis: Axis, y_axis: Axis) -> str:
+  """Returns one path of the mean of every arm; of very many arms and epochs, of some."""
+  from jaxdl.report import plots
+
+  means = plots.mean_curves(population, name)  # [A, E]
+  most = int(math.sqrt(_MAX_BEHIND_POINTS))
+  arms, epochs = (np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)) for n in means.shape)
+  x = x_axis.share(epochs + 1)
+  return " ".join(_path(x, y_axis.share(means[arm, epochs])) for arm in arms)
 
 
 def _bands(population: Population, arm: int, curves: np.ndarray, metric: str) -> np.ndarray:

@@ -18,10 +18,8 @@ from jaxdl.population.results import RATES, Population
 from jaxdl.report import markdown, setup_tables
 from jaxdl.report.html import charts, examples, page
 
-# With more arms, the best and the worst are drawn and the others are grey.
-MANY_ARMS = experiment_lib.MANY_ARMS
-# More would make the file too large; `verdicts.json` has all of them.
-_MAX_VERDICTS = 1000
+# More would make the file too large; a table beside it has all of them.
+_MAX_ARMS = 1000
 # Larger matrices are not readable as tables.
 _MAX_CLASSES = 20
 # Bytes of all tables that are embedded, and of all pictures.
@@ -59,40 +57,44 @@ def render(
     files: what can be downloaded; as many as are small enough are embedded.
   """
   metric = next(iter(experiment.margins))
-  order = experiment_lib.by_score(population, metric)
-  is_many = len(population.arms) > MANY_ARMS
-  drawn = sorted({order[0], order[-1]}) if is_many else sorted(order)
-  curves = charts.learning_curves(population)
-  distribution = charts.distribution(population, metric)
+  shown = experiment_lib.shown_arms(population.scores(metric))
+  few = population.select(shown)
+  is_many = len(shown) < len(population.arms)
+  drawn = [0, len(shown) - 1] if is_many else list(range(len(shown)))
+  curves = charts.learning_curves(few, population if is_many else None)
+  distribution = charts.distribution(few, metric)
   return page.render(
     "run.jinja",
     title=experiment.question,
-    answer=experiment_lib.answer(verdicts, metric, population),
+    answer=experiment_lib.answer(verdicts, metric, population, experiment.alpha),
     how_sure=_how_sure(experiment, population, verdicts, metric),
     partial="\n\n".join([markdown.anyway_text(origin), markdown.partial_text(population)]).strip(),
     about=f"{markdown.escape(dataset.description)}. {markdown.stopping_text(population)}",
-    names=[one_line(name) for name in population.arms],
+    names=[one_line(name) for name in few.arms],
+    num_arms=len(population.arms),
     is_many=is_many,
     drawn=drawn,
     distribution=distribution,
-    best_first=[distribution.rows[index] for index in order],
     verdicts=verdict_table(experiment_lib.shown_verdicts(verdicts, population)),
+    many_note=markdown.many_note(
+      verdicts, population.scores(metric), f"{markdown.TABLES}/{markdown.ARMS_FILE}"
+    ),
     verdict_note=markdown.design_note(experiment),
-    arms=_arms_table(experiment, population),
-    all_metrics=markdown.arms_rows(population),
+    arms=_arms_table(experiment, population, is_many),
+    all_metrics=markdown.arms_rows(few),
     arms_note=markdown.ARMS_NOTE,
     curves=curves,
-    has_marks=_has_marks(population),
-    confusion=_confusion(population, drawn) if population.has_classes else None,
-    examples=_examples(population, dataset, drawn),
-    per_class=markdown.per_class_rows(population),
+    has_marks=_has_marks(few),
+    confusion=_confusion(few, drawn) if few.has_classes else None,
+    examples=_examples(few, dataset, drawn),
+    per_class=markdown.per_class_rows(few),
     per_class_note=markdown.PER_CLASS_NOTE,
     predictions=[]
-    if population.has_classes or population.resampling is not None
-    else charts.predictions(population, drawn),
-    models=setup_tables.models(population.arms, dataset),
-    settings=setup_tables.settings(population.arms),
-    times=_times(population),
+    if few.has_classes or few.resampling is not None
+    else charts.predictions(few, drawn),
+    models=setup_tables.models(few.arms, dataset),
+    settings=setup_tables.settings(population.arms, shown),
+    times=_times(few),
     origin=origin,
     seconds=_seconds(origin),
     command=shlex.join(map(one_line, origin["command"])),
@@ -101,8 +103,8 @@ def render(
     sections=[
       text
       for text in (
-        markdown.new_examples_text(verdicts),
-        markdown.censored_text(population),
+        markdown.new_examples_text(experiment_lib.shown_verdicts(verdicts, population)),
+        markdown.censored_text(few),
         *sections,
       )
       if text
@@ -168,7 +170,6 @@ class VerdictTable(NamedTuple):
 
   header: list[str]
   rows: list["VerdictRow"]
-  num_all: int
 
 
 class VerdictRow(NamedTuple):
@@ -182,20 +183,23 @@ class VerdictRow(NamedTuple):
 
 def verdict_table(verdicts: Sequence[stats.Verdict]) -> VerdictTable:
   """Returns what the template shows of verdicts."""
-  shown = verdicts[:_MAX_VERDICTS]
-  header, *rows = markdown.verdict_rows(shown)
+  header, *rows = markdown.verdict_rows(verdicts)
   return VerdictTable(
     header,
     [
       VerdictRow(cells, v.verdict.replace(" ", "-"), f"{experiment_lib.sentence(v)}.", bar)
-      for cells, v, bar in zip(rows, shown, charts.differences(shown), strict=True)
+      for cells, v, bar in zip(rows, verdicts, charts.differences(verdicts), strict=True)
     ],
-    len(verdicts),
   )
 
 
-def _arms_table(experiment: Experiment, population: Population) -> list[list[str]]:
+def _arms_table(
+  experiment: Experiment, population: Population, best_first: bool
+) -> list[list[str]]:
   """Returns a row per arm: mean and interval of each metric that has a margin, size and time."""
+  ranked = population.scores(next(iter(experiment.margins))).best_first
+  if best_first:
+    population = population.select(ranked[:_MAX_ARMS])
   columns = {}
   trained = population.is_trained.sum(axis=0)  # [A]
   for metric in experiment.margins:
