@@ -90,20 +90,19 @@ class Result:
     return str(self)
 
   def _repr_html_(self) -> str:
-    """Shows the answer, the verdicts and a picture in a notebook; of many arms, the best ones."""
+    """Shows the answer, the verdicts and a picture in a notebook."""
     from jaxdl.report import figures, plots
 
     metric = next(iter(self.experiment.margins))
-    names = list(self.population.arms)
-    ranked = [names[place] for place in experiment_lib.by_score(self.population, metric)]
     compared = {arm for verdict in self.verdicts for arm in (verdict.arm_a, verdict.arm_b)}
-    best = [arm for arm in ranked if arm in compared or not compared][: experiment_lib.MANY_ARMS]
-    shown = self.population.select(sorted(best, key=names.index))
+    arms = [arm for arm in self.population.arms if arm in compared or not compared]
+    shown = experiment_lib.shown_arms(self.population.select(arms).scores(metric))
+    picture = plots.metric_distribution(self.population.select(shown), metric)
     return report.html.summary(
       self.experiment.question,
       self.answer,
       experiment_lib.shown_verdicts(self.verdicts, self.population),
-      figures.png(plots.metric_distribution(shown, metric)),
+      figures.png(picture),
       f"{metric} of every member, and the mean of each arm with its 95% interval",
     )
 
