@@ -1,5 +1,6 @@
 # make demo     from a fresh clone to a verdict
 # make test     from a fresh clone to passed tests
+# make docs     the documentation site, in site/
 #
 # Both set up .venv with the newest working Python of 3.13, 3.12 and 3.11, else with 3.14;
 # PYTHON=/path/to/python chooses another one.
@@ -11,7 +12,7 @@ export PYTHON
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
 
-.PHONY: help install install-prepare install-peers demo test test-long test-slurm test-prepare test-all sanitize fuzz lint format lock
+.PHONY: help install install-prepare install-peers demo docs test test-long test-slurm test-prepare test-all sanitize fuzz lint format lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -31,6 +32,12 @@ install-peers:
 demo: install
 	$(RUN) -m experiments.compare_initializers \
 	  --config=ml_collections_configs/compare_initializers.py:digits --workdir=$(DEMO) --overwrite
+
+# Pages with a warning fail. The large lock contains the small one. Neither this, once it is installed,
+# nor reading the pages needs a network.
+docs: install
+	$(RUN) -m pip install -q -q --require-hashes --no-build-isolation -r requirements-tools.lock
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 test: install
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder

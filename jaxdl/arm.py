@@ -82,7 +82,7 @@ _OPTIONAL_SHARE = number("in [0, 1)", lambda value: 0 <= value < 1, optional=Tru
 _BETWEEN = number("in (0, 1)", lambda value: 0 < value < 1)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Arm:
   """One condition under comparison: every setting of a training run but its seed.
 
@@ -96,7 +96,7 @@ class Arm:
     loss: as `jaxdl.optim.losses.parse` reads it, or a function `(outputs, targets) -> [B]`.
     optimizer: as `jaxdl.optim.optimizers.parse` reads it, e.g. `adam`, `adam(b1=0.8)` or
       `optax:lion`; or a function that takes a `learning_rate` and returns an optax transformation.
-    learning_rate: > 0; the schedule multiplies it.
+    learning_rate: above 0; the schedule multiplies it.
     kernel_initializer: of kernels, as `jaxdl.nn.initializers.parse` reads it, or a function.
     bias_initializer: of biases, in the same form.
     dropout_rate: the share of activations that dropout sets to zero, in [0, 1). None: 0.5 for the
@@ -119,8 +119,8 @@ class Arm:
     plateau_min_delta: for a plateau, a validation loss is better when it is lower by more than
       this.
     plateau_cooldown: epochs after a reduction that do not count towards the next one.
-    min_learning_rate: >= 0, <= learning_rate; no step has a lower rate, whatever the schedule and
-      the plateaus.
+    min_learning_rate: at least 0, at most learning_rate; no step has a lower rate, whatever the
+      schedule and the plateaus.
     label_smoothing: the share of a target that is spread over all classes, in [0, 1); for the
       cross-entropies only. The reported losses include it.
     l2: the gradient is that of the loss plus l2 * sum(kernel^2), as with Keras's L2 regularizer.
@@ -136,6 +136,12 @@ class Arm:
     same_weights: whether all seeds start with the same initial weights; with `same_order`, it shows
       which source of chance the spread over seeds comes from.
     same_order: whether all seeds see the training examples in the same order.
+
+  Examples:
+    >>> import jaxdl
+    >>> base = jaxdl.Arm(model="mlp(64, 64)", optimizer="sgd", learning_rate=0.1)
+    >>> base.replace(schedule="cosine")
+    Arm(model='mlp(64, 64)', optimizer='sgd', learning_rate=0.1, schedule='cosine')
   """
 
   model: Any = static("cnn_binary", lambda _, spec: models.check(spec))
@@ -213,6 +219,11 @@ class Arm:
     object.__setattr__(self, "metrics", metrics_lib.read(self.metrics))
     if isinstance(self.class_weight, list):
       object.__setattr__(self, "class_weight", tuple(map(plain, self.class_weight)))
+
+  def __repr__(self) -> str:
+    """Shows the settings that differ from their defaults."""
+    values = [(f.name, getattr(self, f.name), f.default) for f in dataclasses.fields(self)]
+    return f"Arm({', '.join(f'{name}={v!r}' for name, v, default in values if v != default)})"
 
   def to_json(self) -> dict[str, Any]:
     """Returns every setting for `json.dumps`; what has no text is described."""

@@ -75,6 +75,14 @@ class Experiment:
       see `jaxdl.stats.compare_looks`.
     continued_from: number of seeds of an earlier run that was planned with so many, and that this
       one continues. Since no looks were planned, `jaxdl.stats.compare_anytime` compares.
+
+  Examples:
+    >>> import jaxdl
+    >>> arm = jaxdl.Arm(model="mlp(8)", loss="categorical_cross_entropy")
+    >>> arms = {"adam": arm, "sgd": arm.replace(optimizer="sgd")}
+    >>> experiment = jaxdl.Experiment("Does the optimizer matter?", arms, dataset="digits")
+    >>> experiment.num_seeds, dict(experiment.margins)
+    (16, {'test_accuracy': 0.002})
   """
 
   question: str

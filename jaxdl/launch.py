@@ -90,9 +90,21 @@ class Result:
     return str(self)
 
   def _repr_html_(self) -> str:
-    """Shows the answer and the verdicts in a notebook."""
-    shown = experiment_lib.shown_verdicts(self.verdicts, self.population)
-    return report.html.summary(self.experiment.question, self.answer, shown)
+    """Shows the answer, the verdicts and a picture in a notebook."""
+    from jaxdl.report import figures, plots
+
+    metric = next(iter(self.experiment.margins))
+    compared = {arm for verdict in self.verdicts for arm in (verdict.arm_a, verdict.arm_b)}
+    arms = [arm for arm in self.population.arms if arm in compared or not compared]
+    shown = experiment_lib.shown_arms(self.population.select(arms).scores(metric))
+    picture = plots.metric_distribution(self.population.select(shown), metric)
+    return report.html.summary(
+      self.experiment.question,
+      self.answer,
+      experiment_lib.shown_verdicts(self.verdicts, self.population),
+      figures.png(picture),
+      f"{metric} of every member, and the mean of each arm with its 95% interval",
+    )
 
 
 def compare(
@@ -121,6 +133,21 @@ def compare(
 
   Raises:
     InputError: a setting is out of range or does not fit the dataset; as of `run`.
+
+  Examples:
+    >>> import jaxdl
+    >>> arm = jaxdl.Arm(model="mlp(8)", loss="categorical_cross_entropy", num_epochs=1)
+    >>> result = jaxdl.compare(
+    ...   "digits",
+    ...   {"slow": arm, "fast": arm.replace(learning_rate=0.01)},
+    ...   seeds=2,
+    ...   margins={"test_accuracy": 0.01},
+    ...   progress=False,
+    ... )
+    >>> result.verdicts[0].verdict
+    'too few seeds'
+    >>> result.members["seed"].tolist()
+    [0, 0, 1, 1]
   """
   name, dataset = (data, None) if isinstance(data, str) else (data.name, data)
   fields = {field.name for field in dataclasses.fields(Experiment)}
@@ -186,6 +213,7 @@ def run(
   observe: Observer | None = None,
   keep_logits: bool = False,
   keep_params: bool = True,
+  progress: bool = True,
   tensorboard: bool = False,
   choose: Callable[[Experiment, Population], Population] | None = None,
   analyze: Callable[[Experiment, Dataset, Population], report.Extra] | None = None,
@@ -215,6 +243,7 @@ def run(
     keep_logits: keep every member's logits on the test set.
     keep_params: keep every member's variables, for `jaxdl.open_run`; a line says how large they are
       if that is more than 100 MB.
+    progress: show progress: a bar on a terminal and in a notebook, elsewhere a line now and then.
     tensorboard: write members as TensorBoard's files while the run trains, to the subfolder
       `run/tensorboard`; see `jaxdl.report.tensorboard.live`.
     choose: selects the part of the population that is compared and shown; None: all of it.
@@ -273,7 +302,13 @@ def run(
       live = tensorboard_lib.live(directory.store, experiment, dataset, groups)
       with live if tensorboard else contextlib.nullcontext():
         population = experiment_lib.train_arms(
-          experiment, dataset, groups=groups, store=directory.store, execute=execute, **options
+          experiment,
+          dataset,
+          groups=groups,
+          progress=progress,
+          store=directory.store,
+          execute=execute,
+          **options,
         )
       if tensorboard:
         tensorboard_lib.write_missing(directory.store, experiment, population)

@@ -25,6 +25,18 @@ def summary(arm: Arm, dataset: Dataset) -> LayerTable:
 
   Raises:
     InputError: the model does not fit the dataset.
+
+  Examples:
+    >>> import jaxdl
+    >>> arm = jaxdl.Arm(model="mlp(8)", loss="categorical_cross_entropy", dropout_rate=0.0)
+    >>> print(jaxdl.summary(arm, jaxdl.load("digits")))
+    layer      kind     output   parameters
+    ---------  -------  -------  ----------
+    Dense_0    Dense    [B, 8]        6,280
+    Dropout_0  Dropout  [B, 8]            0
+    Dense_1    Dense    [B, 10]          90
+    ---------  -------  -------  ----------
+    total                             6,370
   """
   (recipe,) = group_by_recipe({"arm": arm}, form_of(dataset), lambda _: arm.batch_size)
   variables = own_check.member_shapes(recipe, hyperparams(arm, recipe)).variables.collections()

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxdl import forward
 from jaxdl.arm import Arm
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import InputError, one_line, unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.forward import Variables
 from jaxdl.optim import metrics
@@ -76,6 +76,11 @@ class OpenedRun:
       raise InputError(
         f"the run in {str(self.workdir)!r} does not say what its data are: {error}"
       ) from error
+
+  def __repr__(self) -> str:
+    seeds, arms = self.experiment.num_seeds, ", ".join(map(one_line, self.experiment.arms))
+    folder = one_line(self.workdir)
+    return f"<run in {folder}: {one_line(self.experiment.question)} {seeds} seeds of {arms:.200}>"
 
   @property
   def input_shape(self) -> tuple[int, ...]:
@@ -235,6 +240,21 @@ def open_run(workdir: str | os.PathLike, arms: Mapping[str, Arm] | None = None) 
 
   Raises:
     InputError: the folder holds no finished run, or an arm is another one than was trained.
+
+  Examples:
+    >>> import jaxdl
+    >>> arm = jaxdl.Arm(model="mlp(8)", loss="categorical_cross_entropy", num_epochs=1)
+    >>> result = jaxdl.compare(
+    ...   "digits",
+    ...   {"mlp": arm},
+    ...   seeds=2,
+    ...   margins={"test_accuracy": 0.01},
+    ...   workdir="runs/small",
+    ...   progress=False,
+    ... )
+    >>> run = jaxdl.open_run("runs/small")
+    >>> run.predict(jaxdl.load("digits").test.inputs[:3], "mlp").shape
+    (3, 10)
   """
   return OpenedRun(workdir, arms)
 

@@ -11,7 +11,7 @@ jaxdl run benchmark[:VARIANT] --workdir=DIR
 
 On two CPU cores (AMD EPYC, Zen 5), JAX 0.12.0, five rounds, `full`: jaxdl trains 1.9 (cifar_mlp) to
 14 (mlp_stochastic) times as fast as the fastest peer, and 1.4 to 10 times without its layers in
-C++. The README has the table. Such ratios vary by a quarter from one hour to another.
+C++. docs/benchmark.md has the table. Such ratios vary by a quarter from one hour to another.
 """
 
 from ml_collections import ConfigDict

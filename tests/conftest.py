@@ -78,7 +78,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # test`, then end at about the same time.
 _LONGEST = (
   *("test_survival", "test_cpu", "test_population", "test_backprop", "test_cluster", "test_train"),
-  *("test_multihost", "test_benchmark", "test_command_line", "test_coursework_networks"),
+  *("test_examples", "test_multihost", "test_benchmark", "test_command_line"),
+  "test_coursework_networks",
 )
 
 # Of the command line, for experiments that run in the tests' own process.

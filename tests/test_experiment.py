@@ -156,6 +156,14 @@ def test_many_arms_are_compared_with_a_reference_if_there_is_one():
   assert "of 19 other arms compared with arm 3, 16 better, 3 worse" in text
 
 
+def test_objects_show_what_they_are(trained):
+  arm = Arm(model="mlp(8)", learning_rate=0.1, patience=None)
+  assert repr(arm) == "Arm(model='mlp(8)', learning_rate=0.1, patience=None)"
+  assert repr(Arm()) == "Arm()"
+  arms = "glorot_uniform, random_uniform, random_normal"
+  assert repr(trained).startswith(f"<population of 5 seeds x 3 arms ({arms}): ")
+
+
 def test_numbers_of_numpy_are_numbers():
   """They compare, hash and print like Python's, and JSON takes them."""
   settings = {"batch_size": 32, "learning_rate": 0.5, "restore_best": True, "patience": None}

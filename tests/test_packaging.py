@@ -47,6 +47,17 @@ def test_small_lock_is_part_of_the_large_one():
   assert any(name.startswith("tensorflow-cpu") for name, _ in large)
 
 
+def test_the_tools_have_the_versions_of_everything_else():
+  tools = {}
+  for (name, _), version in _pins((ROOT / "requirements-tools.lock").read_text()).items():
+    tools.setdefault(name, set()).add(version)
+  for (name, _), version in _pins(LOCKS["requirements.lock"]).items():
+    assert version in tools[name]
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  for requirement in project["optional-dependencies"]["docs"]:
+    assert re.match(r"[A-Za-z0-9._-]+", requirement)[0] in tools
+
+
 def test_peers_are_locked_in_their_versions():
   """One version each, but for those whose newest needs a newer Python than 3.11."""
   versions = {}

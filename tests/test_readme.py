@@ -1,4 +1,4 @@
-"""The README's Python lines run as they stand, and what it names is there."""
+"""The Python lines of the README and of longer pages run as they stand; what it names is there."""
 
 import os
 import re
@@ -9,10 +9,13 @@ import pytest
 from conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# Pages whose lines train longer than those that `test_docs` runs.
+PAGES = ("how-to/own-model.md", "how-to/own-data.md", "architecture.md")
 
 
 def test_python_lines_run(tmp_path, installed):
-  code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+  texts = [README, *((ROOT / "docs" / page).read_text(encoding="utf-8") for page in PAGES)]
+  code = "\n".join(re.findall(r"```python\n(.*?)```", "".join(texts), re.DOTALL))
   result = subprocess.run(
     [sys.executable, "-W", "error", "-c", code],
     capture_output=True,
@@ -39,8 +42,3 @@ def test_every_package_and_file_is_in_the_architecture():
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M))))
 def test_make_targets_are_there(target):
   assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("link", re.findall(r"\]\((?!http|#)([^)]+)\)", README))
-def test_links_lead_somewhere(link):
-  assert (ROOT / link).is_file()

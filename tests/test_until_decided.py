@@ -17,6 +17,7 @@ from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import Looks, looks, plan, train_population, until_decided
 from jaxdl.population.local import Outcome
+from jaxdl.population.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_a_stage_has_the_chunks_that_are_missing_up_to_the_look():
     execute,
     [group],
     chunks,
-    None,
+    Progress(quiet=True),
     lambda size, outcome, ends: (size, outcome),
   )
   assert stages == [[0, 3, 6], [9, 12, 15]]

@@ -63,9 +63,10 @@ def from_arrays(
     InputError: lengths or shapes do not match, a set is empty, an input or target is not finite or
       not a number of 32 bits, or a label is no class. The message names the argument and the place.
 
-  >>> from jaxdl import from_arrays
-  >>> from_arrays([[0.0, 1.0], [2.0, 3.0]] * 5, ["no", "yes"] * 5, name="tiny")
-  <tiny: 10 examples with 2 numbers, 2 classes (5 each); training 8, test 2; the test set is a \
+  Examples:
+    >>> from jaxdl import from_arrays
+    >>> from_arrays([[0.0, 1.0], [2.0, 3.0]] * 5, ["no", "yes"] * 5, name="tiny")
+    <tiny: 10 examples with 2 numbers, 2 classes (5 each); training 8, test 2; the test set is a \
 share of 0.2, drawn by class with seed 0>
   """
   if not isinstance(name, str) or not name or not name.isprintable():

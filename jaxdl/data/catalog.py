@@ -76,6 +76,11 @@ def load(
     InputError: the name is unknown; the dataset is not for image classification, or cannot be
       prepared, or is damaged (the message names the file); or see `from_arrays` and the readers of
       files in `jaxdl.data`.
+
+  Examples:
+    >>> import jaxdl
+    >>> jaxdl.load("digits")
+    <digits: 1,797 images of 28 x 28 x 1, 10 classes (174 to 183 each); training 1,352, test 445>
   """
   text = name if isinstance(name, str) and len(name) <= _LONGEST_NAME else ""
   for pattern, read in _READERS.items():

@@ -35,6 +35,11 @@ def select_classes(dataset: Dataset, classes: Sequence[int | str]) -> Dataset:
   Raises:
     InputError: for fewer than two classes, a class given twice, an unknown class, or a class
       without a training example.
+
+  Examples:
+    >>> import jaxdl
+    >>> jaxdl.select_classes(jaxdl.load("digits"), (3, 7))
+    <digits: 362 images of 28 x 28 x 1, 2 classes (179 to 183 each); training 273, test 89>
   """
   if isinstance(classes, str) or not isinstance(classes, Sequence | np.ndarray):
     raise errors.InputError(f"classes must be a list of classes, not {errors.show(classes)}")
@@ -124,6 +129,12 @@ def split_validation(dataset: Dataset, fraction: float, how: str = "end") -> Dat
   Raises:
     InputError: the fraction is out of range or leaves one of the two sets empty, or the examples
       have no classes to be stratified by.
+
+  Examples:
+    >>> import jaxdl
+    >>> digits = jaxdl.split_validation(jaxdl.load("digits"), 0.1)
+    >>> len(digits.train), len(digits.validation)
+    (1216, 136)
   """
   check_fraction(fraction)
   if how not in VALIDATION_SPLITS:

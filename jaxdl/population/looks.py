@@ -91,6 +91,7 @@ def train_looks(
     still, begun = [arm for arm in still if arm in undecided], size
     if not still:
       break
+  progress.end_early()
   return population
 
 

@@ -30,7 +30,7 @@ def train_population(
   slice_size: int | None = None,
   workers: Sequence[jax.Device] | None = None,
   groups: Sequence[Group] | None = None,
-  progress: Progress | None = None,
+  progress: Progress | bool = True,
   observe: Observer | None = None,
   keep_logits: bool = False,
   keep_params: bool = False,
@@ -53,7 +53,8 @@ def train_population(
     workers: one device per worker; a CPU device may occur several times, once per core to use.
       None uses all local devices.
     groups: the result of `plan.plan_groups` for these arguments; None plans for the first worker.
-    progress: told about every epoch.
+    progress: show progress: a bar on a terminal and in a notebook, elsewhere a line now and then.
+      Or what is told about every epoch.
     observe: records more about every member during training; see `Observer`.
     keep_logits: keep every member's logits on the test set, S * A * N * C numbers.
     keep_params: keep every member's variables, those that results are about.
@@ -72,6 +73,16 @@ def train_population(
   Raises:
     InputError: a setting is out of range or does not fit the dataset, or no seed could be trained
       with all of its arms.
+
+  Examples:
+    >>> import jaxdl
+    >>> arm = jaxdl.Arm(model="mlp(8)", loss="categorical_cross_entropy", num_epochs=1)
+    >>> dataset = jaxdl.split_validation(jaxdl.load("digits"), 0.2)
+    >>> population = jaxdl.train_population(dataset, {"mlp": arm}, seeds=2, progress=False)
+    >>> population
+    <population of 2 seeds x 1 arm (mlp): 2 finished>
+    >>> population.metrics["test_accuracy"].shape
+    (2, 1)
   """
   root_seed, chunk_size, slice_size = map(plain, (root_seed, chunk_size, slice_size))
   seeds = check_seeds(seeds, root_seed)
@@ -82,7 +93,7 @@ def train_population(
     kind = devices.kind_of(workers[0])
     block = None if until_decided is None else until_decided.sizes[0]
     groups = plan.plan_groups(dataset, arms, seeds, root_seed, kind, chunk_size, slice_size, block)
-  progress = progress or Progress()
+  progress = Progress.of(progress)
   progress.start(len(arms) * len(seeds), sum(arm.num_epochs for arm in arms.values()) * len(seeds))
   progress.compiling()
   every = plan.all_chunks(groups)

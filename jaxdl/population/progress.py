@@ -1,18 +1,18 @@
-"""Progress of a population: a bar on a terminal, elsewhere at most one log line per second."""
+"""Progress of a population: a bar on a terminal or in a notebook, elsewhere a line now and then."""
 
+import importlib.util
 import logging
 import math
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 import tqdm
 
 _LOGGER = logging.getLogger("jaxdl")
-_SECONDS_BETWEEN_LINES = 1.0
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 
 class Progress:
@@ -30,17 +30,25 @@ class Progress:
     quiet: bool = False,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Shows a bar if `stream` is a terminal, and logs otherwise.
+    """Shows a bar if `stream` is a terminal or a notebook, and writes lines otherwise.
+
+    Lines go to the log if it takes them, as on the command line, else to the stream.
 
     Args:
-      stream: where the bar goes; None: standard error.
-      quiet: neither show nor log anything.
+      stream: where bar and lines go; None: standard error.
+      quiet: show nothing.
       clock: returns the current time in seconds.
     """
     self._stream = sys.stderr if stream is None else stream
-    self._on_terminal, self._quiet = not quiet and self._stream.isatty(), quiet
-    self._clock, self._bar, self._lock = clock, None, threading.Lock()
+    self._new_bar = None if quiet else _bar_for(self._stream)
+    self._quiet, self._clock, self._lock = quiet, clock, threading.Lock()
+    self._bar: Any = None
     self.start(0, 0)
+
+  @classmethod
+  def of(cls, progress: "Progress | bool") -> "Progress":
+    """Returns what the argument `progress` of a function stands for: True shows, False does not."""
+    return progress if isinstance(progress, Progress) else cls(quiet=not progress)
 
   def start(self, num_members: int, num_member_epochs: int):
     """Starts counting towards `num_member_epochs`, the most that `num_members` can train."""
@@ -49,8 +57,8 @@ class Progress:
     self._first_report: float | None = None
     self._trained_since, self._is_rated = 0, False
     self._reported: set[str] = set()  # chunks
-    if self._on_terminal and num_members:
-      self._bar = tqdm.tqdm(
+    if self._new_bar is not None and num_members:
+      self._bar = self._new_bar(
         total=num_member_epochs, file=self._stream, bar_format=_BAR, dynamic_ncols=True
       )
 
@@ -94,7 +102,12 @@ class Progress:
         self._bar.update(trained)
       elif not self._quiet and self._is_due(now):
         self._logged = now
-        _LOGGER.info("chunk %s, epoch %s: %s", chunk, epoch, status)
+        self._write(f"chunk {chunk}, epoch {epoch}: {status}")
+
+  def end_early(self):
+    """Says that what is trained so far is enough: nothing is left."""
+    with self._lock:
+      self._count(0, self._total - self._trained, 0)
 
   def close(self):
     """Closes the bar. Call it also when training was interrupted."""
@@ -107,6 +120,14 @@ class Progress:
     self._done += finished
     if self._bar is not None:
       self._bar.total = self._total
+      if hasattr(self._bar, "container"):  # in a notebook, the widget has a total of its own
+        self._bar.container.children[1].max = self._total
+
+  def _write(self, line: str):
+    if _LOGGER.isEnabledFor(logging.INFO):
+      _LOGGER.info("%s", line)
+    else:
+      print(line, file=self._stream, flush=True)
 
   def _pace(self, chunk: str, trained: int, now: float) -> list[str]:
     """Returns the rate and the time left; for the first report, the time since the start."""
@@ -127,4 +148,26 @@ class Progress:
 
   def _is_due(self, now: float) -> bool:
     is_last = self._done >= self._num_members
-    return is_last or now - self._logged >= _SECONDS_BETWEEN_LINES
+    since = 0.0 if self._first_report is None else now - self._first_report
+    return is_last or now - self._logged >= _seconds_between_lines(since)
+
+
+def _seconds_between_lines(elapsed: float) -> float:
+  """Returns how long to wait for the next line: a second at first, a minute in long runs."""
+  return min(max(1.0, 0.05 * elapsed), 60.0)
+
+
+def _bar_for(stream: TextIO) -> Callable[..., Any] | None:
+  """Returns what makes a bar for a stream; None: lines are better.
+
+  In a notebook the bar is a widget if ipywidgets is installed, and text otherwise.
+  """
+  # Whoever runs in a notebook has imported it.
+  shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+  if hasattr(shell, "kernel"):
+    if importlib.util.find_spec("ipywidgets") is None:
+      return tqdm.tqdm
+    from tqdm import notebook
+
+    return notebook.tqdm
+  return tqdm.tqdm if stream.isatty() else None

@@ -1,5 +1,6 @@
 """The results of a population, `[S, A]`, assembled from those of its chunks."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from jaxdl import stats, train
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.data.resampling import Resampling
-from jaxdl.errors import InputError, unknown_name
+from jaxdl.errors import InputError, one_line, unknown_name
 from jaxdl.optim import losses, metrics
 from jaxdl.population import chunk_result
 from jaxdl.population.chunk_result import ChunkResult
@@ -41,7 +42,7 @@ _LOWER_IS_BETTER = (
 _TEST_ERRORS = ("mean_squared_error", "mean_absolute_error", "r2")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Population:
   """The results of all members of an experiment; axes as in `jaxdl.data.dataset`, N test examples.
 
@@ -129,6 +130,16 @@ class Population:
   def has_result(self) -> np.ndarray:
     """Which members were trained and did not diverge, `[S, A]` bool."""
     return self.is_trained & (self.status != "diverged")
+
+  def __repr__(self) -> str:
+    names = ", ".join(map(one_line, self.arms))
+    sizes = [
+      f"{count} {what}{'s' * (count != 1)}"
+      for count, what in ((len(self.seeds), "seed"), (len(self.arms), "arm"))
+    ]
+    counts = collections.Counter(self.status.ravel().tolist())
+    what = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    return f"<population of {' x '.join(sizes)} ({names:.200}): {what}>"
 
   def is_correct(self, metric: str) -> np.ndarray | None:
     """Returns whether each test example is predicted right, `[S, A, N]` bool.

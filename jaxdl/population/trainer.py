@@ -61,12 +61,12 @@ class Trainer:
       store: where checkpoints and results go, and where earlier ones are looked up; None keeps
         nothing.
       checkpoint_every: epochs between checkpoints of a chunk; None saves every few seconds.
-      progress: told about every epoch.
+      progress: told about every epoch; None: nothing is.
     """
     self._dataset, self._groups, self._observe = dataset, groups, observe
     self._keep_logits, self._keep_params = keep_logits, keep_params
     self._store, self._every = store, checkpoint_every
-    self._progress = progress or Progress()
+    self._progress = progress or Progress(quiet=True)
     self._split: set[str] = set()
     # JAX keeps it by thread, and other threads compile.
     self._precision = jax.config.jax_default_matmul_precision

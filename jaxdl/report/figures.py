@@ -11,6 +11,7 @@ middle.
 
 import bisect
 import functools
+import io
 import math
 import os
 import re
@@ -234,6 +235,14 @@ def save(figure: Figure, path_without_suffix: str | os.PathLike) -> tuple[Path, 
     finally:
       temporary.unlink(missing_ok=True)
   return png, svg
+
+
+@styled
+def png(figure: Figure) -> bytes:
+  """Returns a figure as a PNG file, at 150 dots per inch."""
+  stream = io.BytesIO()
+  figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
+  return stream.getvalue()
 
 
 # --- Names, which come from users ---

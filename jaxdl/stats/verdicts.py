@@ -187,6 +187,21 @@ def compare(
   Raises:
     InputError: the reference is no arm, an argument is out of its range, or `num_resamples` is
       needed and is so small that no p-value could be below alpha after correction.
+
+  Examples:
+    >>> import numpy as np
+    >>> from jaxdl import stats
+    >>> scores = stats.Scores(
+    ...   metric="accuracy",
+    ...   values=np.array([[0.7, 0.9], [0.8, 0.9], [0.6, 0.8], [0.7, 0.8], [0.8, 1], [0.5, 0.8]]),
+    ...   seeds=(0, 1, 2, 3, 4, 5),
+    ...   arms=("a", "b"),
+    ...   axes=stats.AXES,
+    ...   higher_is_better=True,
+    ... )
+    >>> (verdict,) = stats.compare(scores, margin=0.005)
+    >>> verdict.verdict, verdict.num_pairs, verdict.p_value
+    ('worse', 6, 0.03125)
   """
   check_margin(margin)
   check_alpha(alpha)

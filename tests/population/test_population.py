@@ -458,7 +458,7 @@ def test_progress_logs_lines_where_there_is_no_terminal(
   blobs, three_arms, caplog, monkeypatch, seconds
 ):
   """One an epoch, or so many seconds apart; the first and the last in any case."""
-  monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", seconds)
+  monkeypatch.setattr(progress, "_seconds_between_lines", lambda _: seconds)
   with caplog.at_level(logging.INFO, logger="jaxdl"):
     result = train_population(
       blobs, three_arms, seeds=4, chunk_size=2, workers=jax.local_devices()[:1]

@@ -1,8 +1,10 @@
 """Progress by a clock that the test sets."""
 
 import io
+import itertools
 import logging
 
+import IPython
 import pytest
 
 from jaxdl.population.progress import Progress
@@ -107,3 +109,64 @@ def test_a_bar_says_the_same(clock):
   last = stream.getvalue().split("\r")[-1]
   assert "4/20" in last
   assert "0/2 members done, 1.00 member-epochs/s, 00:16 left" in last
+
+
+def test_lines_go_to_the_stream_if_no_log_takes_them_and_become_rarer(clock):
+  """A member-epoch a second: lines at seconds 1, 2, ..., later every 5% of the time."""
+  stream = io.StringIO()
+  progress = Progress(stream, clock=clock)
+  progress.start(1, 400)
+  times = []
+  for epoch in range(1, 400):
+    clock.now += 1
+    before = stream.tell()
+    progress.update("1/1", f"{epoch}/400", 1, 0, 0)
+    times += [epoch] * (stream.tell() > before)
+  gaps = [after - before for before, after in itertools.pairwise(times)]
+  assert times[:3] == [1, 2, 3]
+  assert gaps == sorted(gaps)
+  assert 0.05 * (times[-2] - 1) <= gaps[-1] <= 0.05 * times[-1] + 1
+  assert stream.getvalue().startswith("chunk 1/1, epoch 1/400: 0/1 members done, 1.0 s including")
+
+
+def test_it_is_silent_where_it_is_not_wanted(clock, lines, capsys):
+  progress = Progress.of(False)
+  progress.start(1, 2)
+  progress.update("1/1", "1/2", 1, 0, 0)
+  progress.close()
+  assert lines() == []
+  assert capsys.readouterr() == ("", "")
+  assert Progress.of(progress) is progress
+
+
+class _Kernel:
+  """What IPython's `get_ipython()` returns in a notebook."""
+
+  kernel = None
+
+
+def test_a_notebook_has_a_widget_whose_total_shrinks(clock, monkeypatch):
+  monkeypatch.setattr(IPython, "get_ipython", _Kernel)
+  progress = Progress(io.StringIO(), clock=clock)
+  progress.start(2, 20)
+  progress.update("1/1", "1/10", 2, 0, 0)
+  progress.update("1/1", "2/10", 2, 7, 1)
+  left, bar, right = progress._bar.container.children
+  progress._bar.refresh()  # it is drawn ten times a second at most
+  assert (bar.value, bar.max) == (4, 13)
+  assert left.value.replace("\u2007", " ") == "chunk 1/1, epoch 2/10:  31%"
+  assert "1/2 members done" in right.value.replace("\u2007", " ")
+  progress.end_early()  # nothing is left, so it does not end in red
+  progress.close()
+  assert (bar.max, bar.bar_style) == (4, "success")
+
+
+def test_a_notebook_without_widgets_has_a_bar_of_text(clock, monkeypatch):
+  monkeypatch.setattr(IPython, "get_ipython", _Kernel)
+  monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+  stream = io.StringIO()
+  progress = Progress(stream, clock=clock)
+  progress.start(2, 20)
+  progress.update("1/1", "1/10", 2, 0, 0)
+  progress.close()
+  assert "2/20" in stream.getvalue().split("\r")[-1]

@@ -19,7 +19,7 @@ from PIL import Image
 
 import jaxdl
 from jaxdl import experiment as experiment_lib
-from jaxdl import report
+from jaxdl import launch, report
 from jaxdl.arm import Arm
 from jaxdl.errors import one_line
 from jaxdl.experiment import Experiment
@@ -129,9 +129,10 @@ def test_hostile_names_stay_text(text, hostile):
 @given(st.text(max_size=30))
 def test_any_text_is_shown_as_it_is(name):
   none = run.verdict_table([])
-  shown = Elements(page.render("summary.jinja", question=name, answer="yes", table=none))
+  texts = {"question": name, "answer": "yes", "caption": name}
+  shown = Elements(page.render("summary.jinja", table=none, picture="", **texts))
   assert "".join(shown.text).split("\n")[:2] == [one_line(name), "yes"]
-  assert [tag for tag, _ in shown.found] == ["p", "b", "p"]
+  assert [tag for tag, _ in shown.found] == ["p", "b", "p", "img"]
 
 
 def test_downloads_are_the_files(text, tmp_path):
@@ -337,13 +338,21 @@ def test_a_document_keeps_its_tables_and_pictures(tmp_path):
 
 
 def test_a_result_shows_itself():
-  experiment = Experiment("Is <b> right?", {"a": MLP}, margins={"test_accuracy": 0.05})
-  verdicts = experiment_lib.compare(experiment, _population())
-  found = Elements(html_report.summary(experiment.question, "An answer & more.", verdicts))
+  population = _population()
+  arms = population.arms
+  experiment = Experiment("Is <b> right?", arms, margins={"test_accuracy": 0.05})
+  verdicts = experiment_lib.compare(experiment, population)
+  result = launch.Result(experiment, population, verdicts, "An answer & more.")
+  found = Elements(result._repr_html_())
   shown = "".join(found.text)
   assert "Is <b> right?" in shown
   assert "An answer & more." in shown
   assert len([tag for tag, _ in found.found if tag == "tr"]) == 1 + len(verdicts)
+  ((_, picture),) = [element for element in found.found if element[0] == "img"]
+  head, _, content = picture["src"].partition(",")
+  assert head == "data:image/png;base64"
+  with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+    assert image.width > image.height
 
 
 # --- Colours ---

@@ -113,10 +113,26 @@ def render(
   )
 
 
-def summary(question: str, answer: str, verdicts: Sequence[stats.Verdict]) -> str:
-  """Returns a question, its answer and the table of verdicts as a piece of HTML."""
-  table = verdict_table(verdicts)
-  return page.render("summary.jinja", question=question, answer=answer, table=table)
+def summary(
+  question: str, answer: str, verdicts: Sequence[stats.Verdict], picture: bytes, caption: str
+) -> str:
+  """Returns a question, its answer, the table of verdicts and a picture as a piece of HTML.
+
+  Args:
+    question: the question.
+    answer: the answer to it.
+    verdicts: the rows of the table.
+    picture: a PNG file.
+    caption: what the picture shows, for those who do not see it.
+  """
+  return page.render(
+    "summary.jinja",
+    question=question,
+    answer=answer,
+    table=verdict_table(verdicts),
+    picture=examples.picture_url(picture),
+    caption=caption,
+  )
 
 
 def document(text: str, folder: pathlib.Path | None = None) -> str:
