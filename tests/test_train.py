@@ -17,6 +17,16 @@ from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.forward import Variables
+from jaxdl.member import (
+  DIVERGED,
+  EARLY_STOPPED,
+  FINISHED,
+  RUNNING,
+  EpochMetrics,
+  MemberState,
+  after_epoch,
+  reported_variables,
+)
 from jaxdl.nn import models
 from jaxdl.optim import losses, plateau
 from jaxdl.population import tuning
@@ -235,15 +245,15 @@ def _follow(val_losses, patience, min_delta, num_epochs):
   (recipe,) = recipe_lib.group_by_recipe({"arm": arm}, form(2, 1000), lambda _: 8)
   hyper = recipe_lib.hyperparams(arm, recipe)
   variables = Variables({"epoch": jnp.float32(0)}, {})
-  state = train.MemberState(variables, (), variables, jnp.float32(np.inf), jnp.int32(0),
-                            jnp.int32(0), jnp.int32(0), jnp.int32(train.RUNNING),
+  state = MemberState(variables, (), variables, jnp.float32(np.inf), jnp.int32(0),
+                            jnp.int32(0), jnp.int32(0), jnp.int32(RUNNING),
                             plateau.initial_plateau())  # fmt: skip
   for epoch, loss in enumerate(val_losses, start=1):
-    if state.status != train.RUNNING:
+    if state.status != RUNNING:
       break
     trained = state._replace(variables=Variables({"epoch": jnp.float32(epoch)}, {}))
-    row = train.EpochMetrics(*map(jnp.float32, (0, 1, 1, loss, 1)), val_metrics={})
-    state = train.after_epoch(recipe, state, trained, hyper, row, num_validation=1)
+    row = EpochMetrics(*map(jnp.float32, (0, 1, 1, loss, 1)), val_metrics={})
+    state = after_epoch(recipe, state, trained, hyper, row, num_validation=1)
   return state
 
 
@@ -262,7 +272,7 @@ def test_early_stopping_by_hand(val_losses, patience, min_delta, epochs, best):
   state = _follow(val_losses, patience, min_delta, num_epochs=len(val_losses))
   assert (state.num_epochs, state.best_epoch) == (epochs, best)
   stopped = epochs < len(val_losses)
-  assert state.status == (train.EARLY_STOPPED if stopped else train.FINISHED)
+  assert state.status == (EARLY_STOPPED if stopped else FINISHED)
   assert state.best_variables.params["epoch"] == best
   assert state.params["epoch"] == epochs
 
@@ -276,13 +286,13 @@ def test_early_stopping_is_that_of_keras(val_losses, patience, min_delta):
   state = _follow(val_losses, patience, min_delta, num_epochs=len(val_losses) + 1)
   epochs, best, stopped = _keras_early_stopping(val_losses, patience, min_delta)
   assert (state.num_epochs, state.best_epoch) == (epochs, best)
-  assert (state.status == train.EARLY_STOPPED) == stopped
+  assert (state.status == EARLY_STOPPED) == stopped
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_freezes_the_member(bad):
   state = _follow([3, 2, bad, 1], 4, 0.0, num_epochs=4)
-  assert state.status == train.DIVERGED
+  assert state.status == DIVERGED
   assert (state.num_epochs, state.best_epoch) == (3, 2)
   assert state.params["epoch"] == 2
 
@@ -306,7 +316,7 @@ def test_an_arm_s_activation_is_the_one_it_trains_with(blobs, mlp_arm, activatio
 def test_curves_end_where_a_member_stops(blobs, mlp_arm):
   arm = replace(mlp_arm, patience=0, num_epochs=30, learning_rate=0.03)
   state, curves = _train(arm, blobs)
-  assert state.status == train.EARLY_STOPPED
+  assert state.status == EARLY_STOPPED
   trained = np.arange(1, 31) <= int(state.num_epochs)
   for curve in jax.tree.leaves(curves):
     np.testing.assert_array_equal(np.isfinite(curve), trained)
@@ -317,7 +327,7 @@ def test_restored_weights_are_those_of_the_best_epoch(blobs, mlp_arm):
   state, curves = _train(arm, blobs)
   recipe, _key, hyper, _train_set, validation = member(arm, blobs)
   assert 0 < int(state.best_epoch) < int(state.num_epochs)
-  variables = train.reported_variables(recipe, state)
+  variables = reported_variables(recipe, state)
   loss = _evaluate(recipe, variables, validation, hyper).loss
   assert float(loss) == pytest.approx(float(np.nanmin(curves.val_loss)), rel=1e-6)
 

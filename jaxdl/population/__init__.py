@@ -4,8 +4,8 @@ Arms are grouped by recipe, and each group has one compiled program. The members
 `[S, A]`, are cut into chunks; the members of a chunk train at the same time. Workers take chunks
 from one list and never wait for each other. Read `chunk.py` first: it trains one chunk.
 
-Imports: errors, calls, settings, arm, batches, cpu, data, forward, nn, optim, recipe, stats, store,
-train.
+Imports: errors, calls, settings, arm, batches, cpu, data, forward, member, nn, optim, recipe,
+stats, store, train.
 """
 
 from jaxdl.population.looks import Looks, until_decided

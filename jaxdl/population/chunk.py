@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxdl.member import RUNNING, EpochMetrics, MemberState
 from jaxdl.population import programs
 from jaxdl.population.chunk_result import as_float
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import Observer, Programs, Splits, TestResult
 from jaxdl.recipe import Hyperparams, Recipe
-from jaxdl.train import RUNNING, EpochMetrics, MemberState
 
 # Copies a tree of arrays to the host; returns one tree per chunk that trains in this process.
 Fetch = Callable[[Any], Sequence[Any]]

@@ -9,9 +9,9 @@ import flax
 import jax
 import numpy as np
 
-from jaxdl import train
 from jaxdl.data.dataset import Dataset
 from jaxdl.forward import Variables
+from jaxdl.member import DIVERGED, EpochMetrics, MemberState
 from jaxdl.optim import metrics
 from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import TestResult
@@ -26,7 +26,7 @@ class ChunkResult(NamedTuple):
   status: np.ndarray  # [S, A] int, as in jaxdl.train
   num_epochs: np.ndarray  # [S, A] int
   best_epoch: np.ndarray  # [S, A] int
-  curves: train.EpochMetrics  # [S, A, E]
+  curves: EpochMetrics  # [S, A, E]
   test_loss: np.ndarray  # [S, A]
   metrics: dict[str, np.ndarray]  # [S, A], on the test set: the arms' own, and those of numbers
   confusion: np.ndarray  # [S, A, C, C] int, at the arm's threshold; C is 0 if targets are numbers
@@ -72,7 +72,7 @@ class ChunkResult(NamedTuple):
         parts[outer] = array
     try:
       own = parts.pop("val_metrics", {})
-      curves = train.EpochMetrics(**parts.pop("curves"), val_metrics=own)
+      curves = EpochMetrics(**parts.pop("curves"), val_metrics=own)
       optional = {
         "metrics": parts.pop("metrics", {}),
         "observations": parts.pop("observations", {}),
@@ -154,8 +154,8 @@ def sum_up(
   dataset: Dataset,
   group: Group,
   chunk: Chunk,
-  state: train.MemberState,
-  rows: Sequence[train.EpochMetrics],
+  state: MemberState,
+  rows: Sequence[EpochMetrics],
   observed: Sequence[dict[str, np.ndarray]],
   tested: TestResult,
   seconds: float,
@@ -181,8 +181,8 @@ def sum_up(
   # A member can diverge in its very last update, which only the test reveals.
   axes = tuple(range(2, tested.outputs.ndim))
   finite = np.isfinite(tested.loss) & np.isfinite(tested.outputs).all(axis=axes)  # [S, A]
-  status = np.where(finite, state.status, train.DIVERGED)
-  valid = status != train.DIVERGED  # [S, A]
+  status = np.where(finite, state.status, DIVERGED)
+  valid = status != DIVERGED  # [S, A]
   outputs = np.where(np.expand_dims(valid, axes), tested.outputs, 0)  # [S, A, N, C]
   predicted = tested.predicted, tested.predicted_at_half
   own = group.split_of(chunk)

@@ -28,10 +28,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdl import train
 from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
+from jaxdl.member import without_weights
 from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import devices, environment, local, programs
 from jaxdl.population.chunk import BoundPrograms
@@ -362,7 +362,7 @@ class _Trainer:
       report=report,
       between=between,
     )
-    members = train.without_weights(state.members)
+    members = without_weights(state.members)
     variables = None
     if self._keep_params:
       variables = programs.reported_variables(group.recipe, state.members)

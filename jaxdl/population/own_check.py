@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxdl import batches, calls, forward, train
 from jaxdl.errors import InputError
 from jaxdl.forward import Variables
+from jaxdl.member import MemberState
 from jaxdl.optim import losses
 from jaxdl.population import tuning
 from jaxdl.recipe import Hyperparams, Recipe
@@ -17,7 +18,7 @@ from jaxdl.recipe import Hyperparams, Recipe
 _NUM_EXAMPLES = 5
 
 
-def member_shapes(recipe: Recipe, hyper: Hyperparams) -> train.MemberState:
+def member_shapes(recipe: Recipe, hyper: Hyperparams) -> MemberState:
   """Returns the shapes of the state of one member.
 
   Raises:
@@ -36,7 +37,7 @@ def _has_own_parts(recipe: Recipe) -> bool:
   return recipe.form.preprocess is not None or any(map(calls.is_importable, parts))
 
 
-def _check_training(recipe: Recipe, member: train.MemberState):
+def _check_training(recipe: Recipe, member: MemberState):
   """Checks the shapes of outputs, losses, metrics and of the variables' state after a batch."""
   arm = recipe.arm.replace(batch_size=_NUM_EXAMPLES)
   recipe = dataclasses.replace(recipe, arm=arm, slice_size=_NUM_EXAMPLES)

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdl import forward, train
+from jaxdl import forward, member, train
 from jaxdl.batches import Examples
 from jaxdl.cpu import step as cpu_step
 from jaxdl.data.dataset import Dataset
 from jaxdl.forward import Variables
+from jaxdl.member import MemberState
 from jaxdl.optim import metrics
 from jaxdl.population import devices, tuning
 from jaxdl.population.devices import DeviceKind
@@ -155,7 +156,7 @@ def reported_variables(recipe: Recipe, members: Any) -> Variables:
 
 @functools.lru_cache(maxsize=64)
 def _reported(recipe: Recipe) -> Callable:
-  return jax.jit(jax.vmap(jax.vmap(functools.partial(train.reported_variables, recipe))))
+  return jax.jit(jax.vmap(jax.vmap(functools.partial(member.reported_variables, recipe))))
 
 
 def compile_functions(
@@ -235,10 +236,10 @@ def _first(argument: Any, axis: int | Examples | None) -> Any:
 
 
 def _test_member(
-  recipe: Recipe, state: train.MemberState, hyper: Hyperparams, test_set: Examples
+  recipe: Recipe, state: MemberState, hyper: Hyperparams, test_set: Examples
 ) -> TestResult:
   """Returns the results of one member on all test examples."""
-  variables = train.reported_variables(recipe, state)
+  variables = member.reported_variables(recipe, state)
   outputs = forward.predict(recipe, variables, test_set.inputs, test_set.chosen)
   targets = test_set.targets if test_set.chosen is None else test_set.targets[test_set.chosen]
   has_classes = recipe.form.num_classes > 0

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdl import stats, train
+from jaxdl import stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.data.resampling import Resampling
 from jaxdl.errors import InputError, one_line, unknown_name
+from jaxdl.member import DIVERGED, RUNNING, STATUS_NAMES, EpochMetrics
 from jaxdl.optim import losses, metrics
 from jaxdl.population import chunk_result
 from jaxdl.population.chunk_result import ChunkResult
@@ -320,7 +321,7 @@ def _gather(
   joined = chunk_result.assemble(found, places, of_arms)
   num_valid = np.zeros(len(of_arms))
   for chunk, result in found.items():
-    of_chunk = (result.status != train.DIVERGED).sum(axis=0)
+    of_chunk = (result.status != DIVERGED).sum(axis=0)
     num_valid[chunk.arm : chunk.arm + chunk.num_arms] += of_chunk
   longest = int(joined.num_epochs.max())
   observations = {name: of[:, :, : longest + 1] for name, of in joined.observations.items()}
@@ -404,7 +405,7 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
   ]
   joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, places], *padded)
   curves = _rates(joined, dataset)
-  has_result = ~np.isin(status, (train.DIVERGED, train.RUNNING))
+  has_result = ~np.isin(status, (DIVERGED, RUNNING))
   confusion = join("confusion")
   at_half = join("confusion_at_half") if _has_threshold(arms) else None
   restored = np.array([arm.restore_best for arm in arms.values()])
@@ -429,7 +430,7 @@ def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
     class_names=dataset.class_names,
     test_targets=_test_targets(dataset, groups[0]),
     # A member that never began to run has the first status.
-    status=np.array((NOT_TRAINED, *train.STATUS_NAMES[1:]))[status],
+    status=np.array((NOT_TRAINED, *STATUS_NAMES[1:]))[status],
     epochs=epochs,
     best_epoch=best_epoch,
     num_params=np.tile(num_params, (len(seeds), 1)),
@@ -476,7 +477,7 @@ def _variables(
     kept = group.result.variables
     if kept is None:
       return None
-    is_trained = group.result.status != train.RUNNING  # [S, A]
+    is_trained = group.result.status != RUNNING  # [S, A]
     for index, arm in enumerate(group.group.layout.arms):
       found[arm] = {path: leaf[is_trained[:, index], index] for path, leaf in kept.items()}
   return {arm: found[arm] for arm in arms}
@@ -504,7 +505,7 @@ def _has_threshold(arms: Mapping[str, Arm]) -> bool:
   return any(losses.has_threshold(arm.loss) for arm in arms.values())
 
 
-def _rates(curves: train.EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray]:
+def _rates(curves: EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray]:
   """Returns name -> learning curve; numbers of correct predictions become accuracies."""
   num_validation = len(dataset.validation) or np.nan
   values = (

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from jaxdl import forward, stats, train
+from jaxdl import forward, stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import check_integer
 from jaxdl.forward import Variables
+from jaxdl.member import MemberState, reported_variables
 from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import devices, plan, programs, tuning
 from jaxdl.population.chunk import BoundPrograms
@@ -157,7 +158,7 @@ def time_members(
   inference = {}
   for name, bound in bounds.items():
     member = jax.tree.map(lambda leaf: leaf[0, 0], carries[name][0])
-    variables = train.reported_variables(bound.recipe, member)
+    variables = reported_variables(bound.recipe, member)
     start = time.perf_counter()
     inference[name] = compile_inference(bound.recipe, variables, splits[2].inputs), variables
     compile_seconds[name] += time.perf_counter() - start
@@ -197,9 +198,7 @@ def bind_member(
   )
 
 
-def training_step(
-  bound: BoundPrograms, num_epochs: int
-) -> tuple[Step, tuple[train.MemberState, int]]:
+def training_step(bound: BoundPrograms, num_epochs: int) -> tuple[Step, tuple[MemberState, int]]:
   """Returns the training of a chunk as a step for `take_turns`, one epoch per repetition.
 
   Args:

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdl import train
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
+from jaxdl.member import without_weights
 from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import plan, programs, tuning
 from jaxdl.population.chunk import BoundPrograms, ChunkState
@@ -232,7 +232,7 @@ class Trainer:
     variables = None
     if self._keep_params:
       variables = jax.device_get(programs.reported_variables(group.recipe, members))
-    members = jax.device_get(train.without_weights(members))
+    members = jax.device_get(without_weights(members))
     seconds = state.seconds + time.perf_counter() - start
     (record,) = state.records
     result = sum_up(

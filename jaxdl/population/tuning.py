@@ -12,6 +12,7 @@ from jax.extend.core import Literal
 from jaxdl import batches, forward, train
 from jaxdl.batches import Examples, Slice
 from jaxdl.cpu import matmul
+from jaxdl.member import MemberState
 from jaxdl.nn import models
 from jaxdl.population.devices import DeviceKind
 from jaxdl.recipe import Hyperparams, Recipe
@@ -66,9 +67,7 @@ def default_slice_size(model: str, platform: str) -> int:
   return 512 if models.is_convolutional(model) else 4096
 
 
-def specialize(
-  recipe: Recipe, member: train.MemberState, num_members: int, platform: str
-) -> Recipe:
+def specialize(recipe: Recipe, member: MemberState, num_members: int, platform: str) -> Recipe:
   """Returns the recipe adapted to the number of members that train at a time.
 
   A CNN on CPU that trains one member at a time predicts with XLA's own convolution, which is fast
@@ -87,7 +86,7 @@ def specialize(
   return dataclasses.replace(recipe, predict_size=size, native_conv=True)
 
 
-def _has_convolutions(recipe: Recipe, member: train.MemberState) -> bool:
+def _has_convolutions(recipe: Recipe, member: MemberState) -> bool:
   if recipe.is_own:
     return any(leaf.ndim == 4 for leaf in jax.tree.leaves(member.params))
   return models.is_convolutional(recipe.arm.model)
@@ -107,7 +106,7 @@ def default_chunk(
   recipe: Recipe,
   num_seeds: int,
   num_arms: int,
-  member: train.MemberState,
+  member: MemberState,
   hyper: Hyperparams,
   device: DeviceKind,
 ) -> tuple[int, int]:
@@ -175,7 +174,7 @@ def _num_bytes(tree: Any) -> int:
   return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def activation_bytes(recipe: Recipe, member: train.MemberState, hyper: Hyperparams) -> int:
+def activation_bytes(recipe: Recipe, member: MemberState, hyper: Hyperparams) -> int:
   """Returns an estimate of the bytes that a member needs besides its state, on an accelerator.
 
   It is the larger of what the gradient of one slice and the prediction of one slice need, as if XLA

@@ -3,8 +3,8 @@
 Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
 first need not wait for them.
 
-Imports: errors, arm, batches, byhand, data, experiment, model_summary, nn, optim, population,
-recipe, stats, store, train.
+Imports: errors, arm, batches, byhand, data, experiment, member, model_summary, nn, optim,
+population, recipe, stats, store, train.
 """
 
 from jaxdl.report import html

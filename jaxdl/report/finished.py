@@ -10,12 +10,12 @@ import numpy as np
 
 from jaxdl.errors import InputError, brief
 from jaxdl.experiment import Experiment
+from jaxdl.member import STATUS_NAMES
 from jaxdl.population.results import NOT_TRAINED, PROBABILISTIC, RATES
 from jaxdl.report.markdown import TABLES
 from jaxdl.report.tables import read_members
 from jaxdl.report.workdir import CONFIG_FILE, MEMBERS_FILE, PROVENANCE_FILE
 from jaxdl.store import files
-from jaxdl.train import STATUS_NAMES
 
 if TYPE_CHECKING:
   import pandas as pd

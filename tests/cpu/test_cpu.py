@@ -28,6 +28,7 @@ from jaxdl.data.dataset import Split
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.forward import Variables
+from jaxdl.member import DIVERGED
 from jaxdl.nn import models
 from jaxdl.optim import optimizers
 from jaxdl.population import dask as dask_lib
@@ -460,7 +461,7 @@ def test_a_member_diverges(digits, optimizer):
   arm = Arm(model="mlp(600)", loss="categorical_cross_entropy", optimizer=optimizer, num_epochs=3,
             learning_rate=1e38, patience=None)  # fmt: skip
   for in_cpp in (False, True):
-    assert _run(arm, digits, in_cpp)[0].status == train.DIVERGED
+    assert _run(arm, digits, in_cpp)[0].status == DIVERGED
 
 
 @needs_it

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import jaxdl
 from jaxdl import batches, forward, train
 from jaxdl.errors import InputError
+from jaxdl.member import EARLY_STOPPED, reported_variables
 from jaxdl.nn import layers, models, networks
 from jaxdl.population.population import train_population
 from jaxdl.population.progress import Progress
@@ -330,9 +331,9 @@ def test_running_averages_stop_early_and_are_restored(by_hand, blobs):
   stopping = _arm(Small(), patience=1, min_delta=1e9, restore_best=True)
   of = member(stopping, blobs)
   state, _ = _run(*of)
-  assert (int(state.status), int(state.num_epochs)) == (train.EARLY_STOPPED, 2)
+  assert (int(state.status), int(state.num_epochs)) == (EARLY_STOPPED, 2)
   _same(state.variables.collections(), epochs[2])
-  _same(train.reported_variables(of.recipe, state).collections(), epochs[1])
+  _same(reported_variables(of.recipe, state).collections(), epochs[1])
 
 
 class _Killed(BaseException):

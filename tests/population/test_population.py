@@ -18,6 +18,7 @@ from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Split
 from jaxdl.errors import InputError
+from jaxdl.member import STATUS_NAMES
 from jaxdl.optim import losses, metrics
 from jaxdl.population import own_check, programs, progress, tuning
 from jaxdl.population.devices import DeviceKind
@@ -91,7 +92,7 @@ def test_member_alone_equals_its_slice(blobs, three_arms, trained):
       state, curves = run(batches.seed_key(3, seed), hyper, train_set, validation)
       assert state.num_epochs == trained.epochs[s, a]
       assert state.best_epoch == trained.best_epoch[s, a]
-      assert train.STATUS_NAMES[int(state.status)] == trained.status[s, a]
+      assert STATUS_NAMES[int(state.status)] == trained.status[s, a]
       num_epochs = trained.curves["val_loss"].shape[-1]
       np.testing.assert_allclose(
         curves.val_loss[:num_epochs], trained.curves["val_loss"][s, a], rtol=2e-3
