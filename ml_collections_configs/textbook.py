@@ -597,7 +597,10 @@ SETTINGS = {
   "convolution": Setting(
     "Convolution or dense layers, with 62,000 parameters?",
     _ADAM,
-    {"convolution": {"model": "lenet5"}, "dense": {"model": "mlp(78)"}},
+    {
+      "convolution": {"model": "lenet5", "learning_rate": 0.003},
+      "dense": {"model": "mlp(78)", "learning_rate": 0.01},
+    },
     {"test_accuracy": _HALF},
     (
       Claimed(
