@@ -11,6 +11,7 @@ export PYTHON
 
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
+PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install install-prepare install-peers demo docs test test-long test-slurm test-prepare test-all sanitize fuzz lint format lock
 
@@ -39,8 +40,13 @@ docs: install
 	$(RUN) -m pip install -q -q --require-hashes --no-build-isolation -r requirements-tools.lock
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
+# Run again, it takes less than half of the time, since compiled programs are kept in .pytest_cache.
 test: install
-	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+# The rest: whole runs, killed, on clusters and over hosts; the benchmark, notebooks, tutorials.
+test-slow: install
+	$(PYTEST) -m slow
 
 # The tests of datasets with TensorFlow installed, including TFDS's preparation of a dataset.
 test-prepare:
@@ -75,7 +81,7 @@ test-all:
 	@set -e; for version in 3.13 3.12 3.11; do \
 	  if python=$$(PYTHON= tools/find_python.sh $$version 2>/dev/null); then \
 	    echo "== Python $$version"; \
-	    $(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON=$$python; \
+	    $(MAKE) --no-print-directory test test-slow VENV=.venv-$$version PYTHON=$$python; \
 	  else \
 	    echo "== Python $$version is not installed: skipped"; \
 	  fi; \

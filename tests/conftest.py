@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis.internal.conjecture import providers
 from PIL import Image
 
 from jaxdl import data, population, train
@@ -70,6 +71,9 @@ gc.set_threshold(200_000, 20, 20)
 # Compiling takes longer than any deadline; the same examples every time keep a red test red.
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("suite")
+# Hypothesis would read the source of every module of the project for constants to try, which takes
+# half a minute of a first run. No setting turns that off.
+providers._get_local_constants = lambda: providers._local_constants
 
 # A silent broadcast across ranks is how a loss [B] minus labels [B, 1] becomes [B, B].
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -103,10 +107,20 @@ ROOT = pathlib.Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+# Files of whole runs, each in processes of its own: `make test-slow` runs them.
+_SLOW = (
+  *("test_survival", "test_cluster", "test_multihost", "test_array", "test_benchmark"),
+  *("test_examples", "test_gpu_check"),
+)
+
+
 def pytest_collection_modifyitems(items):
-  """Puts the files that take longest first."""
+  """Marks the tests of slow files, and puts the files that take longest first."""
   places = {name: place for place, name in enumerate(_LONGEST)}
   items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+  for item in items:
+    if item.path.stem in _SLOW:
+      item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

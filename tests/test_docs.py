@@ -94,6 +94,7 @@ def _runs(page):
   return page not in RUN_BY_TEST_README and page.split("/")[0] in ("tutorials", "how-to")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if _runs(page)])
 def test_the_lines_of_a_page_run(page, jaxdl, tmp_path, monkeypatch):
   """Files that it shows are written, commands and Python run, from the top to the bottom."""

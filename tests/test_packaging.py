@@ -103,6 +103,7 @@ def test_metadata(installed):
   assert found.metadata["License-Expression"] == "Apache-2.0"
 
 
+@pytest.mark.slow
 def test_the_installed_command_needs_no_clone(installed, tmp_path):
   """In an empty folder, where only what is installed is found."""
 

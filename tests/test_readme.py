@@ -13,6 +13,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = ("how-to/own-model.md", "how-to/own-data.md", "architecture.md")
 
 
+@pytest.mark.slow
 def test_python_lines_run(tmp_path, installed):
   texts = [README, *((ROOT / "docs" / page).read_text(encoding="utf-8") for page in PAGES)]
   code = "\n".join(re.findall(r"```python\n(.*?)```", "".join(texts), re.DOTALL))
