@@ -13,7 +13,7 @@ RUN := $(VENV)/bin/python
 DEMO := runs/demo
 PYTEST := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install install-prepare install-peers demo docs test test-long test-slurm test-prepare test-all sanitize fuzz lint format lock
+.PHONY: help install install-prepare install-peers demo docs test test-slow test-long test-slurm test-prepare test-all sanitize fuzz lint format lock
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -40,7 +40,7 @@ docs: install
 	$(RUN) -m pip install -q -q --require-hashes --no-build-isolation -r requirements-tools.lock
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
-# Run again, it takes less than half of the time, since compiled programs are kept in .pytest_cache.
+# Run again, it takes less: compiled programs are kept in .pytest_cache.
 test: install
 	$(PYTEST) -m "not slow"
 
