@@ -1,10 +1,10 @@
-"""Which arm is better, by scores that were trained elsewhere?
+"""Which arm is better, by scores from any other program?
 
   jaxdl scores --scores=runs.csv --metric=acc --arm=arm --seed=seed --margin=0.01 --workdir=DIR
 
-reads a long table, with a row per run, as trackers and spreadsheets export it (CSV, TSV or
-Parquet), and leaves verdicts, pictures and a report. Values of --metric, --arm, --seed and --task
-are names of columns. A run that failed is a row without a score.
+reads a table in long format, with a row per run, as trackers and spreadsheets export it (CSV, TSV
+or Parquet), and writes verdicts, pictures and a report. The values of --metric, --arm, --seed and
+--task are names of columns. A run that failed is a row without a score.
 """
 
 import dataclasses

@@ -1,12 +1,12 @@
 """Measures how often verdicts of looks, bets and overlapping splits are wrong.
 
-And how many seeds the former take.
+It also measures how many seeds looks and bets take.
 
   python -m experiments.measure_sequential [--repetitions=2000] [--table=errors]
 
 prints tables in Markdown. Scores are made up, so the truth is known; effects and margins are in
 standard deviations of the paired difference. The table `adastop` needs the package of that name,
-which then decides the same scores. On one core, the errors of 2,000 repetitions take half an hour,
+which decides about the same scores. On one core, the errors of 2,000 repetitions take half an hour,
 nearly all of it for ten arms.
 """
 
