@@ -146,7 +146,7 @@ def _list() -> list[str]:
     "Losses": losses.NAMES,
     "Optimizers": optimizers.NAMES,
     "Schedules": schedules.NAMES,
-    "Data sets": _DATA,
+    "Datasets": _DATA,
     "Worksheets": sorted(path.stem for path in (_HERE / "worksheets").glob("*.toml")),
   }
   lines += ["", *(f"{kind}: {', '.join(known)}" for kind, known in kinds.items())]

@@ -122,9 +122,9 @@ def seed_rows(repetitions: int) -> Iterator[list[str]]:
 
 
 def split_rows(repetitions: int) -> Iterator[list[str]]:
-  """Yields how often two learners are called different that are equally good on new data sets.
+  """Yields how often two learners are called different that are equally good on new datasets.
 
-  Every repetition draws a data set of 100 examples with ten features, of which each learner, a
+  Every repetition draws a dataset of 100 examples with ten features, of which each learner, a
   least-squares classifier, sees five: by symmetry neither is better. Each seed is a split of it.
   """
   yield ["splits", "seeds", "corrected", "as if independent: t test", "sign-flip test", "runs"]
