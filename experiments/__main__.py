@@ -1,27 +1,28 @@
-"""The command `jaxdl`, also `python -m experiments`: the scripts of this folder by short names.
+"""The command `jaxdl`, also `python -m experiments`: runs the scripts of this folder.
 
-  jaxdl demo                               a first run, of seconds, in runs/demo
+  jaxdl demo                               a first comparison, which takes seconds, in runs/demo
   jaxdl run EXPERIMENT[:VARIANT] --workdir=DIR [--config.KEY=VALUE ...]
-                                           one of the experiments that `jaxdl list` shows
+                                           run one of the experiments that `jaxdl list` shows
   jaxdl compare CONFIG.py[:VARIANT] --workdir=DIR
-                                           a question of your own
+                                           answer a question of your own
   jaxdl tune CONFIG.py[:VARIANT] --workdir=DIR
-                                           the values of its settings that suit each arm
+                                           choose settings for each of its arms on validation data
   jaxdl predict --workdir=DIR --inputs=a.png,b.png
-                                           what a finished run says of new images
-  jaxdl export --workdir=DIR --out=DIR     a finished run as TensorBoard's files, for other
-                                           trackers
+                                           predict classes of new images with a finished run
+  jaxdl export --workdir=DIR --out=DIR     write a finished run as TensorBoard event files, for
+                                           other trackers too
   jaxdl scores --scores=runs.csv --metric=acc --arm=arm --seed=seed --margin=0.01 --workdir=DIR
-                                           verdicts on scores that were trained elsewhere
+                                           compare scores from any other program
   jaxdl check WORKSHEET.toml ... [--workdir=DIR] [--answers]
-                                           hand calculations, line by line; `jaxdl list` has the
-                                           names of examples
-  jaxdl gradients [--module=my_net.py]     gradients by hand against automatic differentiation
-  jaxdl list                               what there is: experiments, models, optimizers, ...
-  jaxdl help [COMMAND or EXPERIMENT]       more about it
+                                           check hand calculations, line by line; `jaxdl list` has
+                                           the names of examples
+  jaxdl gradients [--module=my_net.py]     check gradients by hand against automatic differentiation
+  jaxdl list                               list the names of experiments, models, optimizers, ...
+  jaxdl help [COMMAND or EXPERIMENT]       explain one of these
   jaxdl --version
 
-All flags of a script may be given. Bad input ends with one line and status 2.
+`jaxdl COMMAND --help` lists the flags of a command, `jaxdl run EXPERIMENT --help` those of an
+experiment. Bad input gives a one-line error and exit status 2.
 """
 
 import ast
@@ -145,11 +146,11 @@ def _list() -> list[str]:
     "Losses": losses.NAMES,
     "Optimizers": optimizers.NAMES,
     "Schedules": schedules.NAMES,
-    "Data sets": _DATA,
+    "Datasets": _DATA,
     "Worksheets": sorted(path.stem for path in (_HERE / "worksheets").glob("*.toml")),
   }
   lines += ["", *(f"{kind}: {', '.join(known)}" for kind, known in kinds.items())]
-  return [*lines, "", "Whatever has an importable name is known by it: my_nets:Net(width=64)"]
+  return [*lines, "", "Your own code is named by its import path: my_nets:Net(width=64)"]
 
 
 def _docstring(file: pathlib.Path) -> str:

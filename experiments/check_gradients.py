@@ -209,8 +209,8 @@ def _parse(argv: Sequence[str]) -> _Asked:
   values = flags.FlagValues()
   flags.DEFINE_string("module", None, "Python file with a backward pass.", flag_values=values)
   flags.DEFINE_string("workdir", None, "Directory for the results.", flag_values=values)
-  flags.DEFINE_string("model", None, "Setting of a model.", flag_values=values)
-  flags.DEFINE_string("loss", None, "Setting of a loss.", flag_values=values)
+  flags.DEFINE_string("model", None, "Model, as in a config.", flag_values=values)
+  flags.DEFINE_string("loss", None, "Loss, as in a config.", flag_values=values)
   flags.DEFINE_string("dataset", "digits", "Name of a dataset.", flag_values=values)
   flags.DEFINE_string("data_dir", None, "Directory of prepared datasets.", flag_values=values)
   if {"--help", "-h", "--helpfull"} & set(argv):

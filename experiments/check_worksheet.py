@@ -2,12 +2,13 @@
 
   jaxdl check FILE [FILE ...] [--workdir=DIR]
 
-checks worksheets (docs/worksheets.md says how to write one). A plain word in the place of FILE is
-the name of an example in experiments/worksheets/. For one file it prints a table of the claims and
-what is wrong first, for several a summary. To DIR it writes `worksheet.json`, `report.md`,
-`report.html` and the computation graph; for several files `summary.json`, `marks.csv`, both reports
-and such a folder for each. In `feedback.md` is where the first mistake is, without right values.
-The exit status is 0 if all is right, 1 if a claim is wrong, 2 if a file is not a valid worksheet.
+checks worksheets (docs/worksheets.md says how to write one). A plain word in place of FILE is the
+name of an example in experiments/worksheets/. For one file it prints a table of the claims and the
+first mistake, for several a summary. To DIR it writes `worksheet.json`, `report.md`, `report.html`,
+the computation graph, and `feedback.md`, which says where the first mistake is, without the right
+values. For several files it writes `summary.json`, `marks.csv`, both reports, and such a folder for
+each file. The exit status is 0 if all is right, 1 if a claim is wrong, 2 if a file is not a valid
+worksheet.
 
   jaxdl check FILE --answers
 

@@ -1,10 +1,10 @@
 """Which claims of the coursework and of textbooks hold, by how much, with how many seeds?
 
-  python -m experiments.claims --workdir=DIR [--collect=DIR,DIR,...]
+  jaxdl run claims --workdir=DIR [--collect=DIR,DIR,...]
 
 runs the experiments that the claims need in `DIR/runs` and judges every claim. A finished run with
 the same config, there or in a workdir that `--collect` names, is reused. A run with another config
-that is in the way stays unless `--overwrite` is given. `CLAIMS.md`, `CLAIMS.html`, `claims.json`
+in its place is replaced only if `--overwrite` is given. `CLAIMS.md`, `CLAIMS.html`, `claims.json`
 and a picture are written to DIR.
 """
 

@@ -1,4 +1,4 @@
-"""A question of your own: a base, arms as changes of it, a data set, margins.
+"""A question of your own: a dataset, a base, arms as changes to it, and margins.
 
   jaxdl compare FILE --workdir=DIR
 

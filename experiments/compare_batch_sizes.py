@@ -2,10 +2,10 @@
 
   jaxdl run compare_batch_sizes --workdir=DIR
 
-trains the same network with batches of different sizes, many times each, for the same number of
-epochs. One more arm takes the whole training set as one batch, for about as long as training with
-mini-batches takes. Then the script times one run of each arm alone. The config's docstring lists
-the variants.
+trains the same network with batches of different sizes, with many seeds each, for the same number
+of epochs. One more arm takes the whole training set as one batch, for about as long as training
+with mini-batches takes. Then the script times one run of each arm alone. The config's docstring
+lists the variants.
 """
 
 import dataclasses

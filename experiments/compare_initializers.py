@@ -2,8 +2,9 @@
 
   jaxdl run compare_initializers --workdir=DIR
 
-trains the same CNN from several initializers, many times each, and says which differences are real.
-The config's docstring lists the variants, their durations and their results.
+trains the same CNN from several initializers, with many seeds each, and says which differences are
+real. `jaxdl demo` runs the variant `digits` in runs/demo. `jaxdl help compare_initializers` lists
+the variants, their durations and their results.
 """
 
 import dataclasses

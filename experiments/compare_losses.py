@@ -3,8 +3,8 @@
   jaxdl run compare_losses --workdir=DIR
 
 trains the same MLP with each loss, all of them in one compiled program. The coursework compiled its
-model three times, so only the last loss took effect, which was hinge on the softmax outputs. Here
-that loss is `softmax_hinge`, and `hinge` is on the logits.
+Keras model three times, so only the last loss took effect: hinge on the softmax outputs. Here that
+loss is `softmax_hinge`; `hinge` is on the logits.
 """
 
 from ml_collections import ConfigDict

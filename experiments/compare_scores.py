@@ -1,10 +1,10 @@
-"""Which arm is better, by scores that were trained elsewhere?
+"""Which arm is better, by scores from any other program?
 
   jaxdl scores --scores=runs.csv --metric=acc --arm=arm --seed=seed --margin=0.01 --workdir=DIR
 
-reads a long table, with a row per run, as trackers and spreadsheets export it (CSV, TSV or
-Parquet), and leaves verdicts, pictures and a report. Values of --metric, --arm, --seed and --task
-are names of columns. A run that failed is a row without a score.
+reads a table in long format, with a row per run, as trackers and spreadsheets export it (CSV, TSV
+or Parquet), and writes verdicts, pictures and a report. The values of --metric, --arm, --seed and
+--task are names of columns. A run that failed is a row without a score.
 """
 
 import dataclasses
@@ -36,8 +36,8 @@ def _define() -> flags.FlagValues:
     "metric": "Column of the scores.",
     "arm": "Column of the arms.",
     "seed": "Column of the seeds, integers.",
-    "task": "Column of the tasks, e.g. data sets, if there are several.",
-    "reference": "Arm that the others are compared with (default: every pair; of many, the best).",
+    "task": "Column of the tasks, e.g. datasets, if there are several.",
+    "reference": "Arm to compare the others with (default: every pair; with many arms, the best).",
     "workdir": "Directory for the results.",
   }
   for name, text in texts.items():
@@ -48,8 +48,8 @@ def _define() -> flags.FlagValues:
     "resolution": (None, "Scores are rounded to multiples of it."),
     "overlap": (
       None,
-      "Tested over training examples, where each seed is a split of the same examples, as in "
-      "cross-validation.",
+      "Number of test examples divided by that of training examples, where each seed is a split of "
+      "the same examples, as in cross-validation.",
     ),
   }
   for name, (default, text) in numbers.items():
@@ -57,12 +57,12 @@ def _define() -> flags.FlagValues:
   flags.DEFINE_integer(
     "budget",
     None,
-    "Most seeds of a run that is looked at after every 8, in the table's order, until decided.",
+    "Most seeds of a run that is tested after every 8, in the table's order, until decided.",
     flag_values=values,
   )
   switches = {
-    "lower_is_better": "As of a loss.",
-    "anytime": "Seeds were, or will be, added because of the results: test by betting.",
+    "lower_is_better": "Lower scores are better, as of a loss.",
+    "anytime": "Seeds were or will be added because of the results: use a betting test.",
   }
   for name, text in switches.items():
     flags.DEFINE_bool(name, False, text, flag_values=values)

@@ -3,8 +3,9 @@
   jaxdl export --workdir=DIR --out=DIR
 
 writes one run per member, `ARM/seed_N`: curves by epoch, the results as `final/NAME`, and the
-settings as hyperparameters. A second export to the same folder replaces what the first has made.
-While a run trains, `--tensorboard` does the same. docs/trackers.md says what imports these files.
+settings as hyperparameters. A second export to the same folder replaces what the first one wrote.
+`jaxdl run ... --tensorboard` does the same while a run trains. docs/trackers.md says which trackers
+import these files.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What does a GPU do with jaxdl? One JSON file and one table, in at most ten minutes.
+"""How does jaxdl perform on a GPU? One JSON file and one table, in at most ten minutes.
 
   tools/gpu_check.sh --out=DIR --data=FILE [--wheels=DIR]       on the machine with the GPU
   tools/gpu_check.sh --pack=DIR --data_dir=TFDS                 before, on one with the datasets

@@ -3,7 +3,7 @@
   jaxdl run gradient_flow --workdir=DIR
 
 trains MLPs of every activation x initializer x depth. At initialisation and after every epoch it
-measures the gradient of each layer and its shares of saturated and dead units. The config's
+measures the gradient of each layer and the layer's shares of saturated and dead units. The config's
 docstring lists the variants, their durations and their results.
 
 The answer compares the reference arm with the arms that differ from it in one of the three

@@ -1,12 +1,12 @@
 """Measures how often verdicts of looks, bets and overlapping splits are wrong.
 
-And how many seeds the former take.
+It also measures how many seeds looks and bets take.
 
   python -m experiments.measure_sequential [--repetitions=2000] [--table=errors]
 
 prints tables in Markdown. Scores are made up, so the truth is known; effects and margins are in
 standard deviations of the paired difference. The table `adastop` needs the package of that name,
-which then decides the same scores. On one core, the errors of 2,000 repetitions take half an hour,
+which decides about the same scores. On one core, the errors of 2,000 repetitions take half an hour,
 nearly all of it for ten arms.
 """
 
@@ -122,9 +122,9 @@ def seed_rows(repetitions: int) -> Iterator[list[str]]:
 
 
 def split_rows(repetitions: int) -> Iterator[list[str]]:
-  """Yields how often two learners are called different that are equally good on new data sets.
+  """Yields how often two learners are called different that are equally good on new datasets.
 
-  Every repetition draws a data set of 100 examples with ten features, of which each learner, a
+  Every repetition draws a dataset of 100 examples with ten features, of which each learner, a
   least-squares classifier, sees five: by symmetry neither is better. Each seed is a split of it.
   """
   yield ["splits", "seeds", "corrected", "as if independent: t test", "sign-flip test", "runs"]

@@ -1,4 +1,4 @@
-"""The gradients of a model and a loss of one's own, against finite differences of the loss."""
+"""The gradients of a user's own model and loss, against finite differences of the loss."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A question of the user's own as a config: a base, and arms as changes of it."""
+"""A question of the user's own as a config: a base, and arms as changes to it."""
 
 from typing import Any
 

@@ -1,9 +1,9 @@
-"""What does a finished run say of new images?
+"""What does a finished run predict for new images?
 
   jaxdl predict --workdir=DIR --inputs=a.png,b.png
 
 prints, for each image and arm, the class with the highest mean probability over seeds, and the
-range of that class's probability over the seeds. Images are resized to those of the run.
+range of that probability over seeds. Images are resized to the size of those in the run.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""What textbooks claim about training small networks: a setting of the list, until it is decided.
+"""Which claims of textbooks hold for small networks? One setting of the list, until it is decided.
 
   jaxdl run textbook:NAME --until_decided --workdir=DIR
 
-`ml_collections_configs/textbook.py` has the settings, and the claims that each decides; the ledger
-judges all of them: `jaxdl run claims`.
+`ml_collections_configs/textbook.py` has the settings and the claims that each decides. The ledger,
+`jaxdl run claims`, judges all of them.
 """
 
 from . import command_line, own_question

@@ -1,4 +1,4 @@
-"""The claims of `ml_collections_configs/textbook.py`, put as comparisons of finished runs."""
+"""The claims of `ml_collections_configs/textbook.py`, as comparisons of finished runs."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -3,9 +3,10 @@
   jaxdl tune FILE[:VARIANT] --workdir=DIR
 
 takes a config of `compare` with a key `tune`: arm -> setting -> values to try. Each combination of
-an arm's values trains with a few seeds, other ones than those of the comparison, and the best by
-the metric `tune_on` is chosen, among those at which the fewest seeds diverged. It prints the flags
-that give `compare` the chosen values. Arms that `tune` does not name are left out.
+an arm's values is a trial with `tune_seeds` seeds (4 by default), whose random numbers differ from
+those of the comparison. Of the trials in which the fewest seeds diverged, the one with the best
+mean of the metric `tune_on` (`val_accuracy` by default) is chosen. The command prints the flags
+that pass the chosen values to `compare`. It leaves out arms that `tune` does not name.
 """
 
 import itertools

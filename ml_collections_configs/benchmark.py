@@ -4,7 +4,7 @@ make install-peers
 jaxdl run benchmark[:VARIANT] --workdir=DIR
 
   VARIANT  what
-  full     every workload as in the coursework: forty minutes
+  full     every workload as in the coursework: about forty minutes
   quick    the CNNs and CIFAR-10 with a tenth to a half of the examples: twenty minutes
   smoke    two tiny workloads on the digits of scikit-learn, without peers: seconds
   gpu      64 and more members on a GPU: not run

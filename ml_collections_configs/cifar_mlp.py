@@ -5,7 +5,7 @@ jaxdl run cifar_mlp[:VARIANT] --workdir=DIR
 The coursework's network with 1,707,274 parameters on CIFAR-10. After 50 epochs the coursework had
 54.52 % accuracy and a loss of 1.2769.
 
-On two CPU cores with other load (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose
+On two CPU cores with other load (not measured on a GPU), JAX 0.12.0, CIFAR-10 from a copy whose
 images were compressed again as JPEG:
 
   VARIANT   seeds  time     test accuracy: coursework, no_augmentation, constant_rate

@@ -1,9 +1,10 @@
-"""Which claims of the coursework and of textbooks hold? The runs that decide it.
+"""Which claims of the coursework and of textbooks hold? The ledger, and the runs that it needs.
 
 jaxdl run claims[:VARIANT] --workdir=DIR
 
-On two CPU cores (AMD Zen 5; no GPU was measured) `quick` takes about half an hour, most of it for
-compare_initializers; docs/CLAIMS.md is its result. `smoke` has the smallest run of each experiment.
+On two CPU cores (AMD Zen 5; not measured on a GPU) `quick` without the textbook's settings
+(`--config.textbook=`) takes about half an hour, most of it for compare_initializers;
+docs/CLAIMS.md is its result. `smoke` has the smallest run of each experiment.
 """
 
 from ml_collections import ConfigDict

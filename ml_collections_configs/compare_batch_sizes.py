@@ -1,8 +1,8 @@
-"""Does the batch size matter? The whole training set, single examples, mini-batches; an MLP.
+"""Does the batch size matter? The whole training set, single examples or mini-batches; an MLP.
 
 jaxdl run compare_batch_sizes[:VARIANT] --workdir=DIR
 
-On two CPU cores (no GPU was measured), JAX 0.12.0:
+On two CPU cores (not measured on a GPU), JAX 0.12.0:
 
   VARIANT   seeds  time     setting and result
   mnist     8      2 min    the coursework's: all 60,000 training images of MNIST, 10 epochs, Adam

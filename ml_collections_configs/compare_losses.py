@@ -2,12 +2,12 @@
 
 jaxdl run compare_losses[:VARIANT] --workdir=DIR
 
-On two CPU cores (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose images were
+On two CPU cores (not measured on a GPU), JAX 0.12.0, CIFAR-10 from a copy whose images were
 compressed again as JPEG:
 
   VARIANT   seeds  time    test accuracy: cross-entropy, squared error, hinge, hinge on softmax
-  quick     10     1 min   38.1, 37.8, 36.4, 20.1 %; the first two are better than the hinges, and
-                           it is undecided between these two
+  quick     10     1 min   38.1, 37.8, 36.4, 20.1 %; the first two are better than both hinges, but
+                           undecided against each other
   notebook  4      not run
   smoke     2      seconds digits; too few seeds: no claim
 """

@@ -2,7 +2,7 @@
 
 jaxdl run compare_optimizers[:VARIANT] --workdir=DIR
 
-On two CPU cores (no GPU was measured), JAX 0.12.0:
+On two CPU cores (not measured on a GPU), JAX 0.12.0:
 
   VARIANT   seeds  time    setting and result
   mnist     12     2 min   6,000 images of MNIST, 8 epochs. Best rates: sgd 0.3, momentum 0.1,

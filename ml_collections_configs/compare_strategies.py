@@ -1,8 +1,8 @@
-"""Which training strategy improves on a plain base? Twelve of them, an MLP, CIFAR-10.
+"""Which training strategy improves on a plain base? Twelve strategies, an MLP, CIFAR-10.
 
 jaxdl run compare_strategies[:VARIANT] --workdir=DIR
 
-On two CPU cores (no GPU was measured), JAX 0.12.0, CIFAR-10 from a copy whose images were
+On two CPU cores (not measured on a GPU), JAX 0.12.0, CIFAR-10 from a copy whose images were
 compressed again as JPEG:
 
   VARIANT   seeds  time    setting and result

@@ -1,8 +1,8 @@
-"""Where gradients vanish and explode: activations x initializers x depths of an MLP.
+"""Where do gradients vanish and explode? Activations x initializers x depths of an MLP.
 
 jaxdl run gradient_flow[:VARIANT] --workdir=DIR
 
-On two CPU cores (no GPU was measured), JAX 0.12.0:
+On two CPU cores (not measured on a GPU), JAX 0.12.0:
 
   VARIANT  time     dataset              seeds  epochs  activations x initializers x depths
   mnist    1.5 min  mnist, 6,000 images     10       8  5 x 4 x (2, 5, 10)
@@ -14,7 +14,7 @@ and none through ten layers of ReLU. A ReLU network never learns if its initial 
 of He's, and diverges if they are three times He's.
 
 The optimizer is plain SGD with the same learning rate for all arms. Its step is proportional to the
-gradient, so a vanished gradient changes nothing. Adam would divide each gradient by its size and
+gradient, so a vanished gradient changes no weight. Adam would divide each gradient by its size and
 hide the difference.
 """
 

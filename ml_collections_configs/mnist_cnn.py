@@ -5,7 +5,7 @@ jaxdl run mnist_cnn[:VARIANT] --workdir=DIR
 The coursework's network with 515,146 parameters on ten classes. The coursework's table says He
 initialization, but its code uses Glorot. Its test accuracy was 99.07 %.
 
-On two CPU cores (no GPU was measured), JAX 0.12.0:
+On two CPU cores (not measured on a GPU), JAX 0.12.0:
 
   VARIANT   seeds  time     result
   quick     6      not run

@@ -1,15 +1,15 @@
-"""What do textbooks claim about training small networks, each in the setting of the claim?
+"""Which claims of textbooks hold for small networks? Each is tested in a setting of its own.
 
 jaxdl run textbook:NAME --until_decided --workdir=DIR
 
-`SETTINGS` has the settings by name, each with the claims that its run decides. The list is written
-before the runs: what is claimed, of which metric, and the margin. Where `tune` is given, the values
-in `arms` were chosen by
+`SETTINGS` has the settings by name, each with the claims that its run decides. The claims, their
+metrics and their margins were written down before the runs. Where `tune` is given, the values in
+`arms` were chosen by
 
 jaxdl tune textbook:NAME --workdir=DIR
 
-on validation data, with seeds of their own and equally many trials for every arm. The ledger judges
-them all: `jaxdl run claims`. `smoke` has two seeds of a setting that takes seconds.
+on validation data, with seeds of their own and equally many trials for every arm. The ledger,
+`jaxdl run claims`, judges all claims. `smoke` has two seeds of a setting that takes seconds.
 """
 
 from typing import Any, NamedTuple

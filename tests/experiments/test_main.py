@@ -113,7 +113,7 @@ def test_the_list_has_every_experiment_and_its_variants(say):
   assert (status, err) == (0, "")
   for file in CONFIGS.glob("*.py"):
     assert re.search(rf"^  {file.stem} \(.*\bsmoke\b.*\): \S", text, re.MULTILINE)
-  for line in ("Models: cifar_mlp, ", "Optimizers: adagrad, adam, ", "Data sets: digits, "):
+  for line in ("Models: cifar_mlp, ", "Optimizers: adagrad, adam, ", "Datasets: digits, "):
     assert line in text
 
 
