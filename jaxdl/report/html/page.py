@@ -66,7 +66,7 @@ def _markdown() -> Any:
 
 
 def _open_table(*_: Any) -> str:
-  return '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>\n'
+  return '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>\n'
 
 
 def _close_table(*_: Any) -> str:
