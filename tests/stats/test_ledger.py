@@ -229,6 +229,16 @@ def test_bounds_have_the_level_of_their_look():
     ledger.judge(_claim_of(12), 0.05, budget=20)
 
 
+@pytest.mark.parametrize("asserts", [ledger.DIFFERENT, ledger.EQUIVALENT])
+def test_a_difference_to_either_side_has_half_of_the_level_of_all_looks(asserts):
+  part = ledger.Part(_scores(0.02, n=24), asserts, _MARGIN)
+  (finding,) = ledger.judge(ledger.Claim("n", "s", "e", [part]), 0.05, budget=64).findings
+  every = stats.looks(64)
+  levels = stats.nominal_levels(0.025, tuple(n / 64 for n in every))
+  assert finding.low_alpha == finding.high_alpha == levels[every.index(24)]
+  assert finding.meaning == (ledger.HOLDS if asserts == ledger.DIFFERENT else ledger.FAILS)
+
+
 def _claim_of(n):
   return ledger.Claim("n", "s", "e", [ledger.Part(_scores(0.02, n=n), ledger.BETTER, _MARGIN)])
 
