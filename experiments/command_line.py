@@ -302,10 +302,15 @@ def run_experiment(script: Script, experiment: Experiment):
   """Trains, compares and writes the report; prints the verdicts and the path of the report."""
   result = train(script, experiment)
   print(f"\n{result}")
-  missing = result.population.missing_seeds
+  end(result.population)
+
+
+def end(population: Population):
+  """Says how many seeds are missing, and exits with status 1 if a chunk failed."""
+  missing = population.missing_seeds
   if missing:
     print(f"{len(missing)} seeds are missing; the report says why", file=sys.stderr)
-  if result.population.failures:
+  if population.failures:
     sys.exit(1)
 
 
@@ -419,7 +424,10 @@ def create_experiment(
     values[key] = values.get(key) or None
   for key, read in (("classes", tuple), ("margins", dict)):
     if key in values:
-      values[key] = read(values[key])
+      try:
+        values[key] = read(values[key])
+      except (TypeError, ValueError) as error:
+        raise InputError(f"config key {key!r} cannot be {show(values[key])}") from error
   experiment = Experiment(question=question, arms=arms, **values)
   _check_used(config, arms)
   return experiment
