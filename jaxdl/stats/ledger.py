@@ -130,7 +130,8 @@ def judge(claim: Claim, alpha: float = 0.05, budget: int | None = None) -> Outco
 
   Raises:
     InputError: the claim has no parts, a part not two arms or no positive margin, alpha is out of
-      its range, or a part's number of seeds is not one of the looks.
+      its range, a part's number of seeds is not one of the looks, or its seeds are splits that
+      overlap.
   """
   check_alpha(alpha)
   if not claim.parts:
@@ -138,6 +139,10 @@ def judge(claim: Claim, alpha: float = 0.05, budget: int | None = None) -> Outco
   for part in claim.parts:
     if len(part.scores.arms) != 2:
       raise InputError(f"claim {claim.name!r} compares {len(part.scores.arms)} arms, not two")
+    if part.scores.overlap is not None:
+      raise InputError(
+        f"claim {claim.name!r} rests on splits that overlap, for which its bounds are too narrow"
+      )
     check_margin(part.margin)
   shared = alpha / len(claim.parts)
   levels = (alpha, shared) if claim.needs_all else (shared, alpha)

@@ -1,5 +1,6 @@
 """Claims: every verdict can come out, and is what the parts say."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -198,6 +199,12 @@ def test_against_a_number():
 def test_claims_that_rest_on_nothing_are_refused():
   with pytest.raises(InputError, match="rests on nothing"):
     ledger.judge(ledger.Claim("n", "s", "e", []))
+
+
+def test_splits_that_overlap_are_refused():
+  scores = dataclasses.replace(_scores(0.02), overlap=0.25)
+  with pytest.raises(InputError, match="splits that overlap"):
+    ledger.judge(ledger.Claim("n", "s", "e", [ledger.Part(scores, ledger.BETTER, _MARGIN)]))
 
 
 def test_a_level_holds_over_all_looks():
