@@ -163,7 +163,7 @@ def design_note(experiment: Experiment) -> str:
       f"{escape(experiment.resample)}. *test* metrics are about the held-out part; the validation "
       "set is the same for all seeds, and the test set of the data was not used. Test examples "
       "differ between seeds, so there is no interval for new examples beside a verdict. Intervals "
-      "of learning curves are not corrected."
+      "in pictures of layers, or of a metric against a setting, are not corrected."
     )
     return verdict_note(stats.RESAMPLED, how)
   how = (
