@@ -117,7 +117,7 @@ _CHECKPOINT_EVERY = flags.DEFINE_integer(
   "Epochs between checkpoints of a chunk; 0 saves every few seconds.",
   lower_bound=0,
 )
-_EXECUTOR = flags.DEFINE_enum(
+EXECUTOR = flags.DEFINE_enum(
   "executor",
   "local",
   list(launch.EXECUTORS),
@@ -267,7 +267,7 @@ def _expand_home(argument: str) -> str:
 
 def _launch(script: Script, experiment: Experiment):
   """Runs an experiment in this process, or as one of several processes."""
-  if _EXECUTOR.value != "multihost":
+  if EXECUTOR.value != "multihost":
     run_experiment(script, experiment)
     return
   try:
@@ -324,7 +324,7 @@ def train(script: Script, experiment: Experiment) -> launch.Result:
     resume_anyway=_RESUME_ANYWAY.value,
     partial=_PARTIAL.value,
     until_decided=_UNTIL_DECIDED.value,
-    executor=_EXECUTOR.value,
+    executor=EXECUTOR.value,
     scheduler=_SCHEDULER.value,
     scheduler_file=_SCHEDULER_FILE.value,
     place=(_INDEX.value or 0, _COUNT.value or 1),
@@ -454,10 +454,10 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
     _fail(f"a value cannot be set in the config: {brief(error)}")
   if len(rest) > 1:
     _fail(f"unknown argument {rest[1]!r}; settings are given as --name=value")
-  if _EXECUTOR.value != "dask" and (_SCHEDULER.value or _SCHEDULER_FILE.value):
+  if EXECUTOR.value != "dask" and (_SCHEDULER.value or _SCHEDULER_FILE.value):
     _fail("--scheduler and --scheduler_file are for --executor=dask")
   for flag in (_SCHEDULER, _SCHEDULER_FILE):
-    if flag.value == "" and _EXECUTOR.value == "dask":
+    if flag.value == "" and EXECUTOR.value == "dask":
       _fail(f"--{flag.name} is empty")
   for flag in (_CONFIG, WORKDIR):
     if flag.value is None:
@@ -474,10 +474,10 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
 def _array_mistake() -> str | None:
   """Returns what is wrong with the flags of `--executor=array`, in one line."""
   for flag in (_INDEX, _COUNT):
-    if (flag.value is not None) != (_EXECUTOR.value == "array"):
+    if (flag.value is not None) != (EXECUTOR.value == "array"):
       needs = (f"--{flag.name}", "--executor=array")
       return "{} needs {}".format(*(needs if flag.value is not None else reversed(needs)))
-  if _EXECUTOR.value == "array" and _INDEX.value >= _COUNT.value:
+  if EXECUTOR.value == "array" and _INDEX.value >= _COUNT.value:
     return f"--index must be less than --count={_COUNT.value}"
   return None
 
@@ -485,7 +485,7 @@ def _array_mistake() -> str | None:
 def _multihost_mistake() -> str | None:
   """Returns what is wrong with the flags of `--executor=multihost`, in one line."""
   needed = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
-  if _EXECUTOR.value != "multihost":
+  if EXECUTOR.value != "multihost":
     given = [flag.name for flag in needed if flag.value is not None]
     return f"--{given[0]} needs --executor=multihost" if given else None
   for flag in needed:

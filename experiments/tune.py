@@ -113,7 +113,13 @@ def choose(config: ConfigDict, population: Population) -> dict[str, sweeps.BestA
 
 
 def tune(config: ConfigDict):
-  """Trains all trials, reports them and prints the values that are chosen."""
+  """Trains all trials, reports them and prints the values that are chosen.
+
+  Raises:
+    InputError: several hosts are to train, or a setting is wrong.
+  """
+  if command_line.EXECUTOR.value == "multihost":
+    raise InputError("tune is not for --executor=multihost; dask and array use several machines")
 
   def analyze(_: Experiment, __: Dataset, population: Population) -> report.Extra:
     return report.Extra([section(config, population)])

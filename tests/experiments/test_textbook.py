@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from experiments import claims, own_question, textbook_claims, tune
+from experiments import claims, command_line, own_question, textbook_claims, tune
 from experiments.coursework_claims import Run
 from jaxdl.errors import InputError
 from jaxdl.population.results import EPOCHS_TO_TARGET, higher_is_better
@@ -224,6 +225,14 @@ def test_flags_survive_a_shell_and_name_any_arm():
   (flag,) = shlex.split(tune.flags(config, best))
   path, _, value = flag.removeprefix("--config.").partition("=")
   assert (*config_path.split(path), value) == ("arms", "a/b c", "model", "mlp(8, 8)")
+
+
+def test_several_hosts_are_refused(monkeypatch):
+  """Each would train alone."""
+  monkeypatch.setattr(command_line, "EXECUTOR", SimpleNamespace(value="multihost"))
+  monkeypatch.setattr(command_line, "train", lambda *_: pytest.fail("it trains"))
+  with pytest.raises(InputError, match="not for --executor=multihost"):
+    tune.tune(ConfigDict(_TUNED))
 
 
 def test_the_best_values_are_printed_as_flags(tmp_path, run_module):
