@@ -173,6 +173,11 @@ def test_many_arms_are_compared_with_a_reference_if_there_is_one():
   assert sum(v.verdict == "better" for v in verdicts) == 16
   text = experiment_lib.answer(verdicts, "test_accuracy", population)
   assert "of 19 other arms compared with arm 3, 16 better, 3 worse" in text
+  # Also if it happens to be the best.
+  experiment = dataclasses.replace(experiment, reference="arm 19")
+  verdicts = experiment_lib.compare(experiment, population)
+  note = markdown.many_note(verdicts, population.scores("test_accuracy"), "arm 19", "arms.csv")
+  assert "Each of 20 arms was compared with the reference. Tables" in note
 
 
 def test_objects_show_what_they_are(trained):

@@ -132,7 +132,7 @@ def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
     f"{_tasks_text(comparison)}; {diverged or 'no'} runs diverged.",
     "## Verdicts",
     markdown.markdown_table(markdown.verdict_rows(verdicts)) if verdicts else "",
-    markdown.many_note(comparison.verdicts, scores, "scores.csv"),
+    markdown.many_note(comparison.verdicts, scores, comparison.settings["reference"], "scores.csv"),
     markdown.verdict_note(design, comparison.how),
     "## Arms",
     markdown.summary_table(scores.select(experiment_lib.shown_arms(scores))),
