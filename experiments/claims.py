@@ -72,7 +72,7 @@ def judge_all(config: ConfigDict):
   places = [workdir / "runs" / run.name for run in wanted]
   found = [obtain(run, place) for run, place in zip(wanted, places, strict=True)]
   outcomes = _judge(found, settings, config.alpha)
-  publish(workdir, found, outcomes, config.note)
+  publish(workdir, found, outcomes, config.alpha, config.note)
   for _, outcome in outcomes:
     print(f"{outcome.verdict:15} {outcome.claim.sentence}")
   print(f"\nLedger: {one_line(workdir / 'CLAIMS.html')}")
@@ -233,6 +233,7 @@ def publish(
   workdir: pathlib.Path,
   found: Sequence[Found],
   outcomes: Sequence[tuple[Found, ledger.Outcome]],
+  alpha: float,
   note: str = "",
 ):
   """Writes the ledger and its picture; all files are complete, or none is written."""
@@ -240,7 +241,7 @@ def publish(
     rows = [row for _, outcome in outcomes for row in forest_rows(outcome)]
     (stage / "figures").mkdir()
     figures.save(forest_plots.forest(rows), stage / "figures" / "claims")
-    text = markdown(found, outcomes, note)
+    text = markdown(found, outcomes, alpha, note)
     (stage / "CLAIMS.md").write_text(text, encoding="utf-8")
     (stage / "CLAIMS.html").write_text(report.html.document(text, stage), encoding="utf-8")
     records = [to_json(*pair) for pair in outcomes]
@@ -277,9 +278,20 @@ def _difference(finding: ledger.Finding) -> str:
 
 
 def markdown(
-  found: Sequence[Found], outcomes: Sequence[tuple[Found, ledger.Outcome]], note: str = ""
+  found: Sequence[Found],
+  outcomes: Sequence[tuple[Found, ledger.Outcome]],
+  alpha: float,
+  note: str = "",
 ) -> str:
-  """Returns the ledger as Markdown; `note`, e.g. on the data or the machine, comes near its top."""
+  """Returns the ledger as Markdown.
+
+  Args:
+    found: the runs.
+    outcomes: the runs' claims.
+    alpha: the level of each claim.
+    note: e.g. on the data or the machine, for the top.
+  """
+  levels = {"alpha": alpha, "level": f"{100 * alpha:g}%", "sure": f"{100 * (1 - alpha):g}%"}
   counts = {
     verdict: sum(outcome.verdict == verdict for _, outcome in outcomes)
     for verdict in (ledger.HOLDS, ledger.FAILS, ledger.TOO_SMALL, ledger.UNDECIDED)
@@ -295,14 +307,14 @@ def markdown(
     "\n\n".join(
       [
         "# Claims, and what is left of them",
-        _INTRODUCTION,
+        _INTRODUCTION.format(**levels),
         *([report.escape(note)] if note else []),
-        f"{len(outcomes)} claims. {summary.capitalize()}. {_expected(outcomes)}".strip(),
+        f"{len(outcomes)} claims. {summary.capitalize()}. {_expected(outcomes, alpha)}".strip(),
         _registered(),
         report.markdown_table(table),
         "![Every comparison that a claim rests on, in units of its margin](figures/claims.png)",
         "## The evidence for each verdict",
-        _HOW_TO_READ,
+        _HOW_TO_READ.format(**levels, share=100 * alpha ** (1 / 12)),
         *(_claim_text(run, outcome) for run, outcome in outcomes),
         "## The runs",
         *map(_run_text, found),
@@ -312,15 +324,15 @@ def markdown(
   )
 
 
-def _expected(outcomes: Sequence[tuple[Found, ledger.Outcome]]) -> str:
+def _expected(outcomes: Sequence[tuple[Found, ledger.Outcome]], alpha: float) -> str:
   """Returns how many verdicts may be wrong, and how many would be the same again, as sentences."""
   repeats = [outcome.repeats for _, outcome in outcomes if not math.isnan(outcome.repeats)]
   if not repeats:
     return ""
   return (
-    f"At 5% each, up to {0.05 * len(repeats):.1f} of the {len(repeats)} decided verdicts are "
-    f"wrong on average. With as many fresh seeds, about {sum(repeats):.0f} of them would be the "
-    "same (column *again*)."
+    f"At {100 * alpha:g}% each, up to {alpha * len(repeats):.1f} of the {len(repeats)} decided "
+    f"verdicts are wrong on average. With as many fresh seeds, about {sum(repeats):.0f} of them "
+    "would be the same (column *again*)."
   )
 
 
@@ -341,31 +353,32 @@ def _registered() -> str:
 
 
 _INTRODUCTION = (
-  "Claims of a deep-learning coursework and of textbooks, tested with populations of runs. A claim "
-  "*holds* or *does not hold* if its comparisons are decided, and is *undecided* if these seeds do "
-  "not decide them. An improvement is *too small to count* if it is shown to be less than the "
-  "margin, if there is any. A verdict applies only to the setting of its run, which is named "
-  "below. Each is wrong with a probability of up to 5%, and nothing corrects for the number of "
-  "claims. All runs on a dataset use the same test images, so a verdict is about repeating the "
-  "training, not about other images."
+  "Claims of a deep-learning coursework and of textbooks, tested with populations of runs. A "
+  "claim *holds* or *does not hold* if its comparisons are decided, and is *undecided* if these "
+  "seeds do not decide them. An improvement is *too small to count* if it is shown to be less "
+  "than the margin, if there is any. A verdict applies only to the setting of its run, which is "
+  "named below. Each is wrong with a probability of up to {level}, and nothing corrects for the "
+  "number of claims. All runs on a dataset use the same test images, so a verdict is about "
+  "repeating the training, not about other images."
 )
 _HOW_TO_READ = (
   "A difference is arm a minus arm b, paired by seed (times are paired by round of measurement, "
   "ensembles by group of networks). The brackets have the two bounds that decide, from Student's "
   "t, each with its confidence. *Better* holds if the bound is beyond 0, and by more than the "
   "margin if the bound is beyond the margin. *Not worse* holds if the bound is above minus the "
-  "margin. *The same* holds if both bounds are within the margin, with 16 pairs or more, and fails "
-  "if one bound shows that the difference is beyond it. If a claim needs all of its parts, each "
-  "must hold at 5%, and fails at 5% divided by their number; if any part is enough, it is the "
-  "other way round. Equal differences have no spread to compute bounds from: n of n equal ones "
-  "show, with 95% confidence, that at least 0.05^(1/n) of all seeds give the same, which is 78% "
-  "for 12. The margin was set before the run. In claims that learning rates or initial weights are "
-  "too large, a member that diverged counts as one that never reaches the target; elsewhere it is "
-  "left out. Never reaching the target counts as one epoch more than were trained, so the true "
-  "difference is at least the one given. Runs of textbook claims ended when their first metric was "
-  "decided, at one of the looks after 8, 16, ... seeds; their bounds have the level of that look, "
-  "so that all looks together keep 5% (Lan-DeMets spending). *Again* is the probability that as "
-  "many fresh seeds give the same verdict, if before the run all differences were as likely."
+  "margin. *The same* holds if both bounds are within the margin, with 16 pairs or more, and "
+  "fails if one bound shows that the difference is beyond it. If a claim needs all of its parts, "
+  "each must hold at {level}, and fails at {level} divided by their number; if any part is "
+  "enough, it is the other way round. Equal differences have no spread to compute bounds from: n "
+  "of n equal ones show, with {sure} confidence, that at least {alpha:g}^(1/n) of all seeds give "
+  "the same, which is {share:.0f}% for 12. The margin was set before the run. In claims that "
+  "learning rates or initial weights are too large, a member that diverged counts as one that "
+  "never reaches the target; elsewhere it is left out. Never reaching the target counts as one "
+  "epoch more than were trained, so the true difference is at least the one given. Runs of "
+  "textbook claims ended when their first metric was decided, at one of the looks after 8, 16, "
+  "... seeds; their bounds have the level of that look, so that all looks together keep {level} "
+  "(Lan-DeMets spending). *Again* is the probability that as many fresh seeds give the same "
+  "verdict, if before the run all differences were as likely."
 )
 
 

@@ -117,7 +117,7 @@ _CHECKPOINT_EVERY = flags.DEFINE_integer(
   "Epochs between checkpoints of a chunk; 0 saves every few seconds.",
   lower_bound=0,
 )
-_EXECUTOR = flags.DEFINE_enum(
+EXECUTOR = flags.DEFINE_enum(
   "executor",
   "local",
   list(launch.EXECUTORS),
@@ -267,7 +267,7 @@ def _expand_home(argument: str) -> str:
 
 def _launch(script: Script, experiment: Experiment):
   """Runs an experiment in this process, or as one of several processes."""
-  if _EXECUTOR.value != "multihost":
+  if EXECUTOR.value != "multihost":
     run_experiment(script, experiment)
     return
   try:
@@ -302,10 +302,15 @@ def run_experiment(script: Script, experiment: Experiment):
   """Trains, compares and writes the report; prints the verdicts and the path of the report."""
   result = train(script, experiment)
   print(f"\n{result}")
-  missing = result.population.missing_seeds
+  end(result.population)
+
+
+def end(population: Population):
+  """Says how many seeds are missing, and exits with status 1 if a chunk failed."""
+  missing = population.missing_seeds
   if missing:
     print(f"{len(missing)} seeds are missing; the report says why", file=sys.stderr)
-  if result.population.failures:
+  if population.failures:
     sys.exit(1)
 
 
@@ -319,7 +324,7 @@ def train(script: Script, experiment: Experiment) -> launch.Result:
     resume_anyway=_RESUME_ANYWAY.value,
     partial=_PARTIAL.value,
     until_decided=_UNTIL_DECIDED.value,
-    executor=_EXECUTOR.value,
+    executor=EXECUTOR.value,
     scheduler=_SCHEDULER.value,
     scheduler_file=_SCHEDULER_FILE.value,
     place=(_INDEX.value or 0, _COUNT.value or 1),
@@ -419,7 +424,10 @@ def create_experiment(
     values[key] = values.get(key) or None
   for key, read in (("classes", tuple), ("margins", dict)):
     if key in values:
-      values[key] = read(values[key])
+      try:
+        values[key] = read(values[key])
+      except (TypeError, ValueError) as error:
+        raise InputError(f"config key {key!r} cannot be {show(values[key])}") from error
   experiment = Experiment(question=question, arms=arms, **values)
   _check_used(config, arms)
   return experiment
@@ -446,10 +454,10 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
     _fail(f"a value cannot be set in the config: {brief(error)}")
   if len(rest) > 1:
     _fail(f"unknown argument {rest[1]!r}; settings are given as --name=value")
-  if _EXECUTOR.value != "dask" and (_SCHEDULER.value or _SCHEDULER_FILE.value):
+  if EXECUTOR.value != "dask" and (_SCHEDULER.value or _SCHEDULER_FILE.value):
     _fail("--scheduler and --scheduler_file are for --executor=dask")
   for flag in (_SCHEDULER, _SCHEDULER_FILE):
-    if flag.value == "" and _EXECUTOR.value == "dask":
+    if flag.value == "" and EXECUTOR.value == "dask":
       _fail(f"--{flag.name} is empty")
   for flag in (_CONFIG, WORKDIR):
     if flag.value is None:
@@ -466,10 +474,10 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
 def _array_mistake() -> str | None:
   """Returns what is wrong with the flags of `--executor=array`, in one line."""
   for flag in (_INDEX, _COUNT):
-    if (flag.value is not None) != (_EXECUTOR.value == "array"):
+    if (flag.value is not None) != (EXECUTOR.value == "array"):
       needs = (f"--{flag.name}", "--executor=array")
       return "{} needs {}".format(*(needs if flag.value is not None else reversed(needs)))
-  if _EXECUTOR.value == "array" and _INDEX.value >= _COUNT.value:
+  if EXECUTOR.value == "array" and _INDEX.value >= _COUNT.value:
     return f"--index must be less than --count={_COUNT.value}"
   return None
 
@@ -477,7 +485,7 @@ def _array_mistake() -> str | None:
 def _multihost_mistake() -> str | None:
   """Returns what is wrong with the flags of `--executor=multihost`, in one line."""
   needed = (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID)
-  if _EXECUTOR.value != "multihost":
+  if EXECUTOR.value != "multihost":
     given = [flag.name for flag in needed if flag.value is not None]
     return f"--{given[0]} needs --executor=multihost" if given else None
   for flag in needed:

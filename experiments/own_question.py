@@ -30,6 +30,8 @@ def check_parts(config: ConfigDict):
   for key in ("question", "base", "arms"):
     if key not in config:
       raise InputError(f"the config has no key {key!r}")
+  if not isinstance(config.arms, ConfigDict):
+    raise InputError("config key 'arms' must be a dict: name -> settings of the arm")
   check_keys("base", config.base)
   for name, changes in config.arms.items():
     check_keys(f"arms.{name}", changes)
@@ -42,7 +44,7 @@ def create_arm(config: ConfigDict, name: str, **settings: Any) -> Arm:
     InputError: a value is out of range.
   """
   try:
-    return command_line.create_arm(ConfigDict({**config.base, **config.arms[name]}), **settings)
+    return command_line.create_arm(ConfigDict({**config.base, **config.arms[name], **settings}))
   except InputError as error:
     raise InputError(f"arm {name!r}: {error}") from error
 

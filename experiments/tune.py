@@ -10,21 +10,25 @@ that pass the chosen values to `compare`. It leaves out arms that `tune` does no
 """
 
 import itertools
+import json
+import shlex
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxdl import report, stats
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, one_line, show, unknown_name
+from jaxdl.errors import InputError, check_integer, one_line, show, unknown_name
 from jaxdl.experiment import Experiment
-from jaxdl.population.results import Population
+from jaxdl.population.results import EPOCHS_TO_TARGET, Population
 from jaxdl.stats import sweeps
 
 from . import command_line, own_question
 
 # Seeds of each trial; their random numbers differ from those of the comparison.
 _SEEDS = 4
+# Besides those of the validation set, which begin with val_.
+_OF_TRAINING = ("train_loss", "epochs", EPOCHS_TO_TARGET)
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
@@ -40,12 +44,13 @@ def create_experiment(config: ConfigDict) -> Experiment:
     for name, of in trials(config).items()
     for trial, values in of.items()
   }
-  metric = chosen_on(config)
-  ours = ConfigDict(config).unlock()
-  ours.num_seeds = config.get("tune_seeds", _SEEDS)
-  ours.seed = config.get("seed", 0) + 1
-  ours.reference = ""
-  ours.margins = ConfigDict({metric: config.margins.get(metric, 0.01)})
+  metric, margins = chosen_on(config), config.get("margins")
+  num_seeds, seed = config.get("tune_seeds", _SEEDS), config.get("seed", 0)
+  check_integer("tune_seeds", num_seeds, 1)
+  check_integer("seed", seed, 0, 2**32 - 2)
+  margin = margins.get(metric, 0.01) if isinstance(margins, ConfigDict) else 0.01
+  own = {"num_seeds": num_seeds, "seed": seed + 1, "reference": "", "margins": {metric: margin}}
+  ours = ConfigDict({**config, **own})
   question = f"Which settings suit each arm? ({config.question})"
   return command_line.create_experiment(ours, question, arms, own_question.OWN_KEYS)
 
@@ -53,8 +58,11 @@ def create_experiment(config: ConfigDict) -> Experiment:
 def chosen_on(config: ConfigDict) -> str:
   """Returns the metric that decides, one of the validation set or of training."""
   metric = config.get("tune_on", "val_accuracy")
-  if str(metric).startswith("test_"):
-    raise InputError(f"tune_on must not be a metric of the test set, as {metric!r} is")
+  if not str(metric).startswith("val_") and metric not in _OF_TRAINING:
+    raise InputError(
+      f"tune_on must be val_NAME, a metric of the validation set, or one of "
+      f"{', '.join(_OF_TRAINING)}, not {show(metric)}"
+    )
   return metric
 
 
@@ -70,9 +78,9 @@ def trials(config: ConfigDict) -> dict[str, dict[str, dict[str, Any]]]:
     own_question.check_keys(f"tune.{name}", config.tune[name])
     grid = {key: _values(f"tune.{name}.{key}", of) for key, of in config.tune[name].items()}
     found[name] = {
-      " ".join(
-        [name, *(f"{key}={_text(value)}" for key, value in zip(grid, chosen, strict=True))]
-      ): dict(zip(grid, chosen, strict=True))
+      " ".join([name, *(f"{key}={value}" for key, value in zip(grid, chosen, strict=True))]): dict(
+        zip(grid, chosen, strict=True)
+      )
       for chosen in itertools.product(*grid.values())
     }
   counts = {name: len(of) for name, of in found.items()}
@@ -84,13 +92,9 @@ def trials(config: ConfigDict) -> dict[str, dict[str, dict[str, Any]]]:
 
 def _values(name: str, values: Any) -> tuple[Any, ...]:
   values = values if isinstance(values, tuple | list) else (values,)
-  if len(set(values)) < len(values) or not values:
+  if len(set(map(str, values))) < len(values) or not values:  # which the names of trials have
     raise InputError(f"{name} must be different values, not {show(values)}")
   return tuple(values)
-
-
-def _text(value: Any) -> str:
-  return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def choose(config: ConfigDict, population: Population) -> dict[str, sweeps.BestArm]:
@@ -110,7 +114,13 @@ def choose(config: ConfigDict, population: Population) -> dict[str, sweeps.BestA
 
 
 def tune(config: ConfigDict):
-  """Trains all trials, reports them and prints the values that are chosen."""
+  """Trains all trials, reports them and prints the values that are chosen.
+
+  Raises:
+    InputError: several hosts are to train, or a setting is wrong.
+  """
+  if command_line.EXECUTOR.value == "multihost":
+    raise InputError("tune is not for --executor=multihost; dask and array use several machines")
 
   def analyze(_: Experiment, __: Dataset, population: Population) -> report.Extra:
     return report.Extra([section(config, population)])
@@ -120,6 +130,7 @@ def tune(config: ConfigDict):
   print(report.text_table(rows(config, result.population)))
   print(f"\n{flags(config, choose(config, result.population))}")
   print(f"\nReport: {one_line(result.workdir / 'report.html')}")
+  command_line.end(result.population)
 
 
 def section(config: ConfigDict, population: Population) -> str:
@@ -146,13 +157,12 @@ def rows(config: ConfigDict, population: Population) -> list[list[str]]:
 
 
 def flags(config: ConfigDict, best: dict[str, sweeps.BestArm]) -> str:
-  """Returns the flags that give `compare` the chosen values."""
-  chosen = [
-    f"--config.arms.{name}.{key}={_text(value)}"
+  """Returns the flags that give `compare` the chosen values, as a shell takes them."""
+  return shlex.join(
+    f"--config.arms{f'.{name}' if name.isidentifier() else f'[{json.dumps(name)}]'}.{key}={value}"
     for name, changes in trials(config).items()
     for key, value in changes[best[name].arm].items()
-  ]
-  return " ".join(chosen)
+  )
 
 
 _SCRIPT = command_line.Script(create_experiment, arm_keys_below=("base", "arms"))

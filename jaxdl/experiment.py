@@ -320,9 +320,10 @@ def _looks(experiment: Experiment) -> Looks | None:
   metric = next(iter(experiment.margins))
 
   def undecided(population):
-    return stats.undecided_arms(
-      compare_metric(experiment, with_epochs_to_target(experiment, population), metric)
-    )
+    verdicts = compare_metric(experiment, with_epochs_to_target(experiment, population), metric)
+    # An arm that was decided against the best so far may be open against a later one, and stays so.
+    going_on = dict(zip(population.arms, population.is_trained.all(axis=0), strict=True))
+    return stats.undecided_arms([v for v in verdicts if going_on[v.arm_a] and going_on[v.arm_b]])
 
   return Looks(experiment.looks, undecided)
 

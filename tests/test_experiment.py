@@ -139,6 +139,25 @@ def test_many_arms_are_compared_with_the_best():
   assert table["verdict"].isna().tolist() == [True] + 19 * [False]
 
 
+def test_an_arm_does_not_go_on_for_pairs_with_arms_that_have_stopped():
+  """Arm 12 was the best of 16 seeds and all others were worse; arm 13 is the best of 48."""
+  population = drawing.make_population(num_seeds=48, num_arms=14)
+  values = 0.5 + 0.001 * np.random.default_rng(0).random((48, 14))
+  values[:, 12] += 0.1
+  values[:16:2, 13], values[1:16:2, 13], values[16:, 13] = 0.4, 0.64, 0.9
+  status = population.status.copy()
+  status[16:, :12] = "not_trained"
+  population = dataclasses.replace(population, metrics={"test_accuracy": values}, status=status)
+  margins = {"test_accuracy": 0.01}
+  experiment = Experiment(
+    "Which?", population.arms, margins=margins, num_seeds=64, until_decided=True
+  )
+  verdicts = {v.arm_a: v for v in experiment_lib.compare_metric(experiment, population, *margins)}
+  assert verdicts["arm 12"].verdict == "worse"
+  assert (verdicts["arm 0"].verdict, verdicts["arm 0"].num_seeds) == ("undecided", 16)
+  assert experiment_lib._looks(experiment).undecided(population) == ()
+
+
 def test_a_dozen_arms_are_compared_in_pairs():
   population, experiment = _ladder(num_arms=12)
   verdicts = experiment_lib.compare(experiment, population)
@@ -154,6 +173,11 @@ def test_many_arms_are_compared_with_a_reference_if_there_is_one():
   assert sum(v.verdict == "better" for v in verdicts) == 16
   text = experiment_lib.answer(verdicts, "test_accuracy", population)
   assert "of 19 other arms compared with arm 3, 16 better, 3 worse" in text
+  # Also if it happens to be the best.
+  experiment = dataclasses.replace(experiment, reference="arm 19")
+  verdicts = experiment_lib.compare(experiment, population)
+  note = markdown.many_note(verdicts, population.scores("test_accuracy"), "arm 19", "arms.csv")
+  assert "Each of 20 arms was compared with the reference. Tables" in note
 
 
 def test_objects_show_what_they_are(trained):

@@ -692,7 +692,7 @@ def collect(name, folder, run, cut=None):
     found = claims._read(WANTED[name], folder)
     outcomes = claims._judge([found], {}, config.alpha)
     json.dumps([claims.to_json(*pair) for pair in outcomes], allow_nan=False)
-    return claims.markdown([found], outcomes)
+    return claims.markdown([found], outcomes, 0.05)
 
   with np.errstate(all="ignore"):
     return outcome(judge)
@@ -798,7 +798,7 @@ def test_hostile_notes_and_provenance_in_the_ledger(tmp_path):
   members = pd.DataFrame({"seed": [0, 1]})
   run = claims.Run(name, wanted.experiment, members, {})
   found = claims.Found(wanted, run, tmp_path, origin)
-  text = claims.markdown([found], [], hostile)
+  text = claims.markdown([found], [], 0.05, hostile)
   text.encode()
   assert "<script" not in text
   assert "\n# x" not in text

@@ -24,7 +24,9 @@ from jaxdl import calls
 from jaxdl.errors import InputError
 
 _SCHEMES = {
-  "folds": (calls.Argument("k", lambda k: k >= 2, "2 or more", is_integer=True),),
+  "folds": (
+    calls.Argument("k", lambda k: k >= 2 and k.is_integer(), "an integer >= 2", is_integer=True),
+  ),
   "holdout": (calls.Argument("fraction", lambda f: 0 < f < 1, "between 0 and 1"),),
   "bootstrap": (),
 }

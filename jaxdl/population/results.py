@@ -132,6 +132,11 @@ class Population:
     """Which members were trained and did not diverge, `[S, A]` bool."""
     return self.is_trained & (self.status != "diverged")
 
+  @property
+  def overlap(self) -> float | None:
+    """Of the seeds' splits, see `jaxdl.stats.resampled`; None if all seeds have the same."""
+    return None if self.resampling is None else self.resampling.overlap
+
   def __repr__(self) -> str:
     names = ", ".join(map(one_line, self.arms))
     sizes = [
@@ -187,7 +192,7 @@ class Population:
       axes=stats.AXES,
       higher_is_better=self.higher_is_better(metric),
       diverged_as=self._diverged_as(metric, in_order) if diverged.any() else None,
-      overlap=None if self.resampling is None else self.resampling.overlap,
+      overlap=self.overlap,
       num_trained=None if self.is_trained.all() else tuple(self.is_trained.sum(axis=0).tolist()),
     )
 

@@ -128,17 +128,18 @@ def draw_mean(
 
 
 def mean_interval(
-  values: np.ndarray, limits: tuple[float, float] = (-math.inf, math.inf)
+  values: np.ndarray, limits: tuple[float, float] = (-math.inf, math.inf), overlap: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns the mean of values `[n, ...]` and the ends of its 95% interval, each `[...]`.
 
   The interval is Student's t, cut to the limits of the metric, as in `jaxdl.stats.summarize`; its
   ends are NaN for fewer than two values. For equal values it has zero width and is not visible.
+  `overlap` is that of the splits that the values are from.
   """
   n, mean = len(values), values.mean(axis=0)
   if n < 2:
     return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-  half = scipy.stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
+  half = scipy.stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) * math.sqrt(1 / n + overlap)
   return mean, np.clip(mean - half, *limits), np.clip(mean + half, *limits)
 
 

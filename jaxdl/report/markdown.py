@@ -75,7 +75,7 @@ def render(
     f"{stopping_text(population)}",
     "## Verdicts",
     _verdict_table(shown),
-    many_note(verdicts, population.scores(primary), f"{TABLES}/{ARMS_FILE}"),
+    many_note(verdicts, population.scores(primary), experiment.reference, f"{TABLES}/{ARMS_FILE}"),
     design_note(experiment),
     new_examples_text(shown),
     "## Arms",
@@ -163,7 +163,7 @@ def design_note(experiment: Experiment) -> str:
       f"{escape(experiment.resample)}. *test* metrics are about the held-out part; the validation "
       "set is the same for all seeds, and the test set of the data was not used. Test examples "
       "differ between seeds, so there is no interval for new examples beside a verdict. Intervals "
-      "of learning curves are not corrected."
+      "in pictures of layers, or of a metric against a setting, are not corrected."
     )
     return verdict_note(stats.RESAMPLED, how)
   how = (
@@ -298,19 +298,22 @@ def verdict_rows(verdicts: Sequence[stats.Verdict]) -> list[list[str]]:
   return [header, *rows]
 
 
-def many_note(verdicts: Sequence[stats.Verdict], scores: stats.Scores, file: str) -> str:
+def many_note(
+  verdicts: Sequence[stats.Verdict], scores: stats.Scores, reference: str | None, file: str
+) -> str:
   """Says how many arms were compared, and which are shown; empty if they are few.
 
   Args:
     verdicts: on all arms.
     scores: of the first metric.
+    reference: the arm that was to be compared with the others; None: the results chose it.
     file: the table that has all arms.
   """
   if not verdicts or not experiment_lib.is_many(scores.arms):
     return ""
   centre = "the reference"
   why = ""
-  if verdicts[0].arm_b == scores.best:
+  if reference is None:
     centre = "the one that has the best mean"
     why = (
       " Since the results chose it, each pair of arms could have become one of these, and "

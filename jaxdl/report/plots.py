@@ -158,7 +158,8 @@ def _draw_curves(
     if kept.any():
       # With many arms, darker bands would hide everything else.
       alpha = float(np.clip(0.5 / len(population.arms), 0.08, 0.18))
-      interval = curve_interval(curves[kept, index], epochs[kept], possible)
+      overlap = population.overlap or 0.0
+      interval = curve_interval(curves[kept, index], epochs[kept], possible, overlap)
       figures.draw_mean(ax, arm, index, np.arange(1, len(interval[0]) + 1), *interval, alpha)
     # A single seed is its own mean, unless it diverged.
     drawn = np.clip(curves[:, index], *limits)  # [S, E]
@@ -192,13 +193,13 @@ def _mark_ends(ax: Axes, curves: np.ndarray, status: np.ndarray, color: str, wor
 
 
 def curve_interval(
-  curves: np.ndarray, num_epochs: np.ndarray, possible: tuple[float, float]
+  curves: np.ndarray, num_epochs: np.ndarray, possible: tuple[float, float], overlap: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns the mean of curves `[n, E]` over seeds and the ends of its 95% interval, each `[E]`.
 
   A curve keeps the value of its last epoch, `num_epochs` `[n]`, until the longest curve ends.
   """
-  return figures.mean_interval(last_kept(curves, num_epochs), possible)
+  return figures.mean_interval(last_kept(curves, num_epochs), possible, overlap)
 
 
 def last_kept(curves: np.ndarray, num_epochs: np.ndarray) -> np.ndarray:

@@ -132,7 +132,7 @@ def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
     f"{_tasks_text(comparison)}; {diverged or 'no'} runs diverged.",
     "## Verdicts",
     markdown.markdown_table(markdown.verdict_rows(verdicts)) if verdicts else "",
-    markdown.many_note(comparison.verdicts, scores, "scores.csv"),
+    markdown.many_note(comparison.verdicts, scores, comparison.settings["reference"], "scores.csv"),
     markdown.verdict_note(design, comparison.how),
     "## Arms",
     markdown.summary_table(scores.select(experiment_lib.shown_arms(scores))),
@@ -162,25 +162,30 @@ def _task_sections(comparison: Comparison) -> list[str]:
   """Returns the means by task, the interquartile means and probabilities of improvement."""
   shown = experiment_lib.shown_arms(comparison.scores)
   tasks = {name: scores.select(shown) for name, scores in comparison.tasks.items()}
+  overlaps = comparison.scores.overlap is not None
   by_task = [["task", *shown]]
   for name, of in tasks.items():
     by_task.append([name, *(f"{summary.mean:.4g}" for summary in stats.summarize(of))])
   middle = [["arm", "interquartile mean", "95% interval"]]
   for arm, found in stats.interquartile_mean(tasks).items():
-    middle.append([arm, f"{found.estimate:.4g}", f"{found.low:.4g} to {found.high:.4g}"])
+    interval = "-" if overlaps else f"{found.low:.4g} to {found.high:.4g}"
+    middle.append([arm, f"{found.estimate:.4g}", interval])
   improvement = [["a", "b", "probability that a is better", "95% interval"]]
   for verdict in shown_verdicts(comparison):
     found = stats.probability_of_improvement(tasks, verdict.arm_a, verdict.arm_b)
-    interval = f"{found.low:.3f} to {found.high:.3f}"
+    interval = "-" if overlaps else f"{found.low:.3f} to {found.high:.3f}"
     improvement.append([verdict.arm_a, verdict.arm_b, f"{found.estimate:.3f}", interval])
+  how = "Intervals are percentiles of a bootstrap that draws seeds within each task."
+  if overlaps:
+    how = "There are no intervals: a bootstrap needs seeds whose splits do not overlap."
   return [
     "## Tasks",
     markdown.markdown_table(by_task),
     markdown.markdown_table(middle),
     markdown.markdown_table(improvement),
     "Means by task; the mean of the middle half of all scores; how likely a run of one arm is "
-    "better than one of the other, on average over tasks. Intervals are percentiles of a bootstrap "
-    "that draws seeds within each task. A run that diverged counts as worse than all others.",
+    f"better than one of the other, on average over tasks. {how} A run that diverged counts as "
+    "worse than all others.",
   ]
 
 

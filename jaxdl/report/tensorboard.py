@@ -42,6 +42,8 @@ FOLDER = "tensorboard"
 _SECONDS_BETWEEN_LOOKS = 5.0
 # Looking takes at most this share of the time.
 _SHARE = 0.05
+# Without the time that is usual in its name: two tasks of an array must not write a member twice.
+_FILE = "events.out.tfevents.0.jaxdl"
 _NO_SCALARS = ("seed", "arm", "status")
 
 
@@ -173,7 +175,7 @@ def write_missing(store: Store, experiment: Experiment, population: Population):
   with files.naming(folder):
     for name, content in _members(experiment, *tables, time.time()):
       place = folder / name
-      if not any(place.parent.glob("events.*")):
+      if not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
         files.write(place, content)
 
@@ -190,7 +192,7 @@ def _members(
     final = {f"final/{name}": value for name, value in row.items() if name not in _NO_SCALARS}
     by_epoch = by_member[arm, seed].drop(columns=["seed", "arm"]).to_dict("records")
     yield (
-      f"{params.folder_name(arm)}/seed_{seed}/events.out.tfevents.{int(ended)}.jaxdl",
+      f"{params.folder_name(arm)}/seed_{seed}/{_FILE}",
       _events(settings, by_epoch, final, ended),
     )
 

@@ -130,7 +130,8 @@ def judge(claim: Claim, alpha: float = 0.05, budget: int | None = None) -> Outco
 
   Raises:
     InputError: the claim has no parts, a part not two arms or no positive margin, alpha is out of
-      its range, or a part's number of seeds is not one of the looks.
+      its range, a part's number of seeds is not one of the looks, or its seeds are splits that
+      overlap.
   """
   check_alpha(alpha)
   if not claim.parts:
@@ -138,12 +139,14 @@ def judge(claim: Claim, alpha: float = 0.05, budget: int | None = None) -> Outco
   for part in claim.parts:
     if len(part.scores.arms) != 2:
       raise InputError(f"claim {claim.name!r} compares {len(part.scores.arms)} arms, not two")
+    if part.scores.overlap is not None:
+      raise InputError(
+        f"claim {claim.name!r} rests on splits that overlap, for which its bounds are too narrow"
+      )
     check_margin(part.margin)
   shared = alpha / len(claim.parts)
   levels = (alpha, shared) if claim.needs_all else (shared, alpha)
-  findings = tuple(
-    _judge_part(part, *(_at_look(level, part, budget) for level in levels)) for part in claim.parts
-  )
+  findings = tuple(_judge_part(part, *levels, budget) for part in claim.parts)
   decide = min if claim.needs_all else max
   return Outcome(claim, decide((f.meaning for f in findings), key=_ORDER.index), findings)
 
@@ -162,16 +165,21 @@ def _at_look(alpha: float, part: Part, budget: int | None) -> float:
   return float(nominal_levels(alpha, tuple(of / budget for of in every))[every.index(n)])
 
 
-def _judge_part(part: Part, hold_alpha: float, fail_alpha: float) -> Finding:
-  """Judges one comparison: `holds` at one level, the opposite at the other."""
+def _judge_part(part: Part, hold_alpha: float, fail_alpha: float, budget: int | None) -> Finding:
+  """Judges one comparison: `holds` at one level of all looks, the opposite at the other."""
   sign = 1 if part.scores.higher_is_better else -1
   gains = sign * paired_differences(part.scores, *part.scores.arms)  # [n]
   if part.asserts in (BETTER, NOT_WORSE):
-    alphas = hold_alpha, fail_alpha
-    bounds = confidence_bounds(gains, hold_alpha)[0], confidence_bounds(gains, fail_alpha)[1]
+    alphas = _at_look(hold_alpha, part, budget), _at_look(fail_alpha, part, budget)
+    bounds = confidence_bounds(gains, alphas[0])[0], confidence_bounds(gains, alphas[1])[1]
     meaning, note = _judge_one_side(part, *bounds)
   else:
-    bounds, alpha, meaning, note = _judge_both_sides(part, gains, hold_alpha, fail_alpha)
+    inside, outside = hold_alpha, fail_alpha
+    if part.asserts == DIFFERENT:
+      inside, outside = outside, inside
+    # Halved before the looks share it: half of a look's level is more than its level for a half.
+    levels = _at_look(inside, part, budget), _at_look(outside / 2, part, budget)
+    bounds, alpha, meaning, note = _judge_both_sides(part, gains, *levels)
     alphas = alpha, alpha
   repeats = math.nan if meaning == UNDECIDED else _repeats(part, gains, bounds, meaning)
   if sign < 0:
@@ -223,13 +231,14 @@ def _judge_one_side(part: Part, low: float, high: float) -> tuple[str, str]:
 
 
 def _judge_both_sides(
-  part: Part, gains: np.ndarray, hold_alpha: float, fail_alpha: float
+  part: Part, gains: np.ndarray, inside_alpha: float, outside_alpha: float
 ) -> tuple[tuple[float, float], float, str, str]:
-  """Returns the bounds that decide on EQUIVALENT and DIFFERENT, their level, meaning, and note."""
-  if part.asserts == EQUIVALENT:
-    inside, outside, inside_alpha, outside_alpha = HOLDS, FAILS, hold_alpha, fail_alpha / 2
-  else:
-    inside, outside, inside_alpha, outside_alpha = FAILS, HOLDS, fail_alpha, hold_alpha / 2
+  """Returns the bounds that decide on EQUIVALENT and DIFFERENT, their level, meaning, and note.
+
+  `inside_alpha` is the level of either bound for a difference within the margin, and
+  `outside_alpha` that for one beyond it.
+  """
+  inside, outside = (HOLDS, FAILS) if part.asserts == EQUIVALENT else (FAILS, HOLDS)
   margin, rounding = part.margin, ROUNDING * part.margin
   low, high = confidence_bounds(gains, inside_alpha)
   is_inside = -margin + rounding < low and high < margin - rounding

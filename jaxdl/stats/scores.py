@@ -49,7 +49,8 @@ class Scores:
   Raises:
     ValueError: the axes are named or ordered differently (so a transposed array is refused also
       where S == A), a length disagrees with the names, a name occurs twice, a value is infinite or
-      not a real number, `diverged_as` is not finite, or the values are floats of less than 64 bits.
+      not a real number, `diverged_as` is not finite, the values are floats of less than 64 bits,
+      or the overlap is out of its range or given for arms that are not paired.
     TypeError: `higher_is_better` is not a bool.
   """
 
@@ -90,6 +91,8 @@ class Scores:
       raise ValueError(f"num_trained has {len(self.num_trained)} numbers for {len(self.arms)} arms")
     if self.overlap is not None and not 0 < self.overlap < math.inf:
       raise ValueError(f"overlap must be positive and finite, got {self.overlap}")
+    if self.overlap is not None and not self.paired:
+      raise ValueError("overlap is for arms that have the same splits, so they must be paired")
     if self.diverged_as is not None and not np.isfinite(self.diverged_as).all():
       raise ValueError(f"diverged_as must be finite, got {self.diverged_as}")
     if np.isinf(values).any():

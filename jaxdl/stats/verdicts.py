@@ -333,8 +333,10 @@ def may_be_best(
     sample = sample_of(scores, best, arm)
     if sample.is_resampled(num_resamples):
       check_resolution(num_resamples, len(others), alpha)
-    p = sample.test(num_resamples, seed) if sample.num_pairs else 1.0
-    if not len(others) * p < alpha:  # also if there is no p-value
+    # Where seeds are left out, the arm with the best mean may be worse on the common ones.
+    gain = sample.mean_difference if scores.higher_is_better else -sample.mean_difference
+    p = sample.test(num_resamples, seed) if gain > 0 else 1.0
+    if not len(others) * p < alpha:
       found.append(arm)
   return tuple(found)
 

@@ -27,6 +27,8 @@ _LOGGER = logging.getLogger("jaxdl")
 
 # EX_TEMPFAIL of sysexits.h: a temporary failure, worth another try.
 EXIT_STATUS = 75
+# How the names of folders end that may be deleted.
+_TEMPORARY = ".jaxdl-temporary"
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long a program may take to stop. Schedulers of clusters usually allow 30 seconds between the
@@ -124,7 +126,7 @@ def temporary_folder(prefix: str) -> Iterator[str]:
   """
   _delete_abandoned(prefix)
   # Locked before it has its name, so that nobody takes it for abandoned.
-  hidden = pathlib.Path(tempfile.mkdtemp(prefix=f".{prefix}"))
+  hidden = pathlib.Path(tempfile.mkdtemp(prefix=f".{prefix}", suffix=_TEMPORARY))
   lock = os.open(hidden, os.O_RDONLY)  # not inherited by programs that this process starts
   with contextlib.suppress(OSError):  # no locks here: then nobody finds it unlocked
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -140,7 +142,8 @@ def temporary_folder(prefix: str) -> Iterator[str]:
 
 def _delete_abandoned(prefix: str):
   """Deletes the temporary folders of processes that were killed: nobody holds their lock."""
-  for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+  # Eight characters are drawn for a name. A folder that a user calls otherwise is the user's.
+  for folder in pathlib.Path(tempfile.gettempdir()).glob(f"{prefix}{'?' * 8}{_TEMPORARY}"):
     with contextlib.suppress(OSError):  # somebody's, or somebody else deletes it
       lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
       try:

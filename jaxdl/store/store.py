@@ -50,7 +50,7 @@ _MADE = re.compile(
   rf"(run|continued)\.json|dataset\.npz|(chunks/{_NAME}\.npz)|(split/{_NAME})|"
   rf"(locks/({_NAME}(\.lease)?|task-[0-9a-f]{{32}}\.lease))|(failures/{_NAME}\.txt)|"
   rf"(checkpoints/{_NAME}/\d+/.+)|"
-  r"(tensorboard/[^/]+/seed_\d+/events\.out\.tfevents\.\d+\.jaxdl)"
+  r"(tensorboard/[^/]+/seed_\d+/events\.out\.tfevents\.0\.jaxdl)"
 )
 _LITTER = re.compile(
   r"(\w+/|tensorboard/[^/]+/seed_\d+/)?\.[^/]+\.[0-9a-f]{32}\.tmp|"

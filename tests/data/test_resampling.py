@@ -59,7 +59,8 @@ def test_splits_depend_on_seeds_alone():
 def test_what_is_no_scheme_is_refused_in_one_line(blobs):
   for scheme, message in (
     ("thirds", "unknown resample"),
-    ("folds(1)", "2 or more"),
+    ("folds(1)", "an integer >= 2"),
+    ("folds(2.5)", "k of resample .* must be an integer >= 2"),
     ("holdout(1)", "between 0 and 1"),
     ("folds(60)", "folds\\(60\\) of 50 examples leaves none to train or none to test on"),
   ):

@@ -271,6 +271,17 @@ def test_a_run_without_what_a_claim_needs_is_refused():
     coursework_claims.loss_functions(run._replace(experiment=lost))
 
 
+def test_the_ledger_states_its_own_level():
+  """With 12 equal differences, 0.01^(1/12) = 68% of seeds or more give the same."""
+  text = claims.markdown([], [], 0.01)
+  assert "5%" not in text
+  assert "up to 1%, and nothing corrects" in text
+  assert (
+    "with 99% confidence, that at least 0.01^(1/n) of all seeds give the same, which is" in text
+  )
+  assert "68% for 12" in text
+
+
 def test_smoke_run_then_collected(tmp_path, run_module):
   """One experiment is run; the second time nothing is, wherever its workdir was moved to."""
   one = [f"--config.runs.{name}=" for name in CLAIMS if name != "compare_losses"]

@@ -1,17 +1,20 @@
 """The textbook's list: settings can be trained and tuned, claims can come out either way."""
 
 import dataclasses
+import shlex
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from ml_collections import ConfigDict
+from ml_collections.config_flags import config_path
 
-from experiments import claims, own_question, textbook_claims, tune
+from experiments import claims, command_line, own_question, textbook_claims, tune
 from experiments.coursework_claims import Run
 from jaxdl.errors import InputError
 from jaxdl.population.results import EPOCHS_TO_TARGET, higher_is_better
-from jaxdl.stats import ledger
+from jaxdl.stats import ledger, sweeps
 from ml_collections_configs import claims as claims_configs
 from ml_collections_configs import textbook
 
@@ -163,14 +166,24 @@ def test_a_run_that_diverged_counts_as_chance_or_never():
       {"tune": {"adam": {"learning_rate": (0.1, 0.2)}, "sgd": {"learning_rate": (0.1,)}}},
       "arms have different numbers of trials, which favours some: adam 2, sgd 1",
     ),
-    ({"tune_on": "test_accuracy"}, "tune_on must not be a metric of the test set"),
+    ({"tune": {"adam": {"learning_rate": ([0.1], [0.2])}}}, "learning_rate must be"),
+    ({"tune": {"adam": {"learning_rate": (0.1, "0.1")}}}, "must be different values"),
+    ({"tune_on": "test_accuracy"}, "tune_on must be val_NAME, a metric of the validation set"),
+    ({"tune_on": "f1"}, "tune_on must be val_NAME"),
+    ({"tune_on": 3}, "tune_on must be val_NAME"),
+    ({"tune_seeds": "4"}, "tune_seeds must be an integer >= 1, not '4'"),
+    ({"seed": "x"}, "seed must be an integer"),
+    ({"arms": "adam"}, "'arms' must be a dict"),
   ],
 )
 def test_mistakes_in_what_is_tuned(changes, message):
-  config = ConfigDict(_TUNED)
-  config.update(changes)
+  config = ConfigDict({**_TUNED, **changes})
   with pytest.raises(InputError, match=message):
     tune.create_experiment(config)
+
+
+def test_a_config_without_trials_is_refused():
+  config = ConfigDict(_TUNED)
   del config["tune"]
   with pytest.raises(InputError, match="no key 'tune'"):
     tune.create_experiment(config)
@@ -191,6 +204,35 @@ _TUNED = {
   "tune": {"sgd": {"learning_rate": (1e-5, 0.3)}, "adam": {"learning_rate": (0.01, 1e-6)}},
   "tune_seeds": 2,
 }
+
+
+def test_trials_have_the_exact_values_and_a_config_needs_no_margins():
+  rates = (0.12345671, 0.12345672)
+  config = ConfigDict({**_TUNED, "tune": {"adam": {"learning_rate": rates, "patience": (-1, 3)}}})
+  del config.margins
+  arms = tune.create_experiment(config).arms.values()
+  found = [(arm.learning_rate, arm.patience) for arm in arms]
+  assert found == [(rate, patience) for rate in rates for patience in (None, 3)]
+
+
+def test_flags_survive_a_shell_and_name_any_arm():
+  """As `_ConfigParser` reads them: text after `--config.`, split at dots and brackets."""
+  config = ConfigDict(
+    {**_TUNED, "arms": {"a/b c": {}}, "tune": {"a/b c": {"model": ("mlp(8, 8)",)}}}
+  )
+  ((name, changes),) = tune.trials(config).items()
+  best = {name: sweeps.BestArm(next(iter(changes)), None, None, {}, False)}
+  (flag,) = shlex.split(tune.flags(config, best))
+  path, _, value = flag.removeprefix("--config.").partition("=")
+  assert (*config_path.split(path), value) == ("arms", "a/b c", "model", "mlp(8, 8)")
+
+
+def test_several_hosts_are_refused(monkeypatch):
+  """Each would train alone."""
+  monkeypatch.setattr(command_line, "EXECUTOR", SimpleNamespace(value="multihost"))
+  monkeypatch.setattr(command_line, "train", lambda *_: pytest.fail("it trains"))
+  with pytest.raises(InputError, match="not for --executor=multihost"):
+    tune.tune(ConfigDict(_TUNED))
 
 
 def test_the_best_values_are_printed_as_flags(tmp_path, run_module):

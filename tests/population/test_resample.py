@@ -9,6 +9,8 @@ import jaxdl
 from jaxdl import data, launch, population, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
+from jaxdl.report.html import charts
+from jaxdl.stats.scores import student_interval
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,11 @@ def test_arms_of_a_seed_are_tested_on_the_same_examples_and_scores_know_the_over
   assert trained.scores("test_accuracy").overlap == 10 / 40
   assert trained.is_correct("test_accuracy") is None
   assert trained.mean_probabilities.shape == (2, 0, 3)
+  losses = trained.curves["train_loss"][:, 1]  # [S, E]
+  mean, *ends = charts._bands(trained, 1, losses, "loss")
+  np.testing.assert_allclose(mean[0], losses[:, 0].mean(), rtol=1e-6)
+  expected = student_interval(losses[:, 0].astype(float), 0.95, 10 / 40)
+  np.testing.assert_allclose([of[0] for of in ends], expected, rtol=1e-5)
 
 
 def test_a_run_with_splits_says_so(arms, blobs, tmp_path, no_pictures):

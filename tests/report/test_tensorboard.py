@@ -195,6 +195,23 @@ def test_they_are_written_while_others_train(run, blobs, planned, tmp_path, monk
   assert [*tmp_path.rglob("events.*")] == found
 
 
+def test_tasks_that_write_a_member_at_a_time_leave_one_file(run, tmp_path, monkeypatch):
+  """A second task writes all members after the first has found that one is missing."""
+  store = _Committed(run, tmp_path)
+  clock = iter(range(1000, 2000))
+  monkeypatch.setattr(tensorboard.time, "time", lambda: float(next(clock)))
+  plain_write = tensorboard.files.write
+
+  def write(*arguments):
+    monkeypatch.setattr(tensorboard.files, "write", plain_write)
+    tensorboard.write_missing(store, run.experiment, run.population)
+    plain_write(*arguments)
+
+  monkeypatch.setattr(tensorboard.files, "write", write)
+  tensorboard.write_missing(store, run.experiment, run.population)
+  assert len([*tmp_path.rglob("events.*")]) == 6
+
+
 def test_a_folder_that_cannot_be_written_is_named_at_the_end(
   run, blobs, planned, tmp_path, monkeypatch, caplog
 ):

@@ -1,5 +1,6 @@
 """Claims: every verdict can come out, and is what the parts say."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -200,6 +201,12 @@ def test_claims_that_rest_on_nothing_are_refused():
     ledger.judge(ledger.Claim("n", "s", "e", []))
 
 
+def test_splits_that_overlap_are_refused():
+  scores = dataclasses.replace(_scores(0.02), overlap=0.25)
+  with pytest.raises(InputError, match="splits that overlap"):
+    ledger.judge(ledger.Claim("n", "s", "e", [ledger.Part(scores, ledger.BETTER, _MARGIN)]))
+
+
 def test_a_level_holds_over_all_looks():
   """Without a difference, a run that ends at the first look that decides is as rarely wrong."""
   rng = np.random.default_rng(1)
@@ -227,6 +234,16 @@ def test_bounds_have_the_level_of_their_look():
   assert finding.low_alpha == levels[every.index(16)] < 0.05
   with pytest.raises(InputError, match="a run with a budget of 20 seeds is not looked at after 12"):
     ledger.judge(_claim_of(12), 0.05, budget=20)
+
+
+@pytest.mark.parametrize("asserts", [ledger.DIFFERENT, ledger.EQUIVALENT])
+def test_a_difference_to_either_side_has_half_of_the_level_of_all_looks(asserts):
+  part = ledger.Part(_scores(0.02, n=24), asserts, _MARGIN)
+  (finding,) = ledger.judge(ledger.Claim("n", "s", "e", [part]), 0.05, budget=64).findings
+  every = stats.looks(64)
+  levels = stats.nominal_levels(0.025, tuple(n / 64 for n in every))
+  assert finding.low_alpha == finding.high_alpha == levels[every.index(24)]
+  assert finding.meaning == (ledger.HOLDS if asserts == ledger.DIFFERENT else ledger.FAILS)
 
 
 def _claim_of(n):

@@ -85,6 +85,12 @@ def test_looks_and_bets_refuse_splits():
     stats.compare_anytime(scores, 1.0)
 
 
+def test_arms_that_share_no_split_have_no_overlap():
+  """Else they would be compared as independent samples, as if there were none."""
+  with pytest.raises(ValueError, match="must be paired"):
+    replace(make_scores(np.arange(16.0), 0.25), paired=False)
+
+
 def test_level_where_scores_of_splits_are_as_correlated_as_is_assumed():
   """Correlation num_test / (num_test + num_train) = 1/5, and 1/4 the overlap."""
   rng = np.random.default_rng(0)

@@ -1092,6 +1092,17 @@ def test_which_arms_may_be_the_best_by_hand():
   assert stats.may_be_best(lower) == ("c",)
 
 
+@pytest.mark.parametrize("higher_is_better", [True, False])
+def test_an_arm_that_is_better_on_the_common_seeds_may_be_the_best(higher_is_better):
+  """Arm a has the best mean because it diverged where scores are bad, and these are left out."""
+  values = np.array([[0.9, 0.91]] * 8 + [[np.nan, 0.1]] * 4) + 1e-3 * np.arange(12)[:, None]
+  scores = make_scores(values if higher_is_better else -values, tuple("ab"))
+  scores = dataclasses.replace(scores, higher_is_better=higher_is_better)
+  assert stats.may_be_best(scores) == ("a", "b")
+  (verdict,) = stats.compare_with_best(scores, 0.002)
+  assert (verdict.arm_a, verdict.verdict, verdict.may_be_best) == ("b", "better", True)
+
+
 @pytest.mark.parametrize("means", [np.zeros(14), np.r_[0, np.full(13, -0.1)]], ids=["equal", "one"])
 def test_rate_of_errors_of_the_best_of_many(means, monkeypatch):
   """The best is chosen by the data that compare it: any wrong verdict, or the best left out."""

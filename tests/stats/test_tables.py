@@ -353,6 +353,11 @@ def test_the_script_compares_many_arms_with_one(tmp_path, capsys, flags):
       ("--task=data",),
       "probability that a is better",
     ),
+    (
+      pd.concat([table(16).assign(data=data) for data in ("x", "y")]),
+      ("--task=data", "--overlap=0.25"),
+      "There are no intervals: a bootstrap needs seeds whose splits do not overlap",
+    ),
     (table(num_seeds=8, arms=("sgd",)), (), "There is one arm only"),
     (table(num_seeds=2), ("--lower_is_better", "--reference=sgd"), "No claim can be made"),
   ],

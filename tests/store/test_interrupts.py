@@ -171,10 +171,12 @@ def test_a_signal_while_importing_is_one_line(tmp_path, script):
 
 
 def test_the_folder_of_a_process_that_was_killed_is_deleted_by_the_next(tmp_path, monkeypatch):
-  """And that of one that is alive is not."""
+  """And that of one that is alive is not, nor what a user has called so."""
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-  abandoned, file = tmp_path / "jaxdl-test-abandoned", tmp_path / "jaxdl-test-file"
-  (abandoned / "inside").mkdir(parents=True)
+  abandoned, file = tmp_path / "jaxdl-test-a_bc1234.jaxdl-temporary", tmp_path / "jaxdl-test-file"
+  own = tmp_path / "jaxdl-test-20260101"
+  for folder in (abandoned, own):
+    (folder / "inside").mkdir(parents=True)
   file.touch()
   with interrupts.temporary_folder("jaxdl-test-") as first:
     assert not abandoned.exists()
@@ -182,6 +184,7 @@ def test_the_folder_of_a_process_that_was_killed_is_deleted_by_the_next(tmp_path
       assert os.path.isdir(first)
       assert {path.name for path in tmp_path.iterdir()} == {
         *(os.path.basename(folder) for folder in (first, second)),
-        file.name,
+        *(file.name, own.name),
       }
-  assert list(tmp_path.iterdir()) == [file]
+  assert {*tmp_path.iterdir()} == {file, own}
+  assert (own / "inside").is_dir()

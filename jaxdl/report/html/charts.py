@@ -228,7 +228,8 @@ def _bands(population: Population, arm: int, curves: np.ndarray, metric: str) ->
   bands = np.full((3, curves.shape[-1]), np.nan)
   if kept.any():
     possible = {"loss": (0, np.inf), "accuracy": (0, 100)}.get(metric, (-np.inf, np.inf))
-    interval = plots.curve_interval(curves[kept], population.epochs[kept, arm], possible)
+    epochs, overlap = population.epochs[kept, arm], population.overlap or 0.0
+    interval = plots.curve_interval(curves[kept], epochs, possible, overlap)
     bands[:, : len(interval[0])] = interval
   return bands
 

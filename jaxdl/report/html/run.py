@@ -77,7 +77,10 @@ def render(
     distribution=distribution,
     verdicts=verdict_table(experiment_lib.shown_verdicts(verdicts, population)),
     many_note=markdown.many_note(
-      verdicts, population.scores(metric), f"{markdown.TABLES}/{markdown.ARMS_FILE}"
+      verdicts,
+      population.scores(metric),
+      experiment.reference,
+      f"{markdown.TABLES}/{markdown.ARMS_FILE}",
     ),
     verdict_note=markdown.design_note(experiment),
     arms=_arms_table(experiment, population, is_many),
