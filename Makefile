@@ -104,5 +104,5 @@ EXTRAS := --extra test --extra cluster --extra tensorboard --extra notebook
 lock:
 	$(LOCK) pyproject.toml $(EXTRAS) --extra prepare -o requirements-prepare.lock
 	$(LOCK) pyproject.toml $(EXTRAS) -c requirements-prepare.lock -o requirements.lock
-	$(LOCK) pyproject.toml $(EXTRAS) --extra docs --extra fuzz -c requirements-prepare.lock -o requirements-tools.lock
+	$(LOCK) pyproject.toml $(EXTRAS) --extra docs --extra fuzz --extra accessibility -c requirements-prepare.lock -o requirements-tools.lock
 	$(LOCK) requirements-peers.in -o requirements-peers.lock

@@ -3,8 +3,10 @@
 import base64
 import html as html_lib
 import html.parser
+import importlib.util
 import io
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -493,3 +495,38 @@ def test_a_browser_shows_hostile_names_as_text(hostile, tmp_path):
   result = _browse(tmp_path, hostile, script)
   assert result["names"] == [one_line(name) for name in NAMES]
   assert result["images"] == 0
+
+
+_AXE = """<script>{axe}</script><script>
+addEventListener("load", async () => {{
+  const found = await axe.run();
+  const text = (v) => `${{v.id}}: ${{v.nodes.map((node) => node.html.slice(0, 200)).join(", ")}}`;
+  document.body.textContent = JSON.stringify(found.violations.map(text));
+}});
+</script></body>"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["run", "document"])
+def test_axe_finds_nothing_that_keeps_anybody_out(page, scheme, text, tmp_path):
+  """Its rules are those of WCAG 2 and of good practice: https://github.com/dequelabs/axe-core."""
+  package = importlib.util.find_spec("axe_playwright_python")
+  if package is None or CHROMIUM is None:
+    pytest.skip("axe is not installed (make docs), or Chromium is not")
+  axe = pathlib.Path(package.submodule_search_locations[0], "axe.min.js").read_text("utf-8")
+  tables = "# Claims\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\n"
+  source = text if page == "run" else html_report.document(2 * tables, tmp_path)
+  # The page forbids scripts that are not its own.
+  source = re.sub(r"<meta [^>]*Content-Security-Policy[^>]*>", "", source)
+  file = tmp_path / "page.html"
+  file.write_text(source.replace("</body>", _AXE.format(axe=axe)), "utf-8")
+  options = "--headless=new --no-sandbox --disable-gpu --virtual-time-budget=20000 --dump-dom"
+  dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+  found = subprocess.run(
+    [CHROMIUM, *options.split(), *dark, f"--user-data-dir={tmp_path / 'profile'}", file.as_uri()],
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  body = re.search(r"<body>(.*)</body>", found.stdout, re.S)[1]
+  assert json.loads(html_lib.unescape(body)) == []
