@@ -94,7 +94,16 @@ def test_all_modules_and_scripts_are_installed_and_nothing_else(installed):
 def test_metadata(installed):
   (folder,) = installed.glob("*.dist-info")
   found = importlib.metadata.Distribution.at(folder)
-  extras = {"cluster", "docs", "fuzz", "notebook", "prepare", "tensorboard", "test"}
+  extras = {
+    "accessibility",
+    "cluster",
+    "docs",
+    "fuzz",
+    "notebook",
+    "prepare",
+    "tensorboard",
+    "test",
+  }
   assert set(found.metadata.get_all("Provides-Extra")) == extras
   assert [(point.group, point.name) for point in found.entry_points] == [
     ("console_scripts", "jaxdl")
