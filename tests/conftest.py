@@ -25,7 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis.internal.conjecture import providers
 from PIL import Image
 
 from jaxdl import data, population, train
@@ -71,9 +70,6 @@ gc.set_threshold(200_000, 20, 20)
 # Compiling takes longer than any deadline; the same examples every time keep a red test red.
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=30, derandomize=True)
 hypothesis.settings.load_profile("suite")
-# Hypothesis would read the source of every module of the project for constants to try, which takes
-# half a minute of a first run. No setting turns that off.
-providers._get_local_constants = lambda: providers._local_constants
 
 # A silent broadcast across ranks is how a loss [B] minus labels [B, 1] becomes [B, B].
 jax.config.update("jax_numpy_rank_promotion", "raise")
