@@ -75,7 +75,7 @@ def _is_reachable(host, port):
 
 
 def test_workers_and_the_run_itself_are_put_into_the_queue_again(cluster, finished, tmp_path):
-  """A scheduler, two workers and the run are jobs. A worker is requeued, then the run, with 75."""
+  """A scheduler, two workers and the run are jobs. The run is requeued, with 75, then a worker."""
   file, workdir = tmp_path / "scheduler.json", tmp_path / "run"
   dask = (sys.executable, "-m", "dask")
   network = ("--host=127.0.0.1", "--no-dashboard")
@@ -88,9 +88,9 @@ def test_workers_and_the_run_itself_are_put_into_the_queue_again(cluster, finish
   flags = (f"--workdir={workdir}", "--executor=dask", f"--scheduler_file={file}")
   run = cluster.submit(_script("exec", *SHORT_RUN, *flags), "--requeue")
   _wait_until(lambda: _begun(workdir))
-  _requeue(cluster, f"{workers}_0")
   cluster.run("scancel", "--signal=TERM", "--batch", run)
   _begin_again(cluster, run)
+  _requeue(cluster, f"{workers}_0")
   cluster.wait(run)
   assert "interrupted by SIGTERM; run the same command again to continue" in cluster.output(run)
   assert hashes(workdir) == hashes(finished)
