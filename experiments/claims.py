@@ -10,6 +10,7 @@ and a picture are written to DIR.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib
 import json
@@ -98,13 +99,19 @@ def read_runs(config: ConfigDict) -> dict[str, str]:
   return runs
 
 
+@functools.cache
+def _textbook() -> dict[str, Any]:
+  """Returns what the textbook's list of settings defines."""
+  return runpy.run_path(str(CONFIGS / "textbook.py"))
+
+
 def read_settings(config: ConfigDict) -> dict[str, Any]:
   """Returns the settings of the textbook's list that the config names, by name.
 
   Raises:
     InputError: there is no such setting, or a claim needs another one.
   """
-  listed = runpy.run_path(str(CONFIGS / "textbook.py"))["SETTINGS"]
+  listed = _textbook()["SETTINGS"]
   names = command_line.read_names(config, "textbook", "setting")
   if names == ["all"]:
     names = [*listed]
@@ -132,7 +139,7 @@ def plan(name: str, variant: str, config: ConfigDict) -> Wanted:
 
 def plan_setting(name: str, setting: Any, config: ConfigDict) -> Wanted:
   """Returns the run of a setting of the textbook."""
-  settings = runpy.run_path(str(CONFIGS / "textbook.py"))["get_config"](name)
+  settings = _textbook()["get_config"](name)
   arguments = [f"--config=ml_collections_configs/textbook.py:{name}"]
   if config.num_seeds:
     settings.num_seeds = config.num_seeds

@@ -4,6 +4,7 @@ Each kind has its own test, interval and test of equivalence; `jaxdl.stats.compa
 alike.
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -14,10 +15,11 @@ from jaxdl.stats.scores import ROUNDING, Scores, mean, paired_differences, std, 
 from jaxdl.stats.tests import MAX_EXACT, min_pairs, sign_flip_test, tost
 
 
-class Paired(NamedTuple):
-  """Differences of two arms, seed by seed."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Differences:
+  """Differences of two arms, `[n]`."""
 
-  differences: np.ndarray  # [n]
+  differences: np.ndarray
 
   @property
   def num_pairs(self) -> int:
@@ -35,6 +37,15 @@ class Paired(NamedTuple):
   def spread(self) -> float:
     return std(self.differences)
 
+  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
+    # A t test could do with two, and would then rest on the normal distribution alone.
+    return min_pairs(num_comparisons, alpha)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Paired(_Differences):
+  """Differences of two arms, seed by seed."""
+
   @property
   def overlap(self) -> float:
     return 0.0
@@ -45,9 +56,6 @@ class Paired(NamedTuple):
 
   def is_resampled(self, num_resamples: int) -> bool:
     return self.num_pairs > MAX_EXACT
-
-  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
-    return min_pairs(num_comparisons, alpha)
 
   def test(self, num_resamples: int, seed: int) -> float:
     return sign_flip_test(self.differences, num_resamples, seed)
@@ -114,27 +122,11 @@ class Unpaired(NamedTuple):
     return unpaired.welch_interval(self.a, self.b, confidence)
 
 
-class Resampled(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Resampled(_Differences):
   """Differences of two arms, split by split, where splits are of the same examples."""
 
-  differences: np.ndarray  # [n]
   overlap: float  # num_test / num_train
-
-  @property
-  def num_pairs(self) -> int:
-    return len(self.differences)
-
-  @property
-  def mean_difference(self) -> float:
-    return mean(self.differences)
-
-  @property
-  def num_samples(self) -> int:
-    return 1
-
-  @property
-  def spread(self) -> float:
-    return std(self.differences)
 
   @property
   def floor(self) -> float:
@@ -143,15 +135,11 @@ class Resampled(NamedTuple):
   def is_resampled(self, num_resamples: int) -> bool:
     return False
 
-  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
-    # A t test could do with two, and would then rest on the normal distribution alone.
-    return min_pairs(num_comparisons, alpha)
-
   def test(self, num_resamples: int, seed: int) -> float:
     return resampled.corrected_test(self.differences, self.overlap)
 
   def less(self, amount: float) -> "Resampled":
-    return self._replace(differences=self.differences - amount)
+    return Resampled(self.differences - amount, self.overlap)
 
   def tost(self, margin: float) -> float:
     return resampled.corrected_tost(self.differences, margin, self.overlap)
