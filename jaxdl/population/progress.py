@@ -105,7 +105,7 @@ class Progress:
         self._write(f"chunk {chunk}, epoch {epoch}: {status}")
 
   def end_early(self):
-    """Says that what is trained so far is enough: nothing is left."""
+    """Lowers the total to what is trained so far, as no more members will be trained."""
     with self._lock:
       self._count(0, self._total - self._trained, 0)
 

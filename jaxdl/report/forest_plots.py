@@ -101,7 +101,8 @@ def _set_forest_axis(ax: Axes, scaled: list[tuple[float, float, float]]) -> floa
   effects = np.abs(scales.finite([[effect for effect, _, _ in scaled]]))
   ends = np.abs(scales.finite([[low, high] for _, low, high in scaled]))
   most = effects.max(initial=0.0)
-  # Wide intervals widen the axis, but not so far that they dwarf everything else.
+  # The axis grows with the intervals, up to ten times the largest effect: beyond that, effects
+  # would be too small to see.
   limit = min(max(2.0, 1.2 * most, min(1.2 * ends.max(initial=0), 10 * max(most, 1))), 1e6)
   ax.set_xscale("symlog", linthresh=1, linscale=1)
   ax.set_xlim(-limit, limit)

@@ -61,7 +61,7 @@ def _export(group, dataset):
   assert {program.platforms for program in exported} == {("cuda",)}
 
 
-# Every model by name, with the kinds of augmentation, schedules and normalisation.
+# Every named model. Between them they have every kind of augmentation, some schedules and norms.
 _MODELS = {
   "cnn_binary": {"rotation_range": 9.0, "shift_range": 0.1, "horizontal_flip": True},
   "cnn_mnist": {"schedule": "cosine", "l2": 1e-4, "activation": "gelu"},

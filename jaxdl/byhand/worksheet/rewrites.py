@@ -184,7 +184,7 @@ class Rewrites:
     return self._right(tries())
 
   def swapped(self) -> Iterator[str]:
-    """Yields which two quantities, or two numbers in the indices, are swapped."""
+    """Yields sentences that say which two quantities, or which two indices, are swapped."""
 
     def tries() -> _Tries:
       pairs = itertools.combinations(expressions.quantities(self._formula), 2)
@@ -216,7 +216,7 @@ class Rewrites:
     return self._right(tries())
 
   def pairs(self) -> Iterator[str]:
-    """Yields which two quantities should be two others of a right formula."""
+    """Yields sentences that say by which two quantities of a right formula to replace two."""
 
     def tries() -> _Tries:
       right = list(dict.fromkeys(q for term in self.terms for q in expressions.quantities(term)))
