@@ -4,8 +4,8 @@
 
 trains the same network with batches of different sizes, with many seeds each, for the same number
 of epochs. One more arm takes the whole training set as one batch, for about as long as training
-with mini-batches takes. Then the script times one run of each arm alone. The config's docstring
-lists the variants.
+with mini-batches takes. Then the script times one run of each arm alone, in several processes. The
+config's docstring lists the variants.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show
 from jaxdl.experiment import Experiment
-from jaxdl.population import timing
+from jaxdl.population import timing, timing_process
 from jaxdl.population.results import Population
 from jaxdl.population.timing import MemberTimings
 
@@ -39,9 +39,9 @@ COURSEWORK = {
 # A batch size above the size of the training set means all of it.
 WHOLE_SET = 2**31 - 1
 _EQUAL_TIME = "batch_equal_time"
-_TIMING_KEYS = ("timing_rounds", "inference_rounds", "timing_margin")
-# The words for verdicts on times over rounds.
-_WORDS = {stats.BETTER: "faster", stats.WORSE: "slower", stats.TOO_FEW_SEEDS: "too few rounds"}
+_TIMING_KEYS = ("timing_processes", "timing_rounds", "inference_rounds", "timing_margin")
+# The words for verdicts on times over processes.
+_WORDS = {stats.BETTER: "faster", stats.WORSE: "slower", stats.TOO_FEW_SEEDS: "too few processes"}
 _OWN_KEYS = ("batch_sizes", "equal_time_epochs", *_TIMING_KEYS)
 
 
@@ -50,20 +50,22 @@ class TimedExperiment(Experiment):
   """An experiment that also times its arms.
 
   Attributes:
-    timing_rounds: number of times that one epoch of each arm is timed.
-    inference_rounds: number of times that predicting the test set is timed.
+    timing_processes: number of processes, one after the other, that time the arms.
+    timing_rounds: number of times that a process times one epoch of each arm.
+    inference_rounds: number of times that it times predicting the test set.
     timing_margin: the largest difference between inference times that counts as none, as a share of
       their median.
   """
 
-  timing_rounds: int = 5
+  timing_processes: int = 8
+  timing_rounds: int = 2
   inference_rounds: int = 20
   timing_margin: float = 0.05
 
   def __post_init__(self):
     super().__post_init__()
-    check_integer("timing_rounds", self.timing_rounds, 1)
-    check_integer("inference_rounds", self.inference_rounds, 1)
+    for name in ("timing_processes", "timing_rounds", "inference_rounds"):
+      check_integer(name, getattr(self, name), 1)
     if not isinstance(self.timing_margin, int | float) or not 0 < self.timing_margin < 1:
       raise InputError(f"timing_margin must be in (0, 1), not {show(self.timing_margin)}")
 
@@ -121,9 +123,10 @@ def analyze(timed: TimedExperiment, dataset: Dataset, population: Population) ->
   import pandas as pd
 
   # Times do not depend on the values of the weights, so one seed is enough.
-  measured = timing.time_members(
+  measured = timing_process.time_in_processes(
     dataset,
     population.arms,
+    processes=timed.timing_processes,
     train_rounds=timed.timing_rounds,
     inference_rounds=timed.inference_rounds,
     root_seed=timed.seed,
@@ -206,8 +209,9 @@ def _summary_note(timed: TimedExperiment, population: Population, measured: Memb
   """Says how times were measured, and how long the arm of equal time really took."""
   text = (
     "Accuracies are means over seeds. Times are medians [least, most] of one member alone on one "
-    f"device. The training time is the time of one epoch, measured in {timed.timing_rounds} rounds "
-    "in which the arms take turns, multiplied by the number of epochs. Inference is measured in "
+    f"device, in {timed.timing_processes} processes. The training time is the time of one epoch, "
+    f"measured in {timed.timing_rounds} rounds per process in which the arms take turns, "
+    "multiplied by the number of epochs. Inference is measured in "
     f"{timed.inference_rounds} such rounds. Compilation, which takes {_range(measured)} s per arm, "
     "is not included. Every repetition is in `tables/timings.csv`."
   )
@@ -217,7 +221,7 @@ def _summary_note(timed: TimedExperiment, population: Population, measured: Memb
       name: population.arms[name].num_epochs * measured.train_epoch.of(name)
       for name in (_EQUAL_TIME, minis[0])
     }
-    ratio = seconds[_EQUAL_TIME] / seconds[minis[0]]  # [R]
+    ratio = seconds[_EQUAL_TIME] / seconds[minis[0]]  # [P R]
     text += (
       f"\n\nThe number of epochs of {_EQUAL_TIME} is set in the config, so that a run can be "
       f"repeated. Its training time was {_median_and_range(ratio)} times that of {minis[0]}."
@@ -226,10 +230,11 @@ def _summary_note(timed: TimedExperiment, population: Population, measured: Memb
 
 
 def _inference_sections(verdicts: Sequence[stats.Verdict]) -> list[str]:
-  """Returns the answer and the verdicts on inference times, with rounds in place of seeds."""
+  """Returns the answer and the verdicts on inference times, with processes in place of seeds."""
   if not verdicts:
     return ["There is one arm only."]
-  rows = [["a", "b", "rounds", "a - b (ms)", "95% interval", "p (Holm)", "margin (ms)", "verdict"]]
+  header = ["a", "b", "processes", "a - b (ms)", "95% interval", "p (Holm)", "margin (ms)"]
+  rows = [[*header, "verdict"]]
   for v in verdicts:
     difference, low, high, margin = (
       report.number(1000 * x, ".3g") for x in (v.mean_difference, v.ci_low, v.ci_high, v.margin)
@@ -245,16 +250,17 @@ def _inference_sections(verdicts: Sequence[stats.Verdict]) -> list[str]:
   else:
     answer = "Undecided: no arms are shown to differ, and not all are shown to be equivalent."
   note = (
-    "The arms are the same network with different weights. Differences are taken within rounds. "
-    "The verdicts are about this machine during this run, so they are not in `verdicts.json`, "
-    "whose verdicts do not change from run to run."
+    "The arms are the same network with different weights. A process's time is the median of its "
+    "rounds, and differences are taken within processes. The verdicts are about this machine "
+    "during this run, so they are not in `verdicts.json`, whose verdicts are the same in every run "
+    "of this config."
   )
   return [f"**{answer}**", report.markdown_table(rows), note]
 
 
 def _inference_records(verdicts: Sequence[stats.Verdict]) -> list[dict]:
-  """Returns the rows of the table of verdicts on inference times (s); replications are rounds."""
-  renamed = {"num_pairs": "num_rounds", "seeds_needed": "rounds_needed"}
+  """Returns the rows of the table of verdicts on inference times (s) over processes."""
+  renamed = {"num_pairs": "num_processes", "seeds_needed": "processes_needed"}
   left_out = ("num_seeds", "num_diverged_a", "num_diverged_b")
   return [
     {

@@ -189,8 +189,8 @@ SETTINGS = {
     num_train=1_000,
     tune={
       "none": {"learning_rate": (0.0001, 0.0002, 0.0003, 0.0006, 0.001, 0.002, 0.003, 0.006, 0.01)},
-      "l2": {"learning_rate": (0.0003, 0.001, 0.003), "l2": (1e-5, 1e-4, 1e-3)},
-      "decoupled": {"learning_rate": (0.0003, 0.001, 0.003), "weight_decay": (0.01, 0.1, 1.0)},
+      "l2": {"learning_rate": (0.001, 0.003, 0.01), "l2": (1e-6, 1e-5, 1e-4)},
+      "decoupled": {"learning_rate": (0.0003, 0.001, 0.003), "weight_decay": (0.001, 0.01, 0.1)},
     },
   ),
   "momentum": Setting(
@@ -338,7 +338,7 @@ SETTINGS = {
         (("test_accuracy", "batch_128_8x_rate", "not worse", "batch_16", _HALF),),
       ),
     ),
-    tune=_rates("batch_16", values=(0.01, 0.03, 0.1, 0.2, 0.3)),
+    tune=_rates("batch_16", values=(0.03, 0.1, 0.2, 0.3, 0.5)),
   ),
   "small_batches": Setting(
     "Do small batches generalise better than large ones?",
@@ -357,7 +357,7 @@ SETTINGS = {
       ),
     ),
     tune={
-      "batch_16": {"learning_rate": (0.01, 0.03, 0.1, 0.2, 0.3)},
+      "batch_16": {"learning_rate": (0.03, 0.1, 0.2, 0.3, 0.5)},
       "batch_512": {"learning_rate": (0.1, 0.3, 0.5, 1.0, 2.0)},
     },
   ),
@@ -498,7 +498,7 @@ SETTINGS = {
       ),
     ),
     num_train=1_000,
-    tune=_rates("none", "dropout", values=_ADAM_RATES),
+    tune=_rates("none", "dropout", values=(0.0001, 0.0003, 0.001, 0.003, 0.01)),
   ),
   "adam_and_sgd": Setting(
     "Adam or gradient descent with momentum?",

@@ -615,14 +615,14 @@ def _tables(name, experiment):
   arms = list(experiment.arms)
   if name == "compare_batch_sizes":
     timings = [
-      [arm, kind, r, 0.1 + 0.01 * r + 0.1 * place]
+      [arm, kind, r, 1, 0.1 + 0.01 * r + 0.1 * place]
       for place, arm in enumerate(arms)
       for kind in ("train_epoch", "inference")
       for r in range(3)
     ]
     curves = [[s, arm, e, e + 0.5, 0.5] for s in range(2) for arm in arms for e in (1, 2)]
     return {
-      "timings": [["arm", "kind", "round", "seconds"], *timings],
+      "timings": [["arm", "kind", "process", "round", "seconds"], *timings],
       "test_curves": [["seed", "arm", "epoch", "seconds", "test_accuracy"], *curves],
     }
   if name == "compare_optimizers":

@@ -34,15 +34,16 @@ class Timings:
 
   Attributes:
     arms: `[A]`, names of the programs.
-    seconds: `[R, A]`, time of each program in R rounds, without compilation and warm-up.
+    seconds: `[P, R, A]`, time of each program in R rounds of P processes, without compilation and
+      warm-up.
   """
 
   arms: tuple[str, ...]
   seconds: np.ndarray
 
   def of(self, arm: str) -> np.ndarray:
-    """Returns all repetitions of one arm, `[R]`, in seconds."""
-    return self.seconds[:, self.arms.index(arm)]
+    """Returns all repetitions of one arm, `[P R]`, in seconds."""
+    return self.seconds[..., self.arms.index(arm)].ravel()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def take_turns(
     clock: returns the current time in seconds.
 
   Returns:
-    The times, and the last carry of every program.
+    The times in this process, P = 1, and the last carry of every program.
 
   Raises:
     InputError: `rounds` or `num_warm_ups` is out of range.
@@ -113,7 +114,7 @@ def take_turns(
       # Calls are asynchronous: the device is still computing when they return.
       carries[name], _ = jax.block_until_ready(step(carries[name]))
       row[names.index(name)] = clock() - start
-  return Timings(names, seconds[num_warm_ups:]), carries
+  return Timings(names, seconds[None, num_warm_ups:]), carries
 
 
 def time_members(
@@ -227,18 +228,18 @@ def compile_inference(recipe: Recipe, variables: Variables, inputs: jax.Array) -
 
 
 def scores(timings: Timings, metric: str) -> stats.Scores:
-  """Returns times as scores, with rounds in place of seeds, so that times of one round are paired.
+  """Returns the median times of each process as scores, with processes in the place of seeds.
 
-  What varies between rounds is the state of the machine, not the training. So a verdict on these
-  scores holds for these programs on this machine.
+  Rounds of one process are no replications: what a process decides when it starts is in all of
+  them. A verdict on these scores holds for these programs on this machine.
 
   Args:
-    timings: R rounds of A programs.
+    timings: R rounds of A programs in P processes.
     metric: name of the scores, e.g. "inference_seconds".
   """
   return stats.Scores(
     metric=metric,
-    values=timings.seconds,
+    values=np.median(timings.seconds, axis=1),
     seeds=tuple(range(len(timings.seconds))),
     arms=timings.arms,
     axes=stats.AXES,
@@ -249,10 +250,10 @@ def scores(timings: Timings, metric: str) -> stats.Scores:
 def compare(
   timings: Timings, metric: str, relative_margin: float, alpha: float = 0.05
 ) -> list[stats.Verdict]:
-  """Returns the verdict on every pair of arms, from the differences within each round.
+  """Returns the verdict on every pair of arms, from the differences within each process.
 
   Args:
-    timings: R rounds of A programs.
+    timings: R rounds of A programs in P processes.
     metric: name of the scores, e.g. "inference_seconds".
     relative_margin: the largest difference that counts as none, as a share of the median of all
       times; > 0.
@@ -266,16 +267,19 @@ def compare(
 
 
 def columns(timings: Mapping[str, Timings]) -> dict[str, list]:
-  """Returns the columns of a table of all repetitions: arm, kind, round (from 1) and seconds.
+  """Returns the columns of a table of all repetitions.
+
+  They are arm, kind, process and round (both from 1), and seconds.
 
   Args:
     timings: kind of measurement, e.g. "inference" -> its times.
   """
   rows = [
-    (arm, kind, index + 1, float(seconds))
+    (arm, kind, process + 1, number + 1, float(seconds))
     for kind, measured in timings.items()
-    for index, row in enumerate(measured.seconds)
+    for process, rounds in enumerate(measured.seconds)
+    for number, row in enumerate(rounds)
     for arm, seconds in zip(measured.arms, row, strict=True)
   ]
-  names = ("arm", "kind", "round", "seconds")
+  names = ("arm", "kind", "process", "round", "seconds")
   return {name: [row[place] for row in rows] for place, name in enumerate(names)}

@@ -56,15 +56,15 @@ def _verdicts(run):
 
 
 def _timings(train, inference):
-  """`arm -> seconds` of an epoch and of the test set, twelve rounds each."""
+  """`arm -> seconds` of an epoch and of the test set, in twelve processes of one round."""
   rows = [
-    (arm, kind, r + 1, seconds * (1 + 0.001 * np.sin(r + len(arm))))
+    (arm, kind, r + 1, 1, seconds * (1 + 0.001 * np.sin(r + len(arm))))
     for kind, of in (("train_epoch", train), ("inference", inference))
     for arm, seconds in of.items()
     for r in range(_SEEDS)
   ]
   return {
-    "timings": pd.DataFrame(rows, columns=["arm", "kind", "round", "seconds"]),
+    "timings": pd.DataFrame(rows, columns=["arm", "kind", "process", "round", "seconds"]),
     "test_curves": _test_curves(mini=0.6),
   }
 

@@ -62,6 +62,7 @@ def test_names_of_batch_sizes():
     ("batch_sizes", (-1,), "a batch size must be an integer >= 0, not -1"),
     ("batch_sizes", (), "there is no arm"),
     ("equal_time_epochs", -1, "equal_time_epochs must be an integer >= 0"),
+    ("timing_processes", 0, "timing_processes must be an integer >= 1"),
     ("timing_rounds", 0, "timing_rounds must be an integer >= 1"),
     ("inference_rounds", 0, "inference_rounds must be an integer >= 1"),
     ("timing_margin", 0.0, r"timing_margin must be in \(0, 1\)"),
@@ -114,8 +115,8 @@ def run(blobs, mlp_arm):
   }
   trained = population.train_population(blobs, arms, seeds=3, observe=script.observe)
   names = tuple(arms)
-  train_epoch = Timings(names, np.array([[1.0, 2.0], [3.0, 8.0], [2.0, 3.0]]))
-  inference = Timings(names, np.array([[0.5, 0.6], [0.7, 0.8]]))
+  train_epoch = Timings(names, np.array([[[1.0, 2.0], [3.0, 8.0], [2.0, 3.0]]]))
+  inference = Timings(names, np.array([[[0.5, 0.6]], [[0.7, 0.8]]]))
   return arms, trained, MemberTimings(train_epoch, inference, {"batch": 1.0, "mini_batch": 2.0})
 
 
@@ -192,13 +193,13 @@ def test_smoke_run(tmp_path, run_module):
     zip(arms, (2, 2, 2, 3), strict=True)
   )
   assert timings.groupby("kind").arm.agg(list).to_dict() == {
-    "train_epoch": arms * 2,
-    "inference": arms * 3,
+    "train_epoch": arms * 4,
+    "inference": arms * 6,
   }
   assert (timings.seconds > 0).all()
   inference = pd.read_csv(workdir / "tables/inference_verdicts.csv")
-  assert inference.verdict.tolist() == ["too few rounds"] * 6
-  assert inference.num_rounds.tolist() == [3] * 6
+  assert inference.verdict.tolist() == ["too few processes"] * 6
+  assert inference.num_processes.tolist() == [2] * 6
   assert json.loads((workdir / "config.json").read_text())["timing_rounds"] == 2
   report = (workdir / "report.md").read_text()
   assert "## Accuracy, size and time" in report

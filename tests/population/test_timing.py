@@ -10,7 +10,7 @@ from conftest import member
 
 from jaxdl import forward, stats, train
 from jaxdl.errors import InputError
-from jaxdl.population import programs, timing
+from jaxdl.population import programs, timing, timing_process
 from jaxdl.population.timing import Timings
 
 
@@ -54,7 +54,7 @@ def test_programs_take_turns_and_the_warm_up_is_not_counted():
   # Every round has every program once, and all six orders occur: none is always first.
   assert set(rounds) == {"abc", "acb", "bac", "bca", "cab", "cba"}
   assert timings.arms == ("a", "b", "c")
-  np.testing.assert_array_equal(timings.seconds, [[1, 2, 3]] * 40)
+  np.testing.assert_array_equal(timings.seconds, [[[1, 2, 3]] * 40])
   np.testing.assert_array_equal(timings.of("b"), [2] * 40)
   assert carries == {"a": 42, "b": 42, "c": 42}
 
@@ -67,7 +67,7 @@ def test_the_time_ends_when_results_are_there_and_not_in_the_next_program():
   timings, _ = timing.take_turns(
     {"slow": (slow, None), "quick": (quick, pending)}, rounds=2, num_warm_ups=0, clock=clock
   )
-  np.testing.assert_array_equal(timings.seconds, [[7, 0], [7, 0]])
+  np.testing.assert_array_equal(timings.seconds, [[[7, 0], [7, 0]]])
 
 
 @pytest.mark.parametrize("settings", [{"rounds": 0}, {"rounds": 1, "num_warm_ups": -1}])
@@ -122,8 +122,8 @@ def test_members_are_timed_in_the_order_of_the_arms(blobs, mlp_arm):
   arms = {"whole": replace(mlp_arm, batch_size=1000), "small": replace(mlp_arm, batch_size=8)}
   measured = timing.time_members(blobs, arms, train_rounds=2, inference_rounds=3)
   assert measured.train_epoch.arms == measured.inference.arms == ("whole", "small")
-  assert measured.train_epoch.seconds.shape == (2, 2)
-  assert measured.inference.seconds.shape == (3, 2)
+  assert measured.train_epoch.seconds.shape == (1, 2, 2)
+  assert measured.inference.seconds.shape == (1, 3, 2)
   assert (measured.train_epoch.seconds > 0).all()
   assert list(measured.compile_seconds) == list(arms)
   assert min(measured.compile_seconds.values()) > 0
@@ -131,10 +131,10 @@ def test_members_are_timed_in_the_order_of_the_arms(blobs, mlp_arm):
     timing.time_members(blobs, arms, train_rounds=1, inference_rounds=0)
 
 
-def test_verdicts_over_rounds():
-  """A shared drift between rounds hides nothing: only differences within a round count."""
-  drift = np.linspace(1, 3, 20)[:, None]  # [R, 1]
-  noise = np.random.default_rng(0).normal(0, 0.01, (20, 3))
+def test_verdicts_over_processes():
+  """A shared drift between processes hides nothing: only differences within a process count."""
+  drift = np.linspace(1, 3, 20)[:, None, None]  # [P, 1, 1]
+  noise = np.random.default_rng(0).normal(0, 0.01, (20, 5, 3))
   timings = Timings(("a", "b", "c"), drift + noise + [0, 0, 0.5])
   verdicts = timing.compare(timings, "inference_seconds", relative_margin=0.05)
   found = {(v.arm_a, v.arm_b): v.verdict for v in verdicts}
@@ -147,12 +147,48 @@ def test_verdicts_over_rounds():
   assert verdicts[0].num_pairs == 20
 
 
+def test_rounds_of_a_process_are_no_replications():
+  """What a process makes slower in all of its rounds is one observation of a difference."""
+  of_process = np.random.default_rng(0).normal(0, 0.1, (3, 1, 2))  # [P, 1, A]
+  timings = Timings(("a", "b"), np.broadcast_to(1 + of_process, (3, 50, 2)))
+  (verdict,) = timing.compare(timings, "inference_seconds", relative_margin=0.05)
+  assert (verdict.verdict, verdict.num_pairs) == (stats.TOO_FEW_SEEDS, 3)
+
+
+def test_processes_measure_what_one_does(blobs, mlp_arm):
+  arms = {"whole": replace(mlp_arm, batch_size=1000), "small": replace(mlp_arm, batch_size=8)}
+  measured = timing_process.time_in_processes(
+    blobs, arms, processes=2, train_rounds=2, inference_rounds=3
+  )
+  assert measured.train_epoch.arms == measured.inference.arms == ("whole", "small")
+  assert measured.train_epoch.seconds.shape == (2, 2, 2)
+  assert measured.inference.seconds.shape == (2, 3, 2)
+  assert (measured.inference.seconds > 0).all()
+  assert len(np.unique(measured.train_epoch.seconds)) == 8  # each measured, none copied
+  assert list(measured.compile_seconds) == list(arms)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"processes": 0}, "processes must be an integer >= 1"),
+    ({"train_rounds": 0}, "train_rounds must be an integer >= 1"),
+    ({"slice_size": 0}, "timing the arms failed with exit status 1; see above"),
+  ],
+)
+def test_mistakes_in_processes(blobs, mlp_arm, change, message):
+  settings = {"processes": 1, "train_rounds": 1, "inference_rounds": 1, **change}
+  with pytest.raises(InputError, match=message):
+    timing_process.time_in_processes(blobs, {"a": mlp_arm}, **settings)
+
+
 def test_columns_hold_every_repetition():
-  train_epoch = Timings(("a", "b"), np.array([[1.0, 2.0], [3.0, 4.0]]))
-  inference = Timings(("a", "b"), np.array([[5.0, 6.0]]))
+  train_epoch = Timings(("a", "b"), np.array([[[1.0, 2.0], [3.0, 4.0]]]))
+  inference = Timings(("a", "b"), np.array([[[5.0, 6.0]], [[7.0, 8.0]]]))
   assert timing.columns({"train_epoch": train_epoch, "inference": inference}) == {
-    "arm": ["a", "b", "a", "b", "a", "b"],
-    "kind": ["train_epoch"] * 4 + ["inference"] * 2,
-    "round": [1, 1, 2, 2, 1, 1],
-    "seconds": [1, 2, 3, 4, 5, 6],
+    "arm": ["a", "b"] * 4,
+    "kind": ["train_epoch"] * 4 + ["inference"] * 4,
+    "process": [1, 1, 1, 1, 1, 1, 2, 2],
+    "round": [1, 1, 2, 2, 1, 1, 1, 1],
+    "seconds": [1, 2, 3, 4, 5, 6, 7, 8],
   }
