@@ -21,7 +21,7 @@ from experiments import check_gradients
 from jaxdl import batches, train
 from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
-from jaxdl.byhand import backprop, gradient_check
+from jaxdl.byhand import backprop, gradient_check, rule_references
 from jaxdl.byhand.backprop import activations, layers
 from jaxdl.byhand.backprop import losses as loss_rules
 from jaxdl.byhand.backprop import optimizers as optimizer_rules
@@ -130,7 +130,7 @@ def test_rules_and_optimizers_agree_with_jax(cases):
 def test_kinks_and_ties_are_among_the_cases():
   """The check of the conventions at kinks is none where no number lies on a kink."""
   with jax.enable_x64(True):
-    known = gradient_check.references()
+    known = rule_references.references()
   x = {name: np.round(known[name].x) for name in ("relu", "leaky_relu", "max_pool", "hinge")}
   assert (x["relu"] == 0).any()
   assert (x["leaky_relu"] == 0).any()
@@ -142,9 +142,9 @@ def test_kinks_and_ties_are_among_the_cases():
 
 
 def test_rules_agree_with_jax_at_the_smallest_shapes():
-  sizes = gradient_check.Sizes(batch=1, image=(3, 4, 1), num_features=2)
+  sizes = rule_references.Sizes(batch=1, image=(3, 4, 1), num_features=2)
   with jax.enable_x64(True):
-    for name, reference in gradient_check.references(5, sizes).items():
+    for name, reference in rule_references.references(5, sizes).items():
       row = gradient_check.compare(gradient_check.rule_case(name, reference))
       assert row.passed, row
 
@@ -187,7 +187,7 @@ def test_the_oracle_agrees_with_finite_differences(oracle, monkeypatch):
 
   wrong.defvjp(lambda z, y: (losses.hinge(z, y), z), lambda z, dy: (z * dy[:, None], None))
   monkeypatch.setitem(losses._LOSSES, "hinge", (wrong, ()))
-  monkeypatch.setattr(gradient_check, "references", dict)
+  monkeypatch.setattr(rule_references, "references", dict)
   one_loss = [gradient_check.Loss("hinge", of_numbers=False)]
   monkeypatch.setattr(gradient_check, "known_losses", lambda: one_loss)
   failed = [row for row in gradient_check.check_oracle() if not row.passed]
@@ -220,7 +220,7 @@ def test_one_step_of_training_is_the_step_by_hand():
 
   kept = np.asarray(slices.weights).ravel() > 0
   order = np.asarray(slices.indices).ravel()[kept]
-  mask = gradient_check.dropout_mask(slices.dropout_keys.ravel()[kept], 64, 0.3)
+  mask = rule_references.dropout_mask(slices.dropout_keys.ravel()[kept], 64, 0.3)
   images, labels = np.asarray(examples.inputs)[order] / 255, np.asarray(examples.targets)[order]
   found = backprop.loss_and_gradients(
     "mlp", "tanh", "hinge", params, images, labels, mask, dropout_rate=0.3
@@ -597,7 +597,7 @@ def test_what_has_no_derivation_fails(monkeypatch, module, names, expected):
   monkeypatch.setattr(models, "ACTIVATIONS", ("tanh",))
   monkeypatch.setattr(losses, "OF_NUMBERS", ())
   monkeypatch.setattr(gradient_check, "_NETWORKS", {})
-  monkeypatch.setattr(gradient_check, "references", dict)
+  monkeypatch.setattr(rule_references, "references", dict)
   monkeypatch.setattr(backprop, "RULES", {})
   monkeypatch.setattr(module, names, (*getattr(module, names), "novel"))
   monkeypatch.setitem(optimizers._OPTIMIZERS, "novel", optimizers._OPTIMIZERS["sgd"])

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from jaxdl import batches, report, train
 from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
-from jaxdl.byhand import backprop, gradient_check
+from jaxdl.byhand import backprop, rule_references
 from jaxdl.cpu import matmul, step
 from jaxdl.data.dataset import Split
 from jaxdl.errors import InputError
@@ -490,7 +490,7 @@ def test_one_step_of_training_is_the_step_by_hand():
   after = after.params
 
   order = np.asarray(slices.indices).ravel()
-  mask = gradient_check.dropout_mask(slices.dropout_keys.ravel(), 64, 0.3)
+  mask = rule_references.dropout_mask(slices.dropout_keys.ravel(), 64, 0.3)
   images, labels = np.asarray(examples.inputs)[order] / 255, np.asarray(examples.targets)[order]
   by_hand = backprop.loss_and_gradients(
     "mlp", "tanh", "hinge", params, images, labels, mask, dropout_rate=0.3
