@@ -55,7 +55,8 @@ setup(
   packages=[
     *find_packages(include=["jaxdl*"]),
     # Found in other folders, see pyproject.toml.
-    *("jaxdl.experiments", "jaxdl.experiments.peers", "jaxdl.ml_collections_configs"),
+    *("jaxdl.experiments", "jaxdl.experiments.gpu_parts", "jaxdl.experiments.peers"),
+    "jaxdl.ml_collections_configs",
   ],
   ext_modules=_extensions,
   cmdclass={"build_ext": BuildExt},

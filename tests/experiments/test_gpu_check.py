@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from experiments import gpu_check, gpu_measuring, gpu_parts, workloads
+from experiments import gpu_check, workloads
+from experiments.gpu_parts import agreement, networks, populations, profile, timing
+from experiments.gpu_parts.part import Part
 from jaxdl.nn.networks import ResNet
 from jaxdl.population import devices, plan
 from ml_collections_configs import benchmark
@@ -25,7 +27,7 @@ def part(tmp_path):
   options = argparse.Namespace(
     device="cpu", scale="tiny", seconds=60.0, data=None, out=str(tmp_path / "lines")
   )
-  return gpu_measuring.Part("tested", options)
+  return Part("tested", options)
 
 
 def _records(part):
@@ -41,9 +43,7 @@ def test_a_part_is_run_and_its_results_are_written(tmp_path, capsys):
   machine = found["parts"]["machine"]
   assert machine["status"] == "done"
   assert machine["tables"]["versions"][0]["jax"].startswith(jax.__version__)
-  assert {row["precision"] for row in machine["tables"]["matrix products"]} == {
-    *gpu_measuring.PRECISIONS
-  }
+  assert {row["precision"] for row in machine["tables"]["matrix products"]} == {*timing.PRECISIONS}
   text = (tmp_path / "gpu_check.md").read_text()
   assert "## machine: done" in text
   assert "| python | jax |" in capsys.readouterr().out
@@ -120,7 +120,7 @@ def test_the_table_says_what_holds():
 @pytest.mark.parametrize("name", ["cnn_binary", "mlp_minibatch", "cifar_mlp"])
 def test_workloads_are_those_of_the_benchmark(name):
   """A second definition of the operations, and the settings."""
-  config, workload = benchmark.get_config().workloads[name], gpu_measuring.WORKLOADS[name]
+  config, workload = benchmark.get_config().workloads[name], networks.WORKLOADS[name]
   shape = (32, 32, 3) if workload.data == "cifar10" else (28, 28, 1)
   layers = workloads.layers(config, 2 if workload.data == "two" else 10)
   assert workload.flops == workloads.training_flops(layers, shape)
@@ -130,7 +130,7 @@ def test_workloads_are_those_of_the_benchmark(name):
 
 def test_xla_s_convolutions_are_the_same_network():
   x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-  products, native = ResNet(depth=8, width=2), gpu_measuring.NativeResNet(depth=8, width=2)
+  products, native = ResNet(depth=8, width=2), networks.NativeResNet(depth=8, width=2)
   variables = jax.jit(products.init)(jax.random.key(1), x)
   # A layer's name is that of its class.
   params = {name.replace("Conv", "XlaConv"): of for name, of in variables["params"].items()}
@@ -145,7 +145,7 @@ def test_time_goes_somewhere(tmp_path):
   jax.block_until_ready(function(x))
   with jax.profiler.trace(str(tmp_path)):
     jax.block_until_ready(function(x))
-  found = gpu_parts.where_time_goes(str(tmp_path))
+  found = profile.where_time_goes(str(tmp_path))
   assert 0 < sum(share for _, share, _ in found) <= 1 + 1e-9
   assert all(share >= 0 for _, share, _ in found)
 
@@ -156,8 +156,8 @@ def test_differences_between_two_trials(part):
 
   found = {"float32": of(2.002, "b"), "float32, again": of(2.002, "b"), "CPU": of(2.0, "a")}
   for name in found:
-    gpu_parts._say_trial(part, name, found)
-  gpu_parts._compare_with_cpu(part, found)
+    agreement._say_trial(part, name, found)
+  agreement._compare_with_cpu(part, found)
   records = _records(part)
   rows = [r["row"] for r in records if r.get("table") == "against the CPU"]
   assert [row["loss_off_first_epoch"] for row in rows] == pytest.approx([1e-3, 1e-3])
@@ -170,7 +170,7 @@ def test_differences_between_two_trials(part):
 
 
 def test_operations_repeat_their_bits_on_a_cpu(part):
-  gpu_parts._find_varying_operations(part)
+  agreement._find_varying_operations(part)
   rows = [record["row"] for record in _records(part)]
   assert [row["different_results"] for row in rows] == [1] * len(rows)
 
@@ -188,9 +188,9 @@ def test_the_shell_script_finds_a_python_and_passes_arguments_on(tmp_path):
 @pytest.mark.parametrize("name", ["cnn_binary", "resnet8"])
 def test_ways_to_convolve_are_the_same_network(name, part):
   """They are planned, as for training, and have the same parameters."""
-  jobs = list(gpu_parts._convolutions(name, 2))
+  jobs = list(populations._convolutions(name, 2))
   assert [job.width for job in jobs] == [1, 2, 1, 2]
-  dataset, kind = gpu_parts._dataset(part, name), devices.DeviceKind("gpu", "a GPU", 2**33)
+  dataset, kind = part.examples(name), devices.DeviceKind("gpu", "a GPU", 2**33)
   groups = [plan.plan_groups(dataset, {"a": job.arm}, range(2), 0, kind)[0] for job in jobs[::2]]
   assert groups[0].recipe != groups[1].recipe
   assert groups[0].num_params == groups[1].num_params
