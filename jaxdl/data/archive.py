@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdl import calls, errors
 from jaxdl.data.dataset import Dataset, Split, hash_splits
-from jaxdl.store import files
+from jaxdl.store import files, packing
 
 _SPLITS = ("train", "validation", "test")
 _INPUT_TYPES = (np.uint8, np.int32, np.float32)
@@ -81,7 +81,7 @@ def write(stream: BinaryIO, dataset: Dataset, source: str = "") -> None:
 
 def parse(stream: BinaryIO, source: str = "") -> Dataset | None:
   """Returns a dataset, or None if it has another source; raises some exception if it is damaged."""
-  with files.arrays_in(stream) as arrays:
+  with packing.arrays_in(stream) as arrays:
     meta = arrays["meta"].tobytes()
     if hashlib.sha256(meta[32:]).digest() != meta[:32]:
       raise ValueError("the checksum of its description is wrong")

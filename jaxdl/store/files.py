@@ -4,9 +4,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import io
 import json
-import math
 import os
 import pathlib
 import re
@@ -14,12 +12,8 @@ import shutil
 import socket
 import time
 import uuid
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, BinaryIO
-
-import numpy as np
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO
 
 from jaxdl.errors import InputError
 from jaxdl.store import interrupts
@@ -235,39 +229,6 @@ def _delete(folder: pathlib.Path, names: Sequence[str]):
     if inner.parts:
       with contextlib.suppress(OSError):  # it is not empty, or not there
         (folder / inner).rmdir()
-
-
-@contextlib.contextmanager
-def arrays_in(stream: BinaryIO) -> Iterator[Mapping[str, np.ndarray]]:
-  """Yields the arrays of an uncompressed .npz file, each of which is read when it is asked for.
-
-  Raises:
-    ValueError: it is compressed, or says of an array that it is larger than the file: such a file
-      could fill the memory. Damaged files raise errors of a dozen other types.
-  """
-  size = stream.seek(0, io.SEEK_END)
-  stream.seek(0)
-  with warnings.catch_warnings():
-    warnings.simplefilter("error")  # numpy only warns about some malformed headers
-    with np.load(stream, allow_pickle=False) as arrays:
-      parts = arrays.zip.infolist()
-      if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-        raise ValueError("it is compressed")
-      if sum(part.file_size for part in parts) > size:
-        raise ValueError("its parts are larger than the file")
-      for part in parts:
-        with arrays.zip.open(part) as file:
-          if _array_size(file) > part.file_size:
-            raise ValueError(f"the array {part.filename} is larger than the file")
-      yield arrays
-
-
-def _array_size(file: IO[bytes]) -> int:
-  """Returns the number of bytes of an array, from the header of its .npy file."""
-  version = np.lib.format.read_magic(file)
-  read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-  shape, _, dtype = read[version](file)
-  return math.prod(shape) * dtype.itemsize
 
 
 @contextlib.contextmanager

@@ -8,93 +8,29 @@
   continued.json           processes that went on with the run although something differed
   tensorboard/             members as TensorBoard's files, see `jaxdl.report.tensorboard`
 
-Results and checkpoints have the same format: an .npz file that contains a checksum and no pickle,
-so that damage is detected and reading a file cannot run code. The checksum covers the name of the
-chunk and the identity of the run, so that no file of another chunk or run is taken for its own.
-Orbax saves this file as a single array, because its cost grows with the number of arrays (measured:
-30 ms of a core for one, 90 ms for 40).
+Results and checkpoints have the same format, that of `packing.py`, and say of which chunk and run
+they are, so that no file of another is taken for its own.
 """
 
-import contextlib
-import errno
 import hashlib
-import io
 import json
 import logging
 import os
 import pathlib
-import re
 import shutil
-import threading
-import time
 import uuid
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxdl.errors import InputError, brief
-from jaxdl.store import files, leases
+from jaxdl.store import checkpoints, files, leases, packing, run_folder
+from jaxdl.store.packing import Arrays
 
 _LOGGER = logging.getLogger("jaxdl")
-_CHECKSUM = "sha256"
-_OWNER = "owner"
-# How long a worker may take for the file in hand after its run was overwritten.
-_PATIENCE_SECONDS = 10.0
 # What run.json says while a run is deleted, so that its rest is taken for no run.
 _OVERWRITTEN = {"overwritten": True}
-# All files that a run makes, and those that it leaves when it is killed while it writes.
-_NAME = r"g\d+-s\d+x\d+-a\d+x\d+"
-_MADE = re.compile(
-  rf"(run|continued)\.json|dataset\.npz|(chunks/{_NAME}\.npz)|(split/{_NAME})|"
-  rf"(locks/({_NAME}(\.lease)?|task-[0-9a-f]{{32}}\.lease))|(failures/{_NAME}\.txt)|"
-  rf"(checkpoints/{_NAME}/\d+/.+)|"
-  r"(tensorboard/[^/]+/seed_\d+/events\.out\.tfevents\.0\.jaxdl)"
-)
-_LITTER = re.compile(
-  r"(\w+/|tensorboard/[^/]+/seed_\d+/)?\.[^/]+\.[0-9a-f]{32}\.tmp|"
-  rf"checkpoints/{_NAME}/(\.\d+|\d+\.orbax[^/]*)(/.+)?"
-)
-# Checkpoints kept of each chunk: if the newest is damaged, the one before it is used.
-_KEPT = 2
-
-# Orbax numbers its operations in one sequence per process, so two at a time would wait for each
-# other's files and fail.
-_ORBAX = threading.Lock()
-
-Arrays = Mapping[str, np.ndarray]
-
-
-def pack(arrays: Arrays, owner: str) -> bytes:
-  """Returns the bytes of an .npz file with the arrays, whose they are, and a checksum of it all."""
-  arrays = {**arrays, _OWNER: np.frombuffer(owner.encode(), np.uint8)}
-  stream = io.BytesIO()
-  checksum = np.frombuffer(_digest(arrays), np.uint8)
-  np.savez(stream, allow_pickle=False, **{_CHECKSUM: checksum}, **arrays)
-  return stream.getvalue()
-
-
-def unpack(content: bytes, owner: str) -> dict[str, np.ndarray]:
-  """Returns the arrays that `pack` was given.
-
-  Raises:
-    ValueError: the bytes are not from `pack`, are damaged, or belong to another owner.
-  """
-  try:
-    with files.arrays_in(io.BytesIO(content)) as found:
-      arrays = dict(found)
-    checksum = arrays.pop(_CHECKSUM).tobytes()
-  except Exception as error:  # zipfile and numpy raise a dozen types of error on damaged files
-    raise ValueError(f"it is damaged: {brief(error)}") from error
-  if checksum != _digest(arrays):
-    raise ValueError("it is damaged: wrong checksum")
-  if _OWNER not in arrays:
-    raise ValueError("it does not say which chunk and run it is of")
-  found = arrays.pop(_OWNER).tobytes().decode()
-  if found != owner:
-    raise ValueError(f"it is of {found}, not of {owner}")
-  return arrays
 
 
 def _run_of(identity: Mapping[str, Any] | None) -> str | None:
@@ -102,27 +38,6 @@ def _run_of(identity: Mapping[str, Any] | None) -> str | None:
     return None
   text = json.dumps(identity, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _digest(arrays: Arrays) -> bytes:
-  digest = hashlib.sha256()
-  for name in sorted(arrays):
-    array = np.ascontiguousarray(arrays[name])
-    digest.update(f"{name} {array.dtype.str} {arrays[name].shape}\n".encode())
-    digest.update(array.reshape(-1).view(np.uint8))
-  return digest.digest()
-
-
-def _delete_folder(folder: pathlib.Path):
-  """Deletes a folder, also while a worker that outlived its run finishes a file in it."""
-  last = time.monotonic() + _PATIENCE_SECONDS
-  while folder.exists():
-    try:
-      shutil.rmtree(folder)
-    except OSError as error:
-      if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or time.monotonic() > last:
-        raise
-      time.sleep(0.1)
 
 
 class Store:
@@ -141,7 +56,7 @@ class Store:
       run: of the store that has claimed the folder, in a process that works for it.
     """
     self.folder, self.run = folder, run
-    self._saver = _Saver(self._write_checkpoint, str(folder))
+    self._saver = checkpoints.Saver(self._write_checkpoint, str(folder))
 
   # --- Which run this is ---
 
@@ -159,9 +74,9 @@ class Store:
     Raises:
       InputError: the folder cannot be written, its content cannot be read, or is none of a run's.
     """
-    self._check_access()
+    run_folder.check_access(self.folder)
     if self.read_identity() is None:
-      self._check_made()
+      run_folder.check_made(self.folder)
       self._write(self.folder / "run.json", json.dumps(identity, indent=2) + "\n")
     claimed = self.join()
     if not shared:
@@ -263,63 +178,20 @@ class Store:
       InputError: something in the folder was made by no run, and nothing is deleted; or something
         cannot be deleted.
     """
-    self._check_access()
-    self._check_made()
+    run_folder.check_access(self.folder)
+    run_folder.check_made(self.folder)
     if self._read_identity() is not None:
       self._write(self.folder / "run.json", json.dumps(_OVERWRITTEN) + "\n")
     self._sweep()
     with files.naming(self.folder, "delete the run in"):
-      for name in ("checkpoints", "chunks", "split", "failures", "locks", "tensorboard"):
-        _delete_folder(self.folder / name)
-      (self.folder / "continued.json").unlink(missing_ok=True)
-      (self.folder / "run.json").unlink(missing_ok=True)
-
-  def _check_made(self):
-    """Raises InputError if something in the folder was made by no run."""
-    for name in sorted(self._files()):
-      if not _MADE.fullmatch(name) and not _LITTER.fullmatch(name):
-        raise InputError(
-          f"{str(self.folder / name)!r} was made by no run; move it away, or choose another workdir"
-        )
-
-  def _files(self) -> Iterator[str]:
-    """Yields the names of all files, and of links, relative to the folder."""
-    for folder, folders, names in os.walk(self.folder):
-      links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-      for name in (*names, *links):
-        yield (pathlib.Path(folder) / name).relative_to(self.folder).as_posix()
-
-  def _check_access(self):
-    """Raises InputError if this process lacks permission to read or replace something.
-
-    Otherwise a checkpoint that it may not read would later be taken for damaged, and deleted.
-    """
-
-    def refuse(error: OSError):
-      if not isinstance(error, FileNotFoundError):
-        raise InputError(f"cannot read {error.filename!r}: {error.strerror}") from error
-
-    for folder, _, names in os.walk(self.folder, onerror=refuse):
-      if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write to {folder!r}: Permission denied")
-      for file in (os.path.join(folder, name) for name in names):
-        # A file that no longer exists was another process's.
-        if not os.access(file, os.R_OK) and os.path.lexists(file):
-          raise InputError(f"cannot read {file!r}: Permission denied")
+      run_folder.delete(self.folder)
 
   def _sweep(self):
     """Deletes what killed processes left half-written or did not come to delete."""
-    for pattern in (".*", "*/.*", "checkpoints/*/*", "tensorboard/*/*/.*"):
-      for path in self.folder.glob(pattern):
-        if not _LITTER.fullmatch(path.relative_to(self.folder).as_posix()):
-          continue
-        if path.is_dir():
-          shutil.rmtree(path, ignore_errors=True)
-        else:
-          path.unlink(missing_ok=True)
+    run_folder.sweep(self.folder)
     for folder in self.folder.glob("checkpoints/*"):
       if self.has_chunk(folder.name):
-        self._delete_checkpoints(folder.name)
+        checkpoints.delete(folder)
 
   def newest_change(self) -> float:
     """Returns when a chunk was last committed or failed, by the clock of the disk; 0: never."""
@@ -388,9 +260,9 @@ class Store:
       InputError: they cannot be written, or another run has taken the folder.
     """
     self.check_run()
-    self._write(self._chunk_file(name), pack(arrays, self._owner(name)))
+    self._write(self._chunk_file(name), packing.pack(arrays, self._owner(name)))
     self._saver.drop(name)
-    self._delete_checkpoints(name)
+    checkpoints.delete(self._checkpoint_folder(name))
     self.failure_file(name).unlink(missing_ok=True)
 
   def read_chunk(self, name: str) -> dict[str, np.ndarray] | None:
@@ -403,7 +275,7 @@ class Store:
     try:
       with files.naming(file, "read"):
         content = file.read_bytes() if self.has_chunk(name) else None
-      return None if content is None else unpack(content, self._owner(name))
+      return None if content is None else packing.unpack(content, self._owner(name))
     except ValueError as error:
       if isinstance(error, InputError):
         raise
@@ -447,16 +319,16 @@ class Store:
 
     Those that cannot be used are deleted, each with a warning.
     """
-    folders = [p for p in self._checkpoint_folder(name).glob("*") if p.name.isdecimal()]
-    for folder in sorted(folders, key=lambda path: int(path.name), reverse=True):
+    folder = self._checkpoint_folder(name)
+    for epoch in checkpoints.epochs(folder):
       try:
-        arrays = unpack(_restore(folder), self._owner(name))
-        if int(arrays["epoch"]) != int(folder.name):
+        arrays = packing.unpack(checkpoints.restore(folder, epoch), self._owner(name))
+        if int(arrays["epoch"]) != epoch:
           raise ValueError("it is from another epoch")
-        return int(folder.name), arrays
+        return epoch, arrays
       except Exception as error:  # Orbax and TensorStore raise errors of many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        self.reject_checkpoint(name, int(folder.name), reason)
+        self.reject_checkpoint(name, epoch, reason)
     return None
 
   def reject_checkpoint(self, name: str, epoch: int, reason: str):
@@ -480,25 +352,10 @@ class Store:
   def _checkpoint_folder(self, name: str) -> pathlib.Path:
     return self.folder / "checkpoints" / name
 
-  def _delete_checkpoints(self, name: str):
-    folder = self._checkpoint_folder(name)
-    for path in folder.glob("*"):
-      if path.name.isdecimal():
-        shutil.rmtree(path, ignore_errors=True)
-    with contextlib.suppress(OSError):  # there is none, or something else is in it
-      folder.rmdir()
-
   def _write_checkpoint(self, name: str, epoch: int, arrays: Arrays):
     self.check_run()  # it may have waited
-    folder = self._checkpoint_folder(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    _save(folder / str(epoch), pack(arrays, self._owner(name)))
-    older = sorted((int(p.name) for p in folder.glob("*") if p.name.isdecimal()), reverse=True)
-    for old in older[_KEPT:]:
-      # Renamed first, so that a half-deleted checkpoint is never taken for a whole one.
-      aside = folder / f".{old}"
-      (folder / str(old)).rename(aside)
-      shutil.rmtree(aside, ignore_errors=True)
+    content = packing.pack(arrays, self._owner(name))
+    checkpoints.save(self._checkpoint_folder(name), epoch, content)
 
   # --- Chunks that do not fit, and chunks that fail ---
 
@@ -530,118 +387,3 @@ class Store:
     with files.naming(self.folder):
       file.parent.mkdir(parents=True, exist_ok=True)
       files.write(file, content)
-
-
-class _Saver:
-  """A thread that writes checkpoints, one at a time, and of each chunk only the newest.
-
-  It replaces Orbax's background saving, which handles one checkpoint at a time per process.
-  """
-
-  def __init__(self, write: Callable[[str, int, Arrays], None], folder: str):
-    self._write, self._folder = write, folder
-    self._pending: dict[str, tuple[int, Arrays]] = {}
-    self._writing: str | None = None
-    self._error: Exception | None = None
-    self._closed = False
-    self._changed = threading.Condition()
-    self._thread: threading.Thread | None = None
-
-  def save(self, name: str, epoch: int, arrays: Arrays):
-    with self._changed:
-      self._check()
-      self._pending[name] = (epoch, arrays)
-      if self._thread is None:
-        # A daemon, so that a second signal need not wait for the disk.
-        self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
-        self._thread.start()
-      self._changed.notify_all()
-
-  def drop(self, name: str):
-    """Discards a chunk's pending checkpoint; returns when none of it is being written."""
-    with self._changed:
-      self._pending.pop(name, None)
-      self._changed.wait_for(lambda: self._writing != name)
-
-  def flush(self):
-    with self._changed:
-      self._changed.wait_for(lambda: not self._pending and self._writing is None)
-      self._check()
-
-  def close(self):
-    with self._changed:
-      self._closed = True
-      self._changed.notify_all()
-    if self._thread is not None:
-      self._thread.join()
-
-  def _check(self):
-    if self._error is not None:
-      raise self._error
-
-  def _work(self):
-    while True:
-      with self._changed:
-        self._changed.wait_for(lambda: self._pending or self._closed)
-        if not self._pending:
-          return
-        name = next(iter(self._pending))
-        epoch, arrays = self._pending.pop(name)
-        self._writing = name
-      error = None
-      try:
-        self._write(name, epoch, arrays)
-      except InputError as raised:
-        error = raised
-      except Exception as raised:  # Orbax and TensorStore raise errors of many types
-        error = InputError(f"cannot write a checkpoint to {self._folder!r}: {_reason(raised)}")
-      with self._changed:
-        self._writing = None
-        self._error = self._error or error
-        if error is not None:
-          self._pending.clear()
-        self._changed.notify_all()
-
-
-def _reason(error: Exception) -> str:
-  """Returns the operating system's message, which libraries wrap in their own."""
-  text = str(error)
-  for known in ("No space left on device", "File too large", "Permission denied", "Read-only"):
-    if known in text:
-      return known
-  return getattr(error, "strerror", None) or brief(error)
-
-
-@contextlib.contextmanager
-def _checkpointer() -> Iterator[tuple[Any, Any]]:
-  """Yields Orbax and a checkpointer; one thread at a time."""
-  with _ORBAX:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore")
-      import orbax.checkpoint as ocp  # imported here because it takes a second
-
-    # The caller reports failures, in one line.
-    logging.getLogger("absl").addFilter(_is_not_from_orbax)
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-      yield ocp, checkpointer
-
-
-def _is_not_from_orbax(record: logging.LogRecord) -> bool:
-  return "orbax" not in record.pathname
-
-
-def _save(folder: pathlib.Path, content: bytes):
-  tree = {"packed": np.frombuffer(content, np.uint8)}
-  try:
-    with _checkpointer() as (ocp, checkpointer):
-      checkpointer.save(folder.absolute(), args=ocp.args.StandardSave(tree), force=True)
-  except Exception:
-    for unfinished in folder.parent.glob(f"{folder.name}.orbax*"):
-      shutil.rmtree(unfinished, ignore_errors=True)
-    raise
-
-
-def _restore(folder: pathlib.Path) -> bytes:
-  with _checkpointer() as (ocp, checkpointer):
-    tree = checkpointer.restore(folder.absolute(), args=ocp.args.StandardRestore())
-  return np.asarray(tree["packed"]).tobytes()

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from jaxdl.errors import InputError
-from jaxdl.store import files, interrupts, leases, store
+from jaxdl.store import files, interrupts, leases, packing, store
 
 _ARRAYS = st.dictionaries(
   st.text("abc/xyz019 é", min_size=1, max_size=12).filter(lambda name: name != "sha256"),
@@ -51,21 +51,21 @@ def _equal(a, b):
 
 @given(_ARRAYS)
 def test_arrays_come_back(arrays):
-  _equal(store.unpack(store.pack(arrays, "me"), "me"), arrays)
+  _equal(packing.unpack(packing.pack(arrays, "me"), "me"), arrays)
 
 
 @given(_ARRAYS, st.data())
 @settings(max_examples=200)
 def test_damage_is_found_or_does_not_matter(arrays, data):
   """One bit, or everything after some byte: the arrays are the same, or refused."""
-  content = bytearray(store.pack(arrays, "me"))
+  content = bytearray(packing.pack(arrays, "me"))
   place = data.draw(st.integers(0, len(content) - 1))
   if data.draw(st.booleans()):
     content[place] ^= 1 << data.draw(st.integers(0, 7))
   else:
     del content[place:]
   try:
-    found = store.unpack(bytes(content), "me")
+    found = packing.unpack(bytes(content), "me")
   except ValueError:
     return
   _equal(found, arrays)
@@ -74,7 +74,7 @@ def test_damage_is_found_or_does_not_matter(arrays, data):
 @given(st.binary(max_size=300))
 def test_strange_bytes_are_refused_in_one_line(content):
   with pytest.raises(ValueError, match=":") as caught:
-    store.unpack(content, "me")
+    packing.unpack(content, "me")
   assert "\n" not in str(caught.value)
 
 
@@ -90,7 +90,7 @@ def _archive(shape="(3,)", compression=zipfile.ZIP_STORED, size=24):
 
 def test_what_unpacks_to_more_than_it_says_takes_no_memory():
   """Compressed zeros, an array that is larger than its file, a part larger than the archive."""
-  with files.arrays_in(io.BytesIO(_archive())) as arrays:
+  with packing.arrays_in(io.BytesIO(_archive())) as arrays:
     assert arrays["x"].tolist() == [0, 0, 0]
   sound = _archive()
   # The size of the part, compressed and not, where the directory of the archive says it.
@@ -105,7 +105,7 @@ def test_what_unpacks_to_more_than_it_says_takes_no_memory():
     (large, "parts are larger than the file"),
   ):
     with pytest.raises(ValueError, match=message):
-      store.unpack(content, "me")
+      packing.unpack(content, "me")
   assert tracemalloc.get_traced_memory()[1] < 10**7
   tracemalloc.stop()
 
@@ -118,7 +118,7 @@ def test_nothing_that_is_read_can_run_code():
   stream = io.BytesIO()
   np.savez(stream, sha256=np.zeros(32, np.uint8), x=np.array([Evil()], object))
   with pytest.raises(ValueError, match="allow_pickle=False"):
-    store.unpack(stream.getvalue(), "me")
+    packing.unpack(stream.getvalue(), "me")
 
 
 @pytest.fixture
