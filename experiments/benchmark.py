@@ -35,7 +35,7 @@ from jaxdl.errors import InputError, unknown_name
 from jaxdl.nn import models
 from jaxdl.population import devices, environment, timing
 from jaxdl.report import figures
-from jaxdl.store import files, interrupts
+from jaxdl.store import files, interrupts, locks
 
 from . import CONFIGS, benchmark_report, command_line, workloads
 from .peers import keras_peer, process, torch_peer
@@ -614,7 +614,7 @@ def main(config: ConfigDict):
   workdir = pathlib.Path(command_line.WORKDIR.value)
   if (workdir / _RESULTS).exists() and not command_line.OVERWRITE.value:
     raise InputError(f"workdir {str(workdir)!r} holds a benchmark; replace it with --overwrite")
-  with files.Lock(workdir), interrupts.temporary_folder("jaxdl-benchmark-") as folder:
+  with locks.Lock(workdir), interrupts.temporary_folder("jaxdl-benchmark-") as folder:
     files.check_replaceable(
       workdir, (_RESULTS, "benchmark.md", "benchmark.html", "figures"), _RESULTS
     )

@@ -38,7 +38,7 @@ from jaxdl import byhand, report
 from jaxdl.byhand import gradient_check
 from jaxdl.byhand.gradient_check import TOLERANCE, Row
 from jaxdl.errors import InputError, brief, one_line
-from jaxdl.store import files
+from jaxdl.store import files, locks
 
 from . import own_gradients
 
@@ -235,7 +235,7 @@ def _parse(argv: Sequence[str]) -> _Asked:
 
 def _claim(workdir: pathlib.Path):
   """Makes the directory before anything is computed; refuses to replace what no run has made."""
-  with files.Lock(workdir):
+  with locks.Lock(workdir):
     files.check_replaceable(workdir, _FILES, _FILES[0])
 
 
@@ -246,7 +246,7 @@ def _write(workdir: pathlib.Path, content: dict, text: str):
     json.dumps(content, indent=2, allow_nan=False) + "\n",
     f"{text}\nJAX {jax.__version__}\n",
   )
-  with files.Lock(workdir), files.staging(workdir, _FILES[0]) as stage:
+  with locks.Lock(workdir), files.staging(workdir, _FILES[0]) as stage:
     for name, text in zip(_FILES, texts, strict=True):
       (stage / name).write_text(text, encoding="utf-8")
 

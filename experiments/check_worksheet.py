@@ -31,7 +31,7 @@ from jaxdl.byhand.expressions import write
 from jaxdl.byhand.worksheet.checker import CheckedWorksheet
 from jaxdl.errors import InputError, one_line, unknown_name
 from jaxdl.report import figures, worksheet_plots
-from jaxdl.store import files
+from jaxdl.store import files, locks
 
 # Separate flags, because there is no config here.
 _FLAGS = flags.FlagValues()
@@ -157,7 +157,7 @@ def _write_results(results: Results, workdir: pathlib.Path):
   checked = [(file, r) for file, r in results if isinstance(r, CheckedWorksheet)]
   if not checked:
     return
-  with files.Lock(workdir), files.staging(workdir) as stage:
+  with locks.Lock(workdir), files.staging(workdir) as stage:
     if len(results) == 1:
       _write_worksheet(stage, checked[0][1])
     else:

@@ -30,7 +30,7 @@ from jaxdl.errors import InputError, check_integer, one_line, unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.report import figures, forest_plots
 from jaxdl.stats import ledger
-from jaxdl.store import files, interrupts
+from jaxdl.store import files, interrupts, locks
 from jaxdl.store.store import Store
 
 from . import CONFIGS, command_line, own_question, textbook_claims
@@ -244,7 +244,7 @@ def publish(
   note: str = "",
 ):
   """Writes the ledger and its picture; all files are complete, or none is written."""
-  with files.Lock(workdir), files.staging(workdir, last=("CLAIMS.md",)) as stage:
+  with locks.Lock(workdir), files.staging(workdir, last=("CLAIMS.md",)) as stage:
     rows = [row for _, outcome in outcomes for row in forest_rows(outcome)]
     (stage / "figures").mkdir()
     figures.save(forest_plots.forest(rows), stage / "figures" / "claims")

@@ -29,7 +29,7 @@ from jaxdl.population.dask import Cluster
 from jaxdl.population.progress import Progress
 from jaxdl.population.results import Population
 from jaxdl.population.timing import Name
-from jaxdl.store import files, interrupts, store
+from jaxdl.store import files, interrupts, locks, store
 
 from . import command_line
 
@@ -93,7 +93,7 @@ def main(config: ConfigDict):
   workdir = pathlib.Path(command_line.WORKDIR.value)
   if not command_line.OVERWRITE.value and any((workdir / name).exists() for name in _FILES):
     raise InputError(f"workdir {str(workdir)!r} holds measurements; replace them with --overwrite")
-  with files.Lock(workdir):
+  with locks.Lock(workdir):
     files.check_replaceable(workdir, _FILES, _FILES[0])
     found = measure(config, command_line.DATA_DIR.value)
     text = markdown(found)

@@ -22,7 +22,7 @@ from jaxdl.population import chunk as chunk_lib
 from jaxdl.population import local, trainer, tuning
 from jaxdl.population.population import train_population
 from jaxdl.population.progress import Progress
-from jaxdl.store import files, store
+from jaxdl.store import locks, store
 
 _LONG = bool(os.environ.get("JAXDL_LONG_TESTS"))
 
@@ -317,7 +317,7 @@ def test_asked_to_stop_it_saves_and_says_so(finished, tmp_path, number, run_modu
 
 
 def test_a_second_process_is_refused(tmp_path, run_module):
-  with files.Lock(tmp_path):
+  with locks.Lock(tmp_path):
     second = run_module(*SHORT_RUN[2:], f"--workdir={tmp_path}")
   assert second.returncode == 2
   assert f"is in use by process {os.getpid()}" in second.stderr

@@ -35,7 +35,7 @@ from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
 from jaxdl.population.trainer import Trainer
-from jaxdl.store import files, interrupts
+from jaxdl.store import interrupts, locks
 from jaxdl.store.store import Store
 
 _LOGGER = logging.getLogger("jaxdl")
@@ -98,7 +98,7 @@ def train_chunk(job: Job, chunk: Chunk) -> Counts:
   try:
     store.check_run()
     # A worker that Dask believes lost may still be training the same chunk.
-    with files.exclusive(store.folder / "locks" / chunk.name):
+    with locks.exclusive(store.folder / "locks" / chunk.name):
       trainer, groups = _trainer(job)
       device = jax.local_devices()[0]
       result = trainer.train(chunk, device, threading.Event())

@@ -14,7 +14,7 @@ from jaxdl import stats
 from jaxdl.population import environment
 from jaxdl.report import markdown
 from jaxdl.report.markdown import FIGURES
-from jaxdl.store import files
+from jaxdl.store import files, locks
 
 if TYPE_CHECKING:
   from jaxdl.report.figures import Figure
@@ -68,7 +68,7 @@ def write(workdir: pathlib.Path, comparison: Comparison) -> None:
   """
   from jaxdl.report import figures
 
-  with files.Lock(workdir), files.staging(workdir, _PROVENANCE) as stage:
+  with locks.Lock(workdir), files.staging(workdir, _PROVENANCE) as stage:
     (stage / FIGURES).mkdir()
     pictures = _pictures(comparison)
     for name, _, figure in pictures:
@@ -82,7 +82,7 @@ def write(workdir: pathlib.Path, comparison: Comparison) -> None:
 
 def check(workdir: pathlib.Path) -> None:
   """Raises InputError where `write` would refuse the folder."""
-  with files.Lock(workdir):
+  with locks.Lock(workdir):
     files.check_replaceable(workdir, NAMES, _PROVENANCE)
 
 

@@ -30,7 +30,7 @@ from jaxdl.population.plan import Chunk, Group
 from jaxdl.population.results import NOT_TRAINED, Population, assemble
 from jaxdl.report import params
 from jaxdl.report.tables import curves_table, members_table
-from jaxdl.store import files
+from jaxdl.store import files, locks
 from jaxdl.store.store import Store
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def export(
       has made stands in the place of what this one makes.
   """
   check_installed()
-  with files.Lock(out), files.staging(out) as stage:
+  with locks.Lock(out), files.staging(out) as stage:
     for name, content in _members(experiment, members, curves, finished):
       (stage / name).parent.mkdir(parents=True, exist_ok=True)
       (stage / name).write_bytes(content)

@@ -40,7 +40,7 @@ from jaxdl.report.tables import (
   per_class_table,
   prediction_arrays,
 )
-from jaxdl.store import files, interrupts
+from jaxdl.store import files, interrupts, locks
 from jaxdl.store import store as store_lib
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Workdir:
         raise InputError(f"no run has begun in workdir {str(self.path)!r}: nothing to report")
       self.path /= _PARTIAL  # the report's own folder, and lock
     self._shared, self._task = shared, contextlib.ExitStack()
-    self._lock: files.Lock | None = self._take_lock()
+    self._lock: locks.Lock | None = self._take_lock()
     try:
       if shared:
         self._task.enter_context(self.store.join_tasks())
@@ -176,16 +176,16 @@ class Workdir:
     if shared:
       self._release()
 
-  def _take_lock(self) -> files.Lock:
+  def _take_lock(self) -> locks.Lock:
     """Locks the directory; waits for tasks of this array that report, but for no other run."""
     if not self._shared:
-      return files.Lock(self.path)
+      return locks.Lock(self.path)
     try:
-      return files.Lock(self.path, _START_SECONDS)
+      return locks.Lock(self.path, _START_SECONDS)
     except InputError:
       if not self.store.count_tasks():
         raise
-    return files.Lock(self.path, _PATIENCE_SECONDS)
+    return locks.Lock(self.path, _PATIENCE_SECONDS)
 
   def _release(self):
     if self._lock is not None:
@@ -298,7 +298,7 @@ class Workdir:
     """
     if not self._shared:
       return True
-    self._lock = files.Lock(self.path, _PATIENCE_SECONDS)
+    self._lock = locks.Lock(self.path, _PATIENCE_SECONDS)
     file = self.path / CONFIG_FILE  # the last of a report
     return not file.exists() or file.stat().st_mtime < self.store.newest_change()
 

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from jaxdl.errors import InputError
-from jaxdl.store import files, interrupts, leases, packing, store
+from jaxdl.store import files, interrupts, leases, locks, packing, store
 
 _ARRAYS = st.dictionaries(
   st.text("abc/xyz019 é", min_size=1, max_size=12).filter(lambda name: name != "sha256"),
@@ -299,7 +299,7 @@ def _fill(one):
   one.split(_CHUNK)
   one.write_failure(_CHUNK, "why")
   one.commit_chunk(other, {"x": np.zeros(1)})
-  with files.exclusive(one.folder / "locks" / other):
+  with locks.exclusive(one.folder / "locks" / other):
     pass
   (one.folder / "chunks" / f".{_CHUNK}.npz.{'0' * 32}.tmp").write_text("half")
 
@@ -422,19 +422,19 @@ def test_a_folder_is_one_process_s_at_a_time(tmp_path, has_flock, monkeypatch):
   if not has_flock:
     monkeypatch.setattr(fcntl, "flock", _no_flock)
   folder = tmp_path / "run"
-  with files.Lock(folder):
+  with locks.Lock(folder):
     with pytest.raises(InputError, match=r"is in use by process \d+ on"):
-      files.Lock(folder)
+      locks.Lock(folder)
     lock = folder / (".lock" if has_flock else ".lock.lease")
     left = lock.read_text()
   assert not folder.exists()  # nothing came of it
-  with files.Lock(folder):
+  with locks.Lock(folder):
     (folder / "result").write_text("x")
-  with files.Lock(folder):
+  with locks.Lock(folder):
     pass
   assert [p.name for p in folder.iterdir()] == ["result"]
   lock.write_text(re.sub(r"process \d+", "process 999999999", left))  # it was killed
-  with files.Lock(folder):
+  with locks.Lock(folder):
     assert lock.read_text().startswith(f"process {os.getpid()} on")
 
 
@@ -442,12 +442,12 @@ def test_a_folder_is_one_process_s_at_a_time(tmp_path, has_flock, monkeypatch):
 _FOUR = """
 import pathlib, sys
 from jaxdl.errors import InputError
-from jaxdl.store import files
+from jaxdl.store import files, locks
 
 folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]
 for _ in range(20):
   try:
-    with files.Lock(folder), files.staging(folder) as stage:
+    with locks.Lock(folder), files.staging(folder) as stage:
       for file in ("report", f"of {name}"):
         (stage / file).write_text(name)
   except InputError as error:
@@ -466,13 +466,13 @@ def test_four_processes_do_not_mix_their_files(tmp_path):
 
 
 def test_a_wait_for_a_lock_is_said(tmp_path, monkeypatch, caplog):
-  lock = files.exclusive(tmp_path / "lock")
+  lock = locks.exclusive(tmp_path / "lock")
   lock.__enter__()
   monkeypatch.setattr(interrupts, "_SILENT_SECONDS", 0.0)
   monkeypatch.setattr(logging.getLogger("jaxdl"), "propagate", True)
   timer = threading.Timer(0.5, lock.__exit__, (None, None, None))
   timer.start()
-  with caplog.at_level(logging.WARNING, "jaxdl"), files.exclusive(tmp_path / "lock"):
+  with caplog.at_level(logging.WARNING, "jaxdl"), locks.exclusive(tmp_path / "lock"):
     pass
   assert [
     r.getMessage().startswith("waiting for the process that has") for r in caplog.records
@@ -646,11 +646,11 @@ def test_killed_at_any_moment_what_is_there_can_still_be_replaced(tmp_path, monk
 @pytest.mark.parametrize("length", [256, 5000])
 def test_a_path_that_is_too_long_is_one_line(tmp_path, length):
   with pytest.raises(InputError, match="File name too long"):
-    files.Lock(tmp_path / ("a" * length))
+    locks.Lock(tmp_path / ("a" * length))
 
 
 def test_a_file_that_is_no_lock_is_left_alone(tmp_path):
   (tmp_path / ".lock").write_text("mine")
   with pytest.raises(InputError, match="is no lock"):
-    files.Lock(tmp_path)
+    locks.Lock(tmp_path)
   assert (tmp_path / ".lock").read_text() == "mine"
