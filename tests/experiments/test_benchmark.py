@@ -13,7 +13,7 @@ from absl.testing import flagsaver
 from conftest import ROOT
 from drawing import assert_nothing_clipped
 
-from experiments import benchmark, jaxdl_worker, workloads
+from experiments import benchmark, benchmark_rows, jaxdl_worker, workloads
 from experiments.peers import keras_peer, process, protocol, torch_peer
 from jaxdl import population
 from jaxdl.arm import Arm
@@ -85,24 +85,24 @@ def test_ratio_is_taken_within_rounds():
       "system": name,
       "is_peer": name != "jaxdl",
       "seconds_of_rounds": seconds,
-      "seconds_per_pass": benchmark._summary(seconds),
+      "seconds_per_pass": benchmark_rows.summarize(seconds),
     }
     for name, seconds in rounds.items()
   ]
-  *_, found = benchmark._compare(rows)
+  *_, found = benchmark_rows.compare(rows)
   assert found["ratio_to_best_peer"] == pytest.approx(2.0)
   assert found["ratio_range"] == pytest.approx([2.0, 2.2])
   assert {row["best_peer"] for row in rows} == {"torch"}
-  (alone,) = benchmark._compare(rows[2:])
+  (alone,) = benchmark_rows.compare(rows[2:])
   assert alone["ratio_to_best_peer"] is None
 
 
 def test_losses_agree_within_the_spread_between_seeds():
   ours = [0.9, 1.0, 1.1]  # standard deviation 0.1: 0.4 and a tenth of 1.0 are allowed
-  assert benchmark._agrees([1.49], ours)
-  assert not benchmark._agrees([1.51], ours)
-  assert benchmark._agrees([1.09], [1.0])
-  assert not benchmark._agrees([float("nan")], ours)
+  assert benchmark_rows._agrees([1.49], ours)
+  assert not benchmark_rows._agrees([1.51], ours)
+  assert benchmark_rows._agrees([1.09], [1.0])
+  assert not benchmark_rows._agrees([float("nan")], ours)
 
 
 def test_worker_trains_what_an_experiment_trains(spec, blobs):
