@@ -14,7 +14,7 @@ from jaxdl.errors import unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 
-from . import command_line
+from . import command_line, from_config
 
 # Results of the coursework after 50 epochs, one seed.
 COURSEWORK = {"test_accuracy": 0.5452, "test_loss": 1.2769}
@@ -34,12 +34,12 @@ def create_experiment(config: ConfigDict) -> Experiment:
     InputError: a key or arm is unknown, or a value is out of range.
   """
   arms = {}
-  for name in command_line.read_names(config, "arms", "arm"):
+  for name in from_config.read_names(config, "arms", "arm"):
     if name not in ARMS:
       raise unknown_name("arm", name, ARMS)
-    arms[name] = command_line.create_arm(config, **ARMS[name])
+    arms[name] = from_config.create_arm(config, **ARMS[name])
   question = "Do augmentation and a falling learning rate matter to an MLP that sees photographs?"
-  return command_line.create_experiment(config, question, arms, own_keys=("arms",))
+  return from_config.create_experiment(config, question, arms, own_keys=("arms",))
 
 
 def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:

@@ -33,7 +33,7 @@ from jaxdl.stats import ledger
 from jaxdl.store import files, interrupts, locks
 from jaxdl.store.store import Store
 
-from . import CONFIGS, command_line, own_question, textbook_claims
+from . import CONFIGS, command_line, from_config, own_question, textbook_claims
 from .coursework_claims import CLAIMS, Run
 
 _ROOT = CONFIGS.parent
@@ -112,7 +112,7 @@ def read_settings(config: ConfigDict) -> dict[str, Any]:
     InputError: there is no such setting, or a claim needs another one.
   """
   listed = _textbook()["SETTINGS"]
-  names = command_line.read_names(config, "textbook", "setting")
+  names = from_config.read_names(config, "textbook", "setting")
   if names == ["all"]:
     names = [*listed]
   for name in names:

@@ -1,88 +1,37 @@
-"""What the command lines of all experiments share: flags, config, errors, devices.
+"""What the command lines of all experiments share: flags, errors, how a run starts and ends.
 
-A config is read only here, into the frozen `Experiment`, which rejects unknown settings.
+`config_flag.py` reads the config, and `from_config.py` turns it into arms and an experiment.
 """
 
-import dataclasses
-import importlib.machinery
-import importlib.util
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_dict, config_flags
-from ml_collections.config_flags import config_path
+from ml_collections import ConfigDict, config_flags
 
 from jaxdl import data, launch, report
-from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, brief, one_line, show, unknown_name
+from jaxdl.errors import InputError, brief, one_line
 from jaxdl.experiment import Experiment
 from jaxdl.population import environment, hosts
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
 from jaxdl.store import interrupts
 
-# The command line as the config's flag reads it, once `_parse_flags` has it.
-_ARGUMENTS: list[str] = []
+from . import config_flag, from_config
 
-
-class _ConfigParser(flags.ArgumentParser):
-  """Reads a config file, and makes room for the keys of the command line that it does not list.
-
-  Attributes:
-    optional: outermost key, or "" -> the keys that may be added below it, and their defaults.
-  """
-
-  optional: Mapping[str, Mapping[str, Any]] = {}
-
-  def parse(self, argument: str) -> ConfigDict:
-    """Returns the config in a file. Raises InputError: it cannot be read, or a key is unknown."""
-    config = _load(argument)
-    with config.unlocked():
-      for given in _ARGUMENTS:
-        if match := re.match(rf"--?(?:no)?{_CONFIG.name}\.([^=]+)", given):
-          self._find(config, _keys(match[1]))
-    return config.lock()
-
-  def _find(self, config: ConfigDict, keys: Sequence[Any]):
-    """Raises InputError if there is neither a value at these keys nor one that may be added."""
-    value, above = config, ""
-    for place, key in enumerate(keys):
-      if not isinstance(key, str):
-        return  # an item of a tuple
-      if not isinstance(value, ConfigDict):
-        raise InputError(f"config key {above[:-1]!r} is a value and has no key {key!r}")
-      optional = self.optional.get(keys[0] if place else "", {})
-      if key not in value:
-        if key not in optional or place + 1 < len(keys):
-          known = {f"{above}{other}" for other in (*value, *optional)}
-          raise unknown_name("config key", above + key, known)
-        default = optional[key]
-        value[key] = config_dict.placeholder(object) if default is None else default
-      value, above = value[key], f"{above}{key}."
-
-
-def _keys(path: str) -> Sequence[Any]:
-  """Returns the keys, and perhaps an item, of `arms["a/b"].learning_rate` or `classes[0]`."""
-  try:
-    return config_path.split(path)
-  except ValueError:  # as `batch-size`, which is no name
-    return path.split(".")
-
-
+_PARSER = config_flag.ConfigParser()
 _CONFIG = config_flags.DEFINE_config_file(
-  "config",
+  config_flag.NAME,
   None,
   "Config file, optionally with a variant: FILE:VARIANT.",
-  sys_argv=_ARGUMENTS,
+  sys_argv=_PARSER.arguments,
 )
-_PARSER = _ConfigParser()
 flags.FLAGS[_CONFIG.name].parser = _PARSER
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory for the results.")
 DATA_DIR = flags.DEFINE_string(
@@ -148,26 +97,6 @@ _COUNT = flags.DEFINE_integer(
 
 _PATHS = tuple(flag.name for flag in (_CONFIG, WORKDIR, DATA_DIR, _SCHEDULER_FILE))
 
-# Config keys that are settings of the whole experiment, not of an arm.
-_EXPERIMENT_KEYS = (
-  "dataset",
-  "classes",
-  "num_train",
-  "validation_fraction",
-  "validation_split",
-  "resample",
-  "num_seeds",
-  "seed",
-  "chunk_size",
-  "slice_size",
-  "margins",
-  "alpha",
-  "num_resamples",
-  "reference",
-  "target_loss",
-)
-ARM_KEYS = tuple(field.name for field in dataclasses.fields(Arm))
-
 
 class Script(NamedTuple):
   """The parts of an experiment's script that differ from other scripts."""
@@ -204,7 +133,7 @@ def main(
     script: the experiment of which it is the config. Its keys can be given on the command line also
       if the config does not list them.
   """
-  _PARSER.optional = _optional(script)
+  _PARSER.optional = {} if script is None else from_config.optional_keys(script.arm_keys_below)
 
   def call(_):
     try:
@@ -216,46 +145,6 @@ def main(
       interrupts.end(str(signal))
 
   app.run(call, flags_parser=lambda argv: _parse_flags(argv, default_config))
-
-
-def _optional(script: Script | None) -> dict[str, dict[str, Any]]:
-  """Returns the keys that need not be in the config of a script; see `_ConfigParser`."""
-  if script is None:
-    return {}
-  arm, experiment = _defaults(Arm, ARM_KEYS), _defaults(Experiment, _EXPERIMENT_KEYS)
-  return {"": {**experiment, **arm}, **dict.fromkeys(script.arm_keys_below, arm)}
-
-
-def _defaults(kind: type, names: Iterable[str]) -> dict[str, Any]:
-  """Returns those of the fields of a dataclass that have a default."""
-  given = {field.name: field.default for field in dataclasses.fields(kind)}
-  return {name: given[name] for name in names if given[name] is not dataclasses.MISSING}
-
-
-def _load(path: str) -> ConfigDict:
-  """Returns the config that `get_config` of a file returns, perhaps for a variant: FILE:VARIANT.
-
-  Raises:
-    InputError: the file cannot be read, or fails.
-  """
-  file, colon, variant = path.partition(":")
-  if not os.path.isfile(file):  # reading a pipe might never end
-    why = ": it is not a regular file" if os.path.exists(file) else ""
-    raise InputError(f"cannot read the config file {file!r}{why}")
-  loader = importlib.machinery.SourceFileLoader("config", file)
-  module = importlib.util.module_from_spec(importlib.util.spec_from_loader("config", loader))
-  try:
-    loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-      raise InputError(f"the config file {file!r} has no function get_config")
-    config = module.get_config(*([variant] if colon else []))
-  except InputError:
-    raise
-  except Exception as error:
-    raise InputError(f"the config file {path!r} fails: {brief(error)}") from error
-  if not isinstance(config, ConfigDict):
-    raise InputError(f"get_config of {path!r} returns {show(config)}, which is no ConfigDict")
-  return config
 
 
 def _expand_home(argument: str) -> str:
@@ -338,101 +227,6 @@ def train(script: Script, experiment: Experiment) -> launch.Result:
   )
 
 
-def create_arm(config: ConfigDict, **settings: Any) -> Arm:
-  """Returns an arm with the config's settings, except for those given as arguments.
-
-  In a config, -1 stands for None in `patience`, `plateau_patience`, `weight_decay` and
-  `dropout_rate`.
-  """
-  return Arm(**{**_arm_settings(config), **settings})
-
-
-def _arm_settings(config: ConfigDict) -> dict[str, Any]:
-  values = {key: config[key] for key in ARM_KEYS if key in config}
-  for key in ("patience", "plateau_patience", "weight_decay", "dropout_rate"):
-    if values.get(key) == -1:
-      values[key] = None
-  return values
-
-
-def _check_used(config: ConfigDict, arms: Mapping[str, Arm]):
-  """Raises InputError if the config has a setting for which every arm has a value of its own."""
-  for key, value in _arm_settings(config).items():
-    if not any(_has(arm, key, value) for arm in arms.values()):
-      raise InputError(f"config key {key!r} has no effect: every arm has a value of its own")
-
-
-def _has(arm: Arm, key: str, value: Any) -> bool:
-  try:
-    return arm.replace(**{key: value}) == arm
-  except InputError:  # it does not fit the arm's other settings
-    return False
-
-
-def read_names(config: ConfigDict, key: str, kind: str) -> list[str]:
-  """Returns the names that a key of a config lists.
-
-  Args:
-    config: the config, from its file and the command line.
-    key: key of a tuple of names or numbers. A string with commas counts as several names, because
-      it is easier to type.
-    kind: what the names stand for, for error messages, e.g. "initializer".
-
-  Raises:
-    InputError: the config has no such key, or a name occurs twice.
-  """
-  if key not in config:
-    raise InputError(f"the config has no key {key!r}")
-  given = (config[key],) if isinstance(config[key], str) else config[key]
-  names = [name.strip() for spec in given for name in _split(_text(spec)) if name.strip()]
-  for name in names:
-    if names.count(name) > 1:
-      raise InputError(f"{kind} {name!r} is named twice")
-  return names
-
-
-def _text(spec: Any) -> str:
-  return spec if isinstance(spec, str) else show(spec)
-
-
-def _split(names: str) -> list[str]:
-  """Splits at commas, except in brackets, where they belong to a name such as `mlp(64,64)`."""
-  return re.split(r",(?![^(]*\))", names)
-
-
-def create_experiment(
-  config: ConfigDict, question: str, arms: Mapping[str, Arm], own_keys: Sequence[str] = ()
-) -> Experiment:
-  """Returns the experiment that a config describes.
-
-  Args:
-    config: the config, from its file and the command line. 0 stands for None in `chunk_size`,
-      `slice_size`, `num_train` and `target_loss`, as does "" in `reference` and `resample`.
-    question: the question in one sentence.
-    arms: name -> arm.
-    own_keys: keys of this experiment only, which its script has read.
-
-  Raises:
-    InputError: a key is unknown or has no effect, or a value is out of range.
-  """
-  known = (*_EXPERIMENT_KEYS, *ARM_KEYS, *own_keys)
-  for key in config:
-    if key not in known:
-      raise unknown_name("config key", key, known)
-  values = {key: config[key] for key in _EXPERIMENT_KEYS if key in config}
-  for key in ("chunk_size", "slice_size", "num_train", "target_loss", "reference", "resample"):
-    values[key] = values.get(key) or None
-  for key, read in (("classes", tuple), ("margins", dict)):
-    if key in values:
-      try:
-        values[key] = read(values[key])
-      except (TypeError, ValueError) as error:
-        raise InputError(f"config key {key!r} cannot be {show(values[key])}") from error
-  experiment = Experiment(question=question, arms=arms, **values)
-  _check_used(config, arms)
-  return experiment
-
-
 def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
   """Parses flags; a mistake in them is bad input like any other."""
   if {"--help", "-h", "--helpfull"} & set(argv):
@@ -444,7 +238,7 @@ def _parse_flags(argv: Sequence[str], default_config: str | None) -> list[str]:
   is_given = any(re.match(rf"--?{_CONFIG.name}(=|$)", argument) for argument in argv)
   if default_config is not None and not is_given:
     argv.insert(1, f"--{_CONFIG.name}={default_config}")
-  _ARGUMENTS[:] = argv
+  _PARSER.arguments[:] = argv
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:

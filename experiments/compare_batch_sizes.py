@@ -24,7 +24,7 @@ from jaxdl.population import timing, timing_process
 from jaxdl.population.results import Population
 from jaxdl.population.timing import MemberTimings
 
-from . import command_line
+from . import command_line, from_config
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -80,14 +80,14 @@ def create_experiment(config: ConfigDict) -> TimedExperiment:
     if key not in config:
       raise InputError(f"the config has no key {key!r}")
   arms = {
-    name: command_line.create_arm(config, batch_size=size)
+    name: from_config.create_arm(config, batch_size=size)
     for name, size in name_batch_sizes(config.batch_sizes).items()
   }
   check_integer("equal_time_epochs", config.equal_time_epochs, 0)
   if "batch" in arms and config.equal_time_epochs:
     arms[_EQUAL_TIME] = dataclasses.replace(arms["batch"], num_epochs=config.equal_time_epochs)
   question = f"Does the batch size of gradient descent matter for {config.get('dataset', 'mnist')}?"
-  plain = command_line.create_experiment(config, question, arms, own_keys=_OWN_KEYS)
+  plain = from_config.create_experiment(config, question, arms, own_keys=_OWN_KEYS)
   settings = {field.name: getattr(plain, field.name) for field in dataclasses.fields(plain)}
   return TimedExperiment(**settings, **{key: config[key] for key in _TIMING_KEYS})
 

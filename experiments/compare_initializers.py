@@ -19,7 +19,7 @@ from jaxdl.errors import show
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 
-from . import command_line
+from . import command_line, from_config
 
 # Test confusion matrices ([[tn, fp], [fn, tp]], threshold 0.9) of the coursework, one seed each.
 COURSEWORK = {
@@ -36,9 +36,9 @@ def create_experiment(config: ConfigDict) -> Experiment:
     InputError: a key or initializer is unknown, or a value is out of range.
   """
   arms = {}
-  for spec in command_line.read_names(config, "initializers", "initializer"):
+  for spec in from_config.read_names(config, "initializers", "initializer"):
     kernel, _, bias = spec.partition("/")
-    arms[spec] = command_line.create_arm(
+    arms[spec] = from_config.create_arm(
       config, kernel_initializer=kernel, bias_initializer=bias or kernel
     )
   labels = (label if isinstance(label, str) else show(label) for label in config.get("classes", ()))
@@ -46,7 +46,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   question = (
     f"Does the weight initializer matter for telling {classes} in {config.get('dataset', 'mnist')}?"
   )
-  return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
+  return from_config.create_experiment(config, question, arms, own_keys=("initializers",))
 
 
 def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from jaxdl.experiment import Experiment
 
-from . import command_line
+from . import command_line, from_config
 
 
 def create_experiment(config: ConfigDict) -> Experiment:
@@ -21,11 +21,11 @@ def create_experiment(config: ConfigDict) -> Experiment:
     InputError: a key or loss is unknown, or a value is out of range.
   """
   arms = {
-    name: command_line.create_arm(config, loss=name)
-    for name in command_line.read_names(config, "losses", "loss")
+    name: from_config.create_arm(config, loss=name)
+    for name in from_config.read_names(config, "losses", "loss")
   }
   question = f"Does the loss matter to the accuracy on {config.dataset}?"
-  return command_line.create_experiment(config, question, arms, own_keys=("losses",))
+  return from_config.create_experiment(config, question, arms, own_keys=("losses",))
 
 
 SCRIPT = command_line.Script(create_experiment)

@@ -21,7 +21,7 @@ from jaxdl.experiment import Experiment
 from jaxdl.population.results import EPOCHS_TO_TARGET, Population
 from jaxdl.stats import sweeps
 
-from . import command_line
+from . import command_line, from_config
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -35,16 +35,14 @@ def create_experiment(config: ConfigDict) -> Experiment:
   Raises:
     InputError: a key or optimizer is unknown, or a value is out of range.
   """
-  optimizers = command_line.read_names(config, "optimizers", "optimizer")
+  optimizers = from_config.read_names(config, "optimizers", "optimizer")
   rates = _read_rates(config)
   if config.get("reference"):
     raise InputError("every pair of optimizers is compared: leave reference empty")
   if not config.get("validation_fraction", 0.2) > 0:
     raise InputError("the best learning rates are chosen on a validation set: keep some for it")
   arms = {
-    f"{optimizer} {rate:g}": command_line.create_arm(
-      config, optimizer=optimizer, learning_rate=rate
-    )
+    f"{optimizer} {rate:g}": from_config.create_arm(config, optimizer=optimizer, learning_rate=rate)
     for optimizer in optimizers
     for rate in rates
   }
@@ -52,13 +50,13 @@ def create_experiment(config: ConfigDict) -> Experiment:
     f"Does the optimizer matter for {config.get('dataset', 'mnist')}, each at its best of "
     f"{len(rates)} learning rates?"
   )
-  return command_line.create_experiment(config, question, arms, ("optimizers", "learning_rates"))
+  return from_config.create_experiment(config, question, arms, ("optimizers", "learning_rates"))
 
 
 def _read_rates(config: ConfigDict) -> list[float]:
   """Returns the learning rates in ascending order."""
   rates = []
-  for written in command_line.read_names(config, "learning_rates", "learning rate"):
+  for written in from_config.read_names(config, "learning_rates", "learning rate"):
     try:
       rates.append(float(written))
     except ValueError:

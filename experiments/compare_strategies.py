@@ -22,7 +22,7 @@ from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 from jaxdl.stats import ensembles
 
-from . import command_line
+from . import command_line, from_config
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -42,20 +42,20 @@ def create_experiment(config: ConfigDict) -> Experiment:
   Raises:
     InputError: a key, strategy or setting is unknown, or a value is out of range.
   """
-  names = command_line.read_names(config, "strategies", "strategy")
+  names = from_config.read_names(config, "strategies", "strategy")
   if "changes" not in config:
     raise InputError("the config has no key 'changes'")
   changes = {BASE: {}, **config.changes.to_dict()}
-  arms = {BASE: command_line.create_arm(config)}  # what the others are compared with
+  arms = {BASE: from_config.create_arm(config)}  # what the others are compared with
   for name in names:
     if name not in changes:
       raise unknown_name("strategy", name, changes)
     for setting in changes[name]:
       if setting not in _SETTINGS:
         raise unknown_name(f"setting of strategy {name!r},", setting, _SETTINGS)
-    arms[name] = command_line.create_arm(config, **changes[name])
+    arms[name] = from_config.create_arm(config, **changes[name])
   question = f"Does any training strategy change the result for {config.get('dataset', 'mnist')}?"
-  return command_line.create_experiment(config, question, arms, ("strategies", "changes"))
+  return from_config.create_experiment(config, question, arms, ("strategies", "changes"))
 
 
 def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:

@@ -25,7 +25,7 @@ from jaxdl.nn import models
 from jaxdl.population import diagnostics
 from jaxdl.population.results import EPOCHS_TO_TARGET, Population
 
-from . import command_line
+from . import command_line, from_config
 
 if TYPE_CHECKING:
   import pandas as pd
@@ -69,7 +69,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   for depth in depths:
     for activation in _values("activations", config.activations):
       for initializer in _values("initializers", config.initializers):
-        arms[Cell(activation, initializer, depth).name] = command_line.create_arm(
+        arms[Cell(activation, initializer, depth).name] = from_config.create_arm(
           config,
           model=f"mlp({','.join([str(config.width)] * depth)})",
           activation=activation,
@@ -79,7 +79,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
     "Do activation, initial weights and depth change how fast an MLP learns "
     f"{config.get('dataset', 'mnist')} with {config.get('optimizer', 'adam')}?"
   )
-  return command_line.create_experiment(config, question, arms, _OWN_KEYS)
+  return from_config.create_experiment(config, question, arms, _OWN_KEYS)
 
 
 def _values(key: str, given: Iterable) -> list:

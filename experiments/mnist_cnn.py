@@ -13,7 +13,7 @@ from jaxdl.data.dataset import Dataset
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 
-from . import command_line
+from . import command_line, from_config
 
 # Test accuracy of the coursework, one seed.
 COURSEWORK_ACCURACY = 0.9907
@@ -26,11 +26,11 @@ def create_experiment(config: ConfigDict) -> Experiment:
     InputError: a key or initializer is unknown, or a value is out of range.
   """
   arms = {
-    name: command_line.create_arm(config, kernel_initializer=name, bias_initializer="zeros")
-    for name in command_line.read_names(config, "initializers", "initializer")
+    name: from_config.create_arm(config, kernel_initializer=name, bias_initializer="zeros")
+    for name in from_config.read_names(config, "initializers", "initializer")
   }
   question = f"Does the initializer of the kernels matter to a CNN that reads {config.dataset}?"
-  return command_line.create_experiment(config, question, arms, own_keys=("initializers",))
+  return from_config.create_experiment(config, question, arms, own_keys=("initializers",))
 
 
 def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:

@@ -8,7 +8,7 @@ from jaxdl.arm import Arm
 from jaxdl.errors import InputError, unknown_name
 from jaxdl.experiment import Experiment
 
-from . import command_line
+from . import from_config
 
 # Of the config; `tune` reads the last ones.
 OWN_KEYS = ("question", "base", "arms", "tune", "tune_on", "tune_seeds")
@@ -22,7 +22,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   """
   check_parts(config)
   arms = {name: create_arm(config, name) for name in config.arms}
-  return command_line.create_experiment(config, config.question, arms, OWN_KEYS)
+  return from_config.create_experiment(config, config.question, arms, OWN_KEYS)
 
 
 def check_parts(config: ConfigDict):
@@ -44,7 +44,7 @@ def create_arm(config: ConfigDict, name: str, **settings: Any) -> Arm:
     InputError: a value is out of range.
   """
   try:
-    return command_line.create_arm(ConfigDict({**config.base, **config.arms[name], **settings}))
+    return from_config.create_arm(ConfigDict({**config.base, **config.arms[name], **settings}))
   except InputError as error:
     raise InputError(f"arm {name!r}: {error}") from error
 
@@ -54,5 +54,5 @@ def check_keys(part: str, settings: Any):
   if not isinstance(settings, ConfigDict):
     raise InputError(f"config key {part!r} must be a dict of an arm's settings")
   for key in settings:
-    if key not in command_line.ARM_KEYS:
-      raise unknown_name(f"setting in {part}", key, command_line.ARM_KEYS)
+    if key not in from_config.ARM_KEYS:
+      raise unknown_name(f"setting in {part}", key, from_config.ARM_KEYS)

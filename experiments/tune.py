@@ -23,7 +23,7 @@ from jaxdl.experiment import Experiment
 from jaxdl.population.results import EPOCHS_TO_TARGET, Population
 from jaxdl.stats import sweeps
 
-from . import command_line, own_question
+from . import command_line, from_config, own_question
 
 # Seeds of each trial; their random numbers differ from those of the comparison.
 _SEEDS = 4
@@ -52,7 +52,7 @@ def create_experiment(config: ConfigDict) -> Experiment:
   own = {"num_seeds": num_seeds, "seed": seed + 1, "reference": "", "margins": {metric: margin}}
   ours = ConfigDict({**config, **own})
   question = f"Which settings suit each arm? ({config.question})"
-  return command_line.create_experiment(ours, question, arms, own_question.OWN_KEYS)
+  return from_config.create_experiment(ours, question, arms, own_question.OWN_KEYS)
 
 
 def chosen_on(config: ConfigDict) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from experiments import command_line, compare, compare_initializers
+from experiments import command_line, compare, compare_initializers, from_config
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 
@@ -84,9 +84,11 @@ def read(monkeypatch):
   """Reads a config with arguments of the command line, for a script."""
 
   def call(script, file, *arguments):
-    monkeypatch.setattr(command_line._PARSER, "optional", command_line._optional(script))
-    monkeypatch.setattr(command_line, "_ARGUMENTS", ["script", *arguments])
-    return command_line._PARSER.parse(str(file))
+    optional = {} if script is None else from_config.optional_keys(script.arm_keys_below)
+    parser = command_line._PARSER
+    monkeypatch.setattr(parser, "optional", optional)
+    monkeypatch.setattr(parser, "arguments", ["script", *arguments])
+    return parser.parse(str(file))
 
   return call
 
