@@ -24,6 +24,11 @@ _SPEC = re.compile(r"(\w+)\s*(?:\(([^()]*)\))?")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
+def as_float32(number: float) -> float:
+  """Returns a number as the float32 that it becomes (1e-60 is zero); nan if it is beyond."""
+  return float(np.float32(number)) if abs(number) < _FLOAT32_MAX else math.nan
+
+
 @dataclasses.dataclass(frozen=True)
 class Argument:
   """A number that a setting takes.
@@ -128,10 +133,9 @@ def _number(kind: str, spec: object, argument: Argument, written: str) -> float:
     value = float(written)
   except ValueError:
     value = math.nan
-  finite = abs(value) < _FLOAT32_MAX
-  # As the float32 that it becomes: 1e-60 is zero.
-  rounded = float(np.float32(value)) if finite and not argument.is_integer else value
-  if not finite or not argument.valid(rounded):
+  rounded = as_float32(value)
+  finite = not math.isnan(rounded)
+  if not finite or not argument.valid(value if argument.is_integer else rounded):
     meaning = argument.meaning if finite or not math.isfinite(value) else "a number of float32"
     raise InputError(f"{argument.name} of {kind} {show(spec)} must be {meaning}, not {written!r}")
   return int(value) if argument.is_integer else value

@@ -5,18 +5,17 @@ compiled program from these declarations.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxdl.calls import Call, is_importable
+from jaxdl.calls import Call, as_float32, is_importable
 from jaxdl.errors import InputError, check_integer, show, unknown_name
 
 # `check(name, value)` raises InputError if the value is not one for the setting of that name.
 Check = Callable[[str, Any], object]
-
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def static(default: Any, check: Check) -> Any:
@@ -113,8 +112,8 @@ def number(range_text: str, in_range: Callable[[float], bool], optional: bool = 
 
   def check(name, value):
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    # As the float32 that it becomes: 1e-60 is not a learning rate, it is zero.
-    if is_number and abs(value) < _FLOAT32_MAX and in_range(float(np.float32(value))):
+    rounded = as_float32(value) if is_number else math.nan
+    if not math.isnan(rounded) and in_range(rounded):
       return
     if not (optional and value is None):
       raise InputError(f"{name} must be a finite number {range_text}, not {show(value)}")

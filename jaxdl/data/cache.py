@@ -50,11 +50,11 @@ def cache_root(cache_dir: str | os.PathLike | None = None) -> pathlib.Path | Non
   xdg = os.environ.get("XDG_CACHE_HOME", "")
   try:
     if given:
-      return pathlib.Path(given).expanduser()
+      return files.expand_home(given)
     if os.path.isabs(xdg):  # The XDG specification says to ignore a relative path.
       return pathlib.Path(xdg, "jaxdl")
     return pathlib.Path.home() / ".cache" / "jaxdl"
-  except RuntimeError as error:
+  except (RuntimeError, errors.InputError) as error:  # there is no home
     _warn_once(f"nothing is cached, set JAXDL_CACHE_DIR: {errors.brief(error)}")
     return None
 

@@ -25,6 +25,7 @@ from jaxdl import errors
 from jaxdl.data import cache
 from jaxdl.data.dataset import Dataset, Split, make_dataset
 from jaxdl.data.splits import hold_out_test
+from jaxdl.store import files
 
 _LOGGER = logging.getLogger("jaxdl")
 
@@ -120,9 +121,9 @@ def _data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
   if "://" in given:
     raise errors.InputError(f"data_dir must be a folder on this machine, not {given!r}")
   try:
-    return pathlib.Path(given).expanduser()
-  except RuntimeError as error:  # No home directory.
-    raise errors.InputError(f"set data_dir: {given!r} cannot be resolved ({error})") from error
+    return files.expand_home(given)
+  except errors.InputError as error:
+    raise errors.InputError(f"set data_dir: {error}") from error
 
 
 def _find_prepared(

@@ -28,12 +28,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdl.batches import Examples
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.member import without_weights
 from jaxdl.population import chunk as chunk_lib
-from jaxdl.population import devices, environment, local, programs
+from jaxdl.population import environment, local, programs
 from jaxdl.population.chunk import BoundPrograms
 from jaxdl.population.chunk_result import ChunkResult, progress_of, sum_up
 from jaxdl.population.local import Outcome
@@ -220,17 +219,11 @@ def create_mesh() -> Mesh:
   return Mesh(np.array(jax.devices()), (AXIS,))
 
 
-def put_splits(dataset: Dataset, mesh: Mesh) -> Splits:
-  """Returns a dataset's training, validation and test examples, copied to each device of a mesh.
-
-  Raises:
-    InputError: they are larger than the memory of a device.
-  """
-  devices.check_data_fit(dataset, mesh.local_devices[0])
-  train, validation, test = (
-    _replicate(Examples(split.inputs, split.targets), mesh) for split in dataset.splits
+def replicate_splits(dataset: Dataset, mesh: Mesh) -> Splits:
+  """Returns what `programs.put_splits` does, on each device of a mesh."""
+  return programs.put_splits(
+    dataset, mesh.local_devices[0], lambda examples, _: _replicate(examples, mesh)
   )
-  return train, validation, test
 
 
 def compile_on_mesh(
@@ -240,7 +233,7 @@ def compile_on_mesh(
 
   Args:
     group: one of the groups of `jaxdl.population.plan.plan_groups`.
-    splits: training, validation and test examples, from `put_splits`.
+    splits: training, validation and test examples, from `replicate_splits`.
     mesh: D devices.
     observe: the observer; see `jaxdl.population.programs.Observer`.
 
@@ -302,7 +295,7 @@ class _Trainer:
     self._dataset, self._groups, self._mesh = dataset, groups, mesh
     self._store, self._progress = store, progress
     self._observe, self._keep_logits, self._keep_params = observe, keep_logits, keep_params
-    self._splits = put_splits(dataset, mesh)
+    self._splits = replicate_splits(dataset, mesh)
     self._programs: dict[int, Programs] = {}
     self.compile_seconds = 0.0
 

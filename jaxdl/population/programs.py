@@ -60,15 +60,24 @@ class Programs(NamedTuple):
   observe: Callable = lambda *_: {}  # without an observer, nothing is compiled or run
 
 
-def put_splits(dataset: Dataset, device: jax.Device) -> Splits:
+def put_splits(
+  dataset: Dataset,
+  device: jax.Device,
+  put: Callable[[Examples, jax.Device], Examples] = jax.device_put,
+) -> Splits:
   """Returns the training, validation and test examples of a dataset, on a device.
+
+  Args:
+    dataset: the dataset.
+    device: it, or one of several that have the same memory.
+    put: copies examples to the device, or to each of several.
 
   Raises:
     InputError: they are larger than its memory.
   """
   devices.check_data_fit(dataset, device)
   splits = (Examples(split.inputs, split.targets) for split in dataset.splits)
-  train, validation, test = (jax.device_put(split, device) for split in splits)
+  train, validation, test = (put(split, device) for split in splits)
   return train, validation, train if dataset.resampling is not None else test
 
 

@@ -19,8 +19,18 @@ _STAGING = ".jaxdl-"
 
 
 def expand_home(path: str | os.PathLike) -> pathlib.Path:
-  """Returns the path that a user means: `~/x` is in the home, and `./~` is a folder called so."""
-  return pathlib.Path(os.path.expanduser(path))  # pathlib drops the `./` before it expands
+  """Returns the path that a user means: `~/x` is in the home, and `./~` is a folder called so.
+
+  Raises:
+    InputError: there is no such home.
+  """
+  given = os.fspath(path)
+  if not given.startswith("~"):  # pathlib drops the `./` of `./~` before it expands
+    return pathlib.Path(given)
+  try:
+    return pathlib.Path(given).expanduser()
+  except RuntimeError as error:
+    raise InputError(f"{given!r} cannot be resolved ({error})") from error
 
 
 @contextlib.contextmanager

@@ -23,9 +23,9 @@ def test_data_larger_than_a_devices_memory_are_refused_before_they_are_copied(mo
   dataset = data.from_arrays(x, np.arange(10) % 2, x[:2], [0, 1], validation=0.2, name="mine")
   monkeypatch.setattr(jax, "device_put", None)
   small, mesh = device(767), types.SimpleNamespace(local_devices=[device(767)])
-  for put_splits, where in ((programs.put_splits, small), (hosts.put_splits, mesh)):
+  for put, where in ((programs.put_splits, small), (hosts.replicate_splits, mesh)):
     with pytest.raises(InputError) as error:
-      put_splits(dataset, where)
+      put(dataset, where)
     # 60 pixels and a class of 4 bytes
     assert str(error.value) == (
       "mine does not fit the memory of a device: 12 examples of 64 bytes are 768 bytes, and NVIDIA "

@@ -98,7 +98,7 @@ assert [(c.num_seeds, c.num_arms) for c in chunks] == [(1, 1)] * 8
 
 mesh = hosts.create_mesh()
 assert mesh.size == 3
-compiled = hosts.compile_on_mesh(groups[0], hosts.put_splits(blobs, mesh), mesh, observe)
+compiled = hosts.compile_on_mesh(groups[0], hosts.replicate_splits(blobs, mesh), mesh, observe)
 for program in compiled[1:]:
   text = program.as_text()
   assert "num_partitions=3" in text

@@ -116,3 +116,8 @@ def test_killed_at_any_moment_what_is_there_can_still_be_replaced(tmp_path, monk
     if done:
       break
   assert when > 5
+
+
+def test_a_home_that_nobody_has_is_one_line():
+  with pytest.raises(InputError, match="'~nobody-here/x' cannot be resolved"):
+    files.expand_home("~nobody-here/x")
