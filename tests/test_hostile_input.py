@@ -35,7 +35,7 @@ from experiments.coursework_claims import CLAIMS
 from jaxdl import data, errors, report
 from jaxdl.arm import Arm
 from jaxdl.byhand import expressions, worksheet
-from jaxdl.data import cache, catalog, tfds
+from jaxdl.data import cache, catalog, tfds_records
 from jaxdl.data import dataset as dataset_lib
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
@@ -588,7 +588,7 @@ def test_features_cannot_name_code_to_import(tmp_path):
       {"pythonClassName": of_tfds, "featuresDict": {"features": {"image": inner}}},
       {"pythonClassName": of_tfds, "jsonFeature": {"json": json.dumps([inner])}},
     ):
-      assert "evil.Feature" in list(tfds._named_classes(features))
+      assert "evil.Feature" in list(tfds_records._named_classes(features))
 
 
 # --- Finished runs, collected ---

@@ -12,7 +12,8 @@ from jaxdl import calls, errors
 from jaxdl.data import digits, folder, npz, table, tfds
 from jaxdl.data.arrays import from_arrays
 from jaxdl.data.dataset import Dataset
-from jaxdl.data.tfds import CONFIG, VERSION, Part
+from jaxdl.data.tfds import CONFIG, VERSION
+from jaxdl.data.tfds_records import Part
 from jaxdl.store import files
 
 # Of a part: percent or a number of examples.

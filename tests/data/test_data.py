@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxdl import data
-from jaxdl.data import cache, tfds
+from jaxdl.data import cache, tfds, tfds_records
 from jaxdl.data import digits as digits_lib
 from jaxdl.data.dataset import Dataset, Split
 from jaxdl.errors import InputError
@@ -487,9 +487,11 @@ def test_a_dataset_without_a_test_split_gets_one(zoo, tmp_path):
 )
 def test_a_part_of_the_training_split(tiny, part, expected, monkeypatch):
   read = []
-  records = tfds._records
+  records = tfds_records._records
   monkeypatch.setattr(
-    tfds, "_records", lambda source, wanted: read.append(len(wanted)) or records(source, wanted)
+    tfds_records,
+    "_records",
+    lambda source, wanted: read.append(len(wanted)) or records(source, wanted),
   )
   for version in ("", ":1.0.0"):
     dataset = data.load(f"tiny{version}{part}", tiny.root, tiny.cache)
@@ -684,7 +686,7 @@ def cache_file(tiny):
 def test_cache_is_used(tiny, monkeypatch):
   first = load(tiny)
   assert cache_file(tiny).name.startswith("tiny-1.0.0-")
-  monkeypatch.delattr(tfds, "_read_prepared")
+  monkeypatch.delattr(tfds_records, "read")
   again = load(tiny)
   assert_tiny(again)
   assert again.checksum == first.checksum
