@@ -631,7 +631,7 @@ SETTINGS = {
 VARIANTS = (*SETTINGS, "smoke")
 
 
-def get_config(variant: str = "momentum") -> ConfigDict:
+def get_config(variant: str = "batch_normalisation") -> ConfigDict:
   """Returns the config of a setting, for `experiments.textbook` and `experiments.tune`."""
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
