@@ -30,7 +30,8 @@ import os
 import pathlib
 import runpy
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import jaxdl
@@ -130,7 +131,7 @@ def _configs() -> list[str]:
 
 
 def _list() -> list[str]:
-  """Returns a line for each experiment, then one for each kind of names."""
+  """Returns lines on each experiment and its variants, then on each kind of names."""
   from jaxdl.nn import initializers, models
   from jaxdl.optim import losses, optimizers, schedules
 
@@ -138,7 +139,7 @@ def _list() -> list[str]:
   for name in _configs():
     config = runpy.run_path(str(CONFIGS / f"{name}.py"))
     question = config["__doc__"].splitlines()[0]
-    lines.append(f"  {name} ({', '.join(config['VARIANTS'])}): {question}")
+    lines += [f"  {name}: {question}", *_wrap("", config["VARIANTS"], "    ")]
   kinds = {
     "Models": [*models.NAMES, *models.NETWORKS],
     "Activations": models.ACTIVATIONS,
@@ -149,8 +150,18 @@ def _list() -> list[str]:
     "Datasets": _DATA,
     "Worksheets": sorted(path.stem for path in (_HERE / "worksheets").glob("*.toml")),
   }
-  lines += ["", *(f"{kind}: {', '.join(known)}" for kind, known in kinds.items())]
+  lines.append("")
+  for kind, known in kinds.items():
+    lines += _wrap(f"{kind}: ", known)
   return [*lines, "", "Your own code is named by its import path: my_nets:Net(width=64)"]
+
+
+def _wrap(label: str, names: Iterable[str], indent: str = "") -> list[str]:
+  """Returns a label and names as lines that fit a terminal."""
+  text = label + ", ".join(names)
+  return textwrap.wrap(
+    text, 100, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False
+  )
 
 
 def _docstring(file: pathlib.Path) -> str:
@@ -164,12 +175,12 @@ def _help(arguments: Sequence[str]) -> str:
   topic = arguments[0] if arguments else "help"
   if topic in ("help", "list", "run"):
     return str(__doc__).rstrip()
-  if topic in _SCRIPTS:
-    return _docstring(_HERE / f"{_SCRIPTS[topic]}.py")
   configs = _configs()
-  if topic not in configs:
+  if topic not in _SCRIPTS and topic not in configs:
     raise unknown_name("command or experiment", topic, [*_COMMANDS, *configs])
-  return _docstring(CONFIGS / f"{topic}.py")
+  script = [_docstring(_HERE / f"{_SCRIPTS[topic]}.py")] if topic in _SCRIPTS else []
+  config = [_docstring(CONFIGS / f"{topic}.py")] if topic in configs else []
+  return "\n\n".join(script + config)
 
 
 def _take_nothing(command: str, arguments: Sequence[str]):

@@ -54,6 +54,7 @@ class Setting(NamedTuple):
   target_loss: float = 0.0
   tune: dict[str, dict[str, tuple]] | None = None
   tune_on: str = "val_accuracy"
+  tune_seeds: int = 8
   num_seeds: int = 64
   until_decided: bool = True  # whether that is a budget, and the run ends once it is decided
   chance: float = 0.1135  # share of the most frequent class: the accuracy of a run that diverged
@@ -631,7 +632,7 @@ SETTINGS = {
 VARIANTS = (*SETTINGS, "smoke")
 
 
-def get_config(variant: str = "momentum") -> ConfigDict:
+def get_config(variant: str = "batch_normalisation") -> ConfigDict:
   """Returns the config of a setting, for `experiments.textbook` and `experiments.tune`."""
   if variant not in VARIANTS:
     raise unknown_name("variant", variant, VARIANTS)
@@ -650,7 +651,7 @@ def get_config(variant: str = "momentum") -> ConfigDict:
   if setting.tune is not None:
     config.tune = ConfigDict(setting.tune, sort_keys=False)
     config.tune_on = setting.tune_on
-    config.tune_seeds = 8
+    config.tune_seeds = setting.tune_seeds
   if variant == "smoke":
     config.num_seeds = 2
     config.base.num_epochs = 2

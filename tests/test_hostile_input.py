@@ -30,8 +30,8 @@ from drawing import make_population
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from experiments import check_worksheet, claims, gradient_flow
-from experiments.coursework_claims import CLAIMS
+from experiments import check_worksheet, claims, claims_page, claims_runs, gradient_flow
+from experiments.coursework_claims import CLAIMS, Run
 from jaxdl import data, errors, report
 from jaxdl.arm import Arm
 from jaxdl.byhand import expressions, worksheet
@@ -291,7 +291,7 @@ def test_configs_of_experiments(config):
 def test_damaged_files_are_no_run_of_an_experiment(tmp_path_factory, content):
   folder = tmp_path_factory.getbasetemp()
   (folder / "config.json").write_bytes(content)
-  assert isinstance(outcome(claims.is_run_of, EXPERIMENT, folder), bool)
+  assert isinstance(outcome(claims_runs.is_run_of, EXPERIMENT, folder), bool)
 
 
 def _overrides(script, num):
@@ -597,7 +597,7 @@ def test_features_cannot_name_code_to_import(tmp_path):
 def _wanted(name):
   # What is not in the smallest variants, claims need.
   variants = {"compare_strategies": "cifar10", "gradient_flow": "mnist"}
-  return claims.plan(name, variants.get(name, "smoke"), claims_configs.get_config("smoke"))
+  return claims_runs.plan(name, variants.get(name, "smoke"), claims_configs.get_config("smoke"))
 
 
 def _members(experiment):
@@ -689,10 +689,10 @@ def collect(name, folder, run, cut=None):
   config.num_resamples = 99
 
   def judge():
-    found = claims._read(WANTED[name], folder)
+    found = claims_runs.read(WANTED[name], folder)
     outcomes = claims._judge([found], {}, config.alpha)
-    json.dumps([claims.to_json(*pair) for pair in outcomes], allow_nan=False)
-    return claims.markdown([found], outcomes, 0.05)
+    json.dumps([claims_page.to_json(*pair) for pair in outcomes], allow_nan=False)
+    return claims_page.markdown([found], outcomes, 0.05)
 
   with np.errstate(all="ignore"):
     return outcome(judge)
@@ -796,9 +796,9 @@ def test_hostile_notes_and_provenance_in_the_ledger(tmp_path):
   (name,) = ("compare_losses",)
   wanted = WANTED[name]
   members = pd.DataFrame({"seed": [0, 1]})
-  run = claims.Run(name, wanted.experiment, members, {})
-  found = claims.Found(wanted, run, tmp_path, origin)
-  text = claims.markdown([found], [], 0.05, hostile)
+  run = Run(name, wanted.experiment, members, {})
+  found = claims_runs.Found(wanted, run, tmp_path, origin)
+  text = claims_page.markdown([found], [], 0.05, hostile)
   text.encode()
   assert "<script" not in text
   assert "\n# x" not in text

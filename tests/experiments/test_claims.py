@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from experiments import claims, coursework_claims
+from experiments import claims_page, claims_runs, coursework_claims
 from experiments.coursework_claims import CLAIMS, Run
 from jaxdl.errors import InputError
 from jaxdl.stats import ledger
@@ -273,7 +273,7 @@ def test_a_run_without_what_a_claim_needs_is_refused():
 
 def test_the_ledger_states_its_own_level():
   """With 12 equal differences, 0.01^(1/12) = 68% of seeds or more give the same."""
-  text = claims.markdown([], [], 0.01)
+  text = claims_page.markdown([], [], 0.01)
   assert "5%" not in text
   assert "up to 1%, and nothing corrects" in text
   assert (
@@ -348,12 +348,12 @@ def test_mistakes_in_the_config(settings, message):
   config = configs.get_config()
   config.update(settings)
   with pytest.raises(InputError, match=message):
-    claims.read_runs(config)
+    claims_runs.read_runs(config)
 
 
 def test_unknown_variants_are_refused():
   with pytest.raises(InputError, match="unknown variant 'smok'; did you mean 'smoke'"):
-    claims.plan("compare_losses", "smok", _CONFIG)
+    claims_runs.plan("compare_losses", "smok", _CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -375,8 +375,8 @@ def test_a_mistake_gets_one_line_and_status_2(argument, message, tmp_path, run_m
 def test_an_experiment_of_another_config_is_not_collected(tmp_path):
   experiment = _experiment("compare_losses", "smoke")
   (tmp_path / "config.json").write_text(json.dumps(experiment.to_json()))
-  assert claims.is_run_of(experiment, tmp_path)
-  assert not claims.is_run_of(dataclasses.replace(experiment, seed=1), tmp_path)
-  assert not claims.is_run_of(experiment, tmp_path / "nowhere")
+  assert claims_runs.is_run_of(experiment, tmp_path)
+  assert not claims_runs.is_run_of(dataclasses.replace(experiment, seed=1), tmp_path)
+  assert not claims_runs.is_run_of(experiment, tmp_path / "nowhere")
   (tmp_path / "config.json").write_text("{")
-  assert not claims.is_run_of(experiment, tmp_path)
+  assert not claims_runs.is_run_of(experiment, tmp_path)

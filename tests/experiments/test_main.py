@@ -1,7 +1,9 @@
 """The command `jaxdl`: which script it starts, with which arguments, and what it says itself."""
 
+import inspect
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -97,6 +99,9 @@ def test_help_has_every_command_and_each_has_help(say):
     assert (status, err) == (0, "")
     assert own.strip()
   assert "VARIANT" in say("help", "gradient_flow")[1]
+  # A command and its config have one name: both are explained.
+  assert "jaxdl compare FILE" in say("help", "compare")[1]
+  assert "wine" in say("help", "compare")[1]
 
 
 def test_a_reader_that_has_seen_enough_ends_it_silently():
@@ -112,7 +117,13 @@ def test_the_list_has_every_experiment_and_its_variants(say):
   status, text, err, _ = say("list")
   assert (status, err) == (0, "")
   for file in CONFIGS.glob("*.py"):
-    assert re.search(rf"^  {file.stem} \(.*\bsmoke\b.*\): \S", text, re.MULTILINE)
+    config = runpy.run_path(str(file))
+    (variants,) = re.findall(rf"^  {file.stem}: \S.*\n((?:    .*\n)+)", text, re.MULTILINE)
+    names = variants.replace(",", " ").split()
+    assert tuple(names) == config["VARIANTS"]
+    # The first one is the default, as the list says.
+    (default,) = inspect.signature(config["get_config"]).parameters.values()
+    assert default.default == names[0]
   for line in ("Models: cifar_mlp, ", "Optimizers: adagrad, adam, ", "Datasets: digits, "):
     assert line in text
 

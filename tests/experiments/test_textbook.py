@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from experiments import claims, command_line, own_question, textbook_claims, tune
+from experiments import claims_runs, command_line, own_question, textbook_claims, tune
 from experiments.coursework_claims import Run
 from jaxdl.errors import InputError
 from jaxdl.population.results import EPOCHS_TO_TARGET, higher_is_better
@@ -142,7 +142,7 @@ def test_an_arm_of_another_setting_is_paired_by_seed():
   config = claims_configs.get_config()
   config.textbook = "twice_the_data"
   with pytest.raises(InputError, match="needs the setting 'augmentation' as well"):
-    claims.read_settings(config)
+    claims_runs.read_settings(config)
 
 
 def test_a_run_that_diverged_counts_as_chance_or_never():
