@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,16 @@ _WITH_AXIS = ("sum", "mean", "softmax", "log_softmax")
 _Tries = Iterable[tuple[str, Expression]]
 
 
+def _that_fit(tries: Callable[["Rewrites"], _Tries]) -> Callable[["Rewrites"], Iterator[str]]:
+  """Turns a method that yields tries into one that yields the sentences of those that are right."""
+
+  @functools.wraps(tries)
+  def sentences(rewrites):
+    return (said for said, formula in tries(rewrites) if rewrites._fits(formula))
+
+  return sentences
+
+
 class Rewrites:
   """Says how a wrong formula could be written so that it is right.
 
@@ -60,9 +71,6 @@ class Rewrites:
     """Returns a formula as text."""
     return expressions.write(formula, self._spell)
 
-  def _right(self, tries: _Tries) -> Iterator[str]:
-    return (sentence for sentence, formula in tries if self._fits(formula))
-
   def _fits(self, formula: Expression) -> bool:
     """Returns whether a formula has the shape and the values of the target."""
     known, target = self._known, self._target
@@ -86,150 +94,121 @@ class Rewrites:
       if isinstance(item, Apply):
         yield place, item, expressions.part(self._formula, place)
 
-  def products(self) -> Iterator[str]:
+  @_that_fit
+  def products(self) -> _Tries:
     """Yields which product of arrays should have its factors transposed or swapped."""
+    for place, item, part in self._applied():
+      if item.function not in ("@", "*"):
+        continue
+      right = expressions.part(self._formula, place - 1)
+      for variant in _variants(part[: -1 - len(right)], right):
+        sentence = f"{self.write(part)} should be {self.write(variant)}"
+        yield sentence, self._with(part, place, variant)
 
-    def tries() -> _Tries:
-      for place, item, part in self._applied():
-        if item.function not in ("@", "*"):
-          continue
-        right = expressions.part(self._formula, place - 1)
-        for variant in _variants(part[: -1 - len(right)], right):
-          sentence = f"{self.write(part)} should be {self.write(variant)}"
-          yield sentence, self._with(part, place, variant)
-
-    return self._right(tries())
-
-  def operators(self) -> Iterator[str]:
+  @_that_fit
+  def operators(self) -> _Tries:
     """Yields which operator should be another."""
+    for place, item, part in self._applied():
+      for operator in _OPERATORS if item.function in _OPERATORS else ():
+        other = (*part[:-1], Apply(operator, 2))
+        yield f"{self.write(part)} should be {self.write(other)}", self._with(part, place, other)
 
-    def tries() -> _Tries:
-      for place, item, part in self._applied():
-        for operator in _OPERATORS if item.function in _OPERATORS else ():
-          other = (*part[:-1], Apply(operator, 2))
-          yield f"{self.write(part)} should be {self.write(other)}", self._with(part, place, other)
-
-    return self._right(tries())
-
-  def signs(self) -> Iterator[str]:
+  @_that_fit
+  def signs(self) -> _Tries:
     """Yields which sign between two parts should be another, whatever it then binds."""
     text = expressions.write(self._formula)
     names = {quantity.name for quantity in self._known if isinstance(quantity, Name)}
-
-    def tries() -> _Tries:
-      for sign in itertools.islice(re.finditer(r" ([-+*/@]) ", text), _MAX_PAIRS):
-        for other in _OPERATORS:
-          changed = f"{text[: sign.start()]} {other} {text[sign.end() :]}"
-          with contextlib.suppress(InputError):
-            formula = expressions.parse(changed, names, working=True)
-            after = text[sign.end() :].split(" ")[0]
+    for sign in itertools.islice(re.finditer(r" ([-+*/@]) ", text), _MAX_PAIRS):
+      for other in _OPERATORS:
+        changed = f"{text[: sign.start()]} {other} {text[sign.end() :]}"
+        with contextlib.suppress(InputError):
+          formula = expressions.parse(changed, names, working=True)
+          after = text[sign.end() :].split(" ")[0]
+          if all(quantity in self._known for quantity in expressions.quantities(formula)):
             yield f"the {sign[1]} before {after} should be {other}", formula
 
-    known = self._known
-    return self._right(
-      (s, f) for s, f in tries() if all(q in known for q in expressions.quantities(f))
-    )
-
-  def functions(self) -> Iterator[str]:
+  @_that_fit
+  def functions(self) -> _Tries:
     """Yields which function should be another, have another axis, or should not be there."""
+    for place, item, part in self._applied():
+      if not item.function.isidentifier() or item.num_args > 1:
+        continue
+      alike = next((group for group in _ALIKE if item.function in group), ())
+      others = [dataclasses.replace(item, function=name) for name in alike]
+      for other in ((*part[:-1], other) for other in others if other != item):
+        yield f"{self.write(part)} should be {self.write(other)}", self._with(part, place, other)
+      inner = part[:-1]
+      yield f"{self.write(part)} should be {self.write(inner)}", self._with(part, place, inner)
 
-    def tries() -> _Tries:
-      for place, item, part in self._applied():
-        if not item.function.isidentifier() or item.num_args > 1:
-          continue
-        alike = next((group for group in _ALIKE if item.function in group), ())
-        others = [dataclasses.replace(item, function=name) for name in alike]
-        for other in ((*part[:-1], other) for other in others if other != item):
-          yield f"{self.write(part)} should be {self.write(other)}", self._with(part, place, other)
-        inner = part[:-1]
-        yield f"{self.write(part)} should be {self.write(inner)}", self._with(part, place, inner)
-
-    return self._right(tries())
-
-  def axes(self) -> Iterator[str]:
+  @_that_fit
+  def axes(self) -> _Tries:
     """Yields which sum should be a mean, or the other way round, or over another axis."""
+    for place, item, part in self._applied():
+      if item.function not in _WITH_AXIS:
+        continue
+      options = dict(item.options)
+      found = expressions.shapes(part[:-1], lambda q: self._known[q].shape[:-1])
+      axes = range(len(found[-1])) if "axis" in options else (None,)
+      functions = ("sum", "mean") if item.function in ("sum", "mean") else (item.function,)
+      for function, axis in itertools.product(functions, axes):
+        changed = {**options, "axis": axis} if axis is not None else options
+        other = Apply(function, 1, tuple(sorted(changed.items())))
+        replaced = (*part[:-1], other)
+        sentence = f"{self.write(part)} should be {self.write(replaced)}"
+        if other != item:
+          yield sentence, self._with(part, place, replaced)
 
-    def tries() -> _Tries:
-      for place, item, part in self._applied():
-        if item.function not in _WITH_AXIS:
-          continue
-        options = dict(item.options)
-        found = expressions.shapes(part[:-1], lambda q: self._known[q].shape[:-1])
-        axes = range(len(found[-1])) if "axis" in options else (None,)
-        functions = ("sum", "mean") if item.function in ("sum", "mean") else (item.function,)
-        for function, axis in itertools.product(functions, axes):
-          changed = {**options, "axis": axis} if axis is not None else options
-          other = Apply(function, 1, tuple(sorted(changed.items())))
-          replaced = (*part[:-1], other)
-          sentence = f"{self.write(part)} should be {self.write(replaced)}"
-          if other != item:
-            yield sentence, self._with(part, place, replaced)
-
-    return self._right(tries())
-
-  def other_names(self) -> Iterator[str]:
+  @_that_fit
+  def other_names(self) -> _Tries:
     """Yields which quantity should be another, of another shape."""
+    places = [i for i, item in enumerate(self._formula) if not isinstance(item, Apply | Number)]
+    pairs = ((place, other) for place in places for other in self.candidates)
+    for place, other in itertools.islice(pairs, _MAX_TRIES):
+      item = self._formula[place]
+      if isinstance(item, Apply | Number):
+        continue
+      if self._known[item].shape != self._known[other].shape:
+        sentence = f"{self._spell(item)} should be {self._spell(other)}"
+        yield sentence, self._with((item,), place, (other,))
 
-    def tries() -> _Tries:
-      places = [i for i, item in enumerate(self._formula) if not isinstance(item, Apply | Number)]
-      pairs = ((place, other) for place in places for other in self.candidates)
-      for place, other in itertools.islice(pairs, _MAX_TRIES):
-        item = self._formula[place]
-        if isinstance(item, Apply | Number):
-          continue
-        if self._known[item].shape != self._known[other].shape:
-          sentence = f"{self._spell(item)} should be {self._spell(other)}"
-          yield sentence, self._with((item,), place, (other,))
-
-    return self._right(tries())
-
-  def swapped(self) -> Iterator[str]:
+  @_that_fit
+  def swapped(self) -> _Tries:
     """Yields sentences that say which two quantities, or which two indices, are swapped."""
+    pairs = itertools.combinations(expressions.quantities(self._formula), 2)
+    for one, two in itertools.islice(pairs, _MAX_PAIRS):
+      sentence = f"{self._spell(one)} and {self._spell(two)} are swapped"
+      yield sentence, self._renamed({one: two, two: one})
+    indices = [item.index for _, item, _ in self._applied()]
+    found = sorted({i for index in indices for i in index if isinstance(i, int)})
+    for a, b in itertools.islice(itertools.combinations(found, 2), _MAX_PAIRS):
+      yield f"the indices {a} and {b} are swapped", self._reindexed({a: b, b: a})
 
-    def tries() -> _Tries:
-      pairs = itertools.combinations(expressions.quantities(self._formula), 2)
-      for one, two in itertools.islice(pairs, _MAX_PAIRS):
-        sentence = f"{self._spell(one)} and {self._spell(two)} are swapped"
-        yield sentence, self._renamed({one: two, two: one})
-      indices = [item.index for _, item, _ in self._applied()]
-      found = sorted({i for index in indices for i in index if isinstance(i, int)})
-      for a, b in itertools.islice(itertools.combinations(found, 2), _MAX_PAIRS):
-        yield f"the indices {a} and {b} are swapped", self._reindexed({a: b, b: a})
-
-    return self._right(tries())
-
-  def renumbered(self) -> Iterator[str]:
+  @_that_fit
+  def renumbered(self) -> _Tries:
     """Yields which numbered names are one too late or too early, such as h1, h2 for h0, h1."""
+    written = expressions.quantities(self._formula)
+    for stem in dict.fromkeys(_stem(quantity)[0] for quantity in written):
+      own = [q for q in written if isinstance(q, Name) and _stem(q)[0] == stem and _stem(q)[1]]
+      for shift in (-1, 1) if own else ():
+        names: dict[Quantity, Quantity] = {
+          q: Name(f"{stem}{int(_stem(q)[1]) + shift}", q.step) for q in own
+        }
+        if all(other in self._known for other in names.values()):
+          texts = [", ".join(map(self._spell, some)) for some in (names, names.values())]
+          yield f"{texts[0]} should be {texts[1]}", self._renamed(names)
 
-    def tries() -> _Tries:
-      written = expressions.quantities(self._formula)
-      for stem in dict.fromkeys(_stem(quantity)[0] for quantity in written):
-        own = [q for q in written if isinstance(q, Name) and _stem(q)[0] == stem and _stem(q)[1]]
-        for shift in (-1, 1) if own else ():
-          names: dict[Quantity, Quantity] = {
-            q: Name(f"{stem}{int(_stem(q)[1]) + shift}", q.step) for q in own
-          }
-          if all(other in self._known for other in names.values()):
-            texts = [", ".join(map(self._spell, some)) for some in (names, names.values())]
-            yield f"{texts[0]} should be {texts[1]}", self._renamed(names)
-
-    return self._right(tries())
-
-  def pairs(self) -> Iterator[str]:
+  @_that_fit
+  def pairs(self) -> _Tries:
     """Yields sentences that say by which two quantities of a right formula to replace two."""
-
-    def tries() -> _Tries:
-      right = list(dict.fromkeys(q for term in self.terms for q in expressions.quantities(term)))
-      written = expressions.quantities(self._formula)
-      wrong = [q for q in written if q not in right]
-      absent = [q for q in right if q not in written]
-      both = itertools.product(itertools.combinations(wrong, 2), itertools.permutations(absent, 2))
-      for old, new in itertools.islice(both, _MAX_PAIRS):
-        names = dict(zip(old, new, strict=True))
-        texts = [f"{self._spell(a)} should be {self._spell(b)}" for a, b in names.items()]
-        yield " and ".join(texts), self._renamed(names)
-
-    return self._right(tries())
+    right = list(dict.fromkeys(q for term in self.terms for q in expressions.quantities(term)))
+    written = expressions.quantities(self._formula)
+    wrong = [q for q in written if q not in right]
+    absent = [q for q in right if q not in written]
+    both = itertools.product(itertools.combinations(wrong, 2), itertools.permutations(absent, 2))
+    for old, new in itertools.islice(both, _MAX_PAIRS):
+      names = dict(zip(old, new, strict=True))
+      texts = [f"{self._spell(a)} should be {self._spell(b)}" for a, b in names.items()]
+      yield " and ".join(texts), self._renamed(names)
 
   def _renamed(self, names: Mapping[Quantity, Quantity]) -> Expression:
     return tuple(
