@@ -319,6 +319,7 @@ def _find_varying_operations(part: Part):
 
 def measure_mnist(part: Part):
   """The experiment `mnist` with 64 seeds: three initializers, from the data to the verdicts."""
+  from jaxdl import answer as answer_lib
   from jaxdl import experiment as experiment_lib
 
   experiment, dataset = _coursework(part, "compare_initializers", "mnist")
@@ -344,7 +345,7 @@ def measure_mnist(part: Part):
   )
   verdicts = experiment_lib.compare(experiment, population)
   metric = next(iter(experiment.margins))
-  part.row("answer", answer=experiment_lib.answer(verdicts, metric, population))
+  part.row("answer", answer=answer_lib.answer(verdicts, metric, population))
   text = f"{experiment.dataset} with {len(accuracy)} seeds runs"
   part.check(text, f"{seconds:.0f} s", bool(np.isfinite(accuracy).all()))
 
