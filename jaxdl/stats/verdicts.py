@@ -18,7 +18,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from jaxdl.stats.tests import (
   min_pairs_equivalent,
   seeds_for_power,
 )
+
+_P = ParamSpec("_P")
 
 BETTER = "better"
 WORSE = "worse"
@@ -128,6 +130,33 @@ class Verdict:
   may_be_best: bool | None = None
 
 
+def beside_diverged(
+  compare: Callable[Concatenate[Scores, _P], list[Verdict]],
+) -> Callable[Concatenate[Scores, _P], list[Verdict]]:
+  """Makes a comparison put, beside each verdict on arms that diverged, the one without these seeds.
+
+  Args:
+    compare: returns the verdicts on scores, given these and further arguments.
+  """
+
+  @functools.wraps(compare)
+  def compare_twice(scores: Scores, *args: _P.args, **kwargs: _P.kwargs) -> list[Verdict]:
+    verdicts = compare(scores, *args, **kwargs)
+    if scores.diverged_as is None or not scores.diverged.any():
+      return verdicts
+    trained = compare(dataclasses.replace(scores, diverged_as=None), *args, **kwargs)
+    counted = np.broadcast_to(scores.diverged_as, len(scores.seeds))  # [S]
+    return [
+      dataclasses.replace(v, diverged_as=float(counted[v.num_seeds - 1]), without_diverged=other)
+      if v.num_diverged_a or v.num_diverged_b
+      else v
+      for v, other in zip(verdicts, trained, strict=True)
+    ]
+
+  return compare_twice
+
+
+@beside_diverged
 def compare(
   scores: Scores,
   margin: float,
@@ -214,17 +243,12 @@ def compare(
   p_values = [family.test(sample) for sample in samples]
   p_holm = holm(p_values, num_comparisons)
   p_beyond = holm([family.test_beyond_margin(sample) for sample in samples], num_comparisons)
-  verdicts = [
+  return [
     _verdict(scores, *pair, sample, family, (p, float(after_holm), float(beyond)))
     for pair, sample, p, after_holm, beyond in zip(
       pairs, samples, p_values, p_holm, p_beyond, strict=True
     )
   ]
-  return beside_diverged(
-    scores,
-    verdicts,
-    lambda trained: compare(trained, margin, alpha, num_resamples, seed, reference, only_with),
-  )
 
 
 def compare_with_best(
@@ -245,28 +269,6 @@ def compare_with_best(
   verdicts = compare(scores, margin, alpha, num_resamples, seed, only_with=best)
   kept = set(may_be_best(scores, alpha, num_resamples, seed))
   return [dataclasses.replace(v, may_be_best=v.arm_a in kept) for v in verdicts]
-
-
-def beside_diverged(
-  scores: Scores, verdicts: list[Verdict], compare: Callable[[Scores], list[Verdict]]
-) -> list[Verdict]:
-  """Puts beside each verdict on arms that diverged the one without these seeds.
-
-  Args:
-    scores: that were compared.
-    verdicts: on them.
-    compare: gives the verdicts on other scores.
-  """
-  if scores.diverged_as is None or not scores.diverged.any():
-    return verdicts
-  trained = compare(dataclasses.replace(scores, diverged_as=None))
-  counted = np.broadcast_to(scores.diverged_as, len(scores.seeds))  # [S]
-  return [
-    dataclasses.replace(v, diverged_as=float(counted[v.num_seeds - 1]), without_diverged=other)
-    if v.num_diverged_a or v.num_diverged_b
-    else v
-    for v, other in zip(verdicts, trained, strict=True)
-  ]
 
 
 def check_no_overlap(scores: Scores) -> None:
