@@ -1,9 +1,7 @@
-"""An experiment: a question, the population that is trained to answer it, and the answer."""
+"""An experiment: a question, the population that is trained to answer it, and the verdicts."""
 
-import collections
 import dataclasses
 import json
-import math
 import numbers
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +15,6 @@ from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show, unknown_name
 from jaxdl.population import (
   EPOCHS_TO_TARGET,
-  RATES,
   Looks,
   Population,
   check_seeds,
@@ -34,7 +31,6 @@ _MAX_SEEDS = 10**6
 # With more arms, each is compared with the best only, and pictures and tables have so many: the
 # best and the worst.
 MANY_ARMS = 12
-_NUM_WORST = 4
 _FLOAT64_MAX = sys.float_info.max
 
 
@@ -418,213 +414,6 @@ def compare_metric(
   return stats.compare(scores, margin, alpha, *random, reference)
 
 
-def sentence(verdict: stats.Verdict) -> str:
-  """Returns a verdict as a sentence, with rates in percentage points."""
-  if verdict.metric in RATES:
-    return stats.sentence(verdict, unit="points", scale=100)
-  return stats.sentence(verdict)
-
-
-def answer(
-  verdicts: Sequence[stats.Verdict], metric: str, population: Population, alpha: float = 0.05
-) -> str:
-  """Returns the answer to a question in a few sentences, from the verdicts on one metric.
-
-  It begins with arms that learned nothing, and ends with arms that diverged.
-
-  Args:
-    verdicts: the result of `compare`.
-    metric: the metric of the answer.
-    population: the population that was compared.
-    alpha: the level of the verdicts.
-  """
-  about = [verdict for verdict in verdicts if verdict.metric == metric]
-  sentences = [_chance_text(population)]
-  if about:
-    sentences += [outcome(about), _best_text(about, population.scores(metric), alpha)]
-  else:
-    sentences.append("There is one arm only, so there is nothing to compare.")
-  if about:
-    sentences.append(_divergence(about))
-  return " ".join(text for text in sentences if text)
-
-
-def _chance_text(population: Population) -> str:
-  """Returns a caution that names the arms at chance level, or an empty string.
-
-  An arm is at chance level if its mean accuracy exceeds the share of the most frequent class by at
-  most two standard errors of an accuracy on that many test images.
-  """
-  if not population.has_classes:
-    return _constant_text(population)
-  num_images = population.test_targets.size
-  if population.resampling is not None:  # else counted once per seed
-    num_images //= len(population.seeds)
-  share = np.bincount(population.test_targets.ravel()).max() / population.test_targets.size
-  limit = share + 2 * math.sqrt(share * (1 - share) / num_images)
-  means = [summary.mean for summary in stats.summarize(population.scores("test_accuracy"))]
-  arms = [arm for arm, mean in zip(population.arms, means, strict=True) if mean <= limit]
-  baseline = f"always answering the most frequent class ({100 * share:.1f}%)"
-  return _caution("test accuracy", arms, population, baseline)
-
-
-def _constant_text(population: Population) -> str:
-  """Returns a caution that names the arms whose mean R2 is not positive, or an empty string."""
-  means = [summary.mean for summary in stats.summarize(population.scores("r2"))]
-  arms = [arm for arm, mean in zip(population.arms, means, strict=True) if mean <= 0]
-  return _caution("R2", arms, population, "always predicting the mean of the test targets (0)")
-
-
-def _caution(metric: str, arms: Sequence[str], population: Population, baseline: str) -> str:
-  if not arms:
-    return ""
-  verb = "is not" if len(arms) == 1 else "are not"
-  who = "no arm is"
-  if len(arms) < len(population.arms):
-    names = f"{len(arms):,} arms" if is_many(arms) else " and ".join(arms)
-    who = f"{names} {verb}"
-  return f"Caution: in {metric}, {who} better than {baseline}."
-
-
-def outcome(about: Sequence[stats.Verdict]) -> str:
-  """Returns in one sentence what verdicts on one metric say together; there is at least one."""
-  return f"{_outcome(about)} ({_pairs_text(about)})."
-
-
-def _outcome(about: Sequence[stats.Verdict]) -> str:
-  metric, margin = about[0].metric, _margin_text(about[0])
-  decided = [v for v in about if _is_decided(v)]
-  open_pairs = [v for v in about if v.verdict in (stats.UNDECIDED, stats.TOO_FEW_SEEDS)]
-  if all(v.verdict == stats.EQUIVALENT for v in about):
-    return f"No: all arms are equivalent within {margin} of {metric}"
-  if decided and is_many([v.arm_a for v in about]):
-    return f"Yes: in {metric}, {_counts_text(about)}"
-  if decided:
-    rest = f"; {len(open_pairs)} of {len(about)} pairs of arms undecided" if open_pairs else ""
-    return f"Yes: in {metric}, {_decided_text(decided, margin)}{rest}"
-  slowest = max(open_pairs, key=lambda v: math.inf if v.seeds_needed is None else v.seeds_needed)
-  needed = stats.format_seeds_needed(slowest)
-  if all(v.verdict == stats.TOO_FEW_SEEDS for v in about):
-    return f"No claim can be made from so few seeds: {needed}"
-  return f"Undecided in {metric} for {len(open_pairs)} of {len(about)} pairs of arms: {needed}"
-
-
-def _counts_text(about: Sequence[stats.Verdict]) -> str:
-  """Counts the verdicts of many arms, all of which were compared with one."""
-  counts = collections.Counter(
-    "undecided" if v.verdict == stats.TOO_FEW_SEEDS else v.verdict for v in about
-  )
-  parts = [
-    f"{counts[kind]:,} {kind}"
-    for kind in (stats.BETTER, stats.WORSE, stats.EQUIVALENT, stats.UNDECIDED)
-    if counts[kind]
-  ]
-  large = sum(v.beyond_margin for v in about)
-  return (
-    f"of {len(about):,} other arms compared with {about[0].arm_b}, {', '.join(parts)}; "
-    f"{large:,} differ by more than the margin"
-  )
-
-
 def is_many(arms: Collection[str]) -> bool:
   """Returns whether arms are so many that they are compared, and shown, in another way."""
   return len(arms) > MANY_ARMS
-
-
-def shown_arms(scores: stats.Scores) -> list[str]:
-  """Returns the arms that pictures and tables show; of many the best and the worst, best first."""
-  if not is_many(scores.arms):
-    return list(scores.arms)
-  ranked = scores.best_first
-  return [*ranked[: MANY_ARMS - _NUM_WORST], *ranked[-_NUM_WORST:]]
-
-
-def shown_verdicts(
-  verdicts: Sequence[stats.Verdict], population: Population
-) -> list[stats.Verdict]:
-  """Returns the verdicts that tables show: of many arms, those on `shown_arms` of each metric."""
-  if not is_many(population.arms):
-    return list(verdicts)
-  found = []
-  for metric in dict.fromkeys(v.metric for v in verdicts):
-    about = {v.arm_a: v for v in verdicts if v.metric == metric}
-    found += [about[arm] for arm in shown_arms(population.scores(metric)) if arm in about]
-  return found
-
-
-def _best_text(about: Sequence[stats.Verdict], scores: stats.Scores, alpha: float) -> str:
-  """Says which of many arms may be the best."""
-  if not is_many(scores.arms):
-    return ""
-  best, *others = scores.best_first
-  text = f"{best} has the best mean."
-  may_be = {v.arm_a for v in about if v.may_be_best}
-  if about[0].may_be_best is None:
-    return text
-  names = [best, *(arm for arm in others if arm in may_be)]
-  sure = f"with {100 * (1 - alpha):g}% confidence"
-  if len(names) == 1:
-    return f"{text} It is the best, {sure}."
-  if len(names) == len(scores.arms):
-    return f"{text} Any of the {len(names):,} arms may be the best, {sure}."
-  return f"{text} The best arm is among these {len(names):,}, {sure}: {listed(names)}."
-
-
-def listed(names: Sequence[str]) -> str:
-  """Lists names; of many the first."""
-  rest = len(names) - MANY_ARMS
-  more = [f"{rest:,} more"] if rest > 0 else []
-  return ", ".join([*names[:MANY_ARMS], *more])
-
-
-def _is_decided(verdict: stats.Verdict) -> bool:
-  return verdict.verdict in (stats.BETTER, stats.WORSE)
-
-
-def _decided_text(decided: list[stats.Verdict], margin: str) -> str:
-  """Names the arms that differ, and the differences that are shown to exceed the margin."""
-  large = [v for v in decided if v.beyond_margin]
-  parts = [
-    f"{v.arm_a} is {v.verdict} than {v.arm_b}{' by more than the margin' if v in large else ''}"
-    for v in decided
-  ]
-  if len(large) < len(decided):
-    which = "no other difference" if large else "no difference"
-    parts.append(f"{which} is shown to exceed the margin of {margin}")
-  return "; ".join(parts)
-
-
-def _margin_text(verdict: stats.Verdict) -> str:
-  scale, unit = (100, " points") if verdict.metric in RATES else (1, "")
-  margin = scale * verdict.margin
-  return f"{margin:g}{unit.removesuffix('s') if margin == 1 else unit}"
-
-
-def _pairs_text(about: Sequence[stats.Verdict]) -> str:
-  fewest, most = (f(v.num_pairs for v in about) for f in (min, max))
-  kind = "runs of each arm" if about[0].design == stats.UNPAIRED else "pairs of runs"
-  return f"{most} {kind}" if fewest == most else f"{fewest} to {most} {kind}"
-
-
-def _divergence(about: list[stats.Verdict]) -> str:
-  """Says how often each arm diverged, and what changes without these runs; empty if none did."""
-  counts: dict[str, tuple[int, int]] = {}
-  for v in about:  # of a design with looks, their numbers of seeds differ
-    for arm, count in ((v.arm_a, v.num_diverged_a), (v.arm_b, v.num_diverged_b)):
-      counts[arm] = max(counts.get(arm, (0, 0)), (v.num_seeds, count))
-  who = listed([f"{arm} diverged in {n} of {of} seeds" for arm, (of, n) in counts.items() if n])
-  if not who:
-    return ""
-  counted = next((v.diverged_as for v in about if v.diverged_as is not None), None)
-  if counted is None:
-    return f"Only runs that did not diverge were compared: {who}."
-  number = f"{100 * counted:.1f}%" if about[0].metric in RATES else f"{counted:.4g}"
-  changed = [
-    f"{v.arm_a} and {v.arm_b}: {other.verdict}"
-    for v in about
-    if (other := v.without_diverged) is not None and other.verdict != v.verdict
-  ]
-  if is_many(changed):
-    changed = [f"{len(changed):,} verdicts are others"]
-  without = f" Without these runs, {'; '.join(changed)}." if changed else ""
-  return f"Runs that diverged count with a {about[0].metric} of {number}: {who}.{without}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from jaxdl import answer as answer_lib
 from jaxdl import data as data_lib
 from jaxdl import experiment as experiment_lib
 from jaxdl import recipe, report, stats
@@ -76,7 +77,7 @@ class Result:
 
   def __str__(self) -> str:
     parts = [one_line(self.experiment.question) + "\n" + one_line(self.answer)]
-    shown = experiment_lib.shown_verdicts(self.verdicts, self.population)
+    shown = answer_lib.shown_verdicts(self.verdicts, self.population)
     if len(shown) < len(self.verdicts):  # of many arms
       metric = next(iter(self.experiment.margins))
       parts.append(report.text_table(report.ranking_rows(shown, self.population, metric)))
@@ -96,12 +97,12 @@ class Result:
     metric = next(iter(self.experiment.margins))
     compared = {arm for verdict in self.verdicts for arm in (verdict.arm_a, verdict.arm_b)}
     arms = [arm for arm in self.population.arms if arm in compared or not compared]
-    shown = experiment_lib.shown_arms(self.population.select(arms).scores(metric))
+    shown = answer_lib.shown_arms(self.population.select(arms).scores(metric))
     picture = plots.metric_distribution(self.population.select(shown), metric)
     return report.html.summary(
       self.experiment.question,
       self.answer,
-      experiment_lib.shown_verdicts(self.verdicts, self.population),
+      answer_lib.shown_verdicts(self.verdicts, self.population),
       figures.png(picture),
       f"{metric} of every member, and the mean of each arm with its 95% interval",
     )
@@ -191,7 +192,7 @@ def _judge(
   """Returns the result that has the verdicts on the part of a population that is shown."""
   shown = population if shown is None else shown
   verdicts = experiment_lib.compare(experiment, shown)
-  answer = experiment_lib.answer(verdicts, next(iter(experiment.margins)), shown, experiment.alpha)
+  answer = answer_lib.answer(verdicts, next(iter(experiment.margins)), shown, experiment.alpha)
   return Result(experiment, population, verdicts, answer, workdir)
 
 

@@ -7,6 +7,7 @@ import drawing
 import numpy as np
 import pytest
 
+from jaxdl import answer as answer_lib
 from jaxdl import data, launch
 from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
@@ -125,10 +126,10 @@ def test_many_arms_are_compared_with_the_best():
   verdicts = experiment_lib.compare(experiment, population)
   assert [v.arm_a for v in verdicts] == [f"arm {i}" for i in range(19)]
   assert {v.arm_b for v in verdicts} == {"arm 19"}
-  text = experiment_lib.answer(verdicts, "test_accuracy", population)
+  text = answer_lib.answer(verdicts, "test_accuracy", population)
   assert "of 19 other arms compared with arm 19, 19 worse; 19 differ by more than the" in text
   assert "arm 19 has the best mean. It is the best, with 95% confidence." in text
-  shown = experiment_lib.shown_verdicts(verdicts, population)
+  shown = answer_lib.shown_verdicts(verdicts, population)
   assert [v.arm_a for v in shown] == [f"arm {i}" for i in (*range(18, 11, -1), 3, 2, 1, 0)]
   rows = markdown.ranking_rows(shown, population, "test_accuracy")
   assert [row[0] for row in rows[1:]] == [*map(str, range(1, 9)), "8 more", "17", "18", "19", "20"]
@@ -162,7 +163,7 @@ def test_a_dozen_arms_are_compared_in_pairs():
   population, experiment = _ladder(num_arms=12)
   verdicts = experiment_lib.compare(experiment, population)
   assert len(verdicts) == 66
-  assert experiment_lib.shown_verdicts(verdicts, population) == verdicts
+  assert answer_lib.shown_verdicts(verdicts, population) == verdicts
 
 
 def test_many_arms_are_compared_with_a_reference_if_there_is_one():
@@ -171,7 +172,7 @@ def test_many_arms_are_compared_with_a_reference_if_there_is_one():
   verdicts = experiment_lib.compare(experiment, population)
   assert {v.arm_b for v in verdicts} == {"arm 3"}
   assert sum(v.verdict == "better" for v in verdicts) == 16
-  text = experiment_lib.answer(verdicts, "test_accuracy", population)
+  text = answer_lib.answer(verdicts, "test_accuracy", population)
   assert "of 19 other arms compared with arm 3, 16 better, 3 worse" in text
   # Also if it happens to be the best.
   experiment = dataclasses.replace(experiment, reference="arm 19")

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from jaxdl import answer as answer_lib
 from jaxdl import experiment as experiment_lib
 from jaxdl.population.progress import Progress
 
@@ -35,6 +36,6 @@ def measure(part: Part):
   )
   verdicts = experiment_lib.compare(experiment, population)
   metric = next(iter(experiment.margins))
-  part.row("answer", answer=experiment_lib.answer(verdicts, metric, population))
+  part.row("answer", answer=answer_lib.answer(verdicts, metric, population))
   text = f"{experiment.dataset} with {len(accuracy)} seeds runs"
   part.check(text, f"{seconds:.0f} s", bool(np.isfinite(accuracy).all()))

@@ -10,12 +10,13 @@ from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError, check_integer, show
 from jaxdl.population import devices, local, plan
+from jaxdl.population.assembly import assemble
 from jaxdl.population.local import Execute
 from jaxdl.population.looks import Looks, train_looks
 from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.progress import Progress
-from jaxdl.population.results import Population, assemble
+from jaxdl.population.results import Population
 from jaxdl.settings import plain
 from jaxdl.store.store import Store
 

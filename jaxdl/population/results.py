@@ -1,25 +1,18 @@
-"""The results of a population, `[S, A]`, assembled from those of its chunks."""
+"""The results of a population, `[S, A]`, and the names of its metrics."""
 
 import collections
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
-import jax
 import numpy as np
 
 from jaxdl import stats
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
 from jaxdl.data.resampling import Resampling
-from jaxdl.errors import InputError, one_line, unknown_name
-from jaxdl.member import DIVERGED, RUNNING, STATUS_NAMES, EpochMetrics
+from jaxdl.errors import one_line, unknown_name
 from jaxdl.optim import losses, metrics
-from jaxdl.population import chunk_result
-from jaxdl.population.chunk_result import ChunkResult
-from jaxdl.population.local import Outcome
-from jaxdl.population.plan import Chunk, Group, Layout
+from jaxdl.population.plan import Layout
 
 CURVES = ("learning_rate", "train_loss", "train_accuracy", "val_loss", "val_accuracy")
 _TEST_RATES = ("test_accuracy", "precision", "recall", "f1")
@@ -40,7 +33,12 @@ _LOWER_IS_BETTER = (
   *("mean_squared_error", "mean_absolute_error"),
 )
 # Of targets that are numbers, in the place of `_TEST_RATES`.
-_TEST_ERRORS = ("mean_squared_error", "mean_absolute_error", "r2")
+TEST_ERRORS = ("mean_squared_error", "mean_absolute_error", "r2")
+# Attributes of a population that are `[S, A, ...]`.
+_BY_MEMBER = (
+  *("status", "epochs", "best_epoch", "num_params", "train_seconds"),
+  *("confusion", "confusion_at_half", "correct", "correct_at_half", "calibration"),
+)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -181,17 +179,18 @@ class Population:
     """
     if metric not in self.metrics and metric != "epochs":
       raise unknown_name("metric", metric, [*self.metrics, "epochs"])
+    # Rates are float64 already, as quotients of counts; losses are float32.
+    values = (self.epochs if metric == "epochs" else self.metrics[metric]).astype(float)
+    values = np.where(self.has_result, values, np.nan)
     diverged = self.status == "diverged"
-    values = self.epochs.astype(float) if metric == "epochs" else self.metrics[metric]
     return stats.Scores(
       metric=metric,
-      # Rates are float64 already, as quotients of counts; losses are float32.
-      values=np.where(self.has_result, values, np.nan).astype(float),
+      values=values,
       seeds=self.seeds,
       arms=tuple(self.arms),
       axes=stats.AXES,
       higher_is_better=self.higher_is_better(metric),
-      diverged_as=self._diverged_as(metric, in_order) if diverged.any() else None,
+      diverged_as=self._diverged_as(metric, values, in_order) if diverged.any() else None,
       overlap=self.overlap,
       num_trained=None if self.is_trained.all() else tuple(self.is_trained.sum(axis=0).tolist()),
     )
@@ -205,8 +204,10 @@ class Population:
     """Whether targets are classes and not numbers."""
     return len(self.class_names) > 0
 
-  def _diverged_as(self, metric: str, in_order: bool) -> float | np.ndarray | None:
-    """Returns what a member that diverged counts as.
+  def _diverged_as(
+    self, metric: str, values: np.ndarray, in_order: bool
+  ) -> float | np.ndarray | None:
+    """Returns what a member that diverged counts as, beside the values `[S, A]` of the others.
 
     Rates on the test set: those of always answering the most frequent class. Epochs to a target: as
     if it was never reached. All else: the worst that any member has, so far if `in_order`.
@@ -219,13 +220,9 @@ class Population:
     if rate in _TEST_RATES and self.has_classes:
       labels, num_classes = self.test_targets.ravel(), len(self.class_names)
       constant = np.full_like(labels, np.bincount(labels).argmax())
-      return float(
-        _confusion_metrics(metrics.confusion_matrix(labels, constant, num_classes))[rate]
-      )
-    values = self.epochs.astype(float) if metric == "epochs" else self.metrics[metric]
-    trained = np.where(self.has_result, values, np.nan)
+      return float(confusion_metrics(metrics.confusion_matrix(labels, constant, num_classes))[rate])
     worst = stats.worst_so_far if in_order else stats.worst
-    return worst(trained.astype(float), self.higher_is_better(metric))
+    return worst(values, self.higher_is_better(metric))
 
   def select(self, arms: Sequence[str]) -> "Population":
     """Returns a population with only the named arms, in the order in which they are named.
@@ -238,25 +235,16 @@ class Population:
         raise unknown_name("arm", arm, self.arms)
     places = [list(self.arms).index(arm) for arm in arms]
 
-    def part(values):
+    def part(values):  # [S, A, ...]; None stays None
       return None if values is None else values[:, places]
 
     return dataclasses.replace(
       self,
       arms={arm: self.arms[arm] for arm in arms},
-      status=self.status[:, places],
-      epochs=self.epochs[:, places],
-      best_epoch=self.best_epoch[:, places],
-      num_params=self.num_params[:, places],
-      curves={name: curve[:, places] for name, curve in self.curves.items()},
-      metrics={name: values[:, places] for name, values in self.metrics.items()},
-      confusion=self.confusion[:, places],
-      confusion_at_half=part(self.confusion_at_half),
-      correct=part(self.correct),
-      correct_at_half=part(self.correct_at_half),
-      calibration=part(self.calibration),
+      **{name: part(getattr(self, name)) for name in _BY_MEMBER},
+      curves={name: part(curve) for name, curve in self.curves.items()},
+      metrics={name: part(values) for name, values in self.metrics.items()},
       mean_probabilities=self.mean_probabilities[places],
-      train_seconds=self.train_seconds[:, places],
       observations={n: {a: of[a] for a in arms} for n, of in self.observations.items()},
       logits=None if self.logits is None else {arm: self.logits[arm] for arm in arms},
       variables=None if self.variables is None else {arm: self.variables[arm] for arm in arms},
@@ -273,279 +261,36 @@ def higher_is_better(metric: str, arms: Mapping[str, Arm]) -> bool:
 
 def metric_names(arms: Mapping[str, Arm], dataset: Dataset) -> tuple[str, ...]:
   """Returns the metrics that a population of these arms has, in the order of its table."""
-  own = _own_metrics(arms)
+  own = own_metrics(arms)
   names = ["train_loss"]
   if len(dataset.validation):
-    names += _validation_curves(dataset.num_classes > 0, arms)
+    names += validation_curves(dataset.num_classes > 0, arms)
   names.append("test_loss")
-  names += _TEST_RATES if dataset.num_classes else _TEST_ERRORS
-  if _has_threshold(arms):
+  names += _TEST_RATES if dataset.num_classes else TEST_ERRORS
+  if has_threshold(arms):
     names += [f"{name}_at_half" for name in _TEST_RATES]
   if dataset.num_classes:
     names += PROBABILISTIC
   return (*names, *(name for name in own if name not in names), "epochs")
 
 
-def _own_metrics(arms: Mapping[str, Arm]) -> list[str]:
+def own_metrics(arms: Mapping[str, Arm]) -> list[str]:
   """Returns the names of the metrics of all arms."""
   return list(dict.fromkeys(metric.name for arm in arms.values() for metric in arm.metrics))
 
 
-def _validation_curves(has_classes: bool, arms: Mapping[str, Arm]) -> list[str]:
+def validation_curves(has_classes: bool, arms: Mapping[str, Arm]) -> list[str]:
+  """Returns the names of the curves of the validation set."""
   names = ["val_loss", "val_accuracy"] if has_classes else ["val_loss"]
-  return [*names, *(f"val_{name}" for name in _own_metrics(arms))]
+  return [*names, *(f"val_{name}" for name in own_metrics(arms))]
 
 
-class _GroupResult(NamedTuple):
-  """The joined results of one program's chunks; S and A are those of the program."""
-
-  group: Group
-  places: list[int]  # [S], indices of the seeds for which all arms are trained
-  result: ChunkResult  # [S, A]
-  mean_probabilities: np.ndarray  # [A, N, C]
-
-
-def _gather(
-  group: Group,
-  results: Mapping[Chunk, ChunkResult],
-  num_seeds: int,
-  ends: Mapping[str, int] | None,
-) -> _GroupResult | None:
-  """Joins a program's chunks along arms and seeds; None if no seed has all of its arms."""
-  rows: dict[int, list[Chunk]] = {}
-  for chunk in group.chunks():
-    if chunk.seed < num_seeds:
-      rows.setdefault(chunk.seed, []).extend(group.parts(chunk, ends))
-  whole = {s: parts for s, parts in rows.items() if all(part in results for part in parts)}
-  found = {part: results[part] for parts in whole.values() for part in parts}
-  if not found:
-    return None
-  size = group.layout.chunk_size
-  places = [i for s in whole for i in range(s, min(s + size, group.num_seeds))]
-  of_arms = [num_seeds if ends is None else ends[arm] for arm in group.layout.arms]
-  joined = chunk_result.assemble(found, places, of_arms)
-  num_valid = np.zeros(len(of_arms))
-  for chunk, result in found.items():
-    of_chunk = (result.status != DIVERGED).sum(axis=0)
-    num_valid[chunk.arm : chunk.arm + chunk.num_arms] += of_chunk
-  longest = int(joined.num_epochs.max())
-  observations = {name: of[:, :, : longest + 1] for name, of in joined.observations.items()}
-  return _GroupResult(
-    group=group,
-    places=places,
-    result=joined._replace(observations=observations),
-    mean_probabilities=(joined.sum_probabilities.T / np.maximum(num_valid, 1)).T,
-  )
-
-
-def assemble(
-  dataset: Dataset,
-  arms: Mapping[str, Arm],
-  seeds: Sequence[int],
-  groups: Sequence[Group],
-  outcome: Outcome,
-  ends: Mapping[str, int] | None = None,
-) -> Population:
-  """Assembles the population from trained chunks; it has the seeds for which all arms are trained.
-
-  Args:
-    dataset: the dataset that was trained on.
-    arms: name -> arm, in the order that the population gets.
-    seeds: the planned seeds.
-    groups: the result of `jaxdl.population.plan.plan_groups`.
-    outcome: the results and failures of the groups' chunks.
-    ends: arm -> how many of the seeds it was to be trained with, if its question was decided then;
-      None: all.
-
-  Raises:
-    InputError: no seed has all of its arms.
-  """
-  gathered = [_gather(group, outcome.results, len(seeds), ends) for group in groups]
-  failures = {chunk.name: reason for chunk, reason in outcome.failures.items()}
-  places = set(range(len(seeds))).intersection(*(g.places if g else () for g in gathered))
-  if not places:
-    failed = "".join(f"; chunk {name} failed: {reason}" for name, reason in failures.items())
-    raise InputError(f"no seed has finished with all of its arms{failed[:500]}")
-  some = [_select_seeds(result, sorted(places)) for result in gathered if result is not None]
-  population = _assemble(dataset, arms, [seeds[place] for place in sorted(places)], some)
-  missing = tuple(seed for place, seed in enumerate(seeds) if place not in places)
-  return dataclasses.replace(
-    population,
-    compile_seconds=outcome.compile_seconds,
-    num_workers=outcome.num_workers,
-    split_chunks=tuple(outcome.split_chunks),
-    missing_seeds=missing,
-    failures=failures,
-  )
-
-
-def _select_seeds(group: _GroupResult, places: list[int]) -> _GroupResult:
-  """Returns the results for some of a program's seeds; `mean_probabilities` keeps all of them."""
-  if group.places == places:
-    return group
-  rows = [group.places.index(place) for place in places]
-  by_seed = group.result._replace(sum_probabilities=None)
-  chosen = jax.tree.map(lambda leaf: leaf[rows], by_seed)
-  return group._replace(places=places, result=chosen)
-
-
-def _assemble(dataset, arms, seeds, groups: list[_GroupResult]) -> Population:
-  """Puts the arms of all groups side by side, in the order in which they were given."""
-  results = [group.result for group in groups]
-  num_epochs = max(int(result.num_epochs.max()) for result in results)
-  order = [name for group in groups for name in group.group.layout.arms]
-  places = [order.index(name) for name in arms]
-
-  def join(field):  # per group [S, a, ...] -> [S, A, ...]
-    return np.concatenate([getattr(r, field) for r in results], axis=1)[:, places]
-
-  status, epochs, best_epoch = (join(f) for f in ("status", "num_epochs", "best_epoch"))
-  padded = [
-    jax.tree.map(lambda curve: chunk_result.pad_epochs(curve, num_epochs), r.curves)
-    for r in results
-  ]
-  own = _own_metrics(arms)
-  padded = [
-    curve._replace(val_metrics=_filled(own, curve.val_metrics, curve.val_loss)) for curve in padded
-  ]
-  joined = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, places], *padded)
-  curves = _rates(joined, dataset)
-  has_result = ~np.isin(status, (DIVERGED, RUNNING))
-  confusion = join("confusion")
-  at_half = join("confusion_at_half") if _has_threshold(arms) else None
-  restored = np.array([arm.restore_best for arm in arms.values()])
-  names = dict.fromkeys([*_TEST_ERRORS, *own] if dataset.num_classes == 0 else own)
-  tested = [_filled(names, r.metrics, r.test_loss) for r in results]
-  validated = _validation_curves(dataset.num_classes > 0, arms) if len(dataset.validation) else []
-  reported = np.where(restored & (best_epoch > 0), best_epoch, epochs)
-  values = {
-    **_curves_at(curves, reported, ["train_loss", *validated]),
-    "test_loss": join("test_loss"),
-    **(_test_metrics(confusion, at_half) if dataset.num_classes else {}),
-    **(_probabilistic(join) if dataset.num_classes else {}),
-    **{n: np.concatenate([of[n] for of in tested], axis=1)[:, places] for n in names},
-  }
-  num_params = np.array([g.group.num_params for g in groups for _ in g.group.layout.arms])[places]
-  logits = None
-  if results[0].logits is not None:
-    logits = _per_arm(arms, groups, lambda result: result.logits)
-  return Population(
-    seeds=tuple(seeds),
-    arms=dict(arms),
-    class_names=dataset.class_names,
-    test_targets=_test_targets(dataset, groups[0]),
-    # A member that never began to run has the first status.
-    status=np.array((NOT_TRAINED, *STATUS_NAMES[1:]))[status],
-    epochs=epochs,
-    best_epoch=best_epoch,
-    num_params=np.tile(num_params, (len(seeds), 1)),
-    curves=curves,
-    metrics={name: np.where(has_result, value, np.nan) for name, value in values.items()},
-    confusion=confusion,
-    confusion_at_half=at_half,
-    mean_probabilities=np.concatenate([g.mean_probabilities for g in groups])[places],
-    train_seconds=join("train_seconds"),
-    compile_seconds=0.0,  # `assemble` sets it
-    chunks=tuple(group.group.layout for group in groups),
-    observations={
-      name: _per_arm(arms, groups, functools.partial(_observation, name))
-      for name in results[0].observations
-    },
-    logits=logits,
-    variables=_variables(arms, groups),
-    correct=join("correct"),
-    correct_at_half=None if at_half is None else join("correct_at_half"),
-    calibration=join("calibration"),
-    resampling=dataset.resampling,
-  )
-
-
-def _test_targets(dataset: Dataset, group: _GroupResult) -> np.ndarray:
-  if group.group.draw is None:
-    return dataset.test.targets
-  return dataset.test.targets[group.group.draw(group.places).test]  # [S, N, ...]
-
-
-def _filled(
-  names: Iterable[str], values: Mapping[str, np.ndarray], like: np.ndarray
-) -> dict[str, np.ndarray]:
-  """Returns an array for every name. Where `values` has none, it is NaN in the shape of `like`."""
-  return {name: values.get(name, np.full(like.shape, np.nan)) for name in names}
-
-
-def _variables(
-  arms: Mapping[str, Arm], groups: list[_GroupResult]
-) -> dict[str, dict[str, np.ndarray]] | None:
-  """Returns the variables `[S, ...]` of every arm, by path; None if none were kept."""
-  found = {}
-  for group in groups:
-    kept = group.result.variables
-    if kept is None:
-      return None
-    is_trained = group.result.status != RUNNING  # [S, A]
-    for index, arm in enumerate(group.group.layout.arms):
-      found[arm] = {path: leaf[is_trained[:, index], index] for path, leaf in kept.items()}
-  return {arm: found[arm] for arm in arms}
-
-
-def _observation(name: str, result: ChunkResult) -> np.ndarray:
-  return result.observations[name]
-
-
-def _per_arm(
-  arms: Mapping[str, Arm],
-  groups: list[_GroupResult],
-  values: Callable[[ChunkResult], Any],
-) -> dict[str, np.ndarray]:
-  """Splits the values `[S, a, ...]` of all groups by arm, `[S, ...]`, in the order of `arms`."""
-  found = {
-    arm: values(group.result)[:, index]
-    for group in groups
-    for index, arm in enumerate(group.group.layout.arms)
-  }
-  return {arm: found[arm] for arm in arms}
-
-
-def _has_threshold(arms: Mapping[str, Arm]) -> bool:
+def has_threshold(arms: Mapping[str, Arm]) -> bool:
+  """Returns whether the model of any arm has one output, which is compared with a threshold."""
   return any(losses.has_threshold(arm.loss) for arm in arms.values())
 
 
-def _rates(curves: EpochMetrics, dataset: Dataset) -> dict[str, np.ndarray]:
-  """Returns name -> learning curve; numbers of correct predictions become accuracies."""
-  num_validation = len(dataset.validation) or np.nan
-  values = (
-    curves.learning_rate,
-    curves.train_loss,
-    curves.train_correct.astype(np.float64) / dataset.num_train,
-    curves.val_loss,
-    curves.val_correct.astype(np.float64) / num_validation,
-  )
-  own = {f"val_{name}": values for name, values in curves.val_metrics.items()}
-  return {**dict(zip(CURVES, values, strict=True)), **own}
-
-
-def _curves_at(
-  curves: dict[str, np.ndarray], epoch: np.ndarray, names: Sequence[str]
-) -> dict[str, np.ndarray]:
-  """Returns the values of some curves at each member's `epoch`, `[S, A]`, counted from 1."""
-  index = np.maximum(epoch - 1, 0)[..., None]
-  return {name: np.take_along_axis(curves[name], index, axis=-1)[..., 0] for name in names}
-
-
-def _probabilistic(join: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns name -> metric of the predicted probabilities, `[S, A]`."""
-  ece = metrics.expected_calibration_error(join("calibration"))
-  return {"auc": join("auc"), "ece": ece}
-
-
-def _test_metrics(confusion: np.ndarray, at_half: np.ndarray | None) -> dict[str, np.ndarray]:
-  """Returns name -> metric `[S, A]`, from confusion matrices `[S, A, C, C]`."""
-  values = _confusion_metrics(confusion)
-  if at_half is not None:
-    values |= {f"{name}_at_half": value for name, value in _confusion_metrics(at_half).items()}
-  return values
-
-
-def _confusion_metrics(confusion: np.ndarray) -> dict[str, np.ndarray]:
+def confusion_metrics(confusion: np.ndarray) -> dict[str, np.ndarray]:
+  """Returns the rates `[...]` of confusion matrices `[..., C, C]`, by name."""
   rates = (metrics.accuracy(confusion), *metrics.precision_recall_f1(confusion))
   return dict(zip(_TEST_RATES, rates, strict=True))

@@ -3,7 +3,7 @@
 Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
 first need not wait for them.
 
-Imports: errors, arm, batches, byhand, data, experiment, member, model_summary, nn, optim,
+Imports: errors, answer, arm, batches, byhand, data, experiment, member, model_summary, nn, optim,
 population, recipe, stats, store, train.
 """
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdl import answer as answer_lib
 from jaxdl import experiment as experiment_lib
 from jaxdl import stats
 from jaxdl.errors import one_line
@@ -62,14 +63,14 @@ def render(
 ) -> str:
   """Returns the report: question, answer, tables, pictures, then how it was made."""
   primary = next(iter(experiment.margins))
-  shown = experiment_lib.shown_verdicts(verdicts, population)
-  few = population.select(experiment_lib.shown_arms(population.scores(primary)))
+  shown = answer_lib.shown_verdicts(verdicts, population)
+  few = population.select(answer_lib.shown_arms(population.scores(primary)))
   parts = [
     f"# {escape(experiment.question)}",
     anyway_text(origin),
     partial_text(population),
-    f"**{escape(experiment_lib.answer(verdicts, primary, population, experiment.alpha))}**",
-    "\n".join(f"- {escape(experiment_lib.sentence(v))}." for v in shown if v.metric == primary),
+    f"**{escape(answer_lib.answer(verdicts, primary, population, experiment.alpha))}**",
+    "\n".join(f"- {escape(answer_lib.sentence(v))}." for v in shown if v.metric == primary),
     f"{escape(origin['dataset']['description'])}. {_classes_text(population)}"
     f"{seeds_text(population)} of each of {len(population.arms)} arms. "
     f"{stopping_text(population)}",
@@ -339,14 +340,14 @@ def ranking_rows(
   """Returns the best and the worst of many arms, header first, best first.
 
   Args:
-    verdicts: `jaxdl.experiment.shown_verdicts`.
+    verdicts: `jaxdl.answer.shown_verdicts`.
     population: the population.
     metric: the metric.
   """
   about = {v.arm_a: v for v in verdicts if v.metric == metric}
   centre = next(iter(about.values())).arm_b
   scores = population.scores(metric)
-  shown = experiment_lib.shown_arms(scores)
+  shown = answer_lib.shown_arms(scores)
   ranks = {arm: rank for rank, arm in enumerate(scores.best_first, 1)}
   rows = _summary_rows(scores.select(shown))
   table = [["rank", "arm", metric, "95% interval", f"verdict with {centre}", "may be best"]]

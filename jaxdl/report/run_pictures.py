@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
+from jaxdl import answer as answer_lib
 from jaxdl import batches
 from jaxdl import experiment as experiment_lib
 from jaxdl.arm import Arm
@@ -33,7 +34,7 @@ def pictures(
   everyone, which = None, ""
   if experiment_lib.is_many(trained.arms):
     everyone, which = trained, f" The best and the worst of {len(trained.arms):,} arms."
-    trained = trained.select(experiment_lib.shown_arms(trained.scores(metric)))
+    trained = trained.select(answer_lib.shown_arms(trained.scores(metric)))
   pictures = [
     (
       "learning_curves",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxdl import answer as answer_lib
 from jaxdl import experiment as experiment_lib
 from jaxdl import stats
 from jaxdl.population import environment
@@ -47,12 +48,12 @@ def answer(comparison: Comparison) -> str:
   """Returns what the verdicts say together, in one sentence."""
   if not comparison.verdicts:
     return "There is one arm only, so there is nothing to compare."
-  return experiment_lib.outcome(comparison.verdicts)
+  return answer_lib.outcome(comparison.verdicts)
 
 
 def shown_verdicts(comparison: Comparison) -> list[stats.Verdict]:
   """Returns the verdicts that tables and pictures show; of many arms, the best and the worst."""
-  shown = experiment_lib.shown_arms(comparison.scores)
+  shown = answer_lib.shown_arms(comparison.scores)
   if len(shown) == len(comparison.scores.arms):
     return list(comparison.verdicts)
   about = {v.arm_a: v for v in comparison.verdicts}
@@ -91,7 +92,7 @@ def _pictures(comparison: Comparison) -> list[tuple[str, str, "Figure"]]:
 
   scores, everyone = comparison.scores, None
   if experiment_lib.is_many(scores.arms):
-    everyone, scores = scores, scores.select(experiment_lib.shown_arms(scores))
+    everyone, scores = scores, scores.select(answer_lib.shown_arms(scores))
   of = "the mean over tasks of every seed" if len(comparison.tasks) > 1 else "every run"
   joined = ", lines joining the arms of one seed" if scores.paired else ""
   caption = f"{scores.metric}, {of}{joined}; mean with its 95% interval."
@@ -127,7 +128,7 @@ def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
   parts = [
     f"# {escape(comparison.question)}",
     f"**{escape(answer(comparison))}**",
-    "\n".join(f"- {escape(experiment_lib.sentence(verdict))}." for verdict in verdicts),
+    "\n".join(f"- {escape(answer_lib.sentence(verdict))}." for verdict in verdicts),
     f"{len(scores.seeds)} {'seeds' if scores.paired else 'runs'} of each of {len(scores.arms)} arms"
     f"{_tasks_text(comparison)}; {diverged or 'no'} runs diverged.",
     "## Verdicts",
@@ -135,7 +136,7 @@ def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
     markdown.many_note(comparison.verdicts, scores, comparison.settings["reference"], "scores.csv"),
     markdown.verdict_note(design, comparison.how),
     "## Arms",
-    markdown.summary_table(scores.select(experiment_lib.shown_arms(scores))),
+    markdown.summary_table(scores.select(answer_lib.shown_arms(scores))),
     *(_task_sections(comparison) if len(comparison.tasks) > 1 else []),
     "## Pictures",
     *(
@@ -160,7 +161,7 @@ def _tasks_text(comparison: Comparison) -> str:
 
 def _task_sections(comparison: Comparison) -> list[str]:
   """Returns the means by task, the interquartile means and probabilities of improvement."""
-  shown = experiment_lib.shown_arms(comparison.scores)
+  shown = answer_lib.shown_arms(comparison.scores)
   tasks = {name: scores.select(shown) for name, scores in comparison.tasks.items()}
   overlaps = comparison.scores.overlap is not None
   by_task = [["task", *shown]]

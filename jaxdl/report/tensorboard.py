@@ -24,10 +24,11 @@ from jaxdl.data.dataset import Dataset
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment, with_epochs_to_target
 from jaxdl.population import plan
+from jaxdl.population.assembly import assemble
 from jaxdl.population.chunk_result import ChunkResult, read_chunk
 from jaxdl.population.local import Outcome
 from jaxdl.population.plan import Chunk, Group
-from jaxdl.population.results import NOT_TRAINED, Population, assemble
+from jaxdl.population.results import NOT_TRAINED, Population
 from jaxdl.report import params
 from jaxdl.report.tables import curves_table, members_table
 from jaxdl.store import files, locks

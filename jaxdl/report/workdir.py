@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxdl import answer as answer_lib
 from jaxdl import experiment as experiment_lib
 from jaxdl import stats
 from jaxdl.data.dataset import Dataset
@@ -356,7 +357,7 @@ class Workdir:
       table.to_csv(stage / TABLES / name, index=False, lineterminator="\n")
     origin = self._provenance(dataset, trained)
     captions = [(name, caption) for name, caption, _ in pictures]
-    few = experiment_lib.shown_arms(shown.scores(next(iter(experiment.margins))))
+    few = answer_lib.shown_arms(shown.scores(next(iter(experiment.margins))))
     sections = [*extra.sections, setup_tables.setup_text(shown.arms, few, dataset)]
     text = render(experiment, shown, verdicts, origin, captions, sections)
     (stage / "report.md").write_text(text, encoding="utf-8")

@@ -64,11 +64,10 @@ from jaxdl.stats.verdicts import (
   compare,
   compare_with_best,
   count_pairs,
-  format_seeds_needed,
   may_be_best,
-  sentence,
   to_json,
 )
+from jaxdl.stats.wording import format_seeds_needed, sentence
 
 __all__ = (
   "ANYTIME",

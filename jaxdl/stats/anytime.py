@@ -55,6 +55,7 @@ def log_e_values(differences: np.ndarray) -> np.ndarray:
   return np.logaddexp.reduce(gains, axis=0) - math.log(len(_STRENGTHS))
 
 
+@beside_diverged
 def compare_anytime(
   scores: Scores,
   margin: float,
@@ -95,13 +96,10 @@ def compare_anytime(
   check_margin(margin)
   check_alpha(alpha)
   num_pairs = count_pairs(len(scores.arms), reference)
-  verdicts = [
+  return [
     _verdict(scores, *pair, float(margin), alpha, num_pairs)
     for pair in arm_pairs(scores, reference or only_with)
   ]
-  return beside_diverged(
-    scores, verdicts, lambda trained: compare_anytime(trained, margin, alpha, reference, only_with)
-  )
 
 
 def _verdict(

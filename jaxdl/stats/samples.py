@@ -6,7 +6,7 @@ alike.
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,10 +16,12 @@ from jaxdl.stats.tests import MAX_EXACT, min_pairs, sign_flip_test, tost
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Differences:
-  """Differences of two arms, `[n]`."""
+class Paired:
+  """Differences of two arms `[n]`, seed by seed."""
 
   differences: np.ndarray
+  overlap: float = 0.0  # num_test / num_train, where seeds are splits of the same examples
+  num_samples: ClassVar[int] = 1
 
   @property
   def num_pairs(self) -> int:
@@ -30,32 +32,19 @@ class _Differences:
     return mean(self.differences)
 
   @property
-  def num_samples(self) -> int:
-    return 1
-
-  @property
   def spread(self) -> float:
     return std(self.differences)
 
-  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
-    # A t test could do with two, and would then rest on the normal distribution alone.
-    return min_pairs(num_comparisons, alpha)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Paired(_Differences):
-  """Differences of two arms, seed by seed."""
-
   @property
-  def overlap(self) -> float:
-    return 0.0
-
-  @property
-  def floor(self) -> None:
+  def floor(self) -> float | None:
     return None
 
   def is_resampled(self, num_resamples: int) -> bool:
     return self.num_pairs > MAX_EXACT
+
+  def min_pairs(self, num_comparisons: int, alpha: float) -> int:
+    # A t test could do with two, and would then rest on the normal distribution alone.
+    return min_pairs(num_comparisons, alpha)
 
   def test(self, num_resamples: int, seed: int) -> float:
     return sign_flip_test(self.differences, num_resamples, seed)
@@ -70,14 +59,38 @@ class Paired(_Differences):
     return tost(self.differences, margin)
 
   def interval(self, confidence: float) -> tuple[float, float]:
-    return student_interval(self.differences, confidence)
+    return student_interval(self.differences, confidence, self.overlap)
 
 
-class Unpaired(NamedTuple):
+class Resampled(Paired):
+  """Differences of two arms `[n]`, split by split, where splits are of the same examples."""
+
+  @property
+  def floor(self) -> float:
+    return resampled.floor(self.differences, self.overlap)
+
+  def is_resampled(self, num_resamples: int) -> bool:
+    return False
+
+  def test(self, num_resamples: int, seed: int) -> float:
+    return resampled.corrected_test(self.differences, self.overlap)
+
+  def less(self, amount: float) -> "Resampled":
+    return Resampled(self.differences - amount, self.overlap)
+
+  def tost(self, margin: float) -> float:
+    return resampled.corrected_tost(self.differences, margin, self.overlap)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unpaired:
   """Scores of two arms that share no seed."""
 
   a: np.ndarray  # [n_a]
   b: np.ndarray  # [n_b]
+  overlap: ClassVar[float] = 0.0
+  floor: ClassVar[None] = None
+  num_samples: ClassVar[int] = 2
 
   @property
   def num_pairs(self) -> int:
@@ -88,20 +101,8 @@ class Unpaired(NamedTuple):
     return mean(self.a) - mean(self.b)
 
   @property
-  def num_samples(self) -> int:
-    return 2
-
-  @property
   def spread(self) -> float:
     return math.hypot(std(self.a), std(self.b))
-
-  @property
-  def overlap(self) -> float:
-    return 0.0
-
-  @property
-  def floor(self) -> None:
-    return None
 
   def is_resampled(self, num_resamples: int) -> bool:
     return math.comb(len(self.a) + len(self.b), len(self.a)) > num_resamples
@@ -122,33 +123,7 @@ class Unpaired(NamedTuple):
     return unpaired.welch_interval(self.a, self.b, confidence)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Resampled(_Differences):
-  """Differences of two arms, split by split, where splits are of the same examples."""
-
-  overlap: float  # num_test / num_train
-
-  @property
-  def floor(self) -> float:
-    return resampled.floor(self.differences, self.overlap)
-
-  def is_resampled(self, num_resamples: int) -> bool:
-    return False
-
-  def test(self, num_resamples: int, seed: int) -> float:
-    return resampled.corrected_test(self.differences, self.overlap)
-
-  def less(self, amount: float) -> "Resampled":
-    return Resampled(self.differences - amount, self.overlap)
-
-  def tost(self, margin: float) -> float:
-    return resampled.corrected_tost(self.differences, margin, self.overlap)
-
-  def interval(self, confidence: float) -> tuple[float, float]:
-    return student_interval(self.differences, confidence, self.overlap)
-
-
-Sample = Paired | Unpaired | Resampled
+Sample = Paired | Unpaired
 
 
 def sample_of(scores: Scores, arm_a: str, arm_b: str) -> Sample:

@@ -261,6 +261,7 @@ def median_unbiased(
   return direction * float(high)
 
 
+@beside_diverged
 def compare_looks(
   scores: Scores,
   margin: float,
@@ -325,14 +326,7 @@ def compare_looks(
     raise InputError(f"the budget is {budget} seeds, and there are {len(scores.seeds)}")
   design = _Design.plan(every, float(margin), alpha, num_pairs)
   signs = sign_patterns(num_resamples, budget, seed)
-  verdicts = [_verdict(scores, *pair, design, signs) for pair in pairs]
-  return beside_diverged(
-    scores,
-    verdicts,
-    lambda trained: compare_looks(
-      trained, margin, budget, alpha, num_resamples, seed, reference, only_with
-    ),
-  )
+  return [_verdict(scores, *pair, design, signs) for pair in pairs]
 
 
 def undecided_arms(verdicts: Sequence[Verdict]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import jaxdl
+from jaxdl import answer as answer_lib
 from jaxdl import experiment as experiment_lib
 from jaxdl import launch, report
 from jaxdl.arm import Arm
@@ -224,7 +225,7 @@ def test_more_than_a_dozen_arms_are_collapsed(blobs):
   checked = [a for tag, a in Elements(source).found if "data-switch" in a and "checked" in a]
   assert len(checked) == 2
   scores = _population(arm_names=names).metrics["test_accuracy"].mean(axis=0)
-  shown = experiment_lib.shown_arms(_population(arm_names=names).scores("test_accuracy"))
+  shown = answer_lib.shown_arms(_population(arm_names=names).scores("test_accuracy"))
   drawn = [scores[names.index(shown[int(a["data-switch"])])] for a in checked]
   assert {min(drawn), max(drawn)} == {scores.min(), scores.max()}
   assert len(source) < 1_500_000

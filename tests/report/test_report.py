@@ -19,6 +19,7 @@ from conftest import rehash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxdl import answer as answer_lib
 from jaxdl import experiment as experiment_lib
 from jaxdl import report, stats
 from jaxdl.errors import InputError
@@ -379,7 +380,7 @@ def test_answer_says_what_the_verdicts_say(outcomes, expected, trained):
     )
     for (arm_a, arm_b), outcome in zip(pairs, outcomes, strict=False)
   ]
-  assert re.search(expected, experiment_lib.answer(verdicts, "test_accuracy", trained))
+  assert re.search(expected, answer_lib.answer(verdicts, "test_accuracy", trained))
 
 
 def test_answer_says_what_diverged(trained):
@@ -395,13 +396,13 @@ def test_answer_says_what_diverged(trained):
     higher_is_better=True,
   )
   verdicts = stats.compare(scores, margin=0.01)
-  assert experiment_lib.answer(verdicts, "test_accuracy", trained) == (
+  assert answer_lib.answer(verdicts, "test_accuracy", trained) == (
     "Undecided in test_accuracy for 1 of 1 pairs of arms: alike, but arms of which one diverged "
     "are not called equivalent (17 pairs of runs). Only runs that did not diverge were compared: b "
     "diverged in 3 of 20 seeds."
   )
   counted = stats.compare(replace(scores, diverged_as=0.1), margin=0.01)
-  text = experiment_lib.answer(counted, "test_accuracy", trained)
+  text = answer_lib.answer(counted, "test_accuracy", trained)
   assert text.startswith("Undecided in test_accuracy for 1 of 1 pairs of arms: ")
   assert text.endswith(
     "(20 pairs of runs). Runs that diverged count with a test_accuracy of 10.0%: b diverged in 3 "
@@ -420,7 +421,7 @@ def test_answer_says_first_that_nothing_was_learned(trained):
 
   def say(*means):
     metrics = {**trained.metrics, "test_accuracy": np.full_like(accuracy, means)}
-    return experiment_lib.answer([], "test_accuracy", replace(trained, metrics=metrics))
+    return answer_lib.answer([], "test_accuracy", replace(trained, metrics=metrics))
 
   assert say(1 / 3, 1 / 3, 0.5).startswith(
     "Caution: in test accuracy, no arm is better than always answering the most frequent class "

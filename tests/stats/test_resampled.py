@@ -8,23 +8,10 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_scores import from_differences
 
 from jaxdl import stats
 from jaxdl.errors import InputError
-
-
-def make_scores(differences, overlap):
-  """Arms a and b, of which b has zeros."""
-  values = np.stack([differences, np.zeros(len(differences))], axis=1)
-  return stats.Scores(
-    metric="accuracy",
-    values=values,
-    seeds=tuple(range(len(values))),
-    arms=("a", "b"),
-    axes=stats.AXES,
-    higher_is_better=True,
-    overlap=overlap,
-  )
 
 
 def test_the_corrected_test_by_hand():
@@ -48,7 +35,7 @@ def test_law_without_overlap_it_is_student_s_test(seed, mean):
 
 def test_a_verdict_over_splits_says_so_and_keeps_a_floor():
   differences = np.random.default_rng(0).normal(1, 1, 20)
-  (verdict,) = stats.compare(make_scores(differences, 0.25), 0.5)
+  (verdict,) = stats.compare(from_differences(differences, overlap=0.25), 0.5)
   s = differences.std(ddof=1)
   half = scipy.stats.t.ppf(0.975, 19) * s * math.sqrt(1 / 20 + 0.25)
   interval = differences.mean() - half, differences.mean() + half
@@ -60,25 +47,25 @@ def test_a_verdict_over_splits_says_so_and_keeps_a_floor():
   assert "over 20 splits that overlap, and ± " in text
   assert "t test corrected for overlap" in text
   # As independent seeds they would differ.
-  (independent,) = stats.compare(make_scores(differences, None), 0.5)
+  (independent,) = stats.compare(from_differences(differences), 0.5)
   assert independent.verdict == "better"
   assert independent.floor is None
-  summary, _ = stats.summarize(make_scores(differences, 0.25))
+  summary, _ = stats.summarize(from_differences(differences, overlap=0.25))
   assert (summary.ci_low, summary.ci_high) == pytest.approx(interval)
 
 
 def test_where_no_number_of_splits_would_do_the_verdict_says_so():
   differences = np.random.default_rng(0).normal(0.5, 1, 20)
-  (verdict,) = stats.compare(make_scores(differences, 0.25), 0.1)
+  (verdict,) = stats.compare(from_differences(differences, overlap=0.25), 0.1)
   assert verdict.seeds_needed == stats.MAX_SEEDS_NEEDED
   assert "splits of these examples would not decide it, however many" in stats.sentence(verdict)
-  clear = replace(make_scores(differences, 0.25), values=make_scores(20 + differences, None).values)
+  clear = from_differences(20 + differences, overlap=0.25)
   (verdict,) = stats.compare(clear, 0.1)
   assert (verdict.verdict, verdict.beyond_margin) == ("better", True)
 
 
 def test_looks_and_bets_refuse_splits():
-  scores = make_scores(np.arange(16.0), 0.25)
+  scores = from_differences(np.arange(16.0), overlap=0.25)
   with pytest.raises(InputError, match="seeds that are splits of the same examples are not indep"):
     stats.compare_looks(scores, 1.0, 16)
   with pytest.raises(InputError, match="seeds that are splits of the same examples are not indep"):
@@ -88,7 +75,7 @@ def test_looks_and_bets_refuse_splits():
 def test_arms_that_share_no_split_have_no_overlap():
   """Else they would be compared as independent samples, as if there were none."""
   with pytest.raises(ValueError, match="must be paired"):
-    replace(make_scores(np.arange(16.0), 0.25), paired=False)
+    replace(from_differences(np.arange(16.0), overlap=0.25), paired=False)
 
 
 def test_level_where_scores_of_splits_are_as_correlated_as_is_assumed():

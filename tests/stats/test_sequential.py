@@ -9,30 +9,13 @@ import pytest
 import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_scores import from_differences, make_scores
 
 from jaxdl import stats
 from jaxdl.errors import InputError
 from jaxdl.stats import sequential
 
 NAN = math.nan
-
-
-def make_scores(*columns, higher_is_better=True):
-  """Arms a, b, ... with these columns of scores."""
-  values = np.column_stack(columns)  # [S, A]
-  return stats.Scores(
-    metric="accuracy",
-    values=values,
-    seeds=tuple(range(len(values))),
-    arms=tuple("abcdefghijkl"[: values.shape[1]]),
-    axes=stats.AXES,
-    higher_is_better=higher_is_better,
-  )
-
-
-def from_differences(*columns, higher_is_better=True):
-  """Arms a, b, ... and last a constant one, of which they differ by these columns."""
-  return make_scores(*columns, np.zeros(len(columns[0])), higher_is_better=higher_is_better)
 
 
 def every_pattern(n):
@@ -212,7 +195,7 @@ def test_what_diverged_runs_count_as_does_not_depend_on_later_seeds():
   columns[1, 30] = -100.0
 
   def compare(size):
-    scores = make_scores(*columns[:, :size])
+    scores = make_scores(columns[:, :size].T)
     so_far = stats.worst_so_far(scores.values, higher_is_better=True)
     (verdict,) = stats.compare_looks(replace(scores, diverged_as=so_far), 0.1, 32)
     return verdict
@@ -355,7 +338,7 @@ def test_rate_of_wrong_verdicts(name):
   }[name]
   num_trials, wrong = 150, {"looks": 0, "bets": 0}
   for _ in range(num_trials):
-    scores = make_scores(*(draw((32, 3)) / math.sqrt(2) + [0, 0, 1]).T)
+    scores = make_scores(draw((32, 3)) / math.sqrt(2) + [0, 0, 1])
     verdicts = {
       "looks": stats.compare_looks(scores, 1.0, 32, num_resamples=1999),
       "bets": stats.compare_anytime(scores, 1.0),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdl import experiment as experiment_lib
+from jaxdl import answer as answer_lib
 from jaxdl import stats
 from jaxdl.data.dataset import Dataset
 from jaxdl.errors import one_line
@@ -57,7 +57,7 @@ def render(
     files: what can be downloaded; as many as are small enough are embedded.
   """
   metric = next(iter(experiment.margins))
-  shown = experiment_lib.shown_arms(population.scores(metric))
+  shown = answer_lib.shown_arms(population.scores(metric))
   few = population.select(shown)
   is_many = len(shown) < len(population.arms)
   drawn = [0, len(shown) - 1] if is_many else list(range(len(shown)))
@@ -66,7 +66,7 @@ def render(
   return page.render(
     "run.jinja",
     title=experiment.question,
-    answer=experiment_lib.answer(verdicts, metric, population, experiment.alpha),
+    answer=answer_lib.answer(verdicts, metric, population, experiment.alpha),
     how_sure=_how_sure(experiment, population, verdicts, metric),
     partial="\n\n".join([markdown.anyway_text(origin), markdown.partial_text(population)]).strip(),
     about=f"{markdown.escape(dataset.description)}. {markdown.stopping_text(population)}",
@@ -75,7 +75,7 @@ def render(
     is_many=is_many,
     drawn=drawn,
     distribution=distribution,
-    verdicts=verdict_table(experiment_lib.shown_verdicts(verdicts, population)),
+    verdicts=verdict_table(answer_lib.shown_verdicts(verdicts, population)),
     many_note=markdown.many_note(
       verdicts,
       population.scores(metric),
@@ -106,7 +106,7 @@ def render(
     sections=[
       text
       for text in (
-        markdown.new_examples_text(experiment_lib.shown_verdicts(verdicts, population)),
+        markdown.new_examples_text(answer_lib.shown_verdicts(verdicts, population)),
         markdown.censored_text(few),
         *sections,
       )
@@ -164,8 +164,8 @@ def _how_sure(
     f"margin, the largest difference in {metric} that counts as none, is "
     f"{scale * experiment.margins[metric]:g}{unit}."
   )
-  about = [v for v in experiment_lib.shown_verdicts(verdicts, population) if v.metric == metric]
-  return [base, *(f"{experiment_lib.sentence(v)}." for v in about[:10])]
+  about = [v for v in answer_lib.shown_verdicts(verdicts, population) if v.metric == metric]
+  return [base, *(f"{answer_lib.sentence(v)}." for v in about[:10])]
 
 
 class VerdictTable(NamedTuple):
@@ -190,7 +190,7 @@ def verdict_table(verdicts: Sequence[stats.Verdict]) -> VerdictTable:
   return VerdictTable(
     header,
     [
-      VerdictRow(cells, v.verdict.replace(" ", "-"), f"{experiment_lib.sentence(v)}.", bar)
+      VerdictRow(cells, v.verdict.replace(" ", "-"), f"{answer_lib.sentence(v)}.", bar)
       for cells, v, bar in zip(rows, verdicts, charts.differences(verdicts), strict=True)
     ],
   )

@@ -1,0 +1,58 @@
+"""Made-up scores of a few arms, and how results on them are compared with what is expected."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from jaxdl import stats
+
+
+def make_scores(values, arms=None, higher_is_better=True, metric="accuracy", overlap=None):
+  """Scores [S, A] of the arms a, b, ..., unless these have other names."""
+  values = np.asarray(values, dtype=np.float64)
+  return stats.Scores(
+    metric=metric,
+    values=values,
+    seeds=tuple(range(len(values))),
+    arms=arms or tuple("abcdefghijkl"[: values.shape[1]]),
+    axes=stats.AXES,
+    higher_is_better=higher_is_better,
+    overlap=overlap,
+  )
+
+
+def from_differences(*columns, **settings):
+  """Arms a, b, ... and last a constant one, of which they differ by these columns."""
+  return make_scores(np.column_stack([*columns, np.zeros(len(columns[0]))]), **settings)
+
+
+def standardized(n, mean, std=1.0):
+  """Differences [n] with exactly this mean and std."""
+  x = np.linspace(-1, 1, n)
+  return mean + std * x / np.std(x, ddof=1)
+
+
+def only(verdicts):
+  (verdict,) = verdicts
+  return verdict
+
+
+def assert_alike(actual, expected, rel=1e-9, abs=0.0):
+  """Two records agree: floats up to a tolerance, all else exactly."""
+  assert type(actual) is type(expected)
+  for name, value in dataclasses.asdict(expected).items():
+    other = getattr(actual, name)
+    if isinstance(value, float):
+      assert other == pytest.approx(value, rel=rel, abs=abs, nan_ok=True), name
+    else:
+      assert (type(other), other) == (type(value), value), name
+
+
+def assert_rate(count, num_trials, low, high=None):
+  """The rate lies between low and high, up to a binomial error of four standard deviations."""
+  high = low if high is None else high
+  tail = scipy.stats.norm.sf(4)
+  assert scipy.stats.binom.ppf(tail, num_trials, low) <= count, count / num_trials
+  assert count <= scipy.stats.binom.isf(tail, num_trials, high), count / num_trials
