@@ -1,11 +1,12 @@
-"""Pictures of benchmarks, from plain numbers: ratios to a peer, and time against size."""
+"""Pictures of measured times, from plain numbers: each one, ratios to a peer, and against size."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxdl.report import figures
+from jaxdl.report import figures, scales
 
 _NOTHING = "There are no measurements to draw here."
 
@@ -30,13 +31,64 @@ def ratios(rows: Mapping[str, tuple[float, float, float]], *, x_label: str) -> F
     figures.write_right(ax, index, text, va="center")
   figures.write_right(ax, -0.6, "median (min to max)", va="bottom")
   ax.axvline(1, color="black", linewidth=1)
-  labels = [figures.fit(name, 2.6, figures.TEXT_SIZE, max_lines=2) for name in rows]
+  labels = [figures.fit(name, 2.6) for name in rows]
   ax.set_yticks(range(len(rows)), labels, fontsize=figures.TEXT_SIZE)
   ax.set_ylim(len(rows) - 0.45, -0.6)
   _set_log_axis(ax.xaxis, ax.set_xscale, ax.set_xlim, [*np.ravel(list(rows.values())), 1.0])
   ax.set_xlabel(x_label)
   figures.add_grid_lines(ax, axis="x")
   return figures.finish(figure)
+
+
+@figures.styled
+def timings(rows: Mapping[str, np.ndarray], *, x_label: str, log: bool = True) -> Figure:
+  """Draws repeated measurements as dots, with a tick at the median, and writes median and range.
+
+  Args:
+    rows: name -> values `[R]`; values that are not finite are left out.
+    x_label: name and unit of the values.
+    log: use a logarithmic axis if all values are positive and span more than a factor of 3.
+  """
+  finite = {name: scales.finite([values]) for name, values in rows.items()}
+  if not any(map(len, finite.values())):
+    return figures.message(scales.NOTHING)
+  labels = [figures.fit(name, 2.6) for name in rows]
+  figure = Figure(figsize=(8.5, 0.85 + 0.36 * len(rows)), layout="constrained")
+  ax = figure.subplots()
+  scales.set_scale(ax.xaxis, list(finite.values()), log)
+  for index, values in enumerate(finite.values()):
+    text = "no value"
+    if len(values):
+      heights = index + 0.4 * _spread(len(values))
+      dots = {"color": figures.COLORS[0], "markersize": 4, "markeredgewidth": 0}
+      alpha = float(np.clip(6 / len(values), 0.25, 0.6))
+      ax.plot(values, heights, "o", alpha=alpha, zorder=4, **dots)
+      median = np.median(values)
+      ax.vlines(median, index - 0.3, index + 0.3, color="black", linewidth=1.8, zorder=3)
+      text = _number(median)
+      if len(values) > 1:
+        text += f" ({_number(values.min())} to {_number(values.max())})"
+    figures.write_right(ax, index, text, va="center")
+  figures.write_right(ax, -0.55, "median (min to max)", va="bottom")
+  ax.set_yticks(range(len(rows)), labels, fontsize=figures.TEXT_SIZE)
+  ax.set_ylim(len(rows) - 0.45, -0.55)
+  ax.set_xlabel(figures.fit(x_label, 4.0))
+  ax.tick_params(axis="y", length=0)
+  ax.spines["left"].set_visible(False)
+  figures.add_grid_lines(ax, axis="x")
+  return figures.finish(figure)
+
+
+def _number(value: float) -> str:
+  """Formats a number with three significant digits; from 100 to a million, as a whole number."""
+  return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _spread(num: int) -> np.ndarray:
+  """Returns `num` offsets that fill [-0.5, 0.5] evenly: multiples of the golden ratio, modulo 1."""
+  if num == 1:
+    return np.zeros(1)
+  return np.arange(1, num + 1) * (math.sqrt(5) - 1) / 2 % 1 - 0.5
 
 
 @figures.styled
@@ -81,7 +133,7 @@ def against_size(
   figure.supylabel(y_label, fontsize=figures.TEXT_SIZE)
   entries = [
     (
-      figures.fit(system, 2.6, figures.TEXT_SIZE, max_lines=1),
+      figures.fit(system, 2.6, max_lines=1),
       figures.mean_line(figures.arm_style(index)),
     )
     for index, system in enumerate(systems)

@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import matplotlib.style
 import numpy as np
-import scipy.stats
 from matplotlib import font_manager, ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -125,22 +124,6 @@ def draw_mean(
   width = 6 if len(mean) == 1 else 0
   ax.fill_between(x, low, high, color=line.get_color(), alpha=alpha, linewidth=width)
   return line
-
-
-def mean_interval(
-  values: np.ndarray, limits: tuple[float, float] = (-math.inf, math.inf), overlap: float = 0.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns the mean of values `[n, ...]` and the ends of its 95% interval, each `[...]`.
-
-  The interval is Student's t, cut to the limits of the metric, as in `jaxdl.stats.summarize`; its
-  ends are NaN for fewer than two values. For equal values it has zero width and is not visible.
-  `overlap` is that of the splits that the values are from.
-  """
-  n, mean = len(values), values.mean(axis=0)
-  if n < 2:
-    return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-  half = scipy.stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) * math.sqrt(1 / n + overlap)
-  return mean, np.clip(mean - half, *limits), np.clip(mean + half, *limits)
 
 
 def add_legend(figure: Figure, entries: list[tuple[str, Line2D]]) -> None:
@@ -264,7 +247,7 @@ def _glyphs() -> frozenset[int]:
   return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
-def fit(text: str, width: float, size: float, max_lines: int) -> str:
+def fit(text: str, width: float, size: float = TEXT_SIZE, max_lines: int = 2) -> str:
   """Breaks text of `size` points into lines no wider than `width` inches.
 
   If there are more than `max_lines`, an ellipsis replaces the middle of the text, because names of
@@ -282,6 +265,14 @@ def fit(text: str, width: float, size: float, max_lines: int) -> str:
 
   keep = bisect.bisect(range(len(text)), max_lines, key=lambda keep: len(shorten(keep))) - 1
   return "\n".join(shorten(keep))
+
+
+def arm_label(arm: str, diverged: np.ndarray, width: float, separator: str = "\n") -> str:
+  """Returns an arm's name, in up to two lines `width` inches wide, and how many seeds diverged."""
+  label = fit(arm, width)
+  if diverged.any():
+    label += f"{separator}(diverged: {diverged.sum()} of {len(diverged)})"
+  return label
 
 
 def _break_lines(text: str, width: float, size: float) -> list[str]:

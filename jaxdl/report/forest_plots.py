@@ -58,7 +58,7 @@ def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
   unknown = {row.verdict for row in rows} - set(_VERDICTS)
   if unknown:
     raise ValueError(f"verdicts must be {', '.join(_VERDICTS)}, not {', '.join(sorted(unknown))}")
-  labels = [figures.fit(row.label, 3.4, figures.TEXT_SIZE, max_lines=4) for row in rows]
+  labels = [figures.fit(row.label, 3.4, max_lines=4) for row in rows]
   texts = [figures.fit(row.text, 2.1, figures.SMALL_TEXT_SIZE, max_lines=3) for row in rows]
   heights = [
     0.15 * max(label.count("\n"), text.count("\n")) + 0.3
@@ -84,7 +84,7 @@ def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
   ax.tick_params(axis="y", length=0)
   ax.spines["left"].set_visible(False)
   if title:
-    figure.suptitle(figures.fit(title, figures.MAX_WIDTH - 0.4, figures.BOLD_SIZE, max_lines=2))
+    figure.suptitle(figures.fit(title, figures.MAX_WIDTH - 0.4, figures.BOLD_SIZE))
   figures.add_legend(figure, _forest_legend(rows))
   return figures.finish(figure)
 

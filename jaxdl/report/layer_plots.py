@@ -78,12 +78,12 @@ def _profile_panels(
     _draw_profiles(ax, lines, names, first, floor)
     figures.add_grid_lines(ax)
     if i == 0:
-      ax.set_title(figures.fit(columns[j], width - 0.3, figures.TEXT_SIZE, max_lines=2))
+      ax.set_title(figures.fit(columns[j], width - 0.3))
     if i == len(rows) - 1:
-      ax.set_xlabel(figures.fit(x_label, width - 0.2, figures.TEXT_SIZE, max_lines=2))
+      ax.set_xlabel(figures.fit(x_label, width - 0.2))
     if j == 0:
-      row = figures.fit(rows[i], height - 0.3, figures.TEXT_SIZE, max_lines=2)
-      unit = figures.fit(y_label, height - 0.3, figures.SMALL_TEXT_SIZE, max_lines=2)
+      row = figures.fit(rows[i], height - 0.3)
+      unit = figures.fit(y_label, height - 0.3, figures.SMALL_TEXT_SIZE)
       ax.set_ylabel(f"{row}\n{unit}")
   axes[0, 0].set_ylim(*limits)
   num_seeds = max(len(values) for lines in profiles.values() for values in lines.values())

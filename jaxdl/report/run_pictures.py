@@ -27,7 +27,7 @@ def pictures(
   experiment: Experiment, trained: Population, dataset: Dataset
 ) -> list[tuple[str, str, "Figure"]]:
   """Returns (file name without suffix, caption, figure) of the pictures that every report has."""
-  from jaxdl.report import comparison_plots, number_plots, plots
+  from jaxdl.report import plots
 
   metric = next(iter(experiment.margins))
   everyone, which = None, ""
@@ -61,13 +61,13 @@ def pictures(
   elif trained.resampling is None:
     caption = "Predicted against true numbers of the test set, means over seeds, and residuals."
     caption += which
-    pictures.append(("predictions", caption, number_plots.predictions(trained)))
+    pictures.append(("predictions", caption, plots.predictions(trained)))
   has_one_class_each = trained.has_classes and trained.test_targets.ndim == 1
   if has_one_class_each and _are_images(dataset.test.inputs):
     caption = f"The test images that arms and seeds together are most wrong about.{which}"
     pictures.append(("worst_mistakes", caption, plots.worst_mistakes(trained, dataset.test.inputs)))
   if any(_changes_rate(arm) for arm in trained.arms.values()):
-    figure = comparison_plots.learning_rates(trained)
+    figure = plots.learning_rates(trained)
     caption = f"The learning rate of each epoch's first step.{which}"
     pictures.append(("learning_rates", caption, figure))
   for arm in trained.arms.values():
@@ -90,10 +90,10 @@ def _augmentation_picture(
   experiment: Experiment, dataset: Dataset, arm: Arm, num_images: int = 5, num_variants: int = 7
 ) -> "Figure":
   """Draws what an arm's augmentation makes of the first training images."""
-  from jaxdl.report import comparison_plots
+  from jaxdl.report import plots
 
   originals = dataset.train.inputs[:num_images]  # [K, H, W, D] uint8
   pixels = originals.astype(np.float32) / 255
   keys = jax.random.split(batches.seed_key(experiment.seed, 0), (num_variants, len(originals)))
   augmented = [augment.random_affine(row, pixels, arm.augmentation) for row in keys]
-  return comparison_plots.augmented_images(originals, np.stack(augmented, axis=1))
+  return plots.augmented_images(originals, np.stack(augmented, axis=1))

@@ -15,7 +15,7 @@ NOTHING = "There is no finite value to draw."
 
 
 def legend_text(name: str) -> str:
-  return figures.fit(name, 3.2, figures.TEXT_SIZE, max_lines=2)
+  return figures.fit(name, 3.2)
 
 
 def finite(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -12,8 +12,10 @@ import numpy as np
 from jaxdl import experiment as experiment_lib
 from jaxdl import stats
 from jaxdl.population import environment
-from jaxdl.report import markdown
-from jaxdl.report.markdown import FIGURES
+from jaxdl.report import verdict_text
+from jaxdl.report.arm_text import summary_table
+from jaxdl.report.markdown import escape, markdown_table
+from jaxdl.report.run_text import FIGURES
 from jaxdl.store import files
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ def check(workdir: pathlib.Path) -> None:
 
 
 def _pictures(comparison: Comparison) -> list[tuple[str, str, "Figure"]]:
-  from jaxdl.report import forest_plots, plots
+  from jaxdl.report import forest_plots, score_plots
 
   scores, everyone = comparison.scores, None
   if experiment_lib.is_many(scores.arms):
@@ -95,7 +97,9 @@ def _pictures(comparison: Comparison) -> list[tuple[str, str, "Figure"]]:
   of = "the mean over tasks of every seed" if len(comparison.tasks) > 1 else "every run"
   joined = ", lines joining the arms of one seed" if scores.paired else ""
   caption = f"{scores.metric}, {of}{joined}; mean with its 95% interval."
-  pictures = [("metric_distribution", caption, plots.score_distribution(scores, everyone=everyone))]
+  pictures = [
+    ("metric_distribution", caption, score_plots.score_distribution(scores, everyone=everyone))
+  ]
   if comparison.verdicts:
     rows = [_forest_row(verdict) for verdict in shown_verdicts(comparison)]
     caption = "Differences with their intervals, in units of the margin."
@@ -120,7 +124,6 @@ def _forest_row(verdict: stats.Verdict) -> Any:
 
 
 def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
-  escape = markdown.escape
   scores, verdicts = comparison.scores, shown_verdicts(comparison)
   design = verdicts[0].design if verdicts else stats.FIXED
   diverged = int(sum(np.isnan(of.values).sum() for of in comparison.tasks.values()))
@@ -131,11 +134,13 @@ def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
     f"{len(scores.seeds)} {'seeds' if scores.paired else 'runs'} of each of {len(scores.arms)} arms"
     f"{_tasks_text(comparison)}; {diverged or 'no'} runs diverged.",
     "## Verdicts",
-    markdown.markdown_table(markdown.verdict_rows(verdicts)) if verdicts else "",
-    markdown.many_note(comparison.verdicts, scores, comparison.settings["reference"], "scores.csv"),
-    markdown.verdict_note(design, comparison.how),
+    markdown_table(verdict_text.verdict_rows(verdicts)) if verdicts else "",
+    verdict_text.many_note(
+      comparison.verdicts, scores, comparison.settings["reference"], "scores.csv"
+    ),
+    verdict_text.verdict_note(design, comparison.how),
     "## Arms",
-    markdown.summary_table(scores.select(experiment_lib.shown_arms(scores))),
+    summary_table(scores.select(experiment_lib.shown_arms(scores))),
     *(_task_sections(comparison) if len(comparison.tasks) > 1 else []),
     "## Pictures",
     *(
@@ -180,9 +185,9 @@ def _task_sections(comparison: Comparison) -> list[str]:
     how = "There are no intervals: a bootstrap needs seeds whose splits do not overlap."
   return [
     "## Tasks",
-    markdown.markdown_table(by_task),
-    markdown.markdown_table(middle),
-    markdown.markdown_table(improvement),
+    markdown_table(by_task),
+    markdown_table(middle),
+    markdown_table(improvement),
     "Means by task; the mean of the middle half of all scores; how likely a run of one arm is "
     f"better than one of the other, on average over tasks. {how} A run that diverged counts as "
     "worse than all others.",

@@ -28,9 +28,9 @@ from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
 from jaxdl.report import html, params, run_pictures, setup_tables
-from jaxdl.report.markdown import ARMS_FILE, FIGURES, RUN, TABLES, render
 from jaxdl.report.origin import provenance, source_revision
 from jaxdl.report.params import PARAMS
+from jaxdl.report.run_text import ARMS_FILE, FIGURES, RUN, TABLES, render
 from jaxdl.report.tables import (
   arms_table,
   confusion_arrays,

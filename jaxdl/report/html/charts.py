@@ -14,6 +14,7 @@ import numpy as np
 from jaxdl import stats
 from jaxdl.errors import one_line
 from jaxdl.population.results import RATES, Population
+from jaxdl.report import picture_data
 
 SIZE = 1000
 # With more points than these, the page gets slow to open.
@@ -178,12 +179,10 @@ def _curve_panel(
   behind: Population | None,
 ) -> tuple[Panel, dict[str, Any]]:
   """Returns the panel of one curve, and its numbers, at the chosen epochs `[E]`, from 0."""
-  from jaxdl.report import plots
-
-  curves = plots.valid_curves(population, name)  # [S, A, E]
+  curves = picture_data.valid_curves(population, name)  # [S, A, E]
   other = {"train_loss": "val_loss", "val_loss": "train_loss"}.get(name)  # they share an axis
-  both = [curves] if other is None else [curves, plots.valid_curves(population, other)]
-  limits, log = plots.curve_limits(population, metric, both)
+  both = [curves] if other is None else [curves, picture_data.valid_curves(population, other)]
+  limits, log = picture_data.curve_limits(population, metric, both)
   x_axis = Axis(*_epoch_limits(curves.shape[-1]))
   y_axis = Axis(*limits, log=log, flip=True)
   x = x_axis.share(chosen + 1)
@@ -211,9 +210,7 @@ def _curve_panel(
 
 def _behind(population: Population, name: str, x_axis: Axis, y_axis: Axis) -> str:
   """Returns one path of the mean of every arm; of very many arms and epochs, of some."""
-  from jaxdl.report import plots
-
-  means = plots.mean_curves(population, name)  # [A, E]
+  means = picture_data.mean_curves(population, name)  # [A, E]
   most = int(math.sqrt(_MAX_BEHIND_POINTS))
   arms, epochs = (np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)) for n in means.shape)
   x = x_axis.share(epochs + 1)
@@ -222,14 +219,12 @@ def _behind(population: Population, name: str, x_axis: Axis, y_axis: Axis) -> st
 
 def _bands(population: Population, arm: int, curves: np.ndarray, metric: str) -> np.ndarray:
   """Returns mean, low and high, `[3, E]`, of an arm's curves `[S, E]`; NaN after its last epoch."""
-  from jaxdl.report import plots
-
   kept = population.has_result[:, arm]
   bands = np.full((3, curves.shape[-1]), np.nan)
   if kept.any():
     possible = {"loss": (0, np.inf), "accuracy": (0, 100)}.get(metric, (-np.inf, np.inf))
     epochs, overlap = population.epochs[kept, arm], population.overlap or 0.0
-    interval = plots.curve_interval(curves[kept], epochs, possible, overlap)
+    interval = picture_data.curve_interval(curves[kept], epochs, possible, overlap)
     bands[:, : len(interval[0])] = interval
   return bands
 

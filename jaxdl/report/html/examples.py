@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxdl.errors import one_line
 from jaxdl.population.results import Population
+from jaxdl.report.picture_data import arms_with_results, predict
 
 # In pixels: a larger image is shrunk to the first, a smaller one shown at about the second.
 _MAX_TILE, _SHOWN_TILE = 48, 56
@@ -66,13 +67,10 @@ def collect(population: Population, inputs: np.ndarray, arms: Sequence[int]) -> 
     inputs: of the test examples, `[N, ...]`.
     arms: the indices of the arms whose matrices are shown.
   """
-  from jaxdl.report import plots
-
-  names = [arm for arm, lost in zip(population.arms, _all_diverged(population), strict=True)
-           if not lost]  # fmt: skip
+  names = arms_with_results(population)
   if not names:
     return Examples([], [], 0, {}, None, {})
-  predicted = plots.predict(population, names)
+  predicted = predict(population, names)
   wrong = predicted.predicted != population.test_targets  # [N]
   order = np.lexsort((predicted.true_probability, ~wrong))
   worst = order[: min(_NUM_WORST, int(wrong.sum()))]
@@ -101,10 +99,6 @@ def collect(population: Population, inputs: np.ndarray, arms: Sequence[int]) -> 
 
   some = [example(i) for i in drawn]
   return Examples([*map(example, worst)], some, int(wrong.sum()), cells, sprite, texts)
-
-
-def _all_diverged(population: Population) -> np.ndarray:
-  return ~population.has_result.any(axis=0)
 
 
 def _behind_cells(

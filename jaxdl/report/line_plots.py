@@ -1,4 +1,4 @@
-"""Pictures that compare settings, speed and ensembles.
+"""Lines of means with intervals: a metric against a setting or a cost, and ensembles against size.
 
 They draw plain arrays by name, so that any experiment can use them. Colour, line style and marker
 of a name follow from its position among the names. If there is nothing to draw, the figure says so.
@@ -11,123 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 
-from jaxdl.population.results import Population
 from jaxdl.report import figures, scales
+from jaxdl.report.picture_data import mean_interval
 
 # More lines than this cannot be told apart in one panel, so each gets its own panel.
 _MOST_LINES = 4
-
-
-# --- Learning rates ---
-
-
-@figures.styled
-def learning_rates(population: Population) -> Figure:
-  """Draws the learning rate of every arm over epochs.
-
-  A thick line is the mean over the seeds that are still training. Thin lines are single seeds, for
-  arms in which seeds differ. The axis is logarithmic if the rates span more than a factor of 10; a
-  rate of zero is then drawn at the frame.
-
-  Args:
-    population: the trained members.
-  """
-  rates = np.asarray(population.curves["learning_rate"], float)  # [S, A, E]
-  if not np.isfinite(rates).any():
-    return figures.message(scales.NOTHING)
-  figure = Figure(figsize=(7.5, 3.4), layout="constrained")
-  ax = figure.subplots()
-  low, high = scales.set_scale(ax.yaxis, [rates], log=True, least_factor=10)
-  drawn = np.clip(rates, low, high)
-  epochs = np.arange(1, rates.shape[-1] + 1)
-  entries, differ = [], False
-  for index, arm in enumerate(population.arms):
-    style = figures.arm_style(index)
-    some = np.isfinite(drawn[:, index]).any(axis=0)  # [E]
-    seeds = drawn[:, index][:, some]  # [S, e]
-    if not some.any():
-      continue
-    if (np.nanmax(seeds, axis=0) > np.nanmin(seeds, axis=0)).any():
-      differ = True
-      _draw_seeds(ax, epochs[some], seeds, style.color)
-    gap = np.full(some.sum(), np.nan)  # no band, because rates are exact
-    mean = np.nanmean(seeds, axis=0)
-    figures.draw_mean(ax, arm, index, epochs[some], mean, gap, gap, alpha=0)
-    entries.append((scales.legend_text(arm), figures.mean_line(style)))
-  ax.set_ylabel("learning rate")
-  scales.set_whole_numbers(ax, 1, len(epochs))
-  ax.set_xlabel("epoch")
-  figures.add_grid_lines(ax)
-  if differ:
-    figure.suptitle(f"{len(rates)} seeds: means, and single seeds as thin lines where they differ")
-  figures.add_legend(figure, entries)
-  return figures.finish(figure)
-
-
-def _draw_seeds(ax: Axes, x: np.ndarray, values: np.ndarray, color: str) -> None:
-  """Draws each row of `[S, n]` as a thin line; the more lines, the fainter."""
-  lines = [np.column_stack([x, row])[np.isfinite(row)] for row in values]
-  alpha = float(np.clip(3 / len(lines), 0.1, 0.5))
-  ax.add_collection(LineCollection(lines, colors=color, alpha=alpha, linewidths=0.6), autolim=False)
-
-
-# --- Augmented images ---
-
-
-@figures.styled
-def augmented_images(images: np.ndarray, augmented: np.ndarray) -> Figure:
-  """Shows one image per row, followed by augmented versions of it.
-
-  Args:
-    images: K originals, `[K, H, W, D]` uint8, D = 1 (grey) or 3 (RGB).
-    augmented: V augmented versions of each, `[K, V, H, W, D]` float in [0, 1].
-
-  Raises:
-    ValueError: the shapes do not match, or the images are neither grey nor RGB.
-  """
-  images, augmented = np.asarray(images), np.asarray(augmented)
-  fits = images.ndim == 4 and augmented.ndim == 5 and images.shape[-1] in (1, 3)
-  if not fits or augmented.shape[:1] + augmented.shape[2:] != images.shape:
-    raise ValueError(
-      "images must be [K, H, W, 1 or 3] and augmented [K, V, H, W, D], "
-      f"not {images.shape} and {augmented.shape}"
-    )
-  num_images, num_versions = augmented.shape[:2]
-  if not num_images:
-    return figures.message("There are no images.")
-  # In inches; a gap separates the originals from the augmented images.
-  pad, gap, between, head = 0.1, 0.2, 0.06, 0.3
-  room = figures.MAX_WIDTH - 2 * pad - gap
-  width = min(1.1, room / (num_versions + 1) - between)
-  height = width * min(images.shape[1] / images.shape[2], 3)
-  step_x, step_y = width + between, height + between
-  full = 2 * pad + gap + (num_versions + 1) * step_x
-  # The panels fit the maximum width, except for rounding.
-  size = (min(full, figures.MAX_WIDTH), head + pad + num_images * step_y)
-  figure = Figure(figsize=size)
-  for row in range(num_images):
-    shown = [images[row] / 255, *np.clip(augmented[row], 0, 1)]
-    for column, image in enumerate(shown):
-      left = pad + column * step_x + (gap if column else 0)
-      bottom = size[1] - head - row * step_y - height
-      place = (left / size[0], bottom / size[1], width / size[0], height / size[1])
-      ax = figure.add_axes(place, xticks=[], yticks=[])
-      image = image[..., 0] if image.shape[-1] == 1 else image
-      ax.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-      ax.spines[:].set_visible(False)
-  top = 1 - 0.5 * head / size[1]
-  figure.text(pad / size[0], top, "original", va="center")
-  if num_versions:
-    figure.text((pad + step_x + gap) / size[0], top, "augmented", va="center")
-  return figures.finish(figure)
-
-
-# --- A metric against a setting ---
 
 
 class _Line(NamedTuple):
@@ -206,7 +98,7 @@ def _line(
   every = [np.asarray(values[i], float).ravel() for i in order]
   finite = [v[np.isfinite(v)] for v in every]
   nan = (math.nan,) * 3
-  summaries = [figures.mean_interval(v, limits) if len(v) else nan for v in finite]
+  summaries = [mean_interval(v, limits) if len(v) else nan for v in finite]
   mean, low, high = np.array(summaries, float).reshape(-1, 3).T
   missing = np.array([len(a) - len(b) for a, b in zip(every, finite, strict=True)], int)
   return _Line(name, index, x[order], finite, missing, mean, low, high)
@@ -235,12 +127,12 @@ def _comparison(lines: list[_Line], x_label: str, y_label: str) -> tuple[Figure,
   for index, ax in enumerate(used):
     figures.add_grid_lines(ax)
     if index % num_columns == 0:
-      ax.set_ylabel(figures.fit(y_label, height, figures.TEXT_SIZE, max_lines=2))
+      ax.set_ylabel(figures.fit(y_label, height))
     if index + num_columns >= len(used):  # the last panel of its column
-      ax.set_xlabel(figures.fit(x_label, width - 0.3, figures.TEXT_SIZE, max_lines=2))
+      ax.set_xlabel(figures.fit(x_label, width - 0.3))
       ax.tick_params(labelbottom=True)
     if alone:
-      ax.set_title(figures.fit(lines[index].name, width - 0.4, figures.TEXT_SIZE, max_lines=2))
+      ax.set_title(figures.fit(lines[index].name, width - 0.4))
   shown = [[line] for line in lines] if alone else [lines]
   return figure, [_Panel(ax, part, width, height) for ax, part in zip(used, shown, strict=True)]
 
@@ -354,9 +246,6 @@ def _mean_limits(lines: list[_Line], percent: bool, dots: bool = False) -> tuple
   return low - pad, high + (pad if high < most else pad / 3)
 
 
-# --- Accuracy against time or examples ---
-
-
 @figures.styled
 def accuracy_against(
   curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -400,71 +289,14 @@ def accuracy_against(
     label = scales.legend_text(line.name)
     label += f" (diverged: {lost.sum()} of {len(lost)})" if lost.any() else ""
     entries.append((label, figures.mean_line(figures.arm_style(index))))
-  ax.set_xlabel(figures.fit(x_label, 6.5, figures.TEXT_SIZE, max_lines=2))
-  ax.set_ylabel(figures.fit(y_label, 3.4, figures.TEXT_SIZE, max_lines=2))
+  ax.set_xlabel(figures.fit(x_label, 6.5))
+  ax.set_ylabel(figures.fit(y_label, 3.4))
   figures.add_grid_lines(ax)
   counts = [len(y) for y in ys.values()]
   if max(counts) > 1:
     figure.suptitle(f"{_range_text(counts)} seeds: means with 95% intervals")
   figures.add_legend(figure, entries)
   return figures.finish(figure)
-
-
-# --- Timings ---
-
-
-@figures.styled
-def timings(rows: Mapping[str, np.ndarray], *, x_label: str, log: bool = True) -> Figure:
-  """Draws repeated measurements as dots, with a tick at the median, and writes median and range.
-
-  Args:
-    rows: name -> values `[R]`; values that are not finite are left out.
-    x_label: name and unit of the values.
-    log: use a logarithmic axis if all values are positive and span more than a factor of 3.
-  """
-  finite = {name: scales.finite([values]) for name, values in rows.items()}
-  if not any(map(len, finite.values())):
-    return figures.message(scales.NOTHING)
-  labels = [figures.fit(name, 2.6, figures.TEXT_SIZE, max_lines=2) for name in rows]
-  figure = Figure(figsize=(8.5, 0.85 + 0.36 * len(rows)), layout="constrained")
-  ax = figure.subplots()
-  scales.set_scale(ax.xaxis, list(finite.values()), log)
-  for index, values in enumerate(finite.values()):
-    text = "no value"
-    if len(values):
-      heights = index + 0.4 * _spread(len(values))
-      dots = {"color": figures.COLORS[0], "markersize": 4, "markeredgewidth": 0}
-      alpha = float(np.clip(6 / len(values), 0.25, 0.6))
-      ax.plot(values, heights, "o", alpha=alpha, zorder=4, **dots)
-      median = np.median(values)
-      ax.vlines(median, index - 0.3, index + 0.3, color="black", linewidth=1.8, zorder=3)
-      text = _number(median)
-      if len(values) > 1:
-        text += f" ({_number(values.min())} to {_number(values.max())})"
-    figures.write_right(ax, index, text, va="center")
-  figures.write_right(ax, -0.55, "median (min to max)", va="bottom")
-  ax.set_yticks(range(len(rows)), labels, fontsize=figures.TEXT_SIZE)
-  ax.set_ylim(len(rows) - 0.45, -0.55)
-  ax.set_xlabel(figures.fit(x_label, 4.0, figures.TEXT_SIZE, max_lines=2))
-  ax.tick_params(axis="y", length=0)
-  ax.spines["left"].set_visible(False)
-  figures.add_grid_lines(ax, axis="x")
-  return figures.finish(figure)
-
-
-def _number(value: float) -> str:
-  """Formats a number with three significant digits; from 100 to a million, as a whole number."""
-  return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def _spread(num: int) -> np.ndarray:
-  """Returns `num` offsets that fill [-0.5, 0.5] evenly: multiples of the golden ratio, modulo 1."""
-  if num == 1:
-    return np.zeros(1)
-  return np.arange(1, num + 1) * (math.sqrt(5) - 1) / 2 % 1 - 0.5
-
-
-# --- Ensembles ---
 
 
 @figures.styled

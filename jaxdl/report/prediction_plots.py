@@ -1,14 +1,16 @@
-"""Pictures of predicted numbers: against the true ones, and their residuals."""
+"""Pictures of predictions: numbers against the true ones, and how confident is how right."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from jaxdl.population.results import Population
 from jaxdl.report import figures
-from jaxdl.report.markdown import seeds_text
+from jaxdl.report.arm_text import seeds_text
 
 # More points hide each other.
 _MAX_POINTS = 2000
+
+
 _MAX_COLUMNS = 3
 
 
@@ -46,7 +48,7 @@ def predictions(population: Population) -> Figure:
     below.axhline(0, color=figures.GREY, linewidth=0.8)
     below.plot(true, residuals[index], ".", **dots)
     below.set_ylim(-largest, largest)
-    above.set_title(figures.fit(arm, width / num_columns - 0.5, figures.TEXT_SIZE, max_lines=2))
+    above.set_title(figures.fit(arm, width / num_columns - 0.5))
     below.set_xlabel("true")
     for ax in (above, below):
       figures.add_grid_lines(ax)
@@ -57,4 +59,48 @@ def predictions(population: Population) -> Figure:
     for ax in axes[-2:, unused % num_columns]:
       ax.set_visible(False)
   figure.suptitle(f"Means of {seeds_text(population)} on {len(chosen):,} test examples")
+  return figures.finish(figure)
+
+
+@figures.styled
+def reliability(population: Population) -> Figure:
+  """Draws a reliability diagram: accuracy against confidence, in bins, over all seeds of an arm.
+
+  On the diagonal, predictions are right as often as their probability says; below it, they are too
+  confident. The lower panel has the share of predictions in each bin. The prediction is the class
+  with the largest probability, whatever the threshold of the arm. (DeGroot & Fienberg, 1983, The
+  Statistician 32:12.)
+
+  Args:
+    population: the trained members.
+  """
+  counts = population.calibration
+  if counts is None or not counts.sum():
+    return figures.message("There are no predictions to draw.")
+  totals = counts.sum(axis=0)  # [A, 3, M]
+  figure = Figure(figsize=(6.0, 5.2), layout="constrained")
+  upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+  upper.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, linestyle="--")
+  entries = []
+  for index, (arm, (numbers, confidences, correct)) in enumerate(
+    zip(population.arms, totals, strict=True)
+  ):
+    style = figures.arm_style(index)
+    some = numbers > 0
+    x = 100 * confidences[some] / np.maximum(numbers[some], 1)
+    kwargs = {"color": style.color, "linestyle": style.line_style, "linewidth": 1.2}
+    kwargs |= {"marker": style.marker, "markersize": 4}
+    upper.plot(x, 100 * correct[some] / numbers[some], **kwargs)
+    lower.plot(x, 100 * numbers[some] / max(numbers.sum(), 1), **kwargs)
+    label = figures.arm_label(arm, population.status[:, index] == "diverged", 3.2, separator=" ")
+    entries.append((label, figures.mean_line(style)))
+  upper.set_ylabel("right (%)")
+  upper.set_ylim(-2, 102)
+  lower.set_ylabel("predictions (%)")
+  lower.set_xlabel("confidence (%)")
+  lower.set_xlim(-2, 102)
+  lower.set_ylim(bottom=0)
+  for ax in (upper, lower):
+    figures.add_grid_lines(ax)
+  figures.add_legend(figure, entries)
   return figures.finish(figure)
