@@ -29,12 +29,17 @@ def summary_table(scores: stats.Scores) -> str:
   return markdown_table([_SUMMARY_HEADER, *summary_rows(scores)]) + "\n\n" + ARMS_NOTE
 
 
+def summarize(scores: stats.Scores) -> list[stats.ArmSummary]:
+  """Returns a summary per arm, see `jaxdl.stats.summarize`; the interval of a rate is in [0, 1]."""
+  limits = (0, 1) if scores.metric in RATES else (-math.inf, math.inf)
+  return stats.summarize(scores, limits=limits)
+
+
 def summary_rows(scores: stats.Scores) -> list[list[str]]:
   """Returns a row per arm: name, n, number that diverged, mean with interval, spread."""
-  is_rate = scores.metric in RATES
-  scale, unit = (100, "%") if is_rate else (1, "")
+  scale, unit = (100, "%") if scores.metric in RATES else (1, "")
   rows = []
-  for arm in stats.summarize(scores, limits=(0, 1) if is_rate else (-math.inf, math.inf)):
+  for arm in summarize(scores):
     values = [scale * x for x in (arm.mean, arm.ci_low, arm.ci_high, arm.std, arm.min, arm.max)]
     mean, low, high, *spread = (f"{x:.4g}{unit}" if math.isfinite(x) else "-" for x in values)
     interval = f"{low} to {high}" if math.isfinite(arm.ci_low) else "-"
@@ -58,24 +63,14 @@ def beside_table(population: Population, evidence: Sequence[tuple[str, str, floa
   rows = [["arm", "metric", "one seed there", "here: mean", "std", "range", "inside"]]
   for arm, metric, value in evidence:
     scale, unit = (100, "%") if metric in RATES else (1, "")
-    values = population.scores(metric).values[:, list(population.arms).index(arm)]
-    values = values[np.isfinite(values)]
-    if len(values) == 0:
-      rows.append([arm, metric, f"{scale * value:.4g}{unit}", "-", "-", "-", "-"])
-      continue
-    spread = f"{scale * stats.std(values):.3g}{unit}" if len(values) > 1 else "-"
-    low, high = values.min(), values.max()
-    rows.append(
-      [
-        arm,
-        metric,
-        f"{scale * value:.4g}{unit}",
-        f"{scale * values.mean():.4g}{unit}",
-        spread,
-        f"{scale * low:.4g}{unit} to {scale * high:.4g}{unit}",
-        "yes" if low <= value <= high else "below" if value < low else "above",
-      ]
+    summary = summarize(population.scores(metric))[list(population.arms).index(arm)]
+    there, mean, low, high = (
+      f"{scale * x:.4g}{unit}" for x in (value, summary.mean, summary.min, summary.max)
     )
+    spread = f"{scale * summary.std:.3g}{unit}" if summary.n > 1 else "-"
+    inside = "below" if value < summary.min else "above" if value > summary.max else "yes"
+    cells = [mean, spread, f"{low} to {high}", inside] if summary.n else ["-"] * 4
+    rows.append([arm, metric, there, *cells])
   return markdown_table(rows)
 
 

@@ -11,7 +11,14 @@ from jaxdl.optim import losses
 from jaxdl.population.results import Population
 from jaxdl.report import figures, scales
 from jaxdl.report.arm_text import seeds_text
-from jaxdl.report.picture_data import curve_interval, curve_limits, mean_curves, valid_curves
+from jaxdl.report.picture_data import (
+  curve_interval,
+  curve_limits,
+  last_points,
+  mean_curves,
+  valid_curves,
+  whole_number_limits,
+)
 
 
 @figures.styled
@@ -55,11 +62,9 @@ def learning_curves(population: Population, behind: Population | None = None) ->
     for ax, (split, title) in zip(row, splits.items(), strict=True):
       ax.set_title(f"{title} {metric}" + (_threshold_text(population) if unit == "%" else ""))
       _set_curve_axes(ax, curves[split].shape[-1], limits, log)
-      worst = limits[1] if metric == "loss" else limits[0]
-      possible = (0, 100) if unit == "%" else (0, np.inf)
       if behind is not None:
         _draw_behind(ax, behind, f"{split}_{metric}")
-      _draw_curves(ax, population, curves[split], limits, worst, possible)
+      _draw_curves(ax, population, metric, curves[split], limits)
   for ax in axes[-1]:
     ax.set_xlabel("epoch")
   if len(population.seeds) > 1:
@@ -70,13 +75,10 @@ def learning_curves(population: Population, behind: Population | None = None) ->
     )
   entries = _curve_legend(population)
   if behind is not None:
-    entries.append((f"means of all {len(behind.arms):,} arms", _behind_line()))
+    thin = Line2D([], [], color="0.75", linewidth=0.8)
+    entries.append((f"means of all {len(behind.arms):,} arms", thin))
   figures.add_legend(figure, entries)
   return figures.finish(figure)
-
-
-def _behind_line() -> Line2D:
-  return Line2D([], [], color="0.75", linewidth=0.8)
 
 
 def _draw_behind(ax: Axes, population: Population, name: str) -> None:
@@ -98,69 +100,39 @@ def _threshold_text(population: Population) -> str:
 
 
 def _draw_curves(
-  ax: Axes,
-  population: Population,
-  curves: np.ndarray,
-  limits: tuple[float, float],
-  worst: float,
-  possible: tuple[float, float],
+  ax: Axes, population: Population, metric: str, curves: np.ndarray, limits: tuple[float, float]
 ) -> None:
-  """Draws the curves of all members, and each arm's mean with its interval.
-
-  Args:
-    ax: axes to draw in.
-    population: the members.
-    curves: `[S, A, E]`, one metric of the members.
-    limits: limits of the y axis.
-    worst: the limit at the bad end of the y axis.
-    possible: smallest and largest possible value of the metric; intervals are cut there.
-  """
-  num_seeds = len(population.seeds)
+  """Draws a metric of all members, `[S, A, E]`, and each arm's mean with its interval."""
   for index, arm in enumerate(population.arms):
-    style = figures.arm_style(index)
-    epochs, status = population.epochs[:, index], population.status[:, index]  # [S]
-    kept = population.has_result[:, index]
-    if kept.any():
-      # With many arms, darker bands would hide everything else.
-      alpha = float(np.clip(0.5 / len(population.arms), 0.08, 0.18))
-      overlap = population.overlap or 0.0
-      interval = curve_interval(curves[kept, index], epochs[kept], possible, overlap)
-      figures.draw_mean(ax, arm, index, np.arange(1, len(interval[0]) + 1), *interval, alpha)
-    # A single seed is its own mean, unless it diverged.
+    color = figures.arm_style(index).color
+    interval = curve_interval(population, index, curves[:, index], metric)
+    epochs = np.arange(1, len(interval[0]) + 1)
+    if len(epochs):
+      figures.draw_mean(ax, arm, index, epochs, *interval, len(population.arms))
     drawn = np.clip(curves[:, index], *limits)  # [S, E]
-    _draw_members(ax, drawn if num_seeds > 1 else drawn[~kept], style.color)
-    _mark_ends(ax, drawn, status, style.color, worst)
+    # A single seed is its own mean, unless it diverged.
+    alone = len(drawn) == 1 and len(epochs)
+    _draw_members(ax, drawn[:0] if alone else drawn, color)
+    worst = limits[1] if metric == "loss" else limits[0]
+    for _, status, *point in last_points(population, index, drawn, worst):
+      if status == "early_stopped":
+        edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
+        ax.plot(*point, "o", color=color, markersize=3, zorder=4, **edge)
+      else:
+        edge = {"markeredgewidth": 1.4, "clip_on": False}
+        ax.plot(*point, "x", color=color, markersize=6, zorder=5, **edge)
 
 
 def _draw_members(ax: Axes, curves: np.ndarray, color: str) -> None:
   """Draws each curve of `[S, E]` as a thin line, or as a dot if it has one point."""
-  epochs = np.arange(1, curves.shape[-1] + 1)
-  lines = [np.column_stack([epochs, curve])[np.isfinite(curve)] for curve in curves]
-  alpha = float(np.clip(3 / max(len(lines), 1), 0.1, 0.5))
-  ax.add_collection(LineCollection(lines, colors=color, alpha=alpha, linewidths=0.6), autolim=False)
+  lines, alpha = _draw_seeds(ax, np.arange(1, curves.shape[-1] + 1), curves, color)
   for line in lines:
     if len(line) == 1:
       ax.plot(*line.T, ".", color=color, alpha=alpha, markersize=4)
 
 
-def _mark_ends(ax: Axes, curves: np.ndarray, status: np.ndarray, color: str, worst: float) -> None:
-  """Marks the last point of each curve of `[S, E]` that stopped early or diverged."""
-  for curve, end in zip(curves, status, strict=True):
-    last = np.flatnonzero(np.isfinite(curve))
-    # A member that diverged in its first epoch has no values.
-    epoch, value = (last[-1] + 1, curve[last[-1]]) if len(last) else (1, worst)
-    if end == "early_stopped":
-      edge = {"markeredgecolor": "white", "markeredgewidth": 0.4}
-      ax.plot(epoch, value, "o", color=color, markersize=3, zorder=4, **edge)
-    elif end == "diverged":
-      edge = {"markeredgewidth": 1.4, "clip_on": False}
-      ax.plot(epoch, value, "x", color=color, markersize=6, zorder=5, **edge)
-
-
 def _set_curve_axes(ax: Axes, num_epochs: int, limits: tuple[float, float], log: bool) -> None:
-  # Below 1, so that there is no tick for epoch 0.
-  margin = float(np.clip(0.025 * (num_epochs - 1), 0.3, 0.9))
-  ax.set_xlim(1 - margin, num_epochs + margin)
+  ax.set_xlim(*whole_number_limits(1, num_epochs))
   ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, min_n_ticks=1))
   if log:
     ax.set_yscale("log")
@@ -173,15 +145,13 @@ def _curve_legend(population: Population) -> list[tuple[str, Line2D]]:
   """Returns the entries of the legend as (text, line)."""
   entries, diverged = [], population.status == "diverged"
   for index, arm in enumerate(population.arms):
-    label = figures.arm_label(arm, diverged[:, index], width=3.2, separator=" ")
-    entries.append((label, figures.mean_line(figures.arm_style(index))))
+    entries.append((figures.legend_text(arm, diverged[:, index]), figures.mean_line(index)))
   for status, text, marker, size in (
     ("early_stopped", "stopped early", "o", 3),
     ("diverged", "diverged", "x", 6),
   ):
     if (population.status == status).any():
-      mark = Line2D([], [], color=figures.GREY, linestyle="", marker=marker, markersize=size)
-      entries.append((text, mark))
+      entries.append((text, figures.grey_mark(marker, size)))
   return entries
 
 
@@ -201,23 +171,20 @@ def learning_rates(population: Population) -> Figure:
     return figures.message(scales.NOTHING)
   figure = Figure(figsize=(7.5, 3.4), layout="constrained")
   ax = figure.subplots()
-  low, high = scales.set_scale(ax.yaxis, [rates], log=True, least_factor=10)
-  drawn = np.clip(rates, low, high)
+  drawn = np.clip(rates, *scales.set_scale(ax.yaxis, [rates], least_factor=10))
   epochs = np.arange(1, rates.shape[-1] + 1)
   entries, differ = [], False
   for index, arm in enumerate(population.arms):
-    style = figures.arm_style(index)
     some = np.isfinite(drawn[:, index]).any(axis=0)  # [E]
     seeds = drawn[:, index][:, some]  # [S, e]
     if not some.any():
       continue
     if (np.nanmax(seeds, axis=0) > np.nanmin(seeds, axis=0)).any():
       differ = True
-      _draw_seeds(ax, epochs[some], seeds, style.color)
+      _draw_seeds(ax, epochs[some], seeds, figures.arm_style(index).color)
     gap = np.full(some.sum(), np.nan)  # no band, because rates are exact
-    mean = np.nanmean(seeds, axis=0)
-    figures.draw_mean(ax, arm, index, epochs[some], mean, gap, gap, alpha=0)
-    entries.append((scales.legend_text(arm), figures.mean_line(style)))
+    figures.draw_mean(ax, arm, index, epochs[some], np.nanmean(seeds, axis=0), gap, gap, num_arms=1)
+    entries.append((figures.legend_text(arm), figures.mean_line(index)))
   ax.set_ylabel("learning rate")
   scales.set_whole_numbers(ax, 1, len(epochs))
   ax.set_xlabel("epoch")
@@ -228,8 +195,11 @@ def learning_rates(population: Population) -> Figure:
   return figures.finish(figure)
 
 
-def _draw_seeds(ax: Axes, x: np.ndarray, values: np.ndarray, color: str) -> None:
-  """Draws each row of `[S, n]` as a thin line; the more lines, the fainter."""
+def _draw_seeds(
+  ax: Axes, x: np.ndarray, values: np.ndarray, color: str
+) -> tuple[list[np.ndarray], float]:
+  """Draws each row of `[S, n]` as a thin line, the more the fainter; returns points and opacity."""
   lines = [np.column_stack([x, row])[np.isfinite(row)] for row in values]
-  alpha = float(np.clip(3 / len(lines), 0.1, 0.5))
+  alpha = float(np.clip(3 / max(len(lines), 1), 0.1, 0.5))
   ax.add_collection(LineCollection(lines, colors=color, alpha=alpha, linewidths=0.6), autolim=False)
+  return lines, alpha

@@ -50,9 +50,7 @@ def worst_mistakes(
   if not names:
     return figures.message("Every seed diverged: there are no predictions.")
   predictions = predict(population, names)
-  correct = predictions.predicted == labels  # [N]
-  order = np.lexsort((predictions.true_probability, correct))[:num_images]
-
+  order = predictions.worst_first[:num_images]
   figure, axes = _image_grid(len(order), images.shape[1] / images.shape[2])
   for ax, index in zip(axes, order, strict=True):
     image = images[index, ..., 0] if images.shape[-1] == 1 else images[index]
@@ -62,7 +60,9 @@ def worst_mistakes(
   who = f"mean of {len(names)} arms"
   if len(names) == 1:
     who = figures.fit(names[0], width, bold, max_lines=1)
-  title = f"{who}: {(~correct).sum():,} mistakes in {len(labels):,} test images, worst first"
+  title = (
+    f"{who}: {(~predictions.correct).sum():,} mistakes in {len(labels):,} test images, worst first"
+  )
   figure.suptitle(figures.fit(title, width, bold, max_lines=3))
   return figures.finish(figure)
 
@@ -82,7 +82,7 @@ def _describe(
 ) -> None:
   """Titles and frames the panel of an image according to its prediction."""
   predicted = predictions.predicted[index]
-  mistake = predicted != label
+  mistake = not predictions.correct[index]
   true_name, predicted_name = (
     figures.fit(class_names[i], 0.85, figures.SMALL_TEXT_SIZE, max_lines=1)
     for i in (label, predicted)

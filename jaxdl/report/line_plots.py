@@ -34,6 +34,14 @@ class _Line(NamedTuple):
   low: np.ndarray  # [n], lower end of the 95% interval
   high: np.ndarray  # [n], upper end
 
+  @property
+  def color(self) -> str:
+    return figures.arm_style(self.number).color
+
+  def interval(self, limits: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ends of the intervals, cut to the limits of the axis."""
+    return np.clip(self.low, *limits), np.clip(self.high, *limits)
+
 
 @figures.styled
 def metric_against(
@@ -41,7 +49,6 @@ def metric_against(
   *,
   x_label: str,
   y_label: str,
-  log_x: bool = True,
   percent: bool = True,
   higher_is_better: bool = True,
 ) -> Figure:
@@ -49,59 +56,59 @@ def metric_against(
 
   The best mean of each line is ringed. Means are over the seeds that did not diverge; a cross with
   a number at the frame says how many did. If there are more than four lines, each gets its own
-  panel, with the others in grey.
+  panel, with the others in grey. The x axis is logarithmic if all x are positive and span more than
+  a factor of 3.
 
   Args:
     lines: name -> (x `[n]`, values `[n, S]`, NaN where a seed diverged).
     x_label: name and unit of x.
     y_label: name and unit of the values.
-    log_x: use a logarithmic x axis if all x are positive and span more than a factor of 3.
     percent: values are in [0, 1] and shown in %.
     higher_is_better: whether the largest mean is the best one.
   """
-  scale = 100 if percent else 1
-  made = [
-    _line(name, index, x, scale * np.asarray(values, float), percent)
-    for index, (name, (x, values)) in enumerate(lines.items())
-  ]
-  if not any(np.isfinite(line.mean).any() for line in made):
+  made = _summarize(lines, percent)
+  if not made:
     return figures.message("Every seed diverged: there is nothing to draw.")
   counts = [np.shape(values)[1] for _, values in lines.values()]
   figure, panels = _comparison(made, x_label, y_label)
   low, high = _mean_limits(made, percent)
-  scales.set_scale(panels[0].ax.xaxis, [line.x for line in made], log_x)
+  scales.set_scale(panels[0].ax.xaxis, [line.x for line in made])
   for panel in panels:
-    _draw_grey(panel, made)
     for place in range(len(panel.lines)):
       _draw_line(panel, place, (low, high))
       _ring_best(panel, place, higher_is_better)
     _draw_diverged(panel, made, (low, high), higher_is_better)
   entries = []
   if any(len(line.x) > 1 for line in made):
-    ring = {"marker": "o", "markersize": 9, "markerfacecolor": "none"}
-    entries.append(("best mean of a line", Line2D([], [], color=figures.GREY, ls="", **ring)))
+    entries.append(("best mean of a line", figures.grey_mark("o", 9, markerfacecolor="none")))
   if any(line.num_missing.any() for line in made):
-    cross = Line2D([], [], color=figures.GREY, linestyle="", marker="x", markersize=5)
-    entries.append((f"number of seeds that diverged, of {_range_text(counts)}", cross))
+    text = f"number of seeds that diverged, of {_range_text(counts)}"
+    entries.append((text, figures.grey_mark("x", 5)))
   title = f"{_range_text(counts)} seeds: means" if max(counts) > 1 else ""
-  _finish_comparison(figure, panels, made, entries, title)
-  return figures.finish(figure)
+  return _finish_comparison(figure, panels, made, entries, title)
 
 
-def _line(
-  name: str, index: int, x: np.ndarray, values: Sequence[np.ndarray], percent: bool
-) -> _Line:
-  """Summarizes n arrays of values at x `[n]`; intervals of percentages are cut to 0 and 100."""
-  limits = (0, 100) if percent else (-math.inf, math.inf)
-  x = np.asarray(x, float)
-  order = np.argsort(x, kind="stable")
-  every = [np.asarray(values[i], float).ravel() for i in order]
-  finite = [v[np.isfinite(v)] for v in every]
-  nan = (math.nan,) * 3
-  summaries = [mean_interval(v, limits) if len(v) else nan for v in finite]
-  mean, low, high = np.array(summaries, float).reshape(-1, 3).T
-  missing = np.array([len(a) - len(b) for a, b in zip(every, finite, strict=True)], int)
-  return _Line(name, index, x[order], finite, missing, mean, low, high)
+def _summarize(
+  lines: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]], percent: bool
+) -> list[_Line]:
+  """Returns the lines with their means and intervals; none if no value is finite.
+
+  Args:
+    lines: name -> (x `[n]`, n arrays of values).
+    percent: values are in [0, 1] and shown in %; intervals are cut there.
+  """
+  scale, limits = (100, (0, 100)) if percent else (1, (-math.inf, math.inf))
+  made = []
+  for number, (name, (x, values)) in enumerate(lines.items()):
+    x = np.asarray(x, float)
+    order = np.argsort(x, kind="stable")
+    every = [scale * np.asarray(values[i], float).ravel() for i in order]
+    finite = [v[np.isfinite(v)] for v in every]
+    summaries = [mean_interval(v, limits) if len(v) else (math.nan,) * 3 for v in finite]
+    mean, low, high = np.array(summaries, float).reshape(-1, 3).T
+    missing = np.array([len(a) - len(b) for a, b in zip(every, finite, strict=True)], int)
+    made.append(_Line(name, number, x[order], finite, missing, mean, low, high))
+  return made if any(np.isfinite(line.mean).any() for line in made) else []
 
 
 class _Panel(NamedTuple):
@@ -114,27 +121,26 @@ class _Panel(NamedTuple):
 def _comparison(lines: list[_Line], x_label: str, y_label: str) -> tuple[Figure, list[_Panel]]:
   """Returns a figure with one panel for all lines, or one per line with shared axes."""
   alone = len(lines) > _MOST_LINES
+  shown = [[line] for line in lines] if alone else [lines]
   num_columns = 1 if not alone else 3 if len(lines) <= 9 else 4
-  num_rows = math.ceil(len(lines) / num_columns) if alone else 1
   width = (figures.MAX_WIDTH - 0.7) / num_columns if alone else 7.0
   height = 1.9 if alone else 3.6
-  size = (figures.MAX_WIDTH if alone else 7.5, num_rows * height + (0.6 if alone else 0.3))
+  full_height = math.ceil(len(shown) / num_columns) * height + (0.6 if alone else 0.3)
+  size = (figures.MAX_WIDTH if alone else 7.5, full_height)
   figure = Figure(figsize=size, layout="constrained")
-  axes = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True, sharey=True).ravel()
-  used = axes[: len(lines) if alone else 1]
-  for ax in axes[len(used) :]:
-    ax.remove()
-  for index, ax in enumerate(used):
+  axes = figures.grid(figure, len(shown), num_columns, sharex=True, sharey=True)
+  for index, ax in enumerate(axes):
     figures.add_grid_lines(ax)
     if index % num_columns == 0:
       ax.set_ylabel(figures.fit(y_label, height))
-    if index + num_columns >= len(used):  # the last panel of its column
+    if index + num_columns >= len(axes):  # the last panel of its column
       ax.set_xlabel(figures.fit(x_label, width - 0.3))
       ax.tick_params(labelbottom=True)
     if alone:
       ax.set_title(figures.fit(lines[index].name, width - 0.4))
-  shown = [[line] for line in lines] if alone else [lines]
-  return figure, [_Panel(ax, part, width, height) for ax, part in zip(used, shown, strict=True)]
+      for other in (*lines[:index], *lines[index + 1 :]):
+        ax.plot(other.x, other.mean, color="0.8", linewidth=1, zorder=1.5)
+  return figure, [_Panel(ax, part, width, height) for ax, part in zip(axes, shown, strict=True)]
 
 
 def _range_text(counts: Sequence[int]) -> str:
@@ -142,23 +148,23 @@ def _range_text(counts: Sequence[int]) -> str:
   return str(most) if least == most else f"{least} to {most}"
 
 
-def _finish_comparison(figure, panels, lines, entries, title: str) -> None:
+def _finish_comparison(
+  figure: Figure,
+  panels: list[_Panel],
+  lines: list[_Line],
+  entries: list[tuple[str, Line2D]],
+  title: str,
+) -> Figure:
   """Adds the title and the legend; a single panel has the names of the lines in the legend."""
   if len(panels) == 1:
-    styles = [figures.mean_line(figures.arm_style(index)) for index in range(len(lines))]
-    names = [scales.legend_text(line.name) for line in lines]
-    entries = [*zip(names, styles, strict=True), *entries]
+    names = [(figures.legend_text(line.name), figures.mean_line(line.number)) for line in lines]
+    entries = [*names, *entries]
   else:
     entries = [*entries, ("means of the others", Line2D([], [], color="0.8", linewidth=1))]
   if title:
     figure.suptitle(f"{title} with 95% intervals")
   figures.add_legend(figure, entries)
-
-
-def _draw_grey(panel: _Panel, lines: list[_Line]) -> None:
-  for line in lines:
-    if all(line.number != other.number for other in panel.lines):
-      panel.ax.plot(line.x, line.mean, color="0.8", linewidth=1, zorder=1.5)
+  return figures.finish(figure)
 
 
 def _shifted(panel: _Panel, place: int):
@@ -171,26 +177,22 @@ def _shifted(panel: _Panel, place: int):
 def _draw_line(panel: _Panel, place: int, limits: tuple[float, float]) -> None:
   """Draws the means of a panel's line and their intervals, clipped to the limits."""
   line = panel.lines[place]
-  style = figures.arm_style(line.number)
   where = _shifted(panel, place)
-  mean = figures.mean_line(style)
+  mean = figures.mean_line(line.number)
   mean.set(label=line.name, zorder=3, transform=where)
   mean.set_data(line.x, line.mean)
   panel.ax.add_line(mean)
-  low, high = (np.clip(end, *limits) for end in (line.low, line.high))
-  bars = {"color": style.color, "linewidth": 1.2, "alpha": 0.7, "zorder": 2.5}
-  panel.ax.vlines(line.x, low, high, transform=where, **bars)
+  bars = {"color": line.color, "linewidth": 1.2, "alpha": 0.7, "zorder": 2.5}
+  panel.ax.vlines(line.x, *line.interval(limits), transform=where, **bars)
 
 
 def _ring_best(panel: _Panel, place: int, higher_is_better: bool) -> None:
   line = panel.lines[place]
   if len(line.x) > 1 and np.isfinite(line.mean).any():
     best = np.nanargmax(line.mean) if higher_is_better else np.nanargmin(line.mean)
-    color = figures.arm_style(line.number).color
-    ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none", "markeredgecolor": color}
-    where = _shifted(panel, place)
-    x, y = line.x[best], line.mean[best]
-    panel.ax.plot(x, y, zorder=4, ls="", transform=where, clip_on=False, **ring)
+    ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none"}
+    ring |= {"markeredgecolor": line.color, "linestyle": "", "clip_on": False, "zorder": 4}
+    panel.ax.plot(line.x[best], line.mean[best], transform=_shifted(panel, place), **ring)
 
 
 def _draw_diverged(
@@ -212,12 +214,11 @@ def _draw_diverged(
   for line in panel.lines:
     rank = 0 if alone or line.number not in marked else marked.index(line.number)
     top = (num_rows - rank) * row if higher_is_better else 1 - rank * row
-    color = figures.arm_style(line.number).color
     for x, count in zip(line.x, line.num_missing, strict=True):
       if count:
-        cross = {"color": color, "markersize": 5, "markeredgewidth": 1.3}
+        cross = {"color": line.color, "markersize": 5, "markeredgewidth": 1.3}
         panel.ax.plot(x, top - 0.28 * row, "x", transform=where, **cross)
-        text = {"ha": "center", "va": "center", "fontsize": 7, "color": color}
+        text = {"ha": "center", "va": "center", "fontsize": 7, "color": line.color}
         panel.ax.text(x, top - 0.7 * row, str(count), transform=where, **text)
 
 
@@ -248,49 +249,38 @@ def _mean_limits(lines: list[_Line], percent: bool, dots: bool = False) -> tuple
 
 @figures.styled
 def accuracy_against(
-  curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-  *,
-  x_label: str,
-  y_label: str = "test accuracy (%)",
-  log_x: bool = True,
-  percent: bool = True,
+  curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, x_label: str
 ) -> Figure:
-  """Draws accuracy against its cost: means over seeds with 95% intervals as bands.
+  """Draws test accuracy against its cost: means over seeds with 95% intervals as bands.
 
   The mean at each x is over the seeds that have a value there. A seed without any value diverged;
-  these are counted beside the name. A curve with one point is a marker with a bar.
+  these are counted beside the name. A curve with one point is a marker with a bar. The x axis is
+  logarithmic if all x are positive and span more than a factor of 3.
 
   Args:
-    curves: name -> (x `[E]`, y `[S, E]`, NaN where a seed has no value).
+    curves: name -> (x `[E]`, y `[S, E]` in [0, 1], NaN where a seed has no value).
     x_label: name and unit of x, e.g. training time or number of examples.
-    y_label: name and unit of y.
-    log_x: use a logarithmic x axis if all x are positive and span more than a factor of 3.
-    percent: y is in [0, 1] and shown in %.
   """
-  scale = 100 if percent else 1
-  ys = {name: scale * np.asarray(y, float) for name, (_, y) in curves.items()}
-  made = [_line(name, i, x, ys[name].T, percent) for i, (name, (x, _)) in enumerate(curves.items())]
-  if not any(np.isfinite(line.mean).any() for line in made):
+  ys = {name: np.asarray(y, float) for name, (_, y) in curves.items()}
+  made = _summarize({name: (x, ys[name].T) for name, (x, _) in curves.items()}, percent=True)
+  if not made:
     return figures.message("Every seed diverged: there is nothing to draw.")
   figure = Figure(figsize=(7.5, 3.9), layout="constrained")
   ax = figure.subplots()
-  limits = _mean_limits(made, percent)
-  scales.set_scale(ax.xaxis, [line.x for line in made], log_x)
+  limits = _mean_limits(made, percent=True)
+  scales.set_scale(ax.xaxis, [line.x for line in made])
   ax.set_ylim(*limits)
-  alpha = float(np.clip(0.5 / len(made), 0.08, 0.18))
   entries = []
-  for index, line in enumerate(made):
-    low, high = (np.clip(end, *limits) for end in (line.low, line.high))
-    mean = figures.draw_mean(ax, line.name, index, line.x, line.mean, low, high, alpha)
+  for line in made:
+    ends, number = line.interval(limits), line.number
+    mean = figures.draw_mean(ax, line.name, number, line.x, line.mean, *ends, num_arms=len(made))
     if len(line.x) == 1:
       mean.set_markersize(8)
-      ax.vlines(line.x, low, high, color=mean.get_color(), linewidth=1.8)
+      ax.vlines(line.x, *ends, color=line.color, linewidth=1.8)
     lost = (~np.isfinite(ys[line.name])).all(axis=1)  # [S]
-    label = scales.legend_text(line.name)
-    label += f" (diverged: {lost.sum()} of {len(lost)})" if lost.any() else ""
-    entries.append((label, figures.mean_line(figures.arm_style(index))))
+    entries.append((figures.legend_text(line.name, lost), figures.mean_line(number)))
   ax.set_xlabel(figures.fit(x_label, 6.5))
-  ax.set_ylabel(figures.fit(y_label, 3.4))
+  ax.set_ylabel("test accuracy (%)")
   figures.add_grid_lines(ax)
   counts = [len(y) for y in ys.values()]
   if max(counts) > 1:
@@ -310,29 +300,24 @@ def ensemble_accuracy(arms: Mapping[str, tuple[np.ndarray, Sequence[np.ndarray]]
     arms: name -> (sizes `[K]`, K arrays with the accuracies, in [0, 1], of the disjoint ensembles
       of each size).
   """
-  made = [
-    _line(name, index, sizes, [100 * np.asarray(group, float) for group in groups], percent=True)
-    for index, (name, (sizes, groups)) in enumerate(arms.items())
-  ]
-  if not any(np.isfinite(line.mean).any() for line in made):
+  made = _summarize(arms, percent=True)
+  if not made:
     return figures.message(scales.NOTHING)
   figure, panels = _comparison(made, "number of networks in the ensemble", "test accuracy (%)")
   limits = _mean_limits(made, percent=True, dots=True)
   for panel in panels:
-    _draw_grey(panel, made)
     for place, line in enumerate(panel.lines):
-      style = figures.arm_style(line.number)
       x = np.repeat(line.x, [len(values) for values in line.values])
-      dots = {"color": style.color, "markersize": 3.5, "markeredgewidth": 0, "alpha": 0.4}
+      dots = {"color": line.color, "markersize": 3.5, "markeredgewidth": 0, "alpha": 0.4}
       values = np.concatenate([[], *line.values])  # of no size, where every seed diverged
       panel.ax.plot(x, values, "o", transform=_shifted(panel, place), zorder=2, **dots)
       _draw_line(panel, place, limits)
     _set_ticks(panel, *limits)
     panel.ax.set_ylim(*limits)
   _set_size_axis(panels[0].ax, max(line.x.max(initial=1) for line in made))
-  dot = Line2D([], [], color=figures.GREY, linestyle="", marker="o", markersize=3.5, alpha=0.6)
-  _finish_comparison(figure, panels, made, [("one ensemble", dot)], "Means over disjoint ensembles")
-  return figures.finish(figure)
+  dot = figures.grey_mark("o", 3.5, alpha=0.6)
+  title = "Means over disjoint ensembles"
+  return _finish_comparison(figure, panels, made, [("one ensemble", dot)], title)
 
 
 def _set_size_axis(ax: Axes, most: float) -> None:

@@ -3,7 +3,7 @@
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxdl.errors import one_line
 
@@ -21,6 +21,16 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
   return "\n".join(
     line.rstrip() for line in [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
   )
+
+
+def paragraphs(parts: Iterable[str]) -> str:
+  """Returns parts of a document one below the other; empty ones are left out."""
+  return "\n\n".join(part for part in parts if part)
+
+
+def picture(path: str, caption: str) -> str:
+  """Returns a picture with its caption below it."""
+  return f"![{escape(caption)}]({path})\n\n{escape(caption)}"
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

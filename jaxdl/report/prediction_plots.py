@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from jaxdl.population.results import Population
 from jaxdl.report import figures
 from jaxdl.report.arm_text import seeds_text
+from jaxdl.report.picture_data import numbers
 
 # More points hide each other.
 _MAX_POINTS = 2000
@@ -27,10 +28,7 @@ def predictions(population: Population) -> Figure:
   Returns:
     A figure with two rows of panels for every three arms: predictions above, residuals below.
   """
-  true = population.test_targets.reshape(len(population.test_targets), -1)  # [N, K]
-  chosen = np.linspace(0, len(true) - 1, min(len(true), _MAX_POINTS)).astype(int)
-  true = true[chosen].ravel()
-  predicted = population.mean_probabilities[:, chosen].reshape(len(population.arms), -1)
+  true, predicted, num_shown = numbers(population, _MAX_POINTS)
   num_columns = min(_MAX_COLUMNS, len(population.arms))
   num_rows = -(-len(population.arms) // num_columns)
   width = max(figures.MAX_WIDTH * num_columns / _MAX_COLUMNS, 3.6)
@@ -58,7 +56,7 @@ def predictions(population: Population) -> Figure:
   for unused in range(len(population.arms), num_rows * num_columns):
     for ax in axes[-2:, unused % num_columns]:
       ax.set_visible(False)
-  figure.suptitle(f"Means of {seeds_text(population)} on {len(chosen):,} test examples")
+  figure.suptitle(f"Means of {seeds_text(population)} on {num_shown:,} test examples")
   return figures.finish(figure)
 
 
@@ -82,18 +80,18 @@ def reliability(population: Population) -> Figure:
   upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
   upper.plot([0, 100], [0, 100], color="0.6", linewidth=0.8, linestyle="--")
   entries = []
-  for index, (arm, (numbers, confidences, correct)) in enumerate(
+  for index, (arm, (sizes, confidences, correct)) in enumerate(
     zip(population.arms, totals, strict=True)
   ):
     style = figures.arm_style(index)
-    some = numbers > 0
-    x = 100 * confidences[some] / np.maximum(numbers[some], 1)
+    some = sizes > 0
+    x = 100 * confidences[some] / sizes[some]
     kwargs = {"color": style.color, "linestyle": style.line_style, "linewidth": 1.2}
     kwargs |= {"marker": style.marker, "markersize": 4}
-    upper.plot(x, 100 * correct[some] / numbers[some], **kwargs)
-    lower.plot(x, 100 * numbers[some] / max(numbers.sum(), 1), **kwargs)
-    label = figures.arm_label(arm, population.status[:, index] == "diverged", 3.2, separator=" ")
-    entries.append((label, figures.mean_line(style)))
+    upper.plot(x, 100 * correct[some] / sizes[some], **kwargs)
+    lower.plot(x, 100 * sizes[some] / max(sizes.sum(), 1), **kwargs)
+    label = figures.legend_text(arm, population.status[:, index] == "diverged")
+    entries.append((label, figures.mean_line(index)))
   upper.set_ylabel("right (%)")
   upper.set_ylim(-2, 102)
   lower.set_ylabel("predictions (%)")

@@ -8,7 +8,7 @@ from jaxdl import stats
 from jaxdl.experiment import Experiment
 from jaxdl.population.results import Population
 from jaxdl.report import arm_text, verdict_text
-from jaxdl.report.markdown import escape, markdown_table
+from jaxdl.report.markdown import escape, markdown_table, paragraphs, picture
 
 # The folder of what `jaxdl.store.store` keeps of the run.
 RUN = "run"
@@ -49,15 +49,12 @@ def render(
     arm_text.censored_text(few),
     _per_class_text(few),
     "## Pictures",
-    *(
-      f"![{escape(caption)}]({FIGURES}/{name}.png)\n\n{escape(caption)}"
-      for name, caption in pictures
-    ),
+    *(picture(f"{FIGURES}/{name}.png", caption) for name, caption in pictures),
     *sections,
     "## How it was made",
     _provenance_text(origin),
   ]
-  return "\n\n".join(part for part in parts if part) + "\n"
+  return paragraphs(parts) + "\n"
 
 
 def _classes_text(population: Population) -> str:
@@ -105,15 +102,15 @@ def partial_text(population: Population) -> str:
   planned = len(population.seeds) + len(population.missing_seeds)
   missing = ", ".join(map(str, population.missing_seeds[:20]))
   more = ", ..." if len(population.missing_seeds) > 20 else ""
-  lines = [
+  text = (
     f"**Partial: {len(population.seeds)} of {planned} seeds have finished with all of their "
     f"arms.** Missing: {missing}{more}."
-  ]
-  lines += [
+  )
+  failed = (
     f"- Chunk {escape(name)} failed: {escape(reason[:200])} (`{RUN}/failures/{name}.txt`)"
     for name, reason in population.failures.items()
-  ]
-  return "\n\n".join([lines[0], "\n".join(lines[1:])]).strip()
+  )
+  return paragraphs([text, "\n".join(failed)])
 
 
 def provenance_lines(origin: Mapping[str, Any]) -> list[str]:

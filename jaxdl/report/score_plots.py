@@ -1,7 +1,6 @@
 """Pictures of one metric of every member: its distribution over seeds."""
 
 import dataclasses
-import math
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from jaxdl import stats
 from jaxdl.population.results import RATES, Population
 from jaxdl.report import figures
+from jaxdl.report.picture_data import score_limits, spread
 
 
 @figures.styled
@@ -58,9 +58,7 @@ def score_distribution(
   num_rows = num_arms + (everyone is not None)
   figure = Figure(figsize=(8.5, 0.95 + 0.62 * num_rows), layout="constrained")
   ax = figure.subplots()
-  # Multiples of the golden ratio, modulo 1, fill an interval evenly for any number of seeds.
-  spread = np.arange(1, num_seeds + 1) * (math.sqrt(5) - 1) / 2 % 1 - 0.5  # [S]
-  heights = np.arange(num_arms) + 0.44 * spread[:, None] - 0.1  # [S, A]
+  heights = np.arange(num_arms) + 0.44 * spread(num_seeds)[:, None] - 0.1  # [S, A]
   alpha = float(np.clip(4 / num_seeds, 0.15, 0.5))
   lines = np.stack([scores.values, heights], axis=-1)  # [S, A, 2]
   pairs = LineCollection(lines, colors=figures.GREY, alpha=alpha, linewidths=0.5)
@@ -76,7 +74,8 @@ def score_distribution(
   if everyone is not None:
     means = scale * np.array([summary.mean for summary in stats.summarize(everyone)])
     _draw_means(ax, means, num_arms)
-  _set_metric_limits(ax, scores.values, summaries)
+  ends = [end for summary in summaries for end in (summary.ci_low, summary.ci_high)]
+  ax.set_xlim(*score_limits(scores.values, ends))
   unit = " in %" if is_rate else " in nats" if scores.metric.endswith("loss") else ""
   direction = "higher" if scores.higher_is_better else "lower"
   ax.set_xlabel(f"{figures.plain(scores.metric.replace('_', ' '))}{unit} ({direction} is better)")
@@ -86,22 +85,19 @@ def score_distribution(
   ]
   if everyone is not None:
     labels.append(f"means of\nall {len(everyone.arms):,} arms")
-  ax.set_yticks(range(num_rows), labels, fontsize=figures.TEXT_SIZE)
+  figures.name_rows(ax, range(num_rows), labels)
   ax.set_ylim(num_rows - 0.45, -0.55)
   heading = "mean\n[95% interval]" if num_seeds > 1 else "one seed"
   figures.write_right(ax, -0.55, heading, va="bottom")
-  ax.tick_params(axis="y", length=0)
-  ax.spines["left"].set_visible(False)
   figures.add_grid_lines(ax, axis="x")
   return figures.finish(figure)
 
 
 def _draw_means(ax: Axes, means: np.ndarray, row: int) -> None:
   """Draws means `[A]` as grey dots in a row; in an SVG they are one picture."""
-  heights = row + 0.6 * (np.arange(1, len(means) + 1) * (math.sqrt(5) - 1) / 2 % 1 - 0.5)
   alpha = float(np.clip(100 / len(means), 0.15, 0.6))
   dots = {"color": figures.GREY, "alpha": alpha, "markersize": 3.5, "markeredgewidth": 0}
-  ax.plot(means, heights, "o", rasterized=True, **dots)
+  ax.plot(means, row + 0.6 * spread(len(means)), "o", rasterized=True, **dots)
 
 
 def _draw_summary(
@@ -129,14 +125,3 @@ def _draw_summary(
     interval = f"[{write(summary.ci_low)}, {write(summary.ci_high)}]"
     text += f"\n{interval if np.isfinite(summary.ci_low) else 'all equal'}"
   figures.write_right(ax, index, text, va="center")
-
-
-def _set_metric_limits(ax: Axes, values: np.ndarray, summaries: list[stats.ArmSummary]) -> None:
-  finite = values[np.isfinite(values)]
-  low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
-  widen = 0.25 * (high - low)
-  ends = [end for arm in summaries for end in (arm.ci_low, arm.ci_high) if np.isfinite(end)]
-  low = max(low - widen, min([low, *ends]))
-  high = min(high + widen, max([high, *ends]))
-  pad = 0.04 * (high - low) or 0.02 * abs(high) or 0.02
-  ax.set_xlim(low - pad, high + pad)

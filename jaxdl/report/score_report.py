@@ -1,7 +1,6 @@
 """The report of scores that were trained elsewhere: a folder like that of a run."""
 
 import datetime
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,10 @@ from jaxdl import stats
 from jaxdl.population import environment
 from jaxdl.report import verdict_text
 from jaxdl.report.arm_text import summary_table
-from jaxdl.report.markdown import escape, markdown_table
+from jaxdl.report.markdown import escape, markdown_table, paragraphs, picture
 from jaxdl.report.run_text import FIGURES
+from jaxdl.report.tables import write_csv
+from jaxdl.report.workdir import write_json
 from jaxdl.store import files
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ def write(workdir: pathlib.Path, comparison: Comparison) -> None:
       figures.save(figure, stage / FIGURES / name)
     captions = [(name, caption) for name, caption, _ in pictures]
     (stage / "report.md").write_text(_render(comparison, captions), encoding="utf-8")
-    _write_json(stage / "verdicts.json", [stats.to_json(v) for v in comparison.verdicts])
+    write_json(stage / "verdicts.json", [stats.to_json(v) for v in comparison.verdicts])
     _write_scores(stage / "scores.csv", comparison)
-    _write_json(stage / _PROVENANCE, _provenance(comparison))
+    write_json(stage / _PROVENANCE, _provenance(comparison))
 
 
 def check(workdir: pathlib.Path) -> None:
@@ -143,15 +144,12 @@ def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
     summary_table(scores.select(experiment_lib.shown_arms(scores))),
     *(_task_sections(comparison) if len(comparison.tasks) > 1 else []),
     "## Pictures",
-    *(
-      f"![{escape(caption)}]({FIGURES}/{name}.png)\n\n{escape(caption)}"
-      for name, caption in captions
-    ),
+    *(picture(f"{FIGURES}/{name}.png", caption) for name, caption in captions),
     "## How it was made",
     "\n".join(f"- {escape(f'{name}: {value}')}" for name, value in comparison.settings.items()),
     "Every number is in `scores.csv` and `verdicts.json`.",
   ]
-  return "\n\n".join(part for part in parts if part) + "\n"
+  return paragraphs(parts) + "\n"
 
 
 def _tasks_text(comparison: Comparison) -> str:
@@ -213,7 +211,7 @@ def _write_scores(file: pathlib.Path, comparison: Comparison) -> None:
   table = pd.concat(columns)
   if len(comparison.tasks) == 1:
     table = table.drop(columns="task")
-  table.to_csv(file, index=False, lineterminator="\n")
+  write_csv(file, table)
 
 
 def _provenance(comparison: Comparison) -> dict[str, Any]:
@@ -222,7 +220,3 @@ def _provenance(comparison: Comparison) -> dict[str, Any]:
     "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "settings": dict(comparison.settings),
   }
-
-
-def _write_json(file: pathlib.Path, value: Any) -> None:
-  file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

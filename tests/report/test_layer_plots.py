@@ -12,18 +12,18 @@ from jaxdl.report import layer_plots
 def test_layer_profiles_are_means_with_ranges(log_y):
   profiles = make_profiles()
   profiles["2 layers", "tanh"]["_a_b"] = np.zeros((3, 2))
-  figure = layer_plots.layer_profile(profiles, y_label="norm", log_y=log_y, log_floor=1e-9)
+  figure = layer_plots.layer_profile(profiles, y_label="norm", log_y=log_y)
   assert [ax.get_title() for ax in figure.axes] == ["tanh", "relu", "", ""]
   assert [ax.get_ylabel() for ax in figure.axes] == ["2 layers\nnorm", "", "9 layers\nnorm", ""]
   for ax, (place, lines) in zip(figure.axes, profiles.items(), strict=True):
     for band, (name, values) in zip(ax.collections, lines.items(), strict=True):
-      expected = scipy.stats.gmean(np.maximum(values, 1e-9)) if log_y else values.mean(axis=0)
+      expected = scipy.stats.gmean(np.maximum(values, 1e-12)) if log_y else values.mean(axis=0)
       assert list(line(ax, name).get_xdata()) == list(range(1, values.shape[1] + 1))
       np.testing.assert_allclose(line(ax, name).get_ydata(), expected, err_msg=str(place))
       heights = band.get_paths()[0].vertices[:, 1]
       assert heights.max() == values.max() or not values.any()
     low, high = ax.get_ylim()
-    assert low < 1e-9
+    assert low < 1e-12
     assert high > max(v.max() for lines in profiles.values() for v in lines.values())
 
 

@@ -210,7 +210,7 @@ def array_figures(num_lines=2, num_seeds=4, names=NAMES):
     row._replace(label=names[i % len(names)], text=names[-1 - i % len(names)])
     for i, row in enumerate(make_claims(3 * num_lines))
   ]
-  yield forest_plots.forest(claims, title=names[0])
+  yield forest_plots.forest(claims)
 
 
 ARRAY_CASES = {

@@ -17,7 +17,7 @@ from jaxdl.optim import losses
 from jaxdl.population.results import RATES, Population
 from jaxdl.report import arm_text, run_text, setup_tables, verdict_text
 from jaxdl.report.html import charts, examples, page
-from jaxdl.report.markdown import escape
+from jaxdl.report.markdown import escape, paragraphs
 
 # More would make the file too large; a table beside it has all of them.
 _MAX_ARMS = 1000
@@ -60,6 +60,7 @@ def render(
   metric = next(iter(experiment.margins))
   shown = experiment_lib.shown_arms(population.scores(metric))
   few = population.select(shown)
+  shown_verdicts = experiment_lib.shown_verdicts(verdicts, population)
   is_many = len(shown) < len(population.arms)
   drawn = [0, len(shown) - 1] if is_many else list(range(len(shown)))
   curves = charts.learning_curves(few, population if is_many else None)
@@ -69,14 +70,14 @@ def render(
     title=experiment.question,
     answer=experiment_lib.answer(verdicts, metric, population, experiment.alpha),
     how_sure=_how_sure(experiment, population, verdicts, metric),
-    partial="\n\n".join([run_text.anyway_text(origin), run_text.partial_text(population)]).strip(),
+    partial=paragraphs([run_text.anyway_text(origin), run_text.partial_text(population)]),
     about=f"{escape(dataset.description)}. {arm_text.stopping_text(population)}",
     names=[one_line(name) for name in few.arms],
     num_arms=len(population.arms),
     is_many=is_many,
     drawn=drawn,
     distribution=distribution,
-    verdicts=verdict_table(experiment_lib.shown_verdicts(verdicts, population)),
+    verdicts=verdict_table(shown_verdicts),
     many_note=verdict_text.many_note(
       verdicts,
       population.scores(metric),
@@ -99,19 +100,14 @@ def render(
     models=setup_tables.models(few.arms, dataset),
     settings=setup_tables.settings(population.arms, shown),
     times=_times(few),
-    origin=origin,
     seconds=_seconds(origin),
     command=shlex.join(map(one_line, origin["command"])),
     details=run_text.provenance_lines(origin),
     pictures=_embed(pictures),
     sections=[
-      text
-      for text in (
-        verdict_text.new_examples_text(experiment_lib.shown_verdicts(verdicts, population)),
-        arm_text.censored_text(few),
-        *sections,
-      )
-      if text
+      verdict_text.new_examples_text(shown_verdicts),
+      arm_text.censored_text(few),
+      *sections,
     ],
     downloads=_downloads(files),
   )
@@ -208,9 +204,8 @@ def _arms_table(
   trained = population.is_trained.sum(axis=0)  # [A]
   for metric in experiment.margins:
     scale, unit = (100, "%") if metric in RATES else (1, "")
-    limits = (0, 1) if metric in RATES else (-math.inf, math.inf)
     cells = []
-    for arm in stats.summarize(population.scores(metric), limits=limits):
+    for arm in arm_text.summarize(population.scores(metric)):
       text = f"{scale * arm.mean:.4g}{unit}" if arm.n else "-"
       if math.isfinite(arm.ci_low):
         text += f" [{scale * arm.ci_low:.4g}, {scale * arm.ci_high:.4g}]"
