@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxdl import report
-from jaxdl.report import benchmark_plots, comparison_plots
+from jaxdl.report import benchmark_plots
 from jaxdl.report.figures import Figure
 
 _COLUMNS = ("workload", "system", "variant", "members", "s per member and epoch", "ratio", "peak")
@@ -66,7 +66,7 @@ def pictures(results: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
       x_label="batch size",
       y_label="microseconds per example",
     ),
-    "matmul_peak": comparison_plots.timings(
+    "matmul_peak": benchmark_plots.timings(
       peak, x_label="share of the measured matmul peak, counting products with zeros"
     ),
   }

@@ -274,7 +274,7 @@ def _inference_records(verdicts: Sequence[stats.Verdict]) -> list[dict]:
 
 def _pictures(dataset: Dataset, population: Population, measured: MemberTimings) -> list[tuple]:
   """Returns pictures of accuracy against time and against examples, and of the times."""
-  from jaxdl.report import comparison_plots
+  from jaxdl.report import line_plots
 
   by_time, by_examples = accuracy_curves(dataset, population, measured.train_epoch)
   note = "Nothing was chosen with these curves."
@@ -282,12 +282,12 @@ def _pictures(dataset: Dataset, population: Population, measured: MemberTimings)
     (
       "accuracy_against_time",
       f"Test accuracy after every epoch against the training time of one run alone. {note}",
-      comparison_plots.accuracy_against(by_time, x_label="training time of one run (s)"),
+      line_plots.accuracy_against(by_time, x_label="training time of one run (s)"),
     ),
     (
       "accuracy_against_examples",
       f"Test accuracy after every epoch against the number of examples seen. {note}",
-      comparison_plots.accuracy_against(by_examples, x_label="training examples seen"),
+      line_plots.accuracy_against(by_examples, x_label="training examples seen"),
     ),
     *(
       (f"{kind}_times", f"Time of {text}, one member alone: all repetitions, and median.", figure)
@@ -300,10 +300,10 @@ def _pictures(dataset: Dataset, population: Population, measured: MemberTimings)
 
 
 def _draw(timings: timing.Timings, what: str):
-  from jaxdl.report import comparison_plots
+  from jaxdl.report import benchmark_plots
 
   rows = {arm: timings.of(arm) for arm in timings.arms}
-  return comparison_plots.timings(rows, x_label=f"seconds per {what}")
+  return benchmark_plots.timings(rows, x_label=f"seconds per {what}")
 
 
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]  # arm -> (x [E], test accuracy [S, E])

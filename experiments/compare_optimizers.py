@@ -136,14 +136,14 @@ def _rate_text(experiment: Experiment, arm: str | None) -> str:
 
 
 def _pictures(experiment: Experiment, population: Population, best: dict[str, sweeps.BestArm]):
-  from jaxdl.report import comparison_plots, plots
+  from jaxdl.report import curve_plots, line_plots
 
   pictures = [
     (
       "rates_test_accuracy",
       "Test accuracy after the last epoch against the learning rate. The ring is the best mean on "
       "the test set; the rates that are compared are chosen on the validation set.",
-      comparison_plots.metric_against(
+      line_plots.metric_against(
         _lines(experiment, population, "test_accuracy"),
         x_label="learning rate",
         y_label="test accuracy (%)",
@@ -156,7 +156,7 @@ def _pictures(experiment: Experiment, population: Population, best: dict[str, sw
         "rates_epochs_to_target",
         f"Epochs until the training loss is at most {experiment.target_loss:g}, interpolated; one "
         "more than were trained if it never is.",
-        comparison_plots.metric_against(
+        line_plots.metric_against(
           _lines(experiment, population, EPOCHS_TO_TARGET),
           x_label="learning rate",
           y_label=f"epochs to a training loss of {experiment.target_loss:g}",
@@ -171,7 +171,7 @@ def _pictures(experiment: Experiment, population: Population, best: dict[str, sw
       (
         f"learning_curves_{optimizer}",
         f"Learning curves of {optimizer}: smallest, best and largest learning rate.",
-        plots.learning_curves(population.select(shown)),
+        curve_plots.learning_curves(population.select(shown)),
       )
     )
   return pictures

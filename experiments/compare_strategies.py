@@ -60,14 +60,14 @@ def create_experiment(config: ConfigDict) -> Experiment:
 
 def analyze(experiment: Experiment, _: Dataset, population: Population) -> report.Extra:
   """Returns a section on the strategies, and sections and tables on the ensembles of every arm."""
-  from jaxdl.report import comparison_plots
+  from jaxdl.report import line_plots
 
   of_arms = {name: _ensembles(population, name) for name in population.arms}
   pictures = [
     (
       "ensemble_accuracy",
       "Test accuracy of disjoint ensembles against the number of networks that they average.",
-      comparison_plots.ensemble_accuracy(
+      line_plots.ensemble_accuracy(
         {
           name: (
             [ensemble.size for ensemble in of_arm],

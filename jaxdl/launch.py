@@ -92,13 +92,13 @@ class Result:
 
   def _repr_html_(self) -> str:
     """Shows the answer, the verdicts and a picture in a notebook."""
-    from jaxdl.report import figures, plots
+    from jaxdl.report import figures, score_plots
 
     metric = next(iter(self.experiment.margins))
     compared = {arm for verdict in self.verdicts for arm in (verdict.arm_a, verdict.arm_b)}
     arms = [arm for arm in self.population.arms if arm in compared or not compared]
     shown = answer_lib.shown_arms(self.population.select(arms).scores(metric))
-    picture = plots.metric_distribution(self.population.select(shown), metric)
+    picture = score_plots.metric_distribution(self.population.select(shown), metric)
     return report.html.summary(
       self.experiment.question,
       self.answer,

@@ -311,7 +311,7 @@ class Forks:
 EXPERIMENT_IMPORTS = """
 import pandas, pyarrow.parquet, scipy.stats
 from experiments import command_line
-from jaxdl.report import comparison_plots, figures, plots
+from jaxdl.report import figures, line_plots, plots
 """
 
 

@@ -10,7 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from jaxdl.arm import Arm
 from jaxdl.optim import metrics
 from jaxdl.population.results import Population
+from jaxdl.report.forest_plots import ForestRow
 
+RATES = np.geomspace(1e-4, 1, 5)
+LABELS = {"x_label": "learning rate", "y_label": "test accuracy (%)"}
+NAMES = ("cost $5 to $6", "_a_b", "$\\frac{1}{2}$", "d", "e", "f", "g", "h", "i", "j", "k", "l")
 HOSTILE = (
   "$\\frac{",
   "$x^2$ & <script>alert('x')</script>",
@@ -95,6 +99,38 @@ def make_population(
   )
 
 
+def make_lines(num_lines=2, num_seeds=4, x=RATES, diverged=()):
+  """Name -> (x, values `[n, S]`), NaN at (line, x, seed) that diverged."""
+  rng = np.random.default_rng(0)
+  values = 0.5 + 0.4 * rng.random((num_lines, len(x), num_seeds))
+  for place in diverged:
+    values[place] = np.nan
+  return {name: (x, v) for name, v in zip(NAMES[:num_lines], values, strict=True)}
+
+
+def make_profiles(num_seeds=3, rows=("2 layers", "9 layers"), columns=("tanh", "relu"), lines=2):
+  rng = np.random.default_rng(0)
+  return {
+    (row, column): {name: np.exp(rng.normal(0, 3, (num_seeds, 4))) for name in NAMES[:lines]}
+    for row in rows
+    for column in columns
+  }
+
+
+def make_claims(num_rows=3):
+  verdicts = ("holds", "does not hold", "undecided")
+  return [
+    ForestRow(f"claim {i}", 0.02 * i - 0.03, 0.02 * i - 0.04, 0.02 * i, 0.01, verdicts[i % 3], "x")
+    for i in range(num_rows)
+  ]
+
+
+def make_images(population, height=4, width=4, channels=1):
+  """Random images in the place of its test examples."""
+  shape = (len(population.test_targets), height, width, channels)
+  return np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+
+
 def drawn_texts(figure):
   """Everything that is written when the figure is drawn, with its box in pixels."""
   found = []
@@ -122,3 +158,37 @@ def assert_nothing_clipped(figure):
   for a, b in itertools.combinations(boxes, 2):
     width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
     assert min(width, height) <= 1, "panels overlap"
+
+
+# --- What was drawn ---
+
+
+def panel(figure, title):
+  """The axes with a title, apart from what it has in brackets."""
+  return next(ax for ax in figure.axes if ax.get_title().partition(" (")[0] == title)
+
+
+def line(ax, name):
+  """The line of an arm or another name."""
+  (found,) = (line for line in ax.lines if line.get_label() == name)
+  return found
+
+
+def marks(ax, marker):
+  """The points that are drawn alone with a marker."""
+  return [
+    (line.get_xdata()[0], line.get_ydata()[0])
+    for line in ax.lines
+    if line.get_marker() == marker and len(line.get_xdata()) == 1
+  ]
+
+
+def legend(figure):
+  """The texts of the legend."""
+  return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def message(figure):
+  """What a figure without panels says."""
+  assert not figure.axes
+  return figure.texts[0].get_text()

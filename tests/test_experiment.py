@@ -14,7 +14,7 @@ from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
 from jaxdl.population import check_seeds
-from jaxdl.report import markdown, tables
+from jaxdl.report import arm_text, tables, verdict_text
 
 
 def test_a_config_comes_back(three_arms):
@@ -65,7 +65,7 @@ def test_epochs_to_a_target(trained):
   never = trained.arms["random_normal"].num_epochs + 1
   expected = np.array([[1], [2], [2.25], [never], [np.nan]]) * np.ones(3)
   np.testing.assert_allclose(experiment_lib.epochs_to(made_up, 0.5), expected)
-  text = markdown.censored_text(with_target(made_up, expected))
+  text = arm_text.censored_text(with_target(made_up, expected))
   assert text.startswith("`epochs_to_target` has bounds: ")
   assert "random_normal: 1 never, counted as 7 and 1 within the first epoch" in text
 
@@ -131,7 +131,7 @@ def test_many_arms_are_compared_with_the_best():
   assert "arm 19 has the best mean. It is the best, with 95% confidence." in text
   shown = answer_lib.shown_verdicts(verdicts, population)
   assert [v.arm_a for v in shown] == [f"arm {i}" for i in (*range(18, 11, -1), 3, 2, 1, 0)]
-  rows = markdown.ranking_rows(shown, population, "test_accuracy")
+  rows = verdict_text.ranking_rows(shown, population, "test_accuracy")
   assert [row[0] for row in rows[1:]] == [*map(str, range(1, 9)), "8 more", "17", "18", "19", "20"]
   assert [row[1] for row in rows[1:4]] == ["arm 19", "arm 18", "arm 17"]
   assert [row[4] for row in rows[1:4]] == ["", "worse", "worse"]
@@ -177,7 +177,7 @@ def test_many_arms_are_compared_with_a_reference_if_there_is_one():
   # Also if it happens to be the best.
   experiment = dataclasses.replace(experiment, reference="arm 19")
   verdicts = experiment_lib.compare(experiment, population)
-  note = markdown.many_note(verdicts, population.scores("test_accuracy"), "arm 19", "arms.csv")
+  note = verdict_text.many_note(verdicts, population.scores("test_accuracy"), "arm 19", "arms.csv")
   assert "Each of 20 arms was compared with the reference. Tables" in note
 
 

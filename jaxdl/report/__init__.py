@@ -1,27 +1,20 @@
 """What a run leaves behind: its folder, tables, text and pictures.
 
-Read `workdir.py` first. Matplotlib and pandas are imported where they are used: a run that trains
-first need not wait for them.
+Read `workdir.py` first; `plots.py` has the pictures of a population. Matplotlib and pandas are
+imported where they are used: a run that trains first need not wait for them.
 
 Imports: errors, answer, arm, batches, byhand, data, experiment, member, model_summary, nn, optim,
 population, recipe, stats, store, train.
 """
 
 from jaxdl.report import html
+from jaxdl.report.arm_text import beside_table
 from jaxdl.report.finished import FinishedRun, read_run
-from jaxdl.report.markdown import (
-  RUN,
-  beside_table,
-  escape,
-  markdown_table,
-  number,
-  ranking_rows,
-  render,
-  text_table,
-  verdict_rows,
-)
+from jaxdl.report.markdown import escape, markdown_table, number, text_table
 from jaxdl.report.origin import provenance
+from jaxdl.report.run_text import RUN, render
 from jaxdl.report.tables import curves_table, members_table, per_class_table
+from jaxdl.report.verdict_text import ranking_rows, verdict_rows
 from jaxdl.report.workdir import (
   CONFIG_FILE,
   PROVENANCE_FILE,

@@ -16,18 +16,20 @@ import math
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.style
 import numpy as np
-import scipy.stats
 from matplotlib import font_manager, ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
+
+from jaxdl.store import files
 
 # In inches; a wider figure would be shrunk in a README, with its text.
 MAX_WIDTH = 10.0
@@ -88,8 +90,9 @@ def arm_style(index: int) -> ArmStyle:
   )
 
 
-def mean_line(style: ArmStyle) -> Line2D:
-  """Returns a thick line without data, in the style of an arm's mean."""
+def mean_line(index: int) -> Line2D:
+  """Returns a thick line without data: the mean of the arm with this index."""
+  style = arm_style(index)
   return Line2D(
     [],
     [],
@@ -103,6 +106,11 @@ def mean_line(style: ArmStyle) -> Line2D:
   )
 
 
+def grey_mark(marker: str, size: float, **style: Any) -> Line2D:
+  """Returns a marker for a legend, of no arm in particular."""
+  return Line2D([], [], color=GREY, linestyle="", marker=marker, markersize=size, **style)
+
+
 def draw_mean(
   ax: Axes,
   label: str,
@@ -111,36 +119,22 @@ def draw_mean(
   mean: np.ndarray,
   low: np.ndarray,
   high: np.ndarray,
-  alpha: float,
+  num_arms: int,
 ) -> Line2D:
-  """Draws the mean of the arm with this index and a band around it, at the points `x`, `[E]`."""
+  """Draws the mean of one of several arms and a band around it, at the points `x`, `[E]`."""
   spacing = math.ceil(len(mean) / 8)
-  line = mean_line(arm_style(index))
+  line = mean_line(index)
   line.set(label=label, zorder=3)
   line.set_data(x, mean)
   # Markers of different arms are at different points, so that they do not cover each other.
   line.set_markevery((index % spacing, spacing))
   ax.add_line(line)
+  # With many arms, darker bands would hide everything else.
+  alpha = float(np.clip(0.5 / max(num_arms, 1), 0.08, 0.18))
   # The band of a single point has no width, so its edge must show it.
   width = 6 if len(mean) == 1 else 0
   ax.fill_between(x, low, high, color=line.get_color(), alpha=alpha, linewidth=width)
   return line
-
-
-def mean_interval(
-  values: np.ndarray, limits: tuple[float, float] = (-math.inf, math.inf), overlap: float = 0.0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns the mean of values `[n, ...]` and the ends of its 95% interval, each `[...]`.
-
-  The interval is Student's t, cut to the limits of the metric, as in `jaxdl.stats.summarize`; its
-  ends are NaN for fewer than two values. For equal values it has zero width and is not visible.
-  `overlap` is that of the splits that the values are from.
-  """
-  n, mean = len(values), values.mean(axis=0)
-  if n < 2:
-    return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-  half = scipy.stats.t.ppf(0.975, n - 1) * values.std(axis=0, ddof=1) * math.sqrt(1 / n + overlap)
-  return mean, np.clip(mean - half, *limits), np.clip(mean + half, *limits)
 
 
 def add_legend(figure: Figure, entries: list[tuple[str, Line2D]]) -> None:
@@ -169,6 +163,13 @@ def write_right(ax: Axes, height: float, text: str, va: str) -> None:
   ax.text(1.02, height, text, transform=where, va=va, fontsize=SMALL_TEXT_SIZE)
 
 
+def name_rows(ax: Axes, heights: Sequence[float], names: Sequence[str]) -> None:
+  """Writes names to the left of the axes, at heights in data units, with neither line nor ticks."""
+  ax.set_yticks(heights, names, fontsize=TEXT_SIZE)
+  ax.tick_params(axis="y", length=0)
+  ax.spines["left"].set_visible(False)
+
+
 def write_plain_ticks(axis: Axis) -> None:
   """Writes the major ticks of a logarithmic axis as plain numbers, and no labels between them.
 
@@ -192,10 +193,13 @@ def message(text: str) -> Figure:
   return finish(figure)
 
 
-def grid(figure: Figure, num_panels: int, num_columns: int) -> list[Axes]:
-  """Adds `num_panels` panels to a figure, row by row, and returns their axes."""
+def grid(figure: Figure, num_panels: int, num_columns: int, **shared: bool) -> list[Axes]:
+  """Adds `num_panels` panels to a figure, row by row, and returns their axes.
+
+  `shared` is as of `Figure.subplots`: sharex, sharey.
+  """
   num_rows = math.ceil(num_panels / num_columns)
-  axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+  axes = list(figure.subplots(num_rows, num_columns, squeeze=False, **shared).flat)
   for ax in axes[num_panels:]:
     ax.remove()
   return axes[:num_panels]
@@ -213,10 +217,7 @@ def finish(figure: Figure) -> Figure:
 
 @styled
 def save(figure: Figure, path_without_suffix: str | os.PathLike) -> tuple[Path, Path]:
-  """Writes a figure as PNG, at 150 dots per inch, and as SVG.
-
-  Each file is written under a temporary name in the same folder and then renamed, so that it is
-  never incomplete.
+  """Writes a figure as PNG, at 150 dots per inch, and as SVG; no file is ever incomplete.
 
   Args:
     figure: the figure, from a drawing function of this package.
@@ -226,23 +227,23 @@ def save(figure: Figure, path_without_suffix: str | os.PathLike) -> tuple[Path, 
   Returns:
     The paths of the PNG file and the SVG file.
   """
-  png, svg = (Path(f"{os.fspath(path_without_suffix)}.{suffix}") for suffix in ("png", "svg"))
-  # Leave out metadata such as the date, so that equal figures give equal files.
-  for path, metadata in ((png, {"Software": None}), (svg, {"Date": None, "Creator": None})):
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-      figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
-      os.replace(temporary, path)
-    finally:
-      temporary.unlink(missing_ok=True)
-  return png, svg
+  name = os.fspath(path_without_suffix)
+  paths = Path(f"{name}.png"), Path(f"{name}.svg")
+  files.write(paths[0], png(figure))
+  files.write(paths[1], _content(figure, "svg", {"Date": None, "Creator": None}))
+  return paths
 
 
 @styled
 def png(figure: Figure) -> bytes:
   """Returns a figure as a PNG file, at 150 dots per inch."""
+  return _content(figure, "png", {"Software": None})
+
+
+def _content(figure: Figure, suffix: str, left_out: dict[str, None]) -> bytes:
+  """Returns a file without metadata such as the date, so that equal figures give equal files."""
   stream = io.BytesIO()
-  figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
+  figure.savefig(stream, format=suffix, dpi=150, metadata=left_out)
   return stream.getvalue()
 
 
@@ -264,7 +265,7 @@ def _glyphs() -> frozenset[int]:
   return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
-def fit(text: str, width: float, size: float, max_lines: int) -> str:
+def fit(text: str, width: float, size: float = TEXT_SIZE, max_lines: int = 2) -> str:
   """Breaks text of `size` points into lines no wider than `width` inches.
 
   If there are more than `max_lines`, an ellipsis replaces the middle of the text, because names of
@@ -282,6 +283,17 @@ def fit(text: str, width: float, size: float, max_lines: int) -> str:
 
   keep = bisect.bisect(range(len(text)), max_lines, key=lambda keep: len(shorten(keep))) - 1
   return "\n".join(shorten(keep))
+
+
+def arm_label(arm: str, diverged: Sequence[bool], width: float, separator: str = "\n") -> str:
+  """Returns an arm's name, in up to two lines `width` inches wide, and how many seeds diverged."""
+  note = f"{separator}(diverged: {sum(diverged)} of {len(diverged)})" if any(diverged) else ""
+  return fit(arm, width) + note
+
+
+def legend_text(name: str, diverged: Sequence[bool] = ()) -> str:
+  """Returns a name for the legend, and how many seeds diverged."""
+  return arm_label(name, diverged, 3.2, separator=" ")
 
 
 def _break_lines(text: str, width: float, size: float) -> list[str]:

@@ -12,7 +12,7 @@ from jaxdl.errors import InputError, brief
 from jaxdl.experiment import Experiment
 from jaxdl.member import STATUS_NAMES
 from jaxdl.population.results import NOT_TRAINED, PROBABILISTIC, RATES
-from jaxdl.report.markdown import TABLES
+from jaxdl.report.run_text import TABLES
 from jaxdl.report.tables import read_members
 from jaxdl.report.workdir import CONFIG_FILE, MEMBERS_FILE, PROVENANCE_FILE
 from jaxdl.store import files

@@ -39,7 +39,7 @@ _VERDICTS = {
 
 
 @figures.styled
-def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
+def forest(rows: Sequence[ForestRow]) -> Figure:
   """Draws the effect of each row with its interval, in units of its margin.
 
   The axis is linear between -1 and 1, where an effect is within its margin, and logarithmic
@@ -48,7 +48,6 @@ def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
 
   Args:
     rows: claims or pairs of arms, from top to bottom.
-    title: title of the figure; None: no title.
 
   Raises:
     ValueError: a verdict is neither one of `jaxdl.stats.ledger` nor of `jaxdl.stats`.
@@ -58,7 +57,7 @@ def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
   unknown = {row.verdict for row in rows} - set(_VERDICTS)
   if unknown:
     raise ValueError(f"verdicts must be {', '.join(_VERDICTS)}, not {', '.join(sorted(unknown))}")
-  labels = [figures.fit(row.label, 3.4, figures.TEXT_SIZE, max_lines=4) for row in rows]
+  labels = [figures.fit(row.label, 3.4, max_lines=4) for row in rows]
   texts = [figures.fit(row.text, 2.1, figures.SMALL_TEXT_SIZE, max_lines=3) for row in rows]
   heights = [
     0.15 * max(label.count("\n"), text.count("\n")) + 0.3
@@ -79,12 +78,8 @@ def forest(rows: Sequence[ForestRow], *, title: str | None = None) -> Figure:
       dot = {"markersize": 6.5, "markeredgecolor": "white", "markeredgewidth": 0.8}
       ax.plot(np.clip(effect, -limit, limit), place, marker, color=color, zorder=3, **dot)
   ax.hlines(bottoms[:-1], -limit, limit, color="0.94", linewidth=0.6, zorder=0.5)
-  ax.set_yticks(places, labels, fontsize=figures.TEXT_SIZE)
+  figures.name_rows(ax, places, labels)
   ax.set_ylim(bottoms[-1], 0)
-  ax.tick_params(axis="y", length=0)
-  ax.spines["left"].set_visible(False)
-  if title:
-    figure.suptitle(figures.fit(title, figures.MAX_WIDTH - 0.4, figures.BOLD_SIZE, max_lines=2))
   figures.add_legend(figure, _forest_legend(rows))
   return figures.finish(figure)
 

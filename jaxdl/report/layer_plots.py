@@ -8,26 +8,26 @@ from matplotlib.figure import Figure
 
 from jaxdl.report import figures, scales
 
+# The smallest value that a logarithmic axis shows.
+_FLOOR = 1e-12
+
 Panels = Mapping[tuple[str, str], Mapping[str, np.ndarray]]
 
 
 @figures.styled
-def layer_profile(
-  profiles: Panels, *, y_label: str, log_y: bool = True, log_floor: float = 1e-12
-) -> Figure:
+def layer_profile(profiles: Panels, *, y_label: str, log_y: bool = True) -> Figure:
   """Draws a quantity of each layer, e.g. the norm of its gradient, in rows and columns of panels.
 
   A line is the mean over seeds (on a logarithmic axis, the geometric mean); the band is the range
-  of the seeds. A logarithmic axis shows values below the floor, also zero, at the floor. Values
-  that are not finite are left out, and the panel says how many lines have any.
+  of the seeds. A logarithmic axis shows values below 1e-12, also zero, there. Values that are not
+  finite are left out, and the panel says how many lines have any.
 
   Args:
     profiles: (label of the row, label of the column) -> {name of the line -> values `[S, L]`}.
     y_label: name and unit of the values.
     log_y: use a logarithmic y axis.
-    log_floor: the smallest value that a logarithmic axis shows.
   """
-  return _profile_panels(profiles, 1, "layer", y_label, log_floor if log_y else None)
+  return _profile_panels(profiles, 1, "layer", y_label, _FLOOR if log_y else None)
 
 
 @figures.styled
@@ -36,7 +36,6 @@ def layer_training(
   *,
   y_label: str,
   log_y: bool = True,
-  log_floor: float = 1e-12,
 ) -> Figure:
   """Draws a quantity of the first and the last layer over epochs, in panels as `layer_profile`.
 
@@ -45,7 +44,6 @@ def layer_training(
       training.
     y_label: name and unit of the values.
     log_y: use a logarithmic y axis.
-    log_floor: the smallest value that a logarithmic axis shows.
   """
   ends = {"first layer": 0, "last layer": -1}
   panels = {
@@ -53,7 +51,7 @@ def layer_training(
     for place, values in profiles.items()
   }
   label = "epoch (0: at initialisation)"
-  return _profile_panels(panels, 0, label, y_label, log_floor if log_y else None)
+  return _profile_panels(panels, 0, label, y_label, _FLOOR if log_y else None)
 
 
 def _profile_panels(
@@ -78,20 +76,20 @@ def _profile_panels(
     _draw_profiles(ax, lines, names, first, floor)
     figures.add_grid_lines(ax)
     if i == 0:
-      ax.set_title(figures.fit(columns[j], width - 0.3, figures.TEXT_SIZE, max_lines=2))
+      ax.set_title(figures.fit(columns[j], width - 0.3))
     if i == len(rows) - 1:
-      ax.set_xlabel(figures.fit(x_label, width - 0.2, figures.TEXT_SIZE, max_lines=2))
+      ax.set_xlabel(figures.fit(x_label, width - 0.2))
     if j == 0:
-      row = figures.fit(rows[i], height - 0.3, figures.TEXT_SIZE, max_lines=2)
-      unit = figures.fit(y_label, height - 0.3, figures.SMALL_TEXT_SIZE, max_lines=2)
+      row = figures.fit(rows[i], height - 0.3)
+      unit = figures.fit(y_label, height - 0.3, figures.SMALL_TEXT_SIZE)
       ax.set_ylabel(f"{row}\n{unit}")
   axes[0, 0].set_ylim(*limits)
   num_seeds = max(len(values) for lines in profiles.values() for values in lines.values())
   if num_seeds > 1:
     mean = "means" if floor is None else "geometric means"
     figure.suptitle(f"{num_seeds} seeds: {mean}, bands from the lowest to the highest seed")
-  styles = [figures.mean_line(figures.arm_style(index)) for index in range(len(names))]
-  figures.add_legend(figure, list(zip(map(scales.legend_text, names), styles, strict=True)))
+  entries = [(figures.legend_text(n), figures.mean_line(index)) for index, n in enumerate(names)]
+  figures.add_legend(figure, entries)
   return figures.finish(figure)
 
 
@@ -99,7 +97,6 @@ def _draw_profiles(
   ax: Axes, lines: Mapping[str, np.ndarray], names: list[str], first: int, floor: float | None
 ) -> None:
   """Draws the lines `[S, n]` of one panel, and says how many have values that are not finite."""
-  alpha = float(np.clip(0.5 / max(len(lines), 1), 0.08, 0.18))
   num_broken, last = 0, first
   for name, values in lines.items():
     values = np.asarray(values, float)
@@ -114,7 +111,7 @@ def _draw_profiles(
     mean = np.nanmean(kept, axis=0) if floor is None else np.exp(np.nanmean(np.log(kept), axis=0))
     x = first + np.flatnonzero(some)
     low, high = np.nanmin(kept, axis=0), np.nanmax(kept, axis=0)
-    figures.draw_mean(ax, name, names.index(name), x, mean, low, high, alpha)
+    figures.draw_mean(ax, name, names.index(name), x, mean, low, high, num_arms=len(lines))
   scales.set_whole_numbers(ax, first, last)
   if num_broken:
     text = f"not finite: {num_broken} of {len(lines)} lines"

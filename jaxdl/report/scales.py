@@ -1,4 +1,4 @@
-"""Axes of pictures whose values decide about their scale, and names in legends."""
+"""Axes of pictures whose values decide about their scale."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 
 from jaxdl.report import figures
+from jaxdl.report.picture_data import whole_number_limits
 
 # Instead of a picture without a value.
 NOTHING = "There is no finite value to draw."
-
-
-def legend_text(name: str) -> str:
-  return figures.fit(name, 3.2, figures.TEXT_SIZE, max_lines=2)
 
 
 def finite(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -26,9 +23,7 @@ def finite(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def set_whole_numbers(ax: Axes, first: int, last: int) -> None:
   """Sets up an x axis for whole numbers from `first` to `last`."""
-  # Below 1, so that there is no tick before the first.
-  margin = float(np.clip(0.025 * (last - first), 0.3, 0.9))
-  ax.set_xlim(first - margin, last + margin)
+  ax.set_xlim(*whole_number_limits(first, last))
   few = last - first <= 6
   ax.xaxis.set_major_locator(
     ticker.FixedLocator(range(first, last + 1))
@@ -38,7 +33,7 @@ def set_whole_numbers(ax: Axes, first: int, last: int) -> None:
 
 
 def set_scale(
-  axis: Axis, parts: Sequence[np.ndarray], log: bool, least_factor: float = 3
+  axis: Axis, parts: Sequence[np.ndarray], log: bool = True, least_factor: float = 3
 ) -> tuple[float, float]:
   """Sets the scale and limits of an axis so that it holds all finite values; returns the limits.
 
@@ -49,9 +44,8 @@ def set_scale(
   low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
   is_x = axis.axis_name == "x"
   least = values[values > 0].min(initial=math.inf)
-  set_limits = axis.axes.set_xlim if is_x else axis.axes.set_ylim
   if log and high > least_factor * least and not (is_x and low <= 0):
-    (axis.axes.set_xscale if is_x else axis.axes.set_yscale)("log")
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     pad = (high / least) ** 0.04
     limits = (least / pad, high * pad)
     axis.set_major_locator(ticker.FixedLocator(_log_ticks(*limits)))
@@ -59,7 +53,7 @@ def set_scale(
   else:
     pad = 0.04 * (high - low) or 0.05 * abs(high) or 0.05
     limits = (low - pad, high + pad)
-  set_limits(*limits)
+  axis.axes.set(**{f"{axis.axis_name}lim": limits})
   return limits
 
 

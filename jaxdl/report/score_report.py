@@ -1,7 +1,6 @@
 """The report of scores that were trained elsewhere: a folder like that of a run."""
 
 import datetime
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,12 @@ from jaxdl import answer as answer_lib
 from jaxdl import experiment as experiment_lib
 from jaxdl import stats
 from jaxdl.population import environment
-from jaxdl.report import markdown
-from jaxdl.report.markdown import FIGURES
+from jaxdl.report import verdict_text
+from jaxdl.report.arm_text import summary_table
+from jaxdl.report.markdown import escape, markdown_table, paragraphs, picture
+from jaxdl.report.run_text import FIGURES
+from jaxdl.report.tables import write_csv
+from jaxdl.report.workdir import write_json
 from jaxdl.store import files, locks
 
 if TYPE_CHECKING:
@@ -76,9 +79,9 @@ def write(workdir: pathlib.Path, comparison: Comparison) -> None:
       figures.save(figure, stage / FIGURES / name)
     captions = [(name, caption) for name, caption, _ in pictures]
     (stage / "report.md").write_text(_render(comparison, captions), encoding="utf-8")
-    _write_json(stage / "verdicts.json", [stats.to_json(v) for v in comparison.verdicts])
+    write_json(stage / "verdicts.json", [stats.to_json(v) for v in comparison.verdicts])
     _write_scores(stage / "scores.csv", comparison)
-    _write_json(stage / _PROVENANCE, _provenance(comparison))
+    write_json(stage / _PROVENANCE, _provenance(comparison))
 
 
 def check(workdir: pathlib.Path) -> None:
@@ -88,7 +91,7 @@ def check(workdir: pathlib.Path) -> None:
 
 
 def _pictures(comparison: Comparison) -> list[tuple[str, str, "Figure"]]:
-  from jaxdl.report import forest_plots, plots
+  from jaxdl.report import forest_plots, score_plots
 
   scores, everyone = comparison.scores, None
   if experiment_lib.is_many(scores.arms):
@@ -96,7 +99,9 @@ def _pictures(comparison: Comparison) -> list[tuple[str, str, "Figure"]]:
   of = "the mean over tasks of every seed" if len(comparison.tasks) > 1 else "every run"
   joined = ", lines joining the arms of one seed" if scores.paired else ""
   caption = f"{scores.metric}, {of}{joined}; mean with its 95% interval."
-  pictures = [("metric_distribution", caption, plots.score_distribution(scores, everyone=everyone))]
+  pictures = [
+    ("metric_distribution", caption, score_plots.score_distribution(scores, everyone=everyone))
+  ]
   if comparison.verdicts:
     rows = [_forest_row(verdict) for verdict in shown_verdicts(comparison)]
     caption = "Differences with their intervals, in units of the margin."
@@ -121,7 +126,6 @@ def _forest_row(verdict: stats.Verdict) -> Any:
 
 
 def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
-  escape = markdown.escape
   scores, verdicts = comparison.scores, shown_verdicts(comparison)
   design = verdicts[0].design if verdicts else stats.FIXED
   diverged = int(sum(np.isnan(of.values).sum() for of in comparison.tasks.values()))
@@ -132,22 +136,21 @@ def _render(comparison: Comparison, captions: Sequence[tuple[str, str]]) -> str:
     f"{len(scores.seeds)} {'seeds' if scores.paired else 'runs'} of each of {len(scores.arms)} arms"
     f"{_tasks_text(comparison)}; {diverged or 'no'} runs diverged.",
     "## Verdicts",
-    markdown.markdown_table(markdown.verdict_rows(verdicts)) if verdicts else "",
-    markdown.many_note(comparison.verdicts, scores, comparison.settings["reference"], "scores.csv"),
-    markdown.verdict_note(design, comparison.how),
+    markdown_table(verdict_text.verdict_rows(verdicts)) if verdicts else "",
+    verdict_text.many_note(
+      comparison.verdicts, scores, comparison.settings["reference"], "scores.csv"
+    ),
+    verdict_text.verdict_note(design, comparison.how),
     "## Arms",
-    markdown.summary_table(scores.select(answer_lib.shown_arms(scores))),
+    summary_table(scores.select(answer_lib.shown_arms(scores))),
     *(_task_sections(comparison) if len(comparison.tasks) > 1 else []),
     "## Pictures",
-    *(
-      f"![{escape(caption)}]({FIGURES}/{name}.png)\n\n{escape(caption)}"
-      for name, caption in captions
-    ),
+    *(picture(f"{FIGURES}/{name}.png", caption) for name, caption in captions),
     "## How it was made",
     "\n".join(f"- {escape(f'{name}: {value}')}" for name, value in comparison.settings.items()),
     "Every number is in `scores.csv` and `verdicts.json`.",
   ]
-  return "\n\n".join(part for part in parts if part) + "\n"
+  return paragraphs(parts) + "\n"
 
 
 def _tasks_text(comparison: Comparison) -> str:
@@ -181,9 +184,9 @@ def _task_sections(comparison: Comparison) -> list[str]:
     how = "There are no intervals: a bootstrap needs seeds whose splits do not overlap."
   return [
     "## Tasks",
-    markdown.markdown_table(by_task),
-    markdown.markdown_table(middle),
-    markdown.markdown_table(improvement),
+    markdown_table(by_task),
+    markdown_table(middle),
+    markdown_table(improvement),
     "Means by task; the mean of the middle half of all scores; how likely a run of one arm is "
     f"better than one of the other, on average over tasks. {how} A run that diverged counts as "
     "worse than all others.",
@@ -209,7 +212,7 @@ def _write_scores(file: pathlib.Path, comparison: Comparison) -> None:
   table = pd.concat(columns)
   if len(comparison.tasks) == 1:
     table = table.drop(columns="task")
-  table.to_csv(file, index=False, lineterminator="\n")
+  write_csv(file, table)
 
 
 def _provenance(comparison: Comparison) -> dict[str, Any]:
@@ -218,7 +221,3 @@ def _provenance(comparison: Comparison) -> dict[str, Any]:
     "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "settings": dict(comparison.settings),
   }
-
-
-def _write_json(file: pathlib.Path, value: Any) -> None:
-  file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -44,6 +44,11 @@ def members_table(population: Population) -> "pd.DataFrame":
   return pd.DataFrame(columns)
 
 
+def write_csv(file: pathlib.Path, table: "pd.DataFrame") -> None:
+  """Writes a table, with the same bytes on every system."""
+  table.to_csv(file, index=False, lineterminator="\n")
+
+
 def read_members(file: pathlib.Path) -> "pd.DataFrame":
   """Returns the table of members in a file."""
   import pandas as pd

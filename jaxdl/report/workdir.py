@@ -29,9 +29,9 @@ from jaxdl.population.plan import Group
 from jaxdl.population.programs import Observer
 from jaxdl.population.results import Population
 from jaxdl.report import html, params, run_pictures, setup_tables
-from jaxdl.report.markdown import ARMS_FILE, FIGURES, RUN, TABLES, render
 from jaxdl.report.origin import provenance, source_revision
 from jaxdl.report.params import PARAMS
+from jaxdl.report.run_text import ARMS_FILE, FIGURES, RUN, TABLES, render
 from jaxdl.report.tables import (
   arms_table,
   confusion_arrays,
@@ -40,6 +40,7 @@ from jaxdl.report.tables import (
   members_table,
   per_class_table,
   prediction_arrays,
+  write_csv,
 )
 from jaxdl.store import files, interrupts, locks
 from jaxdl.store import store as store_lib
@@ -354,26 +355,26 @@ class Workdir:
     if tables:
       (stage / TABLES).mkdir()
     for name, table in tables.items():
-      table.to_csv(stage / TABLES / name, index=False, lineterminator="\n")
+      write_csv(stage / TABLES / name, table)
     origin = self._provenance(dataset, trained)
     captions = [(name, caption) for name, caption, _ in pictures]
     few = answer_lib.shown_arms(shown.scores(next(iter(experiment.margins))))
     sections = [*extra.sections, setup_tables.setup_text(shown.arms, few, dataset)]
     text = render(experiment, shown, verdicts, origin, captions, sections)
     (stage / "report.md").write_text(text, encoding="utf-8")
-    _write_json(stage / PROVENANCE_FILE, origin)
-    _write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
-    members_table(trained).to_csv(stage / MEMBERS_FILE, index=False, lineterminator="\n")
+    write_json(stage / PROVENANCE_FILE, origin)
+    write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
+    write_csv(stage / MEMBERS_FILE, members_table(trained))
     # As bytes: the library that writes them takes no path that is not UTF-8.
     curves = curves_table(trained).to_parquet(None, index=False)
     (stage / "curves.parquet").write_bytes(curves)
     if trained.has_classes:
-      per_class_table(trained).to_csv(stage / "per_class.csv", index=False, lineterminator="\n")
+      write_csv(stage / "per_class.csv", per_class_table(trained))
       np.savez(stage / "confusion.npz", **confusion_arrays(trained))
       np.savez(stage / "correct.npz", **correct_arrays(trained))
     else:
       np.savez(stage / "predictions.npz", **prediction_arrays(trained))
-    _write_json(stage / CONFIG_FILE, self._config)
+    write_json(stage / CONFIG_FILE, self._config)
     written = sorted(path for path in stage.rglob("*") if path.suffix in (".csv", ".parquet"))
     page = html.render(
       experiment,
@@ -402,5 +403,6 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterable[tuple[str, Any,
     yield name, old, new
 
 
-def _write_json(file: pathlib.Path, value: Any):
+def write_json(file: pathlib.Path, value: Any):
+  """Writes a value that has neither NaN nor infinity."""
   file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -56,7 +56,7 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
   wrong = _wrong_claims(checked)
   boxes = {
     name: _Box(
-      _box_lines(checked, name, wrong),
+      [_value_text(checked, name), *_wrong_text(wrong, name)],
       [
         (
           _value_text(checked, n),
@@ -76,8 +76,7 @@ def computation_graph(checked: CheckedWorksheet) -> Figure:
   figure, ax = _graph_axes(checked.title, layout)
   _draw_edges(ax, checked, layout, wrong)
   for name, box in boxes.items():
-    is_wrong = len(box.lines) > 1
-    _draw_box(ax, layout, name, box, name in sheet.given, is_wrong)
+    _draw_box(ax, layout, name, box, name in sheet.given)
   return figures.finish(figure)
 
 
@@ -121,10 +120,6 @@ def _slope_text(checked: CheckedWorksheet, node: str, name: str) -> str:
   """Returns the derivative on an edge; nothing if it is no number."""
   slope = checked.partials[node, name]
   return "" if slope is None else f"{slope + 0.0:.4g}"  # never -0
-
-
-def _box_lines(checked: CheckedWorksheet, name: str, wrong: _Wrong) -> list[str]:
-  return [_value_text(checked, name), *_wrong_text(wrong, name)]
 
 
 def _box_text(line: str) -> str:
@@ -178,11 +173,10 @@ def _graph_axes(title: str, layout: graph_layout.Layout) -> tuple[Figure, Axes]:
   return figure, ax
 
 
-def _draw_box(
-  ax: Axes, layout: graph_layout.Layout, name: str, box: _Box, is_given: bool, is_wrong: bool
-) -> None:
+def _draw_box(ax: Axes, layout: graph_layout.Layout, name: str, box: _Box, is_given: bool) -> None:
   """Draws a node, and the givens below it like the branches of a tree."""
   left, width, y = layout.left[name], layout.widths[name], layout.y[name]
+  is_wrong = len(box.lines) > 1
   height = _LINE * len(box.lines) + 2 * _PAD
   ax.add_patch(
     FancyBboxPatch(

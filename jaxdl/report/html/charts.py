@@ -14,6 +14,7 @@ import numpy as np
 from jaxdl import stats
 from jaxdl.errors import one_line
 from jaxdl.population.results import RATES, Population
+from jaxdl.report import arm_text, picture_data
 
 SIZE = 1000
 # With more points than these, the page gets slow to open.
@@ -78,6 +79,10 @@ class Axis:
       values = np.log10(np.maximum(values, 1e-300))
     places = (values - self._low) / (self._high - self._low)
     return 1 - places if self._flip else places
+
+  def percent(self, value: float) -> float:
+    """Returns the place of a value in percent; beyond the limits, at the end of the axis."""
+    return round(float(np.clip(100 * self.share(value), 0, 100)), 2)
 
   def ticks(self, integer: bool = False) -> list[tuple[float, str]]:
     """Returns (percent, text) of about five ticks."""
@@ -178,19 +183,21 @@ def _curve_panel(
   behind: Population | None,
 ) -> tuple[Panel, dict[str, Any]]:
   """Returns the panel of one curve, and its numbers, at the chosen epochs `[E]`, from 0."""
-  from jaxdl.report import plots
-
-  curves = plots.valid_curves(population, name)  # [S, A, E]
+  curves = picture_data.valid_curves(population, name)  # [S, A, E]
   other = {"train_loss": "val_loss", "val_loss": "train_loss"}.get(name)  # they share an axis
-  both = [curves] if other is None else [curves, plots.valid_curves(population, other)]
-  limits, log = plots.curve_limits(population, metric, both)
-  x_axis = Axis(*_epoch_limits(curves.shape[-1]))
+  both = [curves] if other is None else [curves, picture_data.valid_curves(population, other)]
+  limits, log = picture_data.curve_limits(population, metric, both)
+  x_axis = Axis(*picture_data.whole_number_limits(1, curves.shape[-1]))
   y_axis = Axis(*limits, log=log, flip=True)
   x = x_axis.share(chosen + 1)
+  worst = limits[1] if metric == "loss" else limits[0]
   arms = []
   numbers: dict[str, list[Any]] = {"mean": [], "low": [], "high": [], "members": []}
   for index in range(len(population.arms)):
-    bands = _bands(population, index, curves[:, index], metric)[:, chosen]  # [3, E]
+    interval = picture_data.curve_interval(population, index, curves[:, index], metric)
+    bands = np.full((3, curves.shape[-1]), np.nan)
+    bands[:, : len(interval[0])] = interval
+    bands = bands[:, chosen]  # [3, E]
     members = curves[:num_seeds, index]  # [S, E]
     mean, low, high = y_axis.share(bands)
     shapes = [Shape("mean", _path(x, mean))]
@@ -198,7 +205,10 @@ def _curve_panel(
       lines = zip(population.seeds, y_axis.share(members[:, chosen]), strict=False)
       thin = [Shape("member", _path(x, line), seed) for seed, line in lines]
       shapes = [Shape("band", _band(x, low, high)), *thin, *shapes]
-    marks = _marks(population, index, members, x_axis, y_axis, metric == "loss")
+    marks = [
+      Mark(status, x_axis.percent(epoch), y_axis.percent(value), seed)
+      for seed, status, epoch, value in picture_data.last_points(population, index, members, worst)
+    ]
     arms.append(ArmShapes(index, [shape for shape in shapes if shape.path], marks))
     for key, row in zip(("mean", "low", "high"), bands, strict=True):
       numbers[key].append(_rounded(row))
@@ -211,32 +221,11 @@ def _curve_panel(
 
 def _behind(population: Population, name: str, x_axis: Axis, y_axis: Axis) -> str:
   """Returns one path of the mean of every arm; of very many arms and epochs, of some."""
-  from jaxdl.report import plots
-
-  means = plots.mean_curves(population, name)  # [A, E]
+  means = picture_data.mean_curves(population, name)  # [A, E]
   most = int(math.sqrt(_MAX_BEHIND_POINTS))
   arms, epochs = (np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)) for n in means.shape)
   x = x_axis.share(epochs + 1)
   return " ".join(_path(x, y_axis.share(means[arm, epochs])) for arm in arms)
-
-
-def _bands(population: Population, arm: int, curves: np.ndarray, metric: str) -> np.ndarray:
-  """Returns mean, low and high, `[3, E]`, of an arm's curves `[S, E]`; NaN after its last epoch."""
-  from jaxdl.report import plots
-
-  kept = population.has_result[:, arm]
-  bands = np.full((3, curves.shape[-1]), np.nan)
-  if kept.any():
-    possible = {"loss": (0, np.inf), "accuracy": (0, 100)}.get(metric, (-np.inf, np.inf))
-    epochs, overlap = population.epochs[kept, arm], population.overlap or 0.0
-    interval = plots.curve_interval(curves[kept], epochs, possible, overlap)
-    bands[:, : len(interval[0])] = interval
-  return bands
-
-
-def _epoch_limits(num_epochs: int) -> tuple[float, float]:
-  margin = float(np.clip(0.025 * (num_epochs - 1), 0.3, 0.9))
-  return 1 - margin, num_epochs + margin
 
 
 def _band(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
@@ -245,24 +234,6 @@ def _band(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
     return ""
   around = np.concatenate([x[there], x[there][::-1]])
   return _path(around, np.concatenate([low[there], high[there][::-1]])) + "Z"
-
-
-def _marks(
-  population: Population, arm: int, curves: np.ndarray, x: Axis, y: Axis, is_loss: bool
-) -> list[Mark]:
-  """Returns the marks where members of an arm stopped early or diverged."""
-  marks = []
-  for seed, curve, end in zip(population.seeds, curves, population.status[:, arm], strict=False):
-    if end not in ("early_stopped", "diverged"):
-      continue
-    last = np.flatnonzero(np.isfinite(curve))
-    # A member that diverged in its first epoch has no values.
-    at = 100 * x.share(last[-1] + 1 if len(last) else 1)
-    height = 100 * y.share(curve[last[-1]]) if len(last) else (0 if is_loss else 100)
-    marks.append(
-      Mark(str(end), round(float(at), 2), round(float(np.clip(height, 0, 100)), 2), seed)
-    )
-  return marks
 
 
 def _last_values(population: Population, means: list[list[float | None]]) -> str:
@@ -305,22 +276,16 @@ def distribution(population: Population, metric: str) -> Distribution:
   """Returns a dot per member, and each arm's mean with its 95% interval."""
   scale, unit = (100, "%") if metric in RATES else (1, "")
   scores = population.scores(metric)
-  limits = (0, 1) if metric in RATES else (-math.inf, math.inf)
-  summaries = stats.summarize(scores, limits=limits)
-  axis = Axis(*_metric_limits(scale * scores.values, scale, summaries))
+  summaries = arm_text.summarize(scores)
+  ends = [scale * end for arm in summaries for end in (arm.ci_low, arm.ci_high)]
+  axis = Axis(*picture_data.score_limits(scale * scores.values, ends))
   num_seeds = max(1, _MAX_DOTS // len(population.arms))
-  # Multiples of the golden ratio, modulo 1, fill an interval evenly for any number of seeds.
-  offsets = np.arange(1, len(population.seeds) + 1) * (math.sqrt(5) - 1) / 2 % 1 - 0.5
+  offsets = picture_data.spread(len(population.seeds))
   rows = []
   for index, summary in enumerate(summaries):
     values = scale * scores.values[:num_seeds, index]
     dots = [
-      (
-        round(100 * float(axis.share(value)), 2),
-        round(float(offset), 3),
-        seed,
-        f"{value:.4g}{unit}",
-      )
+      (axis.percent(value), round(float(offset), 3), seed, f"{value:.4g}{unit}")
       for value, offset, seed in zip(values, offsets, population.seeds, strict=False)
       if math.isfinite(value)
     ]
@@ -331,26 +296,12 @@ def distribution(population: Population, metric: str) -> Distribution:
       text += f" [{ends[0]:.4g}, {ends[1]:.4g}]"
     if summary.num_diverged:
       text += f", diverged: {summary.num_diverged} of {summary.n + summary.num_diverged}"
-    mean = round(100 * float(axis.share(scale * summary.mean)), 2) if summary.n else None
+    mean = axis.percent(scale * summary.mean) if summary.n else None
     low, high = np.clip(100 * axis.share(ends), 0, 100).round(2).tolist()
     rows.append(Row(index, text, dots, mean, (low, high) if has_interval else None))
   direction = "higher" if scores.higher_is_better else "lower"
   title = f"{metric.replace('_', ' ')}{' in %' if unit else ''}, {direction} is better"
   return Distribution(title, axis.ticks(), rows)
-
-
-def _metric_limits(
-  values: np.ndarray, scale: float, summaries: Sequence[stats.ArmSummary]
-) -> tuple[float, float]:
-  """Returns limits that hold all values; intervals widen them by a quarter on each side at most."""
-  finite = values[np.isfinite(values)]
-  low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 1.0)
-  widen = 0.25 * (high - low)
-  ends = [scale * end for arm in summaries for end in (arm.ci_low, arm.ci_high)]
-  ends = [end for end in ends if math.isfinite(end)]
-  low, high = max(low - widen, min([low, *ends])), min(high + widen, max([high, *ends]))
-  pad = 0.04 * (high - low) or 0.02 * abs(high) or 0.02
-  return float(low - pad), float(high + pad)
 
 
 class Bar(NamedTuple):
@@ -393,10 +344,8 @@ def predictions(population: Population, arms: Sequence[int]) -> list[tuple[int, 
   A prediction is the mean over the seeds that did not diverge. Numbers of several outputs are drawn
   together.
   """
-  true = population.test_targets.reshape(len(population.test_targets), -1)  # [N, K]
-  chosen = np.linspace(0, len(true) - 1, min(len(true), _MAX_PREDICTIONS)).astype(int)
-  true = true[chosen].ravel().astype(float)
-  predicted = population.mean_probabilities[:, chosen].reshape(len(population.arms), -1)
+  true, predicted, num_shown = picture_data.numbers(population, _MAX_PREDICTIONS)
+  true = true.astype(float)
   of_arms = predicted[list(arms)]
   pad = 0.05 * float(np.ptp(true)) or 1.0
   x_axis = Axis(float(true.min()) - pad, float(true.max()) + pad)
@@ -414,7 +363,7 @@ def predictions(population: Population, arms: Sequence[int]) -> list[tuple[int, 
       ("predicted - true", difference_axis, residuals[row], np.zeros(2)),
     ):
       dots = Shape("dots", _dots(x_axis.share(true), axis.share(values)))
-      label = f"{title} against true numbers of {len(chosen):,} test examples"
+      label = f"{title} against true numbers of {num_shown:,} test examples"
       shapes = [ArmShapes(index, [dots], [])]
       line = _path(x_axis.share(ends), axis.share(guide))
       panels.append(

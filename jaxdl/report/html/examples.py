@@ -14,9 +14,12 @@ import numpy as np
 
 from jaxdl.errors import one_line
 from jaxdl.population.results import Population
+from jaxdl.report.picture_data import arms_with_results, is_image, predict
 
 # In pixels: a larger image is shrunk to the first, a smaller one shown at about the second.
 _MAX_TILE, _SHOWN_TILE = 48, 56
+# Of a picture that is a file, in pixels.
+_MAX_WIDTH = 1500
 # Pixels of the sprite, for grey and coloured images.
 _MAX_PIXELS = {1: 800_000, 3: 500_000}
 _MAX_BEHIND_CELL, _MAX_BEHIND_CELLS = 12, 1500
@@ -66,16 +69,12 @@ def collect(population: Population, inputs: np.ndarray, arms: Sequence[int]) -> 
     inputs: of the test examples, `[N, ...]`.
     arms: the indices of the arms whose matrices are shown.
   """
-  from jaxdl.report import plots
-
-  names = [arm for arm, lost in zip(population.arms, _all_diverged(population), strict=True)
-           if not lost]  # fmt: skip
+  names = arms_with_results(population)
   if not names:
     return Examples([], [], 0, {}, None, {})
-  predicted = plots.predict(population, names)
-  wrong = predicted.predicted != population.test_targets  # [N]
-  order = np.lexsort((predicted.true_probability, ~wrong))
-  worst = order[: min(_NUM_WORST, int(wrong.sum()))]
+  predicted = predict(population, names)
+  wrong = ~predicted.correct  # [N]
+  worst = predicted.worst_first[: min(_NUM_WORST, int(wrong.sum()))]
   # The same examples in every report of a dataset.
   drawn = np.random.default_rng(0).permutation(len(wrong))[:_NUM_RANDOM]
   room = _MAX_BEHIND_CELLS
@@ -103,10 +102,6 @@ def collect(population: Population, inputs: np.ndarray, arms: Sequence[int]) -> 
   return Examples([*map(example, worst)], some, int(wrong.sum()), cells, sprite, texts)
 
 
-def _all_diverged(population: Population) -> np.ndarray:
-  return ~population.has_result.any(axis=0)
-
-
 def _behind_cells(
   population: Population, arms: Sequence[int], room: int
 ) -> dict[str, list[tuple[int, float]]]:
@@ -124,11 +119,6 @@ def _behind_cells(
       (int(of_class[true][i]), round(float(probabilities[i]), 3)) for i in best
     ]
   return cells
-
-
-def is_image(inputs: np.ndarray) -> bool:
-  """Whether inputs `[N, ...]` are grey or RGB images."""
-  return inputs.dtype == np.uint8 and inputs.ndim == 4 and inputs.shape[-1] in (1, 3)
 
 
 def _tile(height: int, width: int) -> tuple[int, int]:
@@ -170,14 +160,14 @@ def make_sprite(images: np.ndarray, chosen: Sequence[int]) -> Sprite:
   return Sprite(data_url(stream.getvalue(), f"image/{kind}"), size, columns, rows, places)
 
 
-def picture_url(png: bytes, max_width: int = 1500) -> str:
+def picture_url(png: bytes) -> str:
   """Returns a PNG as a data URL, with 256 colours: a picture of lines looks the same."""
   from PIL import Image
 
   with Image.open(io.BytesIO(png)) as image:
     picture = image.convert("RGB")
-  if picture.width > max_width:
-    picture = picture.resize((max_width, round(picture.height * max_width / picture.width)))
+  if picture.width > _MAX_WIDTH:
+    picture = picture.resize((_MAX_WIDTH, round(picture.height * _MAX_WIDTH / picture.width)))
   stream = io.BytesIO()
   picture.quantize(256).save(stream, "PNG", optimize=True)
   return data_url(min(stream.getvalue(), png, key=len), "image/png")

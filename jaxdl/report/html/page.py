@@ -59,18 +59,11 @@ def _markdown() -> Any:
   from markdown_it import MarkdownIt
 
   parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
-  parser.add_render_rule("table_open", _open_table)
-  parser.add_render_rule("table_close", _close_table)
+  scroll = '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>\n'
+  parser.add_render_rule("table_open", lambda *_: scroll)
+  parser.add_render_rule("table_close", lambda *_: "</table></div>\n")
   parser.add_render_rule("image", _image)
   return parser
-
-
-def _open_table(*_: Any) -> str:
-  return '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>\n'
-
-
-def _close_table(*_: Any) -> str:
-  return "</table></div>\n"
 
 
 def _image(_: Any, tokens: Sequence[Any], index: int, __: Any, context: Any) -> str:

@@ -15,8 +15,9 @@ from jaxdl.errors import one_line
 from jaxdl.experiment import Experiment
 from jaxdl.optim import losses
 from jaxdl.population.results import RATES, Population
-from jaxdl.report import markdown, setup_tables
+from jaxdl.report import arm_text, run_text, setup_tables, verdict_text
 from jaxdl.report.html import charts, examples, page
+from jaxdl.report.markdown import escape, paragraphs
 
 # More would make the file too large; a table beside it has all of them.
 _MAX_ARMS = 1000
@@ -59,6 +60,7 @@ def render(
   metric = next(iter(experiment.margins))
   shown = answer_lib.shown_arms(population.scores(metric))
   few = population.select(shown)
+  shown_verdicts = answer_lib.shown_verdicts(verdicts, population)
   is_many = len(shown) < len(population.arms)
   drawn = [0, len(shown) - 1] if is_many else list(range(len(shown)))
   curves = charts.learning_curves(few, population if is_many else None)
@@ -68,49 +70,44 @@ def render(
     title=experiment.question,
     answer=answer_lib.answer(verdicts, metric, population, experiment.alpha),
     how_sure=_how_sure(experiment, population, verdicts, metric),
-    partial="\n\n".join([markdown.anyway_text(origin), markdown.partial_text(population)]).strip(),
-    about=f"{markdown.escape(dataset.description)}. {markdown.stopping_text(population)}",
+    partial=paragraphs([run_text.anyway_text(origin), run_text.partial_text(population)]),
+    about=f"{escape(dataset.description)}. {arm_text.stopping_text(population)}",
     names=[one_line(name) for name in few.arms],
     num_arms=len(population.arms),
     is_many=is_many,
     drawn=drawn,
     distribution=distribution,
-    verdicts=verdict_table(answer_lib.shown_verdicts(verdicts, population)),
-    many_note=markdown.many_note(
+    verdicts=verdict_table(shown_verdicts),
+    many_note=verdict_text.many_note(
       verdicts,
       population.scores(metric),
       experiment.reference,
-      f"{markdown.TABLES}/{markdown.ARMS_FILE}",
+      f"{run_text.TABLES}/{run_text.ARMS_FILE}",
     ),
-    verdict_note=markdown.design_note(experiment),
+    verdict_note=verdict_text.design_note(experiment),
     arms=_arms_table(experiment, population, is_many),
-    all_metrics=markdown.arms_rows(few),
-    arms_note=markdown.ARMS_NOTE,
+    all_metrics=arm_text.arms_rows(few),
+    arms_note=arm_text.ARMS_NOTE,
     curves=curves,
     has_marks=_has_marks(few),
     confusion=_confusion(few, drawn) if few.has_classes else None,
     examples=_examples(few, dataset, drawn),
-    per_class=markdown.per_class_rows(few),
-    per_class_note=markdown.PER_CLASS_NOTE,
+    per_class=arm_text.per_class_rows(few),
+    per_class_note=arm_text.PER_CLASS_NOTE,
     predictions=[]
     if few.has_classes or few.resampling is not None
     else charts.predictions(few, drawn),
     models=setup_tables.models(few.arms, dataset),
     settings=setup_tables.settings(population.arms, shown),
     times=_times(few),
-    origin=origin,
     seconds=_seconds(origin),
     command=shlex.join(map(one_line, origin["command"])),
-    details=markdown.provenance_lines(origin),
+    details=run_text.provenance_lines(origin),
     pictures=_embed(pictures),
     sections=[
-      text
-      for text in (
-        markdown.new_examples_text(answer_lib.shown_verdicts(verdicts, population)),
-        markdown.censored_text(few),
-        *sections,
-      )
-      if text
+      verdict_text.new_examples_text(shown_verdicts),
+      arm_text.censored_text(few),
+      *sections,
     ],
     downloads=_downloads(files),
   )
@@ -158,7 +155,7 @@ def _how_sure(
   """Says what the answer rests on, then the verdicts on its metric."""
   scale, unit = (100, " pt") if metric in RATES else (1, "")
   base = (
-    f"{markdown.seeds_text(population)} of each of {len(population.arms)} arms, compared in pairs "
+    f"{arm_text.seeds_text(population)} of each of {len(population.arms)} arms, compared in pairs "
     "that share a seed. On one metric, the probability that any pair is wrongly called different "
     f"is at most {experiment.alpha:g}, and so is that of wrongly calling any pair equivalent. The "
     f"margin, the largest difference in {metric} that counts as none, is "
@@ -186,7 +183,7 @@ class VerdictRow(NamedTuple):
 
 def verdict_table(verdicts: Sequence[stats.Verdict]) -> VerdictTable:
   """Returns what the template shows of verdicts."""
-  header, *rows = markdown.verdict_rows(verdicts)
+  header, *rows = verdict_text.verdict_rows(verdicts)
   return VerdictTable(
     header,
     [
@@ -207,14 +204,13 @@ def _arms_table(
   trained = population.is_trained.sum(axis=0)  # [A]
   for metric in experiment.margins:
     scale, unit = (100, "%") if metric in RATES else (1, "")
-    limits = (0, 1) if metric in RATES else (-math.inf, math.inf)
     cells = []
-    for arm in stats.summarize(population.scores(metric), limits=limits):
+    for arm in arm_text.summarize(population.scores(metric)):
       text = f"{scale * arm.mean:.4g}{unit}" if arm.n else "-"
       if math.isfinite(arm.ci_low):
         text += f" [{scale * arm.ci_low:.4g}, {scale * arm.ci_high:.4g}]"
       cells.append(text)
-    columns[markdown.metric_label(metric, population)] = cells
+    columns[arm_text.metric_label(metric, population)] = cells
   epochs = population.epochs.sum(axis=0) / trained
   columns.setdefault("epochs", [f"{mean:.1f}" for mean in epochs])
   rows = [["arm", *columns, "diverged", "parameters", "training, s per seed"]]
