@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import form
+from conftest import create_member, form
 
-from jaxdl import batches, train
+from jaxdl import batches
 from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.byhand import backprop
@@ -40,7 +40,7 @@ def _member(arm):
   )
   hyper = recipe_lib.hyperparams(arm, recipe)
   key = batches.seed_key(0, 1)
-  return recipe, train.create_member(recipe, key, hyper).params, hyper
+  return recipe, create_member(recipe, key, hyper).params, hyper
 
 
 def _statistics(arm, change=lambda params: params):

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import form, member
+from conftest import form, member, predict, train_member
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdl import batches, data, forward, population, train
+from jaxdl import batches, data, population
 from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Split
@@ -85,12 +85,11 @@ def test_same_arguments_give_the_same_bits(blobs, three_arms, trained):
 def test_member_alone_equals_its_slice(blobs, three_arms, trained):
   """The whole run of one member as one function, without vmap, against every member."""
   (recipe,) = recipe_lib.group_by_recipe(three_arms, recipe_lib.form_of(blobs), lambda *_: 4096)
-  run = jax.jit(functools.partial(train.train_member, recipe))
   *_, train_set, validation = member(next(iter(three_arms.values())), blobs)
   for s, seed in enumerate(trained.seeds):
     for a, arm in enumerate(three_arms.values()):
       hyper = recipe_lib.hyperparams(arm, recipe)
-      state, curves = run(batches.seed_key(3, seed), hyper, train_set, validation)
+      state, curves = train_member(recipe, batches.seed_key(3, seed), hyper, train_set, validation)
       assert state.num_epochs == trained.epochs[s, a]
       assert state.best_epoch == trained.best_epoch[s, a]
       assert STATUS_NAMES[int(state.status)] == trained.status[s, a]
@@ -98,8 +97,8 @@ def test_member_alone_equals_its_slice(blobs, three_arms, trained):
       np.testing.assert_allclose(
         curves.val_loss[:num_epochs], trained.curves["val_loss"][s, a], rtol=2e-3
       )
-      logits = forward.predict(recipe, state.variables, jnp.array(blobs.test.inputs))
-      loss = losses.categorical_cross_entropy(logits, jnp.array(blobs.test.targets)).mean()
+      logits = predict(recipe, state.variables, blobs.test.inputs)
+      loss = losses.categorical_cross_entropy(logits, blobs.test.targets).mean()
       assert float(loss) == pytest.approx(trained.metrics["test_loss"][s, a], rel=2e-3)
       confusion = metrics.confusion_matrix(
         blobs.test.targets, np.asarray(metrics.predict_class(logits, 0.5)), 3
