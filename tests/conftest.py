@@ -257,9 +257,11 @@ def no_pictures(monkeypatch):
 
 # Imports once, then answers each line of arguments from a process of its own.
 _FORKS = """
-import json, os, runpy, sys, tempfile, traceback
+import gc, json, os, runpy, sys, tempfile, traceback
 sys.path[:0] = [os.getcwd(), "tests"]
 {imports}
+gc.freeze()  # as above; what was imported stays one copy in memory for all processes
+gc.set_threshold(200_000, 20, 20)
 
 for line in sys.stdin:
   with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:

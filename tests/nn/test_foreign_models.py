@@ -67,10 +67,14 @@ def test_an_nnx_module_trains_as_in_a_loop_of_nnx(blobs):
   def loss(net):
     return optax.softmax_cross_entropy_with_integer_labels(net(inputs), labels).mean()
 
-  for _ in range(3):  # the batch is the whole set, so its order does not matter
+  @nnx.jit
+  def step(net):
     gradients = nnx.grad(loss)(net)
     params = nnx.state(net, nnx.Param)
     nnx.update(net, jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients))
+
+  for _ in range(3):  # the batch is the whole set, so its order does not matter
+    step(net)
   state, _ = train_member(*of)
   for collection, kind in (("params", nnx.Param), ("batch_stats", nnx.BatchStat)):
     found = state.variables.collections()[collection]["ToLinen_0"]
