@@ -453,10 +453,12 @@ def test_training_is_that_of_xla(digits, settings, slice_size, called):
 def test_training_a_cnn_is_that_of_xla(digits, settings, called):
   """On images that are large enough for its convolutions to come from C++."""
 
-  def enlarge(split):
-    return Split(np.kron(split.inputs, np.ones((1, 3, 3, 1), np.uint8))[:32], split.targets[:32])
+  def enlarge(split, num):
+    images = np.kron(split.inputs[:num], np.ones((1, 3, 3, 1), np.uint8))
+    return Split(images, split.targets[:num])
 
-  larger = replace(digits, train=enlarge(digits.train), validation=enlarge(digits.validation))
+  train_set, validation = enlarge(digits.train, 32), enlarge(digits.validation, 8)
+  larger = replace(digits, train=train_set, validation=validation)
   settings = {"batch_size": 16, "num_epochs": 1, "dropout_rate": 0.5, **settings}
   _check_training(larger, settings, 8, {"sparse_product", *called})
 
