@@ -27,7 +27,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from jaxdl import data, population, train
+from jaxdl import batches, data, forward, population, train
 from jaxdl.arm import Arm
 from jaxdl.batches import Examples, seed_key
 from jaxdl.data.dataset import Dataset, Split
@@ -61,7 +61,7 @@ if not _PROGRAMS.exists():
   _PROGRAMS.parent.mkdir(parents=True, exist_ok=True)
   _PROGRAMS.symlink_to(_kept_programs())
 jax.config.update("jax_compilation_cache_dir", str(_PROGRAMS))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # Compiling makes objects by the million that stay; looking for garbage among them takes time.
 gc.freeze()
@@ -186,9 +186,18 @@ class Member(NamedTuple):
 def member(arm: Arm, dataset: Dataset, slice_size: int = 4096, seed: int = 0) -> Member:
   """Returns a member of an arm that shares its program with no other."""
   (recipe,) = group_by_recipe({"arm": arm}, form_of(dataset), lambda _: slice_size)
-  hyper = jax.tree.map(jnp.asarray, hyperparams(arm, recipe))
-  splits = (Examples(jnp.array(s.inputs), jnp.array(s.targets)) for s in dataset.splits[:2])
-  return Member(recipe, seed_key(0, seed), hyper, *splits)
+  splits = (Examples(s.inputs, s.targets) for s in dataset.splits[:2])
+  on_device = jax.device_put((hyperparams(arm, recipe), *splits))
+  return Member(recipe, seed_key(0, seed), *on_device)
+
+
+# Compiled once for each recipe and shape. Called as they are, JAX compiles a program for each of
+# their operations.
+create_member = jax.jit(train.create_member, static_argnums=0)
+train_member = jax.jit(train.train_member, static_argnums=0)
+epoch_slices = jax.jit(batches.epoch_slices, static_argnums=(0, 3))
+predict = jax.jit(forward.predict, static_argnums=0)
+evaluate = jax.jit(forward.evaluate, static_argnums=0)
 
 
 def epoch_scratch(arm: Arm, dataset: Dataset, step=train.train_step) -> int:
@@ -248,9 +257,11 @@ def no_pictures(monkeypatch):
 
 # Imports once, then answers each line of arguments from a process of its own.
 _FORKS = """
-import json, os, runpy, sys, tempfile, traceback
+import gc, json, os, runpy, sys, tempfile, traceback
 sys.path[:0] = [os.getcwd(), "tests"]
 {imports}
+gc.freeze()  # as above; what was imported stays one copy in memory for all processes
+gc.set_threshold(200_000, 20, 20)
 
 for line in sys.stdin:
   with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:

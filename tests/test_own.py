@@ -11,11 +11,11 @@ import numpy as np
 import optax
 import own_parts
 import pytest
-from conftest import member
+from conftest import create_member, member, train_member
 from sklearn.metrics import r2_score
 
 import jaxdl
-from jaxdl import forward, launch, train
+from jaxdl import forward, launch
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
@@ -115,8 +115,8 @@ def test_a_model_keeps_its_default_unless_the_arm_sets_something(blobs):
 def test_a_chain_of_optax_is_an_optimizer(blobs):
   arm = BASE.replace(optimizer=own_parts.clipped, num_epochs=1, batch_size=50)
   recipe, *rest = member(arm, blobs)
-  before = train.create_member(recipe, *rest[:2]).params
-  after, _ = train.train_member(recipe, *rest)
+  before = create_member(recipe, *rest[:2]).params
+  after, _ = train_member(recipe, *rest)
   step = jax.tree.map(lambda a, b: a - b, after.params, before)
   assert optax.tree.norm(step) <= 0.01 * 1.0 + 1e-6
 
@@ -238,8 +238,8 @@ def test_class_weights_multiply_training_losses(blobs):
   arm = Arm(model="mlp(8)", loss="categorical_cross_entropy", optimizer="sgd", learning_rate=0.1,
             batch_size=50, num_epochs=1, patience=None, dropout_rate=0.0)  # fmt: skip
   recipe, key, hyper, train_set, validation = member(arm.replace(class_weight=weights), blobs)
-  before = train.create_member(recipe, key, hyper).params
-  after, _ = train.train_member(recipe, key, hyper, train_set, validation)
+  before = create_member(recipe, key, hyper).params
+  after, _ = train_member(recipe, key, hyper, train_set, validation)
   plain = member(arm, blobs).recipe
 
   def loss(params):
@@ -247,7 +247,7 @@ def test_class_weights_multiply_training_losses(blobs):
     of_each = losses.categorical_cross_entropy(logits, train_set.targets)
     return (jnp.array(weights)[train_set.targets] * of_each).mean()
 
-  expected = jax.tree.map(lambda p, g: p - 0.1 * g, before, jax.grad(loss)(before))
+  expected = jax.tree.map(lambda p, g: p - 0.1 * g, before, jax.jit(jax.grad(loss))(before))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.params, expected
   )

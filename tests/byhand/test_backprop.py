@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, form
+from conftest import ROOT, epoch_slices, form
 
 from experiments import check_gradients
 from jaxdl import batches, train
@@ -201,17 +201,15 @@ def test_one_step_of_training_is_the_step_by_hand():
   (recipe,) = recipe_lib.group_by_recipe({"arm": arm}, form(3, 5, (4, 3, 1)), lambda _: 3)
   rng = np.random.default_rng(0)
   examples = batches.Examples(
-    jnp.array(rng.integers(0, 256, (5, 4, 3, 1)), jnp.uint8), jnp.array([0, 2, 1, 1, 0])
+    rng.integers(0, 256, (5, 4, 3, 1)).astype(np.uint8), np.array([0, 2, 1, 1, 0])
   )
   sizes = [12, 128, 64, 3]
   params = {
     f"Dense_{i}": {"kernel": 0.2 * rng.normal(size=size), "bias": rng.normal(size=size[1])}
     for i, size in enumerate(itertools.pairwise(sizes))
   }
-  start = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32), params)
-  slices = jax.tree.map(
-    lambda leaf: leaf[0], batches.epoch_slices(recipe, batches.seed_key(0, 0), jnp.int32(0), 5)
-  )
+  start = jax.tree.map(np.float32, params)
+  slices = jax.tree.map(lambda leaf: leaf[0], epoch_slices(recipe, batches.seed_key(0, 0), 0, 5))
   velocity = optimizers.create("momentum", 0.0).init(start)
   hyper = recipe_lib.hyperparams(arm, recipe)
   run = jax.jit(functools.partial(train.train_step, recipe))

@@ -30,8 +30,8 @@ def _images(*shape):
 
 def _fixed(batch_size, angle=0.0, shift_rows=0.0, shift_cols=0.0, flip=False):
   """The same change for every image of a batch."""
-  numbers = (jnp.full(batch_size, x, jnp.float32) for x in (angle, shift_rows, shift_cols))
-  return (*numbers, jnp.full(batch_size, flip))
+  numbers = (np.full(batch_size, x, np.float32) for x in (angle, shift_rows, shift_cols))
+  return (*numbers, np.full(batch_size, flip))
 
 
 def _scipy_affine(images, angle, shift_rows, shift_cols, flip):
@@ -52,6 +52,7 @@ def _scipy_affine(images, angle, shift_rows, shift_cols, flip):
   return result
 
 
+_BATCH_SIZE = 24  # of tests that share a program
 _SHAPES = [(32, 32, 3), (28, 28, 1), (9, 14, 2), (14, 9, 2), (1, 12, 1), (12, 1, 3), (1, 1, 2)]
 
 
@@ -59,21 +60,20 @@ _SHAPES = [(32, 32, 3), (28, 28, 1), (9, 14, 2), (14, 9, 2), (1, 12, 1), (12, 1,
 @pytest.mark.parametrize("reach", [0.3, 4.0], ids=["usual", "far"])
 def test_agrees_with_scipy(shape, reach):
   """Each image of a batch with its own angle, shifts and flip; some far outside."""
-  batch_size = 24
-  images = _images(batch_size, *shape)
-  angle = _RNG.uniform(-1, 1, batch_size) * min(600 * reach, 720)
+  images = _images(_BATCH_SIZE, *shape)
+  angle = _RNG.uniform(-1, 1, _BATCH_SIZE) * min(600 * reach, 720)
   angle[:9] = np.linspace(-180, 180, 9)  # multiples of 45 too
-  shifts = (_RNG.uniform(-reach, reach, batch_size) * size for size in shape[:2])
+  shifts = (_RNG.uniform(-reach, reach, _BATCH_SIZE) * size for size in shape[:2])
   change = [x.astype(np.float32) for x in (angle, *shifts)]
-  change.append(_RNG.random(batch_size) < 0.5)
+  change.append(_RNG.random(_BATCH_SIZE) < 0.5)
   np.testing.assert_allclose(_affine(images, *change), _scipy_affine(images, *change), atol=1e-5)
 
 
 def test_agrees_with_scipy_in_float64():
   change = [_RNG.uniform(-90, 90, 20), *_RNG.uniform(-15, 15, (2, 20)), _RNG.random(20) < 0.5]
   with jax.enable_x64(True):
-    images = jnp.array(_RNG.uniform(size=(20, 11, 8, 2)))
-    ours = _affine(images, *(jnp.array(x) for x in change))
+    images = _RNG.uniform(size=(20, 11, 8, 2))
+    ours = _affine(images, *change)
     assert ours.dtype == jnp.float64
   np.testing.assert_allclose(ours, _scipy_affine(images, *change), atol=1e-12)
 
@@ -95,9 +95,9 @@ def test_agrees_with_scipy_wherever_the_pixels_fall(angle, shift_rows, shift_col
 
 @pytest.mark.parametrize("shape", _SHAPES, ids=str)
 def test_no_change_is_none_bit_for_bit(shape):
-  images = _images(3, *shape)
-  np.testing.assert_array_equal(_affine(images, *_fixed(3)), images)
-  np.testing.assert_array_equal(_affine(images, *_fixed(3, angle=-360)), images)
+  images = _images(_BATCH_SIZE, *shape)
+  np.testing.assert_array_equal(_affine(images, *_fixed(_BATCH_SIZE)), images)
+  np.testing.assert_array_equal(_affine(images, *_fixed(_BATCH_SIZE, angle=-360)), images)
 
 
 @pytest.mark.parametrize("size", [8, 9])
@@ -147,7 +147,7 @@ def test_what_is_far_outside_is_the_edge():
 
 def test_nan_stays_in_its_image():
   images = _images(2, 5, 6, 2)
-  ours = _affine(images, jnp.array([jnp.nan, 0.0]), *_fixed(2)[1:])
+  ours = _affine(images, np.array([np.nan, 0.0], np.float32), *_fixed(2)[1:])
   assert jnp.isnan(ours[0]).all()
   np.testing.assert_array_equal(ours[1], images[1])
 

@@ -7,11 +7,10 @@ import numpy as np
 import optax
 import own_parts
 import pytest
-from conftest import member
+from conftest import create_member, member, train_member
 from flax import nnx
 
 import jaxdl
-from jaxdl import train
 from jaxdl.arm import Arm
 from jaxdl.errors import InputError
 
@@ -59,7 +58,7 @@ class FromNnx(nn.Module):
 
 def test_an_nnx_module_trains_as_in_a_loop_of_nnx(blobs):
   of = member(_ARM.replace(model=FromNnx), blobs)
-  start = train.create_member(of.recipe, of.key, of.hyper).variables
+  start = create_member(of.recipe, of.key, of.hyper).variables
   net = NnxNet(64, 3, 0.0, rngs=nnx.Rngs(0))
   for collection in (start.params, start.state["batch_stats"]):
     nnx.update(net, collection["ToLinen_0"])
@@ -68,11 +67,15 @@ def test_an_nnx_module_trains_as_in_a_loop_of_nnx(blobs):
   def loss(net):
     return optax.softmax_cross_entropy_with_integer_labels(net(inputs), labels).mean()
 
-  for _ in range(3):  # the batch is the whole set, so its order does not matter
+  @nnx.jit
+  def step(net):
     gradients = nnx.grad(loss)(net)
     params = nnx.state(net, nnx.Param)
     nnx.update(net, jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients))
-  state, _ = jax.jit(train.train_member, static_argnums=0)(*of)
+
+  for _ in range(3):  # the batch is the whole set, so its order does not matter
+    step(net)
+  state, _ = train_member(*of)
   for collection, kind in (("params", nnx.Param), ("batch_stats", nnx.BatchStat)):
     found = state.variables.collections()[collection]["ToLinen_0"]
     expected = nnx.to_pure_dict(nnx.state(net, kind))
@@ -123,7 +126,7 @@ def test_functions_get_the_keywords_that_they_take(blobs):
   assert arm.is_text
   assert Arm(**arm.to_json()) == arm
   of = member(arm, blobs)
-  state, curves = jax.jit(train.train_member, static_argnums=0)(*of)
+  state, curves = train_member(*of)
   scale = jax.random.normal(jax.random.fold_in(of.key, 0), (3,))
   np.testing.assert_array_equal(state.params["scale"], scale)
   for added, split, losses in (

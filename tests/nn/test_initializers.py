@@ -3,7 +3,6 @@
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -96,13 +95,22 @@ def test_uniform_family_shares_its_draws():
   assert np.corrcoef(a.ravel(), b.ravel())[0, 1] == pytest.approx(1)
 
 
+_ORTHOGONAL_LAST = [n for n in initializers.NAMES if n != "orthogonal"] + ["orthogonal"]
+
+
+@jax.jit
+def _draw_chosen(index, value):
+  """Draws what one of all initializers does, the only one of its values being `value`."""
+  return initializers.select(_ORTHOGONAL_LAST, index, value[None])(_KEY, (6, 4))
+
+
 @pytest.mark.parametrize("name", initializers.NAMES)
 def test_traced_choice_draws_what_the_name_draws(name):
-  names = [n for n in initializers.NAMES if n != "orthogonal"] + ["orthogonal"]
-  values = jnp.array([*initializers.parse(name, min_ndim=2)[1].values(), 0.0])
-  select = jax.jit(lambda i, v: initializers.select(names, i, v)(_KEY, (6, 4)))
+  (value,) = [*initializers.parse(name, min_ndim=2)[1].values()] or [0.0]
   np.testing.assert_allclose(
-    select(names.index(name), values), initializers.draw(name, _KEY, (6, 4)), rtol=1e-6
+    _draw_chosen(_ORTHOGONAL_LAST.index(name), np.float32(value)),
+    initializers.draw(name, _KEY, (6, 4)),
+    rtol=1e-6,
   )
 
 

@@ -1,5 +1,7 @@
 """Layers against JAX's own, models by their parameter counts."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,17 @@ from jaxdl.nn import layers, models
 
 _KEY = jax.random.key(0)
 _INIT = {"kernel_init": nn.initializers.lecun_normal(), "bias_init": nn.initializers.normal()}
+
+
+def _normal(shape, scale=1.0, seed=0):
+  """Draws by NumPy, as JAX would compile a program for each shape."""
+  return (scale * np.random.default_rng(seed).normal(size=shape)).astype(np.float32)
+
+
+def _params(module, x):
+  """Returns random parameters of a module for inputs x, small enough for outputs of order 1."""
+  shapes = jax.eval_shape(module.init, _KEY, x)["params"]
+  return jax.tree.map(lambda of: _normal(of.shape, math.prod(of.shape[:-1]) ** -0.5, 1), shapes)
 
 
 def _reference_conv(x, kernel, bias):
@@ -27,20 +40,21 @@ def _reference_conv(x, kernel, bias):
 )
 @pytest.mark.parametrize("native", [False, True])
 def test_conv_agrees_with_lax_conv(height, width, channels, size, native):
-  x = jax.random.normal(_KEY, (2, height, width, channels))
+  x = _normal((2, height, width, channels))
   conv = layers.Conv(4, size=size, native=native, **_INIT)
-  params = conv.init(_KEY, x)["params"]
-  expected = _reference_conv(x, params["kernel"], params["bias"])
-  np.testing.assert_allclose(conv.apply({"params": params}, x), expected, atol=1e-5)
+  params = _params(conv, x)
+  expected = jax.jit(_reference_conv)(x, params["kernel"], params["bias"])
+  found = jax.jit(conv.apply)({"params": params}, x)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (13, 13), (13, 12), (5, 6)])
 @pytest.mark.parametrize("native", [False, True])
 def test_conv_with_pooling_agrees_with_conv_then_linen_pooling(shape, native):
   """Values and gradients, for sizes where pooling drops a row or a column."""
-  x = jax.random.normal(_KEY, (3, *shape, 2))
+  x = _normal((3, *shape, 2))
   conv = layers.Conv(4, pool=True, native=native, **_INIT)
-  params = conv.init(_KEY, x)["params"]
+  params = _params(conv, x)
 
   def ours(params, x):
     return conv.apply({"params": params}, x)
@@ -49,7 +63,7 @@ def test_conv_with_pooling_agrees_with_conv_then_linen_pooling(shape, native):
     y = _reference_conv(x, params["kernel"], params["bias"])
     return nn.max_pool(y, (2, 2), (2, 2))
 
-  weights = jax.random.normal(jax.random.key(1), jax.eval_shape(ours, params, x).shape)
+  weights = _normal(jax.eval_shape(ours, params, x).shape)
   (y, a), (expected, b) = (
     jax.jit(
       lambda p, x, f=f: (f(p, x), jax.grad(lambda *of: (weights * f(*of)).sum(), (0, 1))(p, x))
@@ -89,7 +103,7 @@ def test_dropout_keeps_the_mean_and_follows_the_keys():
 )
 def test_parameter_counts(name, num_outputs, expected):
   model = models.create(name, num_outputs=num_outputs, dropout_rate=0.5, **_INIT)
-  params = model.init(_KEY, jnp.zeros((1, 28, 28, 1)))["params"]
+  params = jax.eval_shape(model.init, _KEY, np.zeros((1, 28, 28, 1), np.float32))["params"]
   assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
 
 
@@ -103,35 +117,40 @@ def test_cnn_agrees_with_the_same_network_in_linen():
         x = nn.max_pool(nn.relu(nn.Conv(features, (3, 3), padding="VALID")(x)), (2, 2), (2, 2))
       return nn.Dense(1)(x.reshape(x.shape[0], -1))
 
-  x = jax.random.uniform(_KEY, (4, 28, 28, 1))
+  x = np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32)
   model = models.create("cnn_binary", num_outputs=1, dropout_rate=0.5, **_INIT)
-  params = model.init(_KEY, x)["params"]
+  params = _params(model, x)
   with jax.numpy_rank_promotion("allow"):
-    expected = Reference().apply({"params": params}, x)
-  np.testing.assert_allclose(model.apply({"params": params}, x), expected, atol=1e-5)
+    expected = jax.jit(Reference().apply)({"params": params}, x)
+  found = jax.jit(model.apply)({"params": params}, x)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", models.ACTIVATIONS)
 def test_activations_that_commute_with_pooling(name):
   """What lets a CNN pool first; GELU, which falls before it rises, does not."""
   activation = models.get_activation(name)
-  x = 2 * jax.random.normal(_KEY, (2, 6, 5, 3)) - 3  # windows without a positive number, too
+  x = jax.device_put(_normal((2, 6, 5, 3), 2) - 3)  # windows without a positive number, too
   first, last = activation(layers.max_pool_2x2(x)), layers.max_pool_2x2(activation(x))
   assert np.array_equal(first, last) == (name in models.MONOTONE) == (name != "gelu")
 
 
 def test_a_cnn_pools_after_an_activation_that_is_not_monotone():
   """The model with GELU against its layers one by one."""
-  x = jax.random.uniform(_KEY, (2, 10, 10, 1))
+  x = np.random.default_rng(0).uniform(size=(2, 10, 10, 1)).astype(np.float32)
   model = models.create("cnn_binary", "gelu", num_outputs=1, dropout_rate=0.0, **_INIT)
-  params = model.init(_KEY, x)["params"]
-  hidden = x
-  for index, features in enumerate((32, 64)):
-    conv = layers.Conv(features, pool=False, **_INIT)
-    hidden = conv.apply({"params": params[f"Conv_{index}"]}, hidden)
-    hidden = layers.max_pool_2x2(nn.gelu(hidden, approximate=False))
-  expected = nn.Dense(1).apply({"params": params["Dense_0"]}, hidden.reshape(2, -1))
-  np.testing.assert_allclose(model.apply({"params": params}, x), expected, atol=1e-5)
+  params = _params(model, x)
+
+  @jax.jit
+  def layer_by_layer(params, hidden):
+    for index, features in enumerate((32, 64)):
+      conv = layers.Conv(features, pool=False, **_INIT)
+      hidden = conv.apply({"params": params[f"Conv_{index}"]}, hidden)
+      hidden = layers.max_pool_2x2(nn.gelu(hidden, approximate=False))
+    return nn.Dense(1).apply({"params": params["Dense_0"]}, hidden.reshape(2, -1))
+
+  found = jax.jit(model.apply)({"params": params}, x)
+  np.testing.assert_allclose(found, layer_by_layer(params, x), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import member
+from conftest import create_member, epoch_slices, member, predict, train_member
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxdl
-from jaxdl import batches, forward, train
 from jaxdl.errors import InputError
 from jaxdl.member import EARLY_STOPPED, reported_variables
 from jaxdl.nn import layers, models, networks
@@ -156,7 +155,8 @@ def test_a_transformer_looks_back_only_if_it_is_causal():
     assert outputs.shape == (2, 4, 3)
     assert np.allclose(outputs[0, :2], outputs[1, :2], atol=1e-6) == causal
     assert not np.allclose(outputs[0, 2], outputs[1, 2], atol=1e-6)
-  assert networks.Transformer(6).init_with_output(_KEY, x)[0].shape == (2, 10)
+  outputs, _ = jax.eval_shape(networks.Transformer(6).init_with_output, _KEY, x)
+  assert outputs.shape == (2, 10)
 
 
 @pytest.mark.parametrize(
@@ -215,11 +215,15 @@ def test_other_convolutions_take_the_other_way(conv, shape):
   _check_same_convolution(conv, shape)
 
 
+def _random_numbers(shapes, scale=1.0):
+  """Returns arrays of these shapes; to draw them, JAX would compile a program for each."""
+  rng = np.random.default_rng(1)
+  return jax.tree.map(lambda of: (scale * rng.normal(size=of.shape)).astype(np.float32), shapes)
+
+
 def _check_same_convolution(conv, shape):
-  x = jax.random.normal(_KEY, shape)
-  params = jax.tree.map(
-    lambda leaf: jax.random.normal(_KEY, leaf.shape), jax.eval_shape(conv.init, _KEY, x)
-  )
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  params = _random_numbers(jax.eval_shape(conv.init, _KEY, x))
 
   def weighted(params, x):
     y = conv.apply(params, x)
@@ -234,9 +238,9 @@ def _check_same_convolution(conv, shape):
 
 def test_a_network_has_the_same_gradients_with_products():
   model = models.create("resnet(8, width=2, shortcut=B)", num_outputs=3)
-  x = jax.random.normal(_KEY, (6, 8, 8, 2))
-  labels = jnp.arange(6) % 3
-  variables = jax.jit(model.init)(_KEY, x)
+  x = np.random.default_rng(0).normal(size=(6, 8, 8, 2)).astype(np.float32)
+  labels = np.arange(6) % 3
+  variables = _random_numbers(jax.eval_shape(model.init, _KEY, x), scale=0.3)
   state = {name: of for name, of in variables.items() if name != "params"}
 
   def loss(params, x):
@@ -272,11 +276,11 @@ def by_hand(blobs):
   50 examples in batches of 16: the last one has 2, which are normalised by themselves.
   """
   of = member(_arm(Small()), blobs)
-  state = train.create_member(of.recipe, of.key, of.hyper)
+  state = create_member(of.recipe, of.key, of.hyper)
   params, stats = state.variables.params, state.variables.state["batch_stats"]
   optimizer = optax.adam(0.01, eps=1e-7)
   opt_state, model = optimizer.init(params), Small(3)
-  inputs = of.train.inputs / 255
+  inputs = jax.device_put(np.asarray(of.train.inputs) / np.float32(255))
 
   @jax.jit
   def step(params, stats, opt_state, order):
@@ -293,17 +297,12 @@ def by_hand(blobs):
 
   epochs = [{"params": params, "batch_stats": stats}]
   for epoch in range(3):
-    slices = batches.epoch_slices(of.recipe, of.key, jnp.int32(epoch), 50)
+    slices = epoch_slices(of.recipe, of.key, epoch, 50)
     order = np.asarray(slices.indices)[np.asarray(slices.weights) > 0]
     for start in range(0, 50, 16):
       params, stats, opt_state = step(params, stats, opt_state, order[start : start + 16])
     epochs.append({"params": params, "batch_stats": stats})
   return of, model, epochs
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _run(recipe, key, hyper, examples, validation):
-  return train.train_member(recipe, key, hyper, examples, validation)
 
 
 def _same(found, expected):
@@ -312,17 +311,18 @@ def _same(found, expected):
 
 def test_a_member_with_batch_normalisation_is_the_loop_by_hand(by_hand):
   of, model, epochs = by_hand
-  state, curves = _run(*of)
+  state, curves = train_member(*of)
   _same(state.variables.collections(), epochs[3])
   # Evaluation uses the running averages: an example's loss does not depend on the others.
-  inputs, labels = of.validation.inputs / 255, of.validation.targets
+  inputs, labels = np.asarray(of.validation.inputs) / np.float32(255), of.validation.targets
+  evaluate = jax.jit(functools.partial(model.apply, train=False))
   for epoch in (1, 2, 3):
-    outputs = jnp.concatenate([model.apply(epochs[epoch], x[None], train=False) for x in inputs])
+    outputs = np.concatenate([evaluate(epochs[epoch], x[None]) for x in inputs])
     loss = optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
     assert float(curves.val_loss[epoch - 1]) == pytest.approx(float(loss), rel=1e-4)
   # And leaves them as they are.
-  outputs = forward.predict(of.recipe, state.variables, of.validation.inputs)
-  np.testing.assert_allclose(outputs, model.apply(epochs[3], inputs, train=False), atol=1e-3)
+  outputs = predict(of.recipe, state.variables, of.validation.inputs)
+  np.testing.assert_allclose(outputs, evaluate(epochs[3], inputs), atol=1e-3)
 
 
 def test_running_averages_stop_early_and_are_restored(by_hand, blobs):
@@ -330,7 +330,7 @@ def test_running_averages_stop_early_and_are_restored(by_hand, blobs):
   _, _, epochs = by_hand
   stopping = _arm(Small(), patience=1, min_delta=1e9, restore_best=True)
   of = member(stopping, blobs)
-  state, _ = _run(*of)
+  state, _ = train_member(*of)
   assert (int(state.status), int(state.num_epochs)) == (EARLY_STOPPED, 2)
   _same(state.variables.collections(), epochs[2])
   _same(reported_variables(of.recipe, state).collections(), epochs[1])

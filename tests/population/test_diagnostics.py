@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import form
+from conftest import create_member, form
 
-from jaxdl import batches, train
+from jaxdl import batches
 from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.byhand import backprop
@@ -33,14 +33,20 @@ _TRAIN = batches.Examples(_IMAGES, _LABELS)
 _NONE = batches.Examples(_IMAGES[:0], _LABELS[:0])
 
 
-def _member(arm):
-  """Returns the recipe, the initial parameters and the traced settings of an arm."""
+def _recipe(arm):
   (recipe,) = recipe_lib.group_by_recipe(
     {"a": arm}, form(3, len(_LABELS), _IMAGES.shape[1:]), lambda *_: 4096
   )
+  return recipe
+
+
+def _member(arm):
+  """Returns the recipe, the initial parameters and the traced settings of an arm."""
+  recipe = _recipe(arm)
   hyper = recipe_lib.hyperparams(arm, recipe)
-  key = batches.seed_key(0, 1)
-  return recipe, train.create_member(recipe, key, hyper).params, hyper
+  # The parameters depend on neither, so that one program draws them for all.
+  plain = _recipe(dataclasses.replace(arm, activation=_ARM.activation, loss=_ARM.loss))
+  return recipe, create_member(plain, batches.seed_key(0, 1), hyper).params, hyper
 
 
 def _statistics(arm, change=lambda params: params):
@@ -108,7 +114,8 @@ def test_errors_and_saturation_in_numpy():
   ],
 )
 def test_saturation_by_hand(activation, preactivations, saturated, dead):
-  found = diagnostics.saturation(activation, jnp.array(preactivations))
+  of_activation = jax.jit(diagnostics.saturation, static_argnums=0)
+  found = of_activation(activation, np.array(preactivations, np.float32))
   np.testing.assert_allclose(found, (saturated, dead), rtol=1e-6)
 
 

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import form, member
+from conftest import form, member, predict, train_member
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxdl import batches, forward, population, train
+from jaxdl import batches, data, population
 from jaxdl import recipe as recipe_lib
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Split
@@ -70,9 +70,10 @@ def test_every_seed_is_another_draw(blobs, mlp_arm, trained):
     assert len(np.unique(first)) == first.size
 
 
-def test_another_root_seed_is_another_experiment(blobs, mlp_arm):
-  a, b = (train_population(blobs, {"a": mlp_arm}, seeds=2, root_seed=root) for root in (0, 1))
-  assert (a.curves["val_loss"][..., 0] != b.curves["val_loss"][..., 0]).all()
+def test_another_root_seed_is_another_experiment(blobs, three_arms, trained):
+  other = train_population(blobs, three_arms, seeds=2, root_seed=0, chunk_size=2)
+  first, second = (of.curves["val_loss"][:2, :, 0] for of in (trained, other))
+  assert (first != second).all()
 
 
 def test_same_arguments_give_the_same_bits(blobs, three_arms, trained):
@@ -84,12 +85,11 @@ def test_same_arguments_give_the_same_bits(blobs, three_arms, trained):
 def test_member_alone_equals_its_slice(blobs, three_arms, trained):
   """The whole run of one member as one function, without vmap, against every member."""
   (recipe,) = recipe_lib.group_by_recipe(three_arms, recipe_lib.form_of(blobs), lambda *_: 4096)
-  run = jax.jit(functools.partial(train.train_member, recipe))
   *_, train_set, validation = member(next(iter(three_arms.values())), blobs)
   for s, seed in enumerate(trained.seeds):
     for a, arm in enumerate(three_arms.values()):
       hyper = recipe_lib.hyperparams(arm, recipe)
-      state, curves = run(batches.seed_key(3, seed), hyper, train_set, validation)
+      state, curves = train_member(recipe, batches.seed_key(3, seed), hyper, train_set, validation)
       assert state.num_epochs == trained.epochs[s, a]
       assert state.best_epoch == trained.best_epoch[s, a]
       assert STATUS_NAMES[int(state.status)] == trained.status[s, a]
@@ -97,8 +97,8 @@ def test_member_alone_equals_its_slice(blobs, three_arms, trained):
       np.testing.assert_allclose(
         curves.val_loss[:num_epochs], trained.curves["val_loss"][s, a], rtol=2e-3
       )
-      logits = forward.predict(recipe, state.variables, jnp.array(blobs.test.inputs))
-      loss = losses.categorical_cross_entropy(logits, jnp.array(blobs.test.targets)).mean()
+      logits = predict(recipe, state.variables, blobs.test.inputs)
+      loss = losses.categorical_cross_entropy(logits, blobs.test.targets).mean()
       assert float(loss) == pytest.approx(trained.metrics["test_loss"][s, a], rel=2e-3)
       confusion = metrics.confusion_matrix(
         blobs.test.targets, np.asarray(metrics.predict_class(logits, 0.5)), 3
@@ -142,14 +142,15 @@ def test_workers_do_not_matter_at_all(blobs, three_arms, trained, num_workers):
 
 def test_chunks_of_one_member_come_back_in_their_places(digits):
   """Seeds and arms that train one by one, as convolutional ones do on CPU, against each alone."""
-  arm = Arm(num_epochs=2, batch_size=64, patience=None)
+  few = data.take_train(digits, 64)
+  arm = Arm(num_epochs=2, batch_size=32, patience=None)
   arms = {"a": arm, "b": replace(arm, learning_rate=0.01)}
-  together = train_population(digits, arms, seeds=2)
+  together = train_population(few, arms, seeds=2)
   plan = together.chunks[0]
   assert (plan.chunk_size, plan.chunk_arms, plan.num_chunks) == (1, 1, 4)
   for a, name in enumerate(arms):
     for s in range(2):
-      alone = train_population(digits, {name: arms[name]}, seeds=(s,))
+      alone = train_population(few, {name: arms[name]}, seeds=(s,))
       _same(together, alone, seeds=[s], arms=[a])
 
 
@@ -169,21 +170,22 @@ def test_what_fails_in_a_worker_is_raised_and_stops_the_others(blobs, mlp_arm):
   assert failing.updates < 50
 
 
-def test_arms_of_a_seed_are_paired(blobs, mlp_arm):
+def _with_a_fourth(blobs, three_arms, **settings):
+  """Trains three arms and the first of them again, with changed settings."""
+  fourth = replace(three_arms["glorot_uniform"], **settings)
+  return train_population(blobs, {**three_arms, "x": fourth}, seeds=3, chunk_size=2)
+
+
+def test_arms_of_a_seed_are_paired(blobs, three_arms):
   """Two arms with the same settings are the same run; so nothing but the setting differs."""
-  pair = train_population(blobs, {"a": mlp_arm, "b": mlp_arm}, seeds=3)
+  pair = _with_a_fourth(blobs, three_arms).select(["glorot_uniform", "x"])
   for values in (*pair.curves.values(), *pair.metrics.values()):
     np.testing.assert_array_equal(values[:, 0], values[:, 1])
 
 
-def test_a_diverging_member_changes_no_other(blobs, three_arms, mlp_arm):
+def test_a_diverging_member_changes_no_other(blobs, three_arms):
   """Bit for bit, at the same width: the learning rate of one arm is 1e30, or it is not."""
-  bad, good = (
-    train_population(
-      blobs, {**three_arms, "x": replace(mlp_arm, learning_rate=rate)}, seeds=3, chunk_size=2
-    )
-    for rate in (1e30, 1e-3)
-  )
+  bad, good = (_with_a_fourth(blobs, three_arms, learning_rate=rate) for rate in (1e30, 1e-3))
   assert (bad.status[:, 3] == "diverged").all()
   assert (bad.status[:, :3] != "diverged").all()
   assert good.scores("test_accuracy").diverged_as is None
@@ -204,13 +206,19 @@ def test_a_diverging_member_changes_no_other(blobs, three_arms, mlp_arm):
   assert np.isnan(bad.scores("epochs").values[:, 3]).all()
 
 
-def test_early_stopping_is_each_member_s_own(blobs, three_arms):
-  """Members that stop at different epochs have the curves and tests of runs of their own."""
-  eager = {
+@pytest.fixture
+def eager(three_arms):
+  """Two arms whose members stop at different epochs."""
+  return {
     name: replace(arm, patience=0, num_epochs=25, learning_rate=0.01)
     for name, arm in list(three_arms.items())[:2]
   }
-  together = train_population(blobs, eager, seeds=4, chunk_size=4)
+
+
+def test_early_stopping_is_each_member_s_own(blobs, eager):
+  """Members that stop at different epochs have the curves and tests of runs of their own."""
+  # Observed only to share the programs of the next test.
+  together = train_population(blobs, eager, seeds=4, chunk_size=4, observe=_observe)
   assert len(np.unique(together.epochs)) > 2
   for a, (name, arm) in enumerate(eager.items()):
     for s in range(4):
@@ -218,12 +226,8 @@ def test_early_stopping_is_each_member_s_own(blobs, three_arms):
       _same(together, alone, seeds=[s], arms=[a], exact=False)
 
 
-def test_stopped_seeds_are_left_out_of_the_rest_of_their_chunk(blobs, three_arms, monkeypatch):
+def test_stopped_seeds_are_left_out_of_the_rest_of_their_chunk(blobs, eager, monkeypatch):
   """Compacting changes nothing but the rounding, wherever in the chunk the others stand."""
-  eager = {
-    name: replace(arm, patience=0, num_epochs=25, learning_rate=0.01)
-    for name, arm in list(three_arms.items())[:2]
-  }
   arguments = {"seeds": 4, "chunk_size": 4, "observe": _observe}
   monkeypatch.setattr(tuning, "compacted_size", lambda num_running, size, *_: size)
   whole = train_population(blobs, eager, **arguments)

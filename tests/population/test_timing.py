@@ -1,14 +1,13 @@
 """What is timed and what is not: order, warm-up, synchronisation, and the programs themselves."""
 
-import functools
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
-from conftest import member
+from conftest import member, predict, train_member
 
-from jaxdl import forward, stats, train
+from jaxdl import stats
 from jaxdl.errors import InputError
 from jaxdl.population import programs, timing, timing_process
 from jaxdl.population.timing import Timings
@@ -99,18 +98,16 @@ def test_what_is_timed_is_the_training_and_nothing_is_compiled_meanwhile(blobs, 
   assert first.is_deleted()  # it was donated
   assert carry[1] == arm.num_epochs
   recipe, *arguments = member(arm, blobs)
-  expected, curves = jax.jit(functools.partial(train.train_member, recipe))(*arguments)
+  expected, curves = train_member(recipe, *arguments)
   np.testing.assert_allclose(np.ravel(losses), curves.train_loss, rtol=1e-5)
   variables = jax.tree.map(lambda leaf: leaf[0, 0], carry[0].variables)
   for ours, theirs in zip(*map(jax.tree.leaves, (variables, expected.variables)), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
-  predict = timing.compile_inference(recipe, variables, splits[2].inputs)
-  kept, logits = predict(variables)
+  infer = timing.compile_inference(recipe, variables, splits[2].inputs)
+  kept, logits = infer(variables)
   assert kept is variables
-  np.testing.assert_allclose(
-    logits, forward.predict(recipe, variables, splits[2].inputs), rtol=1e-4
-  )
+  np.testing.assert_allclose(logits, predict(recipe, variables, splits[2].inputs), rtol=1e-4)
   # The listener was live: a new program is noticed.
   on[0] = True
   jax.jit(lambda x: x * 2.71828)(np.ones(7, np.float32))
