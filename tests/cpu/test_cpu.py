@@ -457,7 +457,7 @@ def test_training_a_cnn_is_that_of_xla(digits, settings, called):
     images = np.kron(split.inputs[:num], np.ones((1, 3, 3, 1), np.uint8))
     return Split(images, split.targets[:num])
 
-  train_set, validation = enlarge(digits.train, 32), enlarge(digits.validation, 8)
+  train_set, validation = enlarge(digits.train, 20), enlarge(digits.validation, 12)
   larger = replace(digits, train=train_set, validation=validation)
   settings = {"batch_size": 16, "num_epochs": 1, "dropout_rate": 0.5, **settings}
   _check_training(larger, settings, 8, {"sparse_product", *called})
