@@ -65,11 +65,11 @@ def mean_interval(
   ends are NaN for fewer than two values. For equal values it has zero width and is not visible.
   `overlap` is that of the splits that the values are from.
   """
+  values = values.astype(np.float64)  # in float32 the square of a loss of 1e20 is infinite
   n, mean = len(values), values.mean(axis=0)
   if n < 2:
     return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-  t = np.float64(t_quantile(0.975, n - 1))  # so that intervals of float32 are float64
-  half = t * values.std(axis=0, ddof=1) * math.sqrt(1 / n + overlap)
+  half = t_quantile(0.975, n - 1) * values.std(axis=0, ddof=1) * math.sqrt(1 / n + overlap)
   return mean, np.clip(mean - half, *limits), np.clip(mean + half, *limits)
 
 

@@ -43,3 +43,10 @@ def test_offsets_fill_their_interval(num):
   assert len(set(offsets)) == num
   assert np.abs(offsets).max() <= 0.5
   assert np.diff(np.sort([-0.5, *offsets, 0.5])).max() < 2 / num
+
+
+def test_an_interval_of_huge_losses_is_finite():
+  """A rate far too large gives losses whose square is beyond the range of a float32."""
+  values = np.array([1e30, 3e30], np.float32)
+  mean, low, high = picture_data.mean_interval(values, limits=(0, np.inf))
+  assert (mean, low, high) == pytest.approx((2e30, 0, 2e30 + 12.706 * 1e30), rel=1e-3)
