@@ -197,8 +197,8 @@ def _setting_parts(setting: Any) -> list[str]:
   for arm, changes in setting.arms.items():
     tried = (setting.tune or {}).get(arm, {})
     each = [f"{key}: {_listed(values)}" for key, values in tried.items()]
-    rows.append([arm, _settings_text(changes), "; ".join(each)])
-  parts = [f"All arms: {report.escape(_settings_text(setting.base))}.", report.markdown_table(rows)]
+    rows.append([arm, settings_text(changes), "; ".join(each)])
+  parts = [f"All arms: {report.escape(settings_text(setting.base))}.", report.markdown_table(rows)]
   if setting.tune is not None:
     parts.append(
       f"Of the values tried, those with the best mean {report.escape(setting.tune_on)} over "
@@ -207,7 +207,8 @@ def _setting_parts(setting: Any) -> list[str]:
   return parts
 
 
-def _settings_text(settings: Mapping[str, Any]) -> str:
+def settings_text(settings: Mapping[str, Any]) -> str:
+  """Returns settings of arms as a list of names and values."""
   return ", ".join(f"{key} {value}" for key, value in settings.items()) or "as above"
 
 

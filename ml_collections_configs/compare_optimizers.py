@@ -2,13 +2,13 @@
 
 jaxdl run compare_optimizers[:VARIANT] --workdir=DIR
 
-On two CPU cores (not measured on a GPU), JAX 0.12.0:
+On two CPU cores that also ran other programs (not measured on a GPU), JAX 0.12.0:
 
   VARIANT   seeds  time    setting and result
-  mnist     12     2 min   6,000 images of MNIST, 8 epochs. Best rates: sgd 0.3, momentum 0.1,
+  mnist     16     6 min   6,000 images of MNIST, 8 epochs. Best rates: sgd 0.3, momentum 0.1,
                            nesterov 0.03, rmsprop 0.003, adagrad 0.1, adam and adamw 0.003; at
                            these, accuracies differ by less than a point
-  full      12     not run all of MNIST, 10 epochs
+  full      16     not run all of MNIST, 10 epochs
   smoke     2      seconds digits, 2 epochs, two optimizers with four rates: no claim
 """
 

@@ -2,14 +2,14 @@
 
 jaxdl run compare_strategies[:VARIANT] --workdir=DIR
 
-On two CPU cores (not measured on a GPU), JAX 0.12.0, CIFAR-10 from a copy whose images were
-compressed again as JPEG:
+On two CPU cores that also ran other programs (not measured on a GPU), JAX 0.12.0, CIFAR-10 from a
+copy whose images were compressed again as JPEG:
 
   VARIANT   seeds  time    setting and result
-  cifar10   12     2.5 min 5,000 images, 12 epochs, 402,250 parameters: base 36.4 %, cnn 51.9 %,
-                           one_cycle 39.0 %, dropout 31.9 %; ensembles of two networks are 1.5 to
-                           2.2 points above their members
-  notebook  12     not run all images, 50 epochs, the coursework's 1,707,274 parameters
+  cifar10   16     7 min   5,000 images, 12 epochs, 402,250 parameters: base 36.3 %, cnn 51.8 %,
+                           one_cycle 39.0 %, dropout 31.9 %; ensembles of two networks of the base
+                           are 1.4 to 2.4 points above their members
+  notebook  16     not run all images, 50 epochs, the coursework's 1,707,274 parameters
   smoke     2      seconds digits, 2 epochs, base and four strategies: no claim
 """
 

@@ -1,19 +1,22 @@
 """The textbook's list: settings can be trained and tuned, claims can come out either way."""
 
 import dataclasses
+import re
 import shlex
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
-from experiments import claims_runs, command_line, own_question, textbook_claims, tune
+from experiments import claims_page, claims_runs, command_line, own_question, textbook_claims, tune
 from experiments.coursework_claims import Run
+from jaxdl import report
 from jaxdl.errors import InputError
-from jaxdl.population.results import EPOCHS_TO_TARGET, higher_is_better
+from jaxdl.population.results import EPOCHS_TO_TARGET, RATES, higher_is_better
 from jaxdl.stats import ledger, sweeps
 from ml_collections_configs import claims as claims_configs
 from ml_collections_configs import textbook
@@ -53,6 +56,23 @@ def _judge(name, runs, claim):
   made = textbook_claims.claims(textbook.SETTINGS[name], name, runs)
   (found,) = [c for c in made if c.name == claim]
   return ledger.judge(found, budget=64)
+
+
+def test_the_published_ledger_is_of_this_list():
+  """With the same claims, margins, arms and chosen values; else the runs have to be repeated."""
+  text = (ROOT / "docs" / "CLAIMS.md").read_text()
+  for name, setting in textbook.SETTINGS.items():
+    _, run = text.split(f"\n**{name}**: ")
+    run = run.partition("\n```sh")[0]
+    for arm, changes in setting.arms.items():
+      assert f"\n| {arm} | {claims_page.settings_text(changes)} |" in run
+  for _, claimed in _CLAIMS:
+    _, evidence = text.split(f"\n### {report.escape(claimed.sentence)}\n")
+    for metric, arm, _, other, margin in claimed.parts:
+      row = next(line for line in evidence.splitlines() if line.startswith(f"| {metric} | {arm} |"))
+      assert f"| {other} |" in row
+      shown = 100 * margin if metric.removeprefix("spread of ") in RATES else margin
+      assert re.search(rf" {shown:g}( \w+)? \|", row)
 
 
 @pytest.mark.parametrize("name", textbook.SETTINGS)
