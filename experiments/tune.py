@@ -123,7 +123,7 @@ def tune(config: ConfigDict):
     raise InputError("tune is not for --executor=multihost; dask and array use several machines")
 
   def analyze(_: Experiment, __: Dataset, population: Population) -> report.Extra:
-    return report.Extra([section(config, population)])
+    return report.Extra([section(config, population)], answer=answer(config, population))
 
   script = command_line.Script(create_experiment, analyze)
   result = command_line.train(script, create_experiment(config))
@@ -131,6 +131,12 @@ def tune(config: ConfigDict):
   print(f"\n{flags(config, choose(config, result.population))}")
   print(f"\nReport: {one_line(result.workdir / 'report.html')}")
   command_line.end(result.population)
+
+
+def answer(config: ConfigDict, population: Population) -> str:
+  """Returns the chosen trials as a sentence."""
+  chosen = "; ".join(best.arm for best in choose(config, population).values())
+  return f"With the best mean {chosen_on(config)}: {chosen}."
 
 
 def section(config: ConfigDict, population: Population) -> str:

@@ -23,8 +23,12 @@ def render(
   origin: dict[str, Any],
   pictures: Iterable[tuple[str, str]],
   sections: Sequence[str],
+  answer: str | None = None,
 ) -> str:
-  """Returns the report: question, answer, tables, pictures, then how it was made."""
+  """Returns the report: question, answer, tables, pictures, then how it was made.
+
+  `answer` stands in the place of the one that the verdicts give, and of their sentences.
+  """
   primary = next(iter(experiment.margins))
   shown = answer_lib.shown_verdicts(verdicts, population)
   few = population.select(answer_lib.shown_arms(population.scores(primary)))
@@ -32,8 +36,7 @@ def render(
     f"# {escape(experiment.question)}",
     anyway_text(origin),
     partial_text(population),
-    f"**{escape(answer_lib.answer(verdicts, primary, population, experiment.alpha))}**",
-    "\n".join(f"- {escape(answer_lib.sentence(v))}." for v in shown if v.metric == primary),
+    *([f"**{escape(answer)}**"] if answer else _answer(experiment, population, verdicts, shown)),
     f"{escape(origin['dataset']['description'])}. {_classes_text(population)}"
     f"{arm_text.seeds_text(population)} of each of {len(population.arms)} arms. "
     f"{arm_text.stopping_text(population)}",
@@ -55,6 +58,19 @@ def render(
     _provenance_text(origin),
   ]
   return paragraphs(parts) + "\n"
+
+
+def _answer(
+  experiment: Experiment,
+  population: Population,
+  verdicts: Sequence[stats.Verdict],
+  shown: Sequence[stats.Verdict],
+) -> list[str]:
+  """Returns what the verdicts answer, then a sentence for each of those that are shown."""
+  primary = next(iter(experiment.margins))
+  answer = answer_lib.answer(verdicts, primary, population, experiment.alpha)
+  about = [v for v in shown if v.metric == primary]
+  return [f"**{escape(answer)}**", "\n".join(f"- {escape(answer_lib.sentence(v))}." for v in about)]
 
 
 def _classes_text(population: Population) -> str:

@@ -88,6 +88,7 @@ class Extra(NamedTuple):
   sections: Sequence[str] = ()  # Markdown, after the pictures
   pictures: Sequence[tuple[str, str, "Figure"]] = ()  # (file name without suffix, caption, figure)
   tables: Mapping[str, "pd.DataFrame"] = {}  # file name without suffix -> table
+  answer: str | None = None  # in the place of the one that the verdicts give
 
 
 def continued_from(path: str | os.PathLike, experiment: Experiment) -> int | None:
@@ -360,7 +361,7 @@ class Workdir:
     captions = [(name, caption) for name, caption, _ in pictures]
     few = answer_lib.shown_arms(shown.scores(next(iter(experiment.margins))))
     sections = [*extra.sections, setup_tables.setup_text(shown.arms, few, dataset)]
-    text = render(experiment, shown, verdicts, origin, captions, sections)
+    text = render(experiment, shown, verdicts, origin, captions, sections, extra.answer)
     (stage / "report.md").write_text(text, encoding="utf-8")
     write_json(stage / PROVENANCE_FILE, origin)
     write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
@@ -389,6 +390,7 @@ class Workdir:
       ],
       extra.sections,
       [stage / CONFIG_FILE, stage / "verdicts.json", *written],
+      extra.answer,
     )
     (stage / "report.html").write_text(page, encoding="utf-8")
 

@@ -267,4 +267,10 @@ def test_the_best_values_are_printed_as_flags(tmp_path, run_module):
   assert set(result.stdout.splitlines()[-3].split()) == set(flags.split())
   members = pd.read_csv(tmp_path / "tuned" / "members.csv")
   assert len(members) == 2 * 4
-  assert "## Chosen values" in (tmp_path / "tuned" / "report.md").read_text()
+  text = (tmp_path / "tuned" / "report.md").read_text()
+  assert "## Chosen values" in text
+  # What is chosen is the answer, not the verdicts on pairs of trials.
+  answer = "With the best mean val_accuracy: adam learning_rate=0.01; sgd learning_rate=0.3."
+  assert f"**{report.escape(answer)}**\n\n" in text
+  assert answer in (tmp_path / "tuned" / "report.html").read_text()
+  assert "No claim" not in text

@@ -44,6 +44,7 @@ def render(
   pictures: Sequence[Picture] = (),
   sections: Sequence[str] = (),
   files: Sequence[pathlib.Path] = (),
+  answer: str | None = None,
 ) -> str:
   """Returns the report of a run.
 
@@ -56,6 +57,7 @@ def render(
     pictures: PNG files of what the page does not draw itself.
     sections: Markdown that this kind of experiment adds.
     files: what can be downloaded; as many as are small enough are embedded.
+    answer: in the place of the one that the verdicts give.
   """
   metric = next(iter(experiment.margins))
   shown = answer_lib.shown_arms(population.scores(metric))
@@ -68,7 +70,7 @@ def render(
   return page.render(
     "run.jinja",
     title=experiment.question,
-    answer=answer_lib.answer(verdicts, metric, population, experiment.alpha),
+    answer=answer or answer_lib.answer(verdicts, metric, population, experiment.alpha),
     how_sure=_how_sure(experiment, population, verdicts, metric),
     partial=paragraphs([run_text.anyway_text(origin), run_text.partial_text(population)]),
     about=f"{escape(dataset.description)}. {arm_text.stopping_text(population)}",
