@@ -9,7 +9,7 @@ import jaxdl
 from jaxdl import data, launch, population, stats
 from jaxdl.errors import InputError
 from jaxdl.experiment import Experiment
-from jaxdl.report.html import charts
+from jaxdl.report import picture_data
 from jaxdl.stats.scores import student_interval
 
 
@@ -50,7 +50,7 @@ def test_arms_of_a_seed_are_tested_on_the_same_examples_and_scores_know_the_over
   assert trained.is_correct("test_accuracy") is None
   assert trained.mean_probabilities.shape == (2, 0, 3)
   losses = trained.curves["train_loss"][:, 1]  # [S, E]
-  mean, *ends = charts._bands(trained, 1, losses, "loss")
+  mean, *ends = picture_data.curve_interval(trained, 1, losses, "loss")
   np.testing.assert_allclose(mean[0], losses[:, 0].mean(), rtol=1e-6)
   expected = student_interval(losses[:, 0].astype(float), 0.95, 10 / 40)
   np.testing.assert_allclose([of[0] for of in ends], expected, rtol=1e-5)
