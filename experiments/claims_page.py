@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxdl import report
+from jaxdl.arm import Arm
+from jaxdl.experiment import MANY_ARMS, Experiment
+from jaxdl.population.results import EPOCHS_TO_TARGET
 from jaxdl.report import forest_plots
 from jaxdl.stats import ledger
 
 from .claims_runs import ROOT, Found, damage_in
+from .coursework_claims import Run
 
 # Where the claims and their margins are written down.
 _LISTS = ("ml_collections_configs/textbook.py", "experiments/coursework_claims.py")
@@ -93,12 +97,12 @@ def markdown(
 def _expected(outcomes: Sequence[tuple[Found, ledger.Outcome]], alpha: float) -> str:
   """Returns how many verdicts may be wrong, and how many would be the same again, as sentences."""
   repeats = [outcome.repeats for _, outcome in outcomes if not math.isnan(outcome.repeats)]
+  wrong = f"At {100 * alpha:g}% each, at most {alpha * len(outcomes):.1f} are wrong on average."
   if not repeats:
-    return ""
+    return wrong
   return (
-    f"At {100 * alpha:g}% each, up to {alpha * len(repeats):.1f} of the {len(repeats)} decided "
-    f"verdicts are wrong on average. With as many fresh seeds, about {sum(repeats):.0f} of them "
-    "would be the same (column *again*)."
+    f"{wrong} With as many fresh seeds, about {sum(repeats):.0f} of {len(repeats)} verdicts would "
+    "be the same (column *again*)."
   )
 
 
@@ -121,31 +125,46 @@ def _registered() -> str:
 _INTRODUCTION = (
   "Claims of a deep-learning coursework and of textbooks, tested with populations of runs. A "
   "claim *holds* or *does not hold* if its comparisons are decided, and is *undecided* if these "
-  "seeds do not decide them. An improvement is *too small to count* if it is shown to be less "
-  "than the margin, if there is any. A verdict applies only to the setting of its run, which is "
-  "named below. Each is wrong with a probability of up to {level}, and nothing corrects for the "
-  "number of claims. All runs on a dataset use the same test images, so a verdict is about "
-  "repeating the training, not about other images."
+  "seeds do not decide them. A claim of an improvement is *too small to count* if the difference "
+  "is shown to be less than the margin, but not to be above or below 0; more seeds may turn this "
+  "into *holds*, by less than the margin, or *does not hold*. A verdict applies only to the "
+  "setting of its run, which is given below. Each is wrong with a probability of up to {level}, "
+  "and nothing corrects for the number of claims. All runs of a setting use the same training, "
+  "validation and test examples, so a verdict is about repeating the training, not about other "
+  "data."
 )
 _HOW_TO_READ = (
   "A difference is arm a minus arm b, paired by seed (times are medians of a process's rounds, "
-  "paired by process; ensembles are paired by group of networks). The brackets have the two bounds "
-  "that decide, from Student's t, each with its confidence. *Better* holds if the bound is beyond "
-  "0, and by more than the margin if the bound is beyond the margin. *Not worse* holds if the "
-  "bound is above minus the margin. *The same* holds if both bounds are within the margin, with 16 "
-  "pairs or more, and fails if one bound shows that the difference is beyond it. If a claim needs "
-  "all of its parts, each must hold at {level}, and fails at {level} divided by their number; if "
-  "any part is enough, it is the other way round. Equal differences have no spread to compute "
-  "bounds from: n of n equal ones show, with {sure} confidence, that at least {alpha:g}^(1/n) of "
-  "all seeds give the same, which is {share:.0f}% for 12. The margin was set before the run. In "
-  "claims of textbooks, and in those that learning rates or initial weights are too large, a "
-  "member that diverged never reaches the target, and its accuracy is the share of the most "
-  "frequent class; elsewhere it is left out. Never reaching the target counts as one epoch more "
-  "than were trained, so the true difference is at least the one given. Runs of textbook claims "
-  "ended when their first metric was decided, at one of the looks after 8, 16, ... seeds; their "
-  "bounds have the level of that look, so that all looks together keep {level} (Lan-DeMets "
-  "spending). *Again* is the probability that as many fresh seeds give the same verdict, if before "
-  "the run all differences were as likely."
+  "paired by process; ensembles are paired by group of networks). The brackets have two one-sided "
+  "bounds from Student's t, each with its confidence. *Better* holds if the lower bound of the "
+  "improvement is above 0, by more than the margin if it is above the margin; it does not hold if "
+  "the upper bound is below 0, and is too small if the upper bound is below the margin. *Not "
+  "worse* holds if the lower bound is above minus the margin, and does not hold if the upper "
+  "bound is below it. *The same* holds if both bounds are within the margin, with 16 pairs or "
+  "more, and does not hold if one bound shows that the difference is beyond it. *Different* is "
+  "the opposite of *the same*. If a claim needs all of its parts, each must hold at {level}, and "
+  "does not hold at {level} divided by their number; if any part is enough, it is the other way "
+  "round. Reports of runs have two-sided tests that are corrected for all pairs of arms, so they "
+  "may leave open what is decided here.\n\n"
+  "Equal differences have no spread to compute bounds from: n of n equal ones show, with {sure} "
+  "confidence, that at least {alpha:g}^(1/n) of all seeds give the same, which is {share:.0f}% "
+  "for 12. Margins were set before the runs; those of times are a tenth (training) or a twentieth "
+  "(classifying) of the median time. `epochs_to_target` is the number of epochs, interpolated, "
+  "until the training loss reaches the target of the run. A member that never reaches it counts "
+  "as one epoch more than it was trained, so where only the slower arm has such members, the true "
+  "difference is larger than the one given. The *spread* of a metric is the distance of a member "
+  "from the median of its arm. In claims of textbooks, and in those that learning rates or "
+  "initial weights are too large, a member that diverged counts as one that never reaches the "
+  "target, and its accuracy as the share of the most frequent class; in all other claims its seed "
+  "is left out.\n\n"
+  "Where a run has a budget of seeds, an arm ended when all of its comparisons in the run's first "
+  "metric were decided, at a look after 8, 16, ... seeds. Its bounds have the level of that look, "
+  "so that all looks together keep {level} (Lan-DeMets, spending of Pocock type). They are right, "
+  "but the mean differences beside them are too far from 0 on average; the reports of the runs "
+  "have unbiased estimates. All other numbers of seeds were fixed. *Again* is the probability "
+  "that as many fresh seeds give the same verdict at the same level, if all true differences were "
+  "equally likely before the run (Goodman, 1992). It counts parts as independent, is too large "
+  "for runs that ended at a look, and is empty where all differences are equal."
 )
 _ASSERTED = {
   ledger.BETTER: "better",
@@ -169,7 +188,7 @@ def _claim_text(found: Found, outcome: ledger.Outcome) -> str:
         ", ".join(levels),
         f"{part.scale * part.margin:.3g} {part.unit}".strip(),
         f"{finding.num_pairs} of {len(part.scores.seeds)}",
-        f"{finding.meaning}, {finding.note}" if finding.note else finding.meaning,
+        "; ".join(filter(None, [finding.meaning, finding.note, *_lost(found.run, part)])),
       ]
     )
   needed = "all parts hold" if outcome.claim.needs_all else "any part holds"
@@ -181,39 +200,71 @@ def _claim_text(found: Found, outcome: ledger.Outcome) -> str:
   )
 
 
+def _lost(run: Run, part: ledger.Part) -> list[str]:
+  """Says of how many members of a part's arms the score is not a measured one."""
+  texts, metric = [], part.scores.metric
+  for arm in part.scores.arms:
+    members = run.members[run.members.arm == arm]
+    diverged = (members.status == "diverged").sum()
+    texts += [f"{arm}: {diverged} diverged"] if diverged else []
+    if metric == EPOCHS_TO_TARGET and len(members):
+      never = (members[metric] > run.experiment.arms[arm].num_epochs).sum()
+      texts += [f"{arm}: {never} never reached the target"] if never else []
+  return texts
+
+
 def _run_text(found: Found) -> str:
   command = f"python -m experiments.{found.wanted.script} {' '.join(found.wanted.arguments)}"
   with damage_in(found.path):
     origin = report.escape(_origin_text(found))
-  parts = [f"**{found.wanted.name}**: {origin}", f"```sh\n{command} --workdir=DIR\n```"]
-  if found.wanted.setting is not None:
-    parts[1:1] = _setting_parts(found.wanted.setting)
+  return "\n\n".join(
+    [
+      f"**{found.wanted.name}**: {origin}",
+      arms_text(found.wanted.experiment, found.wanted.setting),
+      f"```sh\n{command} --workdir=DIR\n```",
+    ]
+  )
+
+
+def arms_text(experiment: Experiment, setting: Any = None) -> str:
+  """Returns what arms have in common, what each has of its own, and what was tried, in Markdown.
+
+  Args:
+    experiment: the arms.
+    setting: of the textbook's list, if it is one.
+  """
+  arms = {name: arm.to_json() for name, arm in experiment.arms.items()}
+  first = next(iter(arms.values()))
+  shared = {key for key in first if all(arm[key] == first[key] for arm in arms.values())}
+  defaults = Arm(model=first["model"], loss=first["loss"]).to_json()
+  told = shared & {"model", "loss", *(key for key in first if first[key] != defaults[key])}
+  common = {key: first[key] for key in first if key in told}
+  parts = [f"All arms: {report.escape(_settings_text(common))}."]
+  if experiment.target_loss is not None:
+    parts[0] += f" The target is a training loss of {experiment.target_loss:g}."
+  tune = (setting and setting.tune) or {}
+  rows = [["arm", "settings", "values tried"]]
+  for name, arm in arms.items():
+    own = {key: value for key, value in arm.items() if key not in shared}
+    tried = [f"{key}: {_listed(values)}" for key, values in tune.get(name, {}).items()]
+    rows.append([name, _settings_text(own), "; ".join(tried)])
+  if len(arms) <= MANY_ARMS + 1:
+    parts.append(report.markdown_table(rows if tune else [row[:2] for row in rows]))
+  if tune:
+    parts.append(
+      f"Of the values tried, those with the best mean {report.escape(setting.tune_on)} over "
+      f"{setting.tune_seeds} other seeds were taken. Claims about other "
+      f"metrics are judged with these, which need not be the best for them. {setting.note}".strip()
+    )
   return "\n\n".join(parts)
 
 
-def _setting_parts(setting: Any) -> list[str]:
-  """Returns the arms of a setting of the textbook, and how their settings were chosen."""
-  rows = [["arm", "settings", "values tried"]]
-  for arm, changes in setting.arms.items():
-    tried = (setting.tune or {}).get(arm, {})
-    each = [f"{key}: {_listed(values)}" for key, values in tried.items()]
-    rows.append([arm, settings_text(changes), "; ".join(each)])
-  parts = [f"All arms: {report.escape(settings_text(setting.base))}.", report.markdown_table(rows)]
-  if setting.tune is not None:
-    parts.append(
-      f"Of the values tried, those with the best mean {report.escape(setting.tune_on)} over "
-      f"{setting.tune_seeds} other seeds were taken."
-    )
-  return parts
-
-
-def settings_text(settings: Mapping[str, Any]) -> str:
-  """Returns settings of arms as a list of names and values."""
-  return ", ".join(f"{key} {value}" for key, value in settings.items()) or "as above"
+def _settings_text(settings: Mapping[str, Any]) -> str:
+  return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
 def _listed(values: Sequence[Any]) -> str:
-  return ", ".join(f"{value:g}" for value in values)
+  return ", ".join(map(str, values))
 
 
 def _origin_text(found: Found) -> str:
@@ -221,7 +272,7 @@ def _origin_text(found: Found) -> str:
   data = origin["dataset"]
   return (
     f"{experiment.question} {data['name']}, {data['num_train']:,} training, "
-    f"{data['num_validation']:,} validation and {data['num_test']:,} test images; "
+    f"{data['num_validation']:,} validation and {data['num_test']:,} test examples; "
     f"{_seeds_text(found)} of {len(experiment.arms)} arms; "
     f"{origin['total_seconds'] / 60:.1f} minutes on {origin['device_count']} x "
     f"{origin['device_kind']} ({origin['machine']}), JAX {origin['versions']['jax']}, source "
@@ -233,7 +284,8 @@ def _origin_text(found: Found) -> str:
 def _seeds_text(found: Found) -> str:
   experiment, trained = found.wanted.experiment, found.run.members.seed.nunique()
   if experiment.until_decided:
-    return f"{trained} seeds, of a budget of {experiment.num_seeds},"
+    first = next(iter(experiment.margins))
+    return f"{trained} seeds of a budget of {experiment.num_seeds}, until {first} was decided,"
   return f"{trained} seeds"
 
 

@@ -57,7 +57,7 @@ class TimedExperiment(Experiment):
       their median.
   """
 
-  timing_processes: int = 8
+  timing_processes: int = 16
   timing_rounds: int = 2
   inference_rounds: int = 20
   timing_margin: float = 0.05
@@ -327,10 +327,10 @@ def accuracy_curves(
   for index, name in enumerate(population.arms):
     correct = population.observations["test_correct"][name][:, 1:].astype(float)  # [S, E]
     correct[~population.has_result[:, index]] = np.nan
-    accuracy = correct / len(dataset.test)
+    accuracy = correct / dataset.num_test
     epochs = np.arange(1, accuracy.shape[1] + 1)
     by_time[name] = (epochs * np.median(epoch_timings.of(name)), accuracy)
-    by_examples[name] = (epochs * len(dataset.train), accuracy)
+    by_examples[name] = (epochs * dataset.num_train, accuracy)
   return by_time, by_examples
 
 

@@ -146,8 +146,9 @@ def batch_sizes(run: Run) -> list[Claim]:
     scores = run._replace(tables={"medians": medians}).table_scores(
       "medians", "process", "arm", "seconds", a, b, higher_is_better=False
     )
+    what = {"train_epoch": "time of an epoch", "inference": "time to classify the test set"}[kind]
     margin = relative_margin * float(np.median(scores.values))
-    return Part(scores, asserts, margin, unit="s")
+    return Part(dataclasses.replace(scores, metric=what), asserts, margin, unit="s")
 
   return [
     Claim(
@@ -316,8 +317,8 @@ def _ensembles(run: Run, base: str, wide: str, size: int = 2) -> list[Claim]:
     ),
     Claim(
       "an ensemble against one network",
-      f"An ensemble of {size} networks is more accurate than one network with {size} times their "
-      "parameters.",
+      f"An ensemble of {size} networks is more accurate than one network with as many parameters "
+      "as all of them together.",
       _STATED,
       better(wide),
     ),

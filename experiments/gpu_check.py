@@ -42,12 +42,12 @@ _PACKAGES = {
   "flax": "everything",
   "optax": "everything",
   "absl": "everything",
-  "ml_collections": "demo, pytorch, coursework",
-  "scipy": "demo, mnist",
-  "pandas": "demo",
-  "matplotlib": "demo",
-  "pyarrow": "demo",
-  "sklearn": "demo",
+  "ml_collections": "agreement, pytorch, coursework, mnist",
+  "scipy": "agreement, mnist",
+  "pandas": "agreement",
+  "matplotlib": "agreement",
+  "pyarrow": "agreement",
+  "sklearn": "agreement",
   "torch": "pytorch",
 }
 # Parts that train the same programs as one before them, and do not say how long compiling takes.

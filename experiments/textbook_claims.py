@@ -13,7 +13,7 @@ from jaxdl.stats.ledger import Claim, Part
 
 from .coursework_claims import Run
 
-EVIDENCE = "Stated in textbooks; no figure of one is tested."
+EVIDENCE = "Common in textbooks; none is quoted here."
 
 _SPREAD = "spread of "
 

@@ -268,7 +268,7 @@ def run(
     "keep_params": keep_params,
   }
   options = {**kept, "checkpoint_every": checkpoint_every}
-  workdir = os.path.expanduser(workdir)
+  workdir = str(expand_home(workdir))
   if until_decided:
     there = None if overwrite else report.continued_from(workdir, experiment)
     experiment = dataclasses.replace(experiment, until_decided=True, continued_from=there)
@@ -467,4 +467,4 @@ def _executing(
 
 
 def _absolute(path: str | None) -> str | None:
-  return None if path is None else os.path.abspath(os.path.expanduser(path))
+  return None if path is None else os.path.abspath(expand_home(path))

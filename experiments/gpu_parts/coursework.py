@@ -1,4 +1,4 @@
-"""The runs of the ledger with 64 seeds: an epoch of every program, times how often it runs."""
+"""The coursework's runs with 64 seeds: an epoch of every program, times how often it runs."""
 
 import concurrent.futures
 import dataclasses
@@ -21,7 +21,7 @@ from .. import CONFIGS
 from .part import Part
 from .timing import Program, compile_group, time_epochs
 
-# The runs of the ledger of claims, as in ml_collections_configs/claims.py.
+# Those of the coursework, as in ml_collections_configs/claims.py.
 _RUNS = {
   "compare_initializers": "mnist",
   "compare_losses": "quick",

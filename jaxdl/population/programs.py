@@ -63,19 +63,20 @@ class Programs(NamedTuple):
 def put_splits(
   dataset: Dataset,
   device: jax.Device,
-  put: Callable[[Examples, jax.Device], Examples] = jax.device_put,
+  put: Callable[[Examples, jax.Device], Examples] | None = None,
 ) -> Splits:
   """Returns the training, validation and test examples of a dataset, on a device.
 
   Args:
     dataset: the dataset.
     device: it, or one of several that have the same memory.
-    put: copies examples to the device, or to each of several.
+    put: copies examples to the device, or to each of several; None: `jax.device_put`.
 
   Raises:
     InputError: they are larger than its memory.
   """
   devices.check_data_fit(dataset, device)
+  put = put or jax.device_put
   splits = (Examples(split.inputs, split.targets) for split in dataset.splits)
   train, validation, test = (put(split, device) for split in splits)
   return train, validation, train if dataset.resampling is not None else test

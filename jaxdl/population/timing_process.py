@@ -7,10 +7,10 @@ differ in every round of one process, and the other way round in the next.
 
 import json
 import logging
+import os
 import pathlib
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -18,13 +18,12 @@ import numpy as np
 from jaxdl import data
 from jaxdl.arm import Arm
 from jaxdl.data.dataset import Dataset
-from jaxdl.errors import InputError, check_integer
+from jaxdl.errors import InputError, check_integer, one_line
 from jaxdl.population import environment, timing
 from jaxdl.population.timing import MemberTimings, Timings
 from jaxdl.store import interrupts
 
 _LOGGER = logging.getLogger("jaxdl")
-_POLL_SECONDS = 0.02
 _DATA, _SPEC, _RESULT = "data.npz", "spec.json", "timings.json"
 
 
@@ -61,6 +60,7 @@ def time_in_processes(
       raise InputError(f"arm {name!r} cannot be timed in other processes: define it in a module")
   spec = {
     "arms": {name: arm.to_json() for name, arm in arms.items()},
+    "resample": None if dataset.resampling is None else dataset.resampling.scheme,
     "cache": jax.config.jax_compilation_cache_dir,
     "settings": {
       "train_rounds": train_rounds,
@@ -76,7 +76,9 @@ def time_in_processes(
     (folder / _SPEC).write_text(json.dumps(spec), encoding="utf-8")
     for number in range(1, processes + 1):
       _LOGGER.info("timing one run of each arm alone: process %d of %d", number, processes)
-      status = _run([sys.executable, "-m", __name__, name])
+      status = interrupts.run_child([sys.executable, "-m", __name__, name], env=_environment())
+      if status == interrupts.EXIT_STATUS:
+        raise interrupts.Interrupted("SIGTERM")
       if status:
         raise InputError(f"timing the arms failed with exit status {status}; see above")
       measured.append(json.loads((folder / _RESULT).read_text(encoding="utf-8")))
@@ -87,14 +89,13 @@ def time_in_processes(
   return MemberTimings(train_epoch, inference, measured[0]["compile_seconds"])
 
 
-def _run(command: Sequence[str]) -> int:
-  """Runs a program until it ends, or kills it when this one is asked to stop."""
-  # In a process group of its own, as a terminal sends Ctrl-C to all of this one's.
-  with interrupts.child(command, process_group=0) as process:
-    while process.poll() is None:
-      interrupts.check()
-      time.sleep(_POLL_SECONDS)
-  return process.returncode
+def _environment() -> dict[str, str]:
+  """Returns environment variables that give a process the settings of JAX that this one has."""
+  names = ("jax_platforms", "jax_default_matmul_precision")
+  settings = {name.upper(): getattr(jax.config, name) for name in names}
+  # This process holds most of an accelerator's memory, and the other one needs some.
+  settings["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+  return {**os.environ, **{name: value for name, value in settings.items() if value is not None}}
 
 
 def _time(folder: pathlib.Path):
@@ -103,7 +104,10 @@ def _time(folder: pathlib.Path):
   if spec["cache"] is not None:
     environment.cache_programs(pathlib.Path(spec["cache"]))
   arms = {name: Arm(**settings) for name, settings in spec["arms"].items()}
-  measured = timing.time_members(data.read(folder / _DATA), arms, **spec["settings"])
+  dataset = data.read(folder / _DATA)
+  if spec["resample"] is not None:
+    dataset = data.resample(dataset, spec["resample"])
+  measured = timing.time_members(dataset, arms, **spec["settings"])
   result = {
     "train_epoch": measured.train_epoch.seconds.tolist(),
     "inference": measured.inference.seconds.tolist(),
@@ -114,4 +118,8 @@ def _time(folder: pathlib.Path):
 
 if __name__ == "__main__":
   interrupts.install()
-  _time(pathlib.Path(sys.argv[1]))
+  try:
+    _time(pathlib.Path(sys.argv[1]))
+  except InputError as error:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    sys.exit(2)

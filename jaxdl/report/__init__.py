@@ -1,7 +1,9 @@
 """What a run leaves behind: its folder, tables, text and pictures.
 
-Read `workdir.py` first; `plots.py` has the pictures of a population. Matplotlib and pandas are
-imported where they are used: a run that trains first need not wait for them.
+Read `workdir.py` first. Modules that end in `_text` write Markdown, those that end in `_plots` draw
+pictures, and `picture_data.py` has the numbers that pictures and the page in `html/` show;
+`plots.py` names the pictures for users. Matplotlib and pandas are imported where they are used: a
+run that trains first need not wait for them.
 
 Imports: errors, answer, arm, batches, byhand, data, experiment, member, model_summary, nn, optim,
 population, recipe, stats, store, train.

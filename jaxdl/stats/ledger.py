@@ -68,7 +68,7 @@ class Finding(NamedTuple):
     meaning: HOLDS, FAILS, TOO_SMALL or UNDECIDED.
     note: what is to be added, e.g. whether an improvement exceeds the margin; may be empty.
     repeats: the probability that the same number of fresh seeds means the same, see `_repeats`; NaN
-      where nothing is decided.
+      where nothing is decided, or all differences are equal.
   """
 
   part: Part
@@ -92,13 +92,13 @@ class Outcome(NamedTuple):
 
   @property
   def repeats(self) -> float:
-    """The probability that as many fresh seeds give the same verdict; NaN if it is undecided.
+    """The probability that as many fresh seeds give the same verdict; NaN where it has none.
 
     Where every part counts, that of all of them, as if they were independent; where one is enough,
     that of the surest.
     """
     decisive = [f.repeats for f in self.findings if f.meaning == self.verdict]
-    if self.verdict == UNDECIDED:
+    if self.verdict == UNDECIDED or any(map(math.isnan, decisive)):
       return math.nan
     every = self.claim.needs_all == (self.verdict == HOLDS)
     return math.prod(decisive) if every else max(decisive)
@@ -190,25 +190,31 @@ def _judge_part(part: Part, hold_alpha: float, fail_alpha: float, budget: int | 
 def _repeats(part: Part, gains: np.ndarray, bounds: tuple[float, float], meaning: str) -> float:
   """Returns the probability that n fresh seeds mean the same.
 
-  If before the run all true differences were as likely, that of fresh seeds is normal around the
-  one that was seen, with twice the variance of a mean (Goodman, 1992, Statistics in Medicine
-  11:875). So a bound that clears what decides by s standard errors does so again with probability
-  Phi(s / sqrt(2)). If n differences are equal, n more are with probability (n + 1) / (2 n + 1), by
-  Laplace's rule of succession.
+  If before the run all true differences were as likely, the mean of fresh seeds is normal around
+  the one that was seen, with twice the variance of a mean (Goodman, 1992, Statistics in Medicine
+  11:875). Their bounds are taken to be as far from it as these are. NaN if all differences are
+  equal: then nothing says how much fresh ones would vary.
   """
-  n, margin = len(gains), part.margin
-  error = std(gains) / math.sqrt(n)
+  gain, error, margin = mean(gains), std(gains) / math.sqrt(len(gains)), part.margin
   if error == 0:
-    return (n + 1) / (2 * n + 1)
-  low, high = bounds
+    return math.nan
+  below, above = gain - bounds[0], bounds[1] - gain
   least = 0.0 if part.asserts == BETTER else -margin
   if part.asserts in (BETTER, NOT_WORSE):
-    slack = {HOLDS: low - least, FAILS: least - high, TOO_SMALL: margin - high}[meaning]
+    means_the_same = {  # intervals of the mean
+      HOLDS: [(least + below, math.inf)],
+      FAILS: [(-math.inf, least - above)],
+      TOO_SMALL: [(-above, min(below, margin - above))],
+    }[meaning]
   elif (part.asserts == EQUIVALENT) == (meaning == HOLDS):
-    slack = min(margin + low, margin - high)
+    means_the_same = [(below - margin, margin - above)]
   else:
-    slack = max(low - margin, -margin - high)
-  return 0.5 * math.erfc(-slack / error / 2)
+    means_the_same = [(-math.inf, -margin - above), (margin + below, math.inf)]
+
+  def reached(limit: float) -> float:
+    return 0.5 * math.erfc(-(limit - gain) / error / 2)
+
+  return sum(max(0.0, reached(high) - reached(low)) for low, high in means_the_same)
 
 
 def _judge_one_side(part: Part, low: float, high: float) -> tuple[str, str]:
@@ -217,7 +223,7 @@ def _judge_one_side(part: Part, low: float, high: float) -> tuple[str, str]:
   least = 0.0 if part.asserts == BETTER else -margin
   if low > least + rounding:
     if part.asserts == NOT_WORSE:
-      return HOLDS, ""
+      return HOLDS, "but worse" if high < -rounding else ""
     if low > margin + rounding:
       return HOLDS, "by more than the margin"
     if high < margin - rounding:

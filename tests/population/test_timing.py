@@ -170,7 +170,7 @@ def test_processes_measure_what_one_does(blobs, mlp_arm):
   [
     ({"processes": 0}, "processes must be an integer >= 1"),
     ({"train_rounds": 0}, "train_rounds must be an integer >= 1"),
-    ({"slice_size": 0}, "timing the arms failed with exit status 1; see above"),
+    ({"slice_size": 0}, "timing the arms failed with exit status 2; see above"),
   ],
 )
 def test_mistakes_in_processes(blobs, mlp_arm, change, message):

@@ -251,19 +251,19 @@ def _claim_of(n):
 
 
 @pytest.mark.parametrize("asserts", _ASSERTIONS)
-@pytest.mark.parametrize("mean", [-0.013, -0.003, 0.003, 0.0075, 0.013])
+@pytest.mark.parametrize("mean", [-0.013, -0.003, -0.002, 0.001, 0.003, 0.0075, 0.013])
 def test_how_often_a_verdict_comes_again(asserts, mean):
   """Against drawing the true difference, then fresh seeds; n is large, so that t is normal."""
   n, spread = 200, 0.02
   outcome = _outcome(asserts, _scores(mean, spread, n))
   rng = np.random.default_rng(2)
-  true = rng.normal(mean, spread / math.sqrt(n), 300)
+  true = rng.normal(mean, spread / math.sqrt(n), 1000)
   again = [_judge(asserts, _paired(_exactly(rng, t, spread, n))) for t in true]
   share = np.mean([verdict == outcome.verdict for verdict in again])
   if outcome.verdict == ledger.UNDECIDED:
     assert math.isnan(outcome.repeats)
   else:
-    assert abs(share - outcome.repeats) < 0.1
+    assert abs(share - outcome.repeats) < 0.05
 
 
 def _exactly(rng, true, spread, n):
@@ -281,4 +281,4 @@ def test_a_claim_comes_again_if_what_decides_it_does():
   either = _outcome(ledger.BETTER, _BETTER, near, needs_all=False)
   assert either.repeats == max(f.repeats for f in either.findings)
   equal = _outcome(ledger.BETTER, _scores(0.1, spread=0.0, n=8))
-  assert equal.repeats == pytest.approx(9 / 17)
+  assert math.isnan(equal.repeats)

@@ -71,7 +71,7 @@ def render(
     "run.jinja",
     title=experiment.question,
     answer=answer or answer_lib.answer(verdicts, metric, population, experiment.alpha),
-    how_sure=_how_sure(experiment, population, verdicts, metric),
+    how_sure=_how_sure(experiment, population, () if answer else verdicts, metric),
     partial=paragraphs([run_text.anyway_text(origin), run_text.partial_text(population)]),
     about=f"{escape(dataset.description)}. {arm_text.stopping_text(population)}",
     names=[one_line(name) for name in few.arms],
