@@ -166,6 +166,8 @@ _HOW_TO_READ = (
   "equally likely before the run (Goodman, 1992). It counts parts as independent, is too large "
   "for runs that ended at a look, and is empty where all differences are equal."
 )
+# Settings of arms that the page has even if they have their defaults.
+_ALWAYS_TOLD = ("model", "loss", "optimizer", "learning_rate", "batch_size", "num_epochs")
 _ASSERTED = {
   ledger.BETTER: "better",
   ledger.NOT_WORSE: "not worse",
@@ -237,7 +239,7 @@ def arms_text(experiment: Experiment, setting: Any = None) -> str:
   first = next(iter(arms.values()))
   shared = {key for key in first if all(arm[key] == first[key] for arm in arms.values())}
   defaults = Arm(model=first["model"], loss=first["loss"]).to_json()
-  told = shared & {"model", "loss", *(key for key in first if first[key] != defaults[key])}
+  told = shared & {*_ALWAYS_TOLD, *(key for key in first if first[key] != defaults[key])}
   common = {key: first[key] for key in first if key in told}
   parts = [f"All arms: {report.escape(_settings_text(common))}."]
   if experiment.target_loss is not None:
