@@ -42,7 +42,7 @@ def judge_all(config: ConfigDict):
   others = [*map(files.expand_home, _COLLECT.value)]
   found = [claims_runs.obtain(run, at, others) for run, at in zip(wanted, places, strict=True)]
   outcomes = _judge(found, settings, config.alpha)
-  publish(workdir, found, outcomes, config.alpha, config.note)
+  publish(workdir, found, outcomes, config.alpha, config.registered, config.note)
   for _, outcome in outcomes:
     print(f"{outcome.verdict:15} {outcome.claim.sentence}")
   print(f"\nLedger: {one_line(workdir / 'CLAIMS.html')}")
@@ -75,6 +75,7 @@ def publish(
   found: Sequence[Found],
   outcomes: Sequence[tuple[Found, ledger.Outcome]],
   alpha: float,
+  registered: str = "",
   note: str = "",
 ):
   """Writes the ledger and its picture; all files are complete, or none is written."""
@@ -82,7 +83,7 @@ def publish(
     rows = [row for _, outcome in outcomes for row in claims_page.forest_rows(outcome)]
     (stage / "figures").mkdir()
     figures.save(forest_plots.forest(rows), stage / "figures" / "claims")
-    text = claims_page.markdown(found, outcomes, alpha, note)
+    text = claims_page.markdown(found, outcomes, alpha, registered, note)
     (stage / "CLAIMS.md").write_text(text, encoding="utf-8")
     (stage / "CLAIMS.html").write_text(report.html.document(text, stage), encoding="utf-8")
     records = [claims_page.to_json(*pair) for pair in outcomes]

@@ -1,5 +1,6 @@
 """The page of the ledger of claims: a table, the evidence for each verdict, and the runs."""
 
+import contextlib
 import hashlib
 import math
 import subprocess
@@ -51,6 +52,7 @@ def markdown(
   found: Sequence[Found],
   outcomes: Sequence[tuple[Found, ledger.Outcome]],
   alpha: float,
+  registered: str = "",
   note: str = "",
 ) -> str:
   """Returns the ledger as Markdown.
@@ -59,6 +61,7 @@ def markdown(
     found: the runs.
     outcomes: the runs' claims.
     alpha: the level of each claim.
+    registered: the revision in which the claims were written down.
     note: e.g. on the data or the machine, for the top.
   """
   levels = {"alpha": alpha, "level": f"{100 * alpha:g}%", "sure": f"{100 * (1 - alpha):g}%"}
@@ -80,7 +83,7 @@ def markdown(
         _INTRODUCTION.format(**levels),
         *([report.escape(note)] if note else []),
         f"{len(outcomes)} claims. {summary.capitalize()}. {_expected(outcomes, alpha)}".strip(),
-        _registered(),
+        _registered(registered),
         report.markdown_table(table),
         "![Every comparison that a claim rests on, in units of its margin](figures/claims.png)",
         "## The evidence for each verdict",
@@ -106,20 +109,21 @@ def _expected(outcomes: Sequence[tuple[Found, ledger.Outcome]], alpha: float) ->
   )
 
 
-def _registered() -> str:
-  """Returns where the claims are listed, and since when."""
+def _registered(revision: str) -> str:
+  """Returns where the claims are listed, and whether they have changed since a revision."""
   listed = []
   for name in _LISTS:
-    path = ROOT / name
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    command = ["git", "log", "-1", "--format=%h of %cs", "--", name]
-    try:
-      run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-      since = run.stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-      since = ""  # an installed library has no history
-    listed.append(f"`{name}` (SHA-256 {digest}{f', revision {since}' if since else ''})")
-  return f"Claims, metrics and margins are written down in {' and '.join(listed)}."
+    content = (ROOT / name).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    with contextlib.suppress(OSError):  # git is not installed
+      command = ["git", "show", f"{revision}:./{name}"]
+      registered = subprocess.run(command, cwd=ROOT, capture_output=True)
+      # An installed library has no history, and a shallow clone lacks the revision.
+      if registered.returncode == 0:
+        since = "unchanged" if registered.stdout == content else "changed"
+        digest += f", {since} since revision {revision}"
+    listed.append(f"`{name}` (SHA-256 {digest})")
+  return f"Claims, metrics, margins and arms are written down in {' and '.join(listed)}."
 
 
 _INTRODUCTION = (

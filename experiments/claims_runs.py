@@ -6,6 +6,7 @@ import functools
 import importlib
 import json
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jaxdl import report, stats
-from jaxdl.errors import InputError, check_integer, unknown_name
+from jaxdl.errors import InputError, check_integer, show, unknown_name
 from jaxdl.experiment import Experiment
 from jaxdl.store import interrupts
 from jaxdl.store.store import Store
@@ -24,7 +25,7 @@ from . import CONFIGS, command_line, from_config, own_question
 from .coursework_claims import CLAIMS, Run
 
 ROOT = CONFIGS.parent
-_KEYS = ("runs", "textbook", "num_seeds", "alpha", "note")
+_KEYS = ("runs", "textbook", "num_seeds", "alpha", "registered", "note")
 
 
 class Wanted(NamedTuple):
@@ -56,6 +57,8 @@ def read_runs(config: ConfigDict) -> dict[str, str]:
     if key not in _KEYS:
       raise unknown_name("config key", key, _KEYS)
   check_integer("num_seeds", config.num_seeds, 0)
+  if not re.fullmatch(r"[0-9a-f]{7,40}", str(config.registered)):
+    raise InputError(f"registered must be a revision of git, not {show(config.registered)}")
   stats.check_settings(1, 1, config.alpha, stats.NUM_RESAMPLES)
   runs = {name: variant for name, variant in config.runs.items() if variant}
   for name in runs:

@@ -34,6 +34,9 @@ def get_config(variant: str = "quick") -> ConfigDict:
   config.textbook = "all"  # settings of textbook.py, by name; "": none
   config.num_seeds = 0  # seeds of every run; 0: as in its own config
   config.alpha = 0.05
+  # The revision in which claims, metrics, margins and arms were written down, before their runs.
+  # The ledger says whether they have changed since.
+  config.registered = "33a9ac8"
   config.note = ""  # on the data or the machine, shown in the ledger
 
   if variant == "smoke":

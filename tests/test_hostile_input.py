@@ -798,7 +798,7 @@ def test_hostile_notes_and_provenance_in_the_ledger(tmp_path):
   members = pd.DataFrame({"seed": [0, 1]})
   run = Run(name, wanted.experiment, members, {})
   found = claims_runs.Found(wanted, run, tmp_path, origin)
-  text = claims_page.markdown([found], [], 0.05, hostile)
+  text = claims_page.markdown([found], [], 0.05, note=hostile)
   text.encode()
   assert "<script" not in text
   assert "\n# x" not in text

@@ -1,9 +1,11 @@
 """The ledger: every claim can come out either way; runs that are there are not made again."""
 
 import dataclasses
+import hashlib
 import importlib
 import json
 import re
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -271,6 +273,29 @@ def test_a_run_without_what_a_claim_needs_is_refused():
     coursework_claims.loss_functions(run._replace(experiment=lost))
 
 
+def test_the_ledger_says_whether_its_list_has_changed(tmp_path, monkeypatch):
+  lists = [tmp_path / name for name in claims_page._LISTS]
+  for file in lists:
+    file.parent.mkdir()
+    file.write_text("claims = 1\n")
+  monkeypatch.setattr(claims_page, "ROOT", tmp_path)
+  assert " revision " not in claims_page._registered("0123456")  # there is no history
+
+  def git(*arguments):
+    command = ["git", "-c", "user.name=me", "-c", "user.email=me", *arguments]
+    return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+  git("init")
+  git("add", ".")
+  git("commit", "-m", "registered")
+  revision = git("rev-parse", "HEAD").strip()
+  lists[1].write_text("claims = 2\n")
+  text = claims_page._registered(revision)
+  assert text.count(f"unchanged since revision {revision}") == 1
+  assert text.count(f", changed since revision {revision}") == 1
+  assert hashlib.sha256(b"claims = 1\n").hexdigest()[:16] in text
+
+
 def test_the_ledger_states_its_own_level():
   """With 12 equal differences, 0.01^(1/12) = 68% of seeds or more give the same."""
   text = claims_page.markdown([], [], 0.01)
@@ -341,6 +366,7 @@ def test_figures_that_are_not_of_a_ledger_are_refused_before_anything_runs(tmp_p
   [
     ({"alpha": 2.0}, "alpha must be between 0 and 0.5"),
     ({"num_seeds": -1}, "num_seeds must be an integer >= 0"),
+    ({"registered": "--output=x"}, "registered must be a revision of git, not '--output=x'"),
     ({"runs": dict.fromkeys(CLAIMS, ""), "textbook": ""}, "the config names no run"),
   ],
 )
