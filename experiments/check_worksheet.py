@@ -16,7 +16,6 @@ prints the worked solution instead: every step with its formula, its numbers and
 """
 
 import csv
-import json
 import logging
 import pathlib
 import re
@@ -174,7 +173,7 @@ def _write_worksheet(folder: pathlib.Path, checked: CheckedWorksheet):
   parts = [f"# {report.escape(checked.title)}", report.escape(sentence)]
   parts += [report.escape(worksheet.marks(checked)), report.markdown_table(table)]
   _write_text(folder / _FEEDBACK, "\n\n".join(parts) + "\n")
-  _write_json(folder / _JSON, worksheet.to_json(checked))
+  files.write_json(folder / _JSON, worksheet.to_json(checked))
 
 
 def _write_summary(stage: pathlib.Path, results: Results):
@@ -207,7 +206,7 @@ def _write_summary(stage: pathlib.Path, results: Results):
   text = "\n\n".join(parts) + "\n"
   _write_text(stage / _REPORT, text)
   _write_text(stage / _PAGE, report.html.document(text.replace(f"/{_REPORT})", f"/{_PAGE})")))
-  _write_json(stage / _SUMMARY_JSON, {"worksheets": entries})
+  files.write_json(stage / _SUMMARY_JSON, {"worksheets": entries})
   checked = {file: result for file, result in results if isinstance(result, CheckedWorksheet)}
   with open(stage / _MARKS, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
     for row in worksheet.marks_table(checked):
@@ -282,10 +281,6 @@ _LEGEND = (
 
 def _write_text(file: pathlib.Path, text: str):
   file.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def _write_json(file: pathlib.Path, value: object):
-  _write_text(file, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -8,7 +8,6 @@ in its place is replaced only if `--overwrite` is given. `CLAIMS.md`, `CLAIMS.ht
 and a picture are written to DIR.
 """
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -86,10 +85,7 @@ def publish(
     text = claims_page.markdown(found, outcomes, alpha, registered, note)
     (stage / "CLAIMS.md").write_text(text, encoding="utf-8")
     (stage / "CLAIMS.html").write_text(report.html.document(text, stage), encoding="utf-8")
-    records = [claims_page.to_json(*pair) for pair in outcomes]
-    (stage / "claims.json").write_text(
-      json.dumps(records, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    files.write_json(stage / "claims.json", [claims_page.to_json(*pair) for pair in outcomes])
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ def arms_text(experiment: Experiment, setting: Any = None) -> str:
   defaults = Arm(model=first["model"], loss=first["loss"]).to_json()
   told = shared & {*_ALWAYS_TOLD, *(key for key in first if first[key] != defaults[key])}
   common = {key: first[key] for key in first if key in told}
-  parts = [f"All arms: {report.escape(_settings_text(common))}."]
+  parts = [f"Settings of all arms: {report.escape(_settings_text(common))}."]
   if experiment.target_loss is not None:
     parts[0] += f" The target is a training loss of {experiment.target_loss:g}."
   tune = (setting and setting.tune) or {}

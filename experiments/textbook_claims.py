@@ -13,7 +13,7 @@ from jaxdl.stats.ledger import Claim, Part
 
 from .coursework_claims import Run
 
-EVIDENCE = "Common in textbooks; none is quoted here."
+EVIDENCE = "A common claim of textbooks; no source is quoted."
 
 _SPREAD = "spread of "
 

@@ -23,6 +23,31 @@ def make_scores(values, arms=None, higher_is_better=True, metric="accuracy", ove
   )
 
 
+def make_verdict(**settings):
+  """A verdict of 9 pairs without a difference, unless these settings say otherwise."""
+  given = {
+    "metric": "test_accuracy",
+    "arm_a": "a",
+    "arm_b": "b",
+    "num_pairs": 9,
+    "mean_difference": 0.0,
+    "ci_low": 0.0,
+    "ci_high": 0.0,
+    "p_value": 1.0,
+    "p_holm": 1.0,
+    "p_beyond_margin": 1.0,
+    "p_equivalence": 1.0,
+    "margin": 0.05,
+    "verdict": "undecided",
+    "beyond_margin": False,
+    "seeds_needed": None,
+    "num_diverged_a": 0,
+    "num_diverged_b": 0,
+    "num_seeds": 9,
+  }
+  return stats.Verdict(**{**given, **settings})
+
+
 def from_differences(*columns, **settings):
   """Arms a, b, ... and last a constant one, of which they differ by these columns."""
   return make_scores(np.column_stack([*columns, np.zeros(len(columns[0]))]), **settings)

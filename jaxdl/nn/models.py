@@ -192,8 +192,8 @@ def parse(spec: str) -> tuple[str, tuple[int, ...] | None]:
       `"mlp(64, 64, 64)"`.
 
   Returns:
-    The name, and the sizes of the hidden layers. The sizes are None if `spec` has none; the model
-    then has its default sizes.
+    The name and the sizes of the hidden layers. If `spec` has no sizes, they are None, and the
+    model uses its default sizes.
 
   Raises:
     InputError: the name is unknown, or the sizes are invalid.

@@ -132,7 +132,10 @@ class Population:
 
   @property
   def overlap(self) -> float | None:
-    """Of the seeds' splits, see `jaxdl.stats.resampled`; None if all seeds have the same."""
+    """How much the splits of the seeds overlap; None if all seeds have the same split.
+
+    See `jaxdl.stats.resampled`.
+    """
     return None if self.resampling is None else self.resampling.overlap
 
   def __repr__(self) -> str:

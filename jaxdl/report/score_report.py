@@ -17,7 +17,6 @@ from jaxdl.report.arm_text import summary_table
 from jaxdl.report.markdown import escape, markdown_table, paragraphs, picture
 from jaxdl.report.run_text import FIGURES
 from jaxdl.report.tables import write_csv
-from jaxdl.report.workdir import write_json
 from jaxdl.store import files, locks
 
 if TYPE_CHECKING:
@@ -79,9 +78,9 @@ def write(workdir: pathlib.Path, comparison: Comparison) -> None:
       figures.save(figure, stage / FIGURES / name)
     captions = [(name, caption) for name, caption, _ in pictures]
     (stage / "report.md").write_text(_render(comparison, captions), encoding="utf-8")
-    write_json(stage / "verdicts.json", [stats.to_json(v) for v in comparison.verdicts])
+    files.write_json(stage / "verdicts.json", [stats.to_json(v) for v in comparison.verdicts])
     _write_scores(stage / "scores.csv", comparison)
-    write_json(stage / _PROVENANCE, _provenance(comparison))
+    files.write_json(stage / _PROVENANCE, _provenance(comparison))
 
 
 def check(workdir: pathlib.Path) -> None:

@@ -363,8 +363,8 @@ class Workdir:
     sections = [*extra.sections, setup_tables.setup_text(shown.arms, few, dataset)]
     text = render(experiment, shown, verdicts, origin, captions, sections, extra.answer)
     (stage / "report.md").write_text(text, encoding="utf-8")
-    write_json(stage / PROVENANCE_FILE, origin)
-    write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
+    files.write_json(stage / PROVENANCE_FILE, origin)
+    files.write_json(stage / "verdicts.json", [stats.to_json(verdict) for verdict in verdicts])
     write_csv(stage / MEMBERS_FILE, members_table(trained))
     # As bytes: the library that writes them takes no path that is not UTF-8.
     curves = curves_table(trained).to_parquet(None, index=False)
@@ -375,7 +375,7 @@ class Workdir:
       np.savez(stage / "correct.npz", **correct_arrays(trained))
     else:
       np.savez(stage / "predictions.npz", **prediction_arrays(trained))
-    write_json(stage / CONFIG_FILE, self._config)
+    files.write_json(stage / CONFIG_FILE, self._config)
     written = sorted(path for path in stage.rglob("*") if path.suffix in (".csv", ".parquet"))
     page = html.render(
       experiment,
@@ -403,8 +403,3 @@ def _differences(old: Any, new: Any, name: str = "") -> Iterable[tuple[str, Any,
       yield from _differences(old.get(key), new.get(key), inner)
   elif old != new:
     yield name, old, new
-
-
-def write_json(file: pathlib.Path, value: Any):
-  """Writes a value that has neither NaN nor infinity."""
-  file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

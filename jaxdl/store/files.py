@@ -10,7 +10,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from jaxdl.errors import InputError
 
@@ -184,7 +184,12 @@ def _write_manifest(stage: pathlib.Path, manifest: str):
   content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
   paths = sorted(path for path in stage.rglob("*") if path.is_file() and path != file)
   content["files"] = {path.relative_to(stage).as_posix(): _hash(path) for path in paths}
-  file.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+  write_json(file, content)
+
+
+def write_json(file: pathlib.Path, value: Any) -> None:
+  """Writes a value that has neither NaN nor infinity."""
+  file.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _read_manifest(file: pathlib.Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ import scipy.stats
 from conftest import rehash
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_scores import make_verdict
 
 from jaxdl import answer as answer_lib
 from jaxdl import experiment as experiment_lib
@@ -358,25 +359,12 @@ def test_report_reads_in_order(workdir):
 def test_answer_says_what_the_verdicts_say(outcomes, expected, trained):
   pairs = [("a", "b"), ("a", "c"), ("b", "c")]
   verdicts = [
-    stats.Verdict(
-      metric="test_accuracy",
+    make_verdict(
       arm_a=arm_a,
       arm_b=arm_b,
-      num_pairs=9,
-      mean_difference=0.0,
-      ci_low=0.0,
-      ci_high=0.0,
-      p_value=1.0,
-      p_holm=1.0,
-      p_beyond_margin=1.0,
-      p_equivalence=1.0,
-      margin=0.05,
       verdict=outcome,
       beyond_margin=outcome == "better",
       seeds_needed=None if outcome in ("equivalent", "better", "worse") else 40,
-      num_diverged_a=0,
-      num_diverged_b=0,
-      num_seeds=9,
     )
     for (arm_a, arm_b), outcome in zip(pairs, outcomes, strict=False)
   ]

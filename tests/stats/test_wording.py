@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from made_up_scores import from_differences, only, standardized
+from made_up_scores import from_differences, make_verdict, only, standardized
 
 from jaxdl import stats
 
@@ -14,8 +14,7 @@ NAN = math.nan
 
 
 def test_sentence_says_by_how_much():
-  verdict = stats.Verdict(
-    metric="test_accuracy",
+  verdict = make_verdict(
     arm_a="glorot_uniform",
     arm_b="random_normal",
     num_pairs=14,
@@ -28,9 +27,6 @@ def test_sentence_says_by_how_much():
     p_equivalence=0.6,
     margin=0.002,
     verdict="better",
-    beyond_margin=False,
-    seeds_needed=None,
-    num_diverged_a=0,
     num_diverged_b=2,
     num_seeds=16,
   )

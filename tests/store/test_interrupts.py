@@ -171,7 +171,7 @@ def test_a_signal_while_importing_is_one_line(tmp_path, script):
 
 
 def test_the_folder_of_a_process_that_was_killed_is_deleted_by_the_next(tmp_path, monkeypatch):
-  """And that of one that is alive is not, nor what a user has called so."""
+  """It keeps the folder of a process that is alive, and a user's folder with a similar name."""
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
   abandoned, file = tmp_path / "jaxdl-test-a_bc1234.jaxdl-temporary", tmp_path / "jaxdl-test-file"
   own = tmp_path / "jaxdl-test-20260101"
